@@ -1,0 +1,1 @@
+"""Real-time facial-expression recognition: find, follow, classify, smooth, record."""

@@ -1,0 +1,127 @@
+"""ModelSpec: what a model file is, in a JSON beside it, checked whenever the model is loaded.
+
+Knows JSON, hashes and the bundled default model; must not know any inference runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from leaf_rt.errors import ModelError, NotFound
+
+SPEC_VERSION = 1
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything the runtime must know to use a model rightly.
+
+    The graph takes raw crops, ``faces`` (N, side, side, 3) uint8 BGR, does colour, resizing and normalisation itself,
+    and gives ``probs`` (N, C) float32, rows summing to 1, and ``features`` (N, D) float32.
+
+    Attributes:
+        labels: Class names in the order of the output.
+        side: Side of the crops, px.
+        margin: Margin of the crop geometry, see ``leaf_rt.face.template``.
+        color: "grey" or "rgb": what the network sees inside the graph.
+        net_side: Side to which the graph resizes the crops before the network, px.
+        mean: Per-channel mean in [0, 1] that the graph subtracts.
+        std: Per-channel deviation by which it divides.
+        flip: Whether the graph averages over the crop and its mirror image.
+        feature_dim: D.
+        precision: "fp32", "fp16", "int8".
+        opset: ONNX opset; 0 for a TensorRT plan.
+        sha256: Of the model file beside the JSON.
+        training: Data, protocol, start and seed, in words and figures.
+        metrics: What was measured with this very file, by name.
+        licence: Of the weights.
+        tensorrt: For plans: version, GPU, compute capability and the like; empty otherwise.
+    """
+
+    labels: tuple[str, ...]
+    side: int
+    margin: float
+    color: str
+    net_side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    flip: bool
+    feature_dim: int
+    precision: str
+    opset: int
+    sha256: str
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    licence: str
+    tensorrt: dict[str, Any] = field(default_factory=dict)
+    version: int = SPEC_VERSION
+
+    def __post_init__(self) -> None:
+        def wrong(name: str, wanted: str) -> ModelError:
+            return ModelError(f"ModelSpec.{name}: wanted {wanted}, got {getattr(self, name)!r}; export the model again")
+
+        if self.version != SPEC_VERSION:
+            raise wrong("version", str(SPEC_VERSION))
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise wrong("labels", "at least two different names")
+        if self.side < 16:
+            raise wrong("side", "at least 16 px")
+        if not 0 <= self.margin <= 1:
+            raise wrong("margin", "a share between 0 and 1")
+        if self.color not in ("grey", "rgb"):
+            raise wrong("color", "'grey' or 'rgb'")
+        if self.precision not in ("fp32", "fp16", "int8"):
+            raise wrong("precision", "'fp32', 'fp16' or 'int8'")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def spec_path(model: Path) -> Path:
+    """The JSON beside a model file."""
+    return model.with_suffix(".json")
+
+
+def save_spec(spec: ModelSpec, model: Path) -> None:
+    """Write the JSON beside ``model``, readable by people."""
+    spec_path(model).write_text(json.dumps(asdict(spec), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_spec(model: Path) -> ModelSpec:
+    """Read and check the JSON beside a model, and the model's hash against it.
+
+    Raises:
+        NotFound: The model or its JSON is missing.
+        ModelError: The JSON is broken, lacks or has foreign fields, or the hash disagrees.
+    """
+    if not model.is_file():
+        raise NotFound(f"model {model}: no such file; give an .onnx or .plan file that `leaf-rt export` wrote")
+    path = spec_path(model)
+    if not path.is_file():
+        raise NotFound(f"model {model}: its description {path.name} is missing; keep the two files together")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as e:
+        raise ModelError(f"{path}: not valid JSON ({e}); export the model again") from e
+    known = {f.name for f in fields(ModelSpec)}
+    if not isinstance(raw, dict) or set(raw) - known or known - set(raw):
+        odd = sorted(set(raw) ^ known) if isinstance(raw, dict) else ["not an object"]
+        raise ModelError(f"{path}: is no leaf-rt model description (fields that differ: {', '.join(odd)})")
+    try:
+        spec = ModelSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+    except TypeError as e:
+        raise ModelError(f"{path}: a field has the wrong type ({e}); export the model again") from e
+    actual = sha256_of(model)
+    if actual != spec.sha256:
+        raise ModelError(f"{model}: its bytes do not match {path.name} (sha256 {actual[:12]}..., "
+                         f"described {spec.sha256[:12]}...); the file is damaged or foreign, export it again")
+    return spec

@@ -1,0 +1,1 @@
+"""Back ends run a model file; see ``leaf_rt.backends.base``."""

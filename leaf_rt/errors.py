@@ -1,0 +1,90 @@
+"""What can go wrong outside our code, one class per thing a person would do about it.
+
+Each class has its own exit code; each message is one sentence: what, where, how to mend. Imports nothing of leaf-rt.
+"""
+
+from __future__ import annotations
+
+
+class LeafError(Exception):
+    """A problem with input, output or machine that a person can act on."""
+
+    exit_code = 1
+
+
+class NotFound(LeafError):
+    """A file, a device or a stream path does not exist."""
+
+    exit_code = 3
+
+
+class NoPermission(LeafError):
+    """The operating system refuses to read or write."""
+
+    exit_code = 4
+
+
+class NotAVideo(LeafError):
+    """The input holds no picture or video stream at all."""
+
+    exit_code = 5
+
+
+class CodecError(LeafError):
+    """A picture or video stream is there but cannot be decoded."""
+
+    exit_code = 6
+
+
+class NoFrames(LeafError):
+    """A video stream that opens and gives not one frame."""
+
+    exit_code = 7
+
+
+class ModelError(LeafError):
+    """A model, its description or its engine is broken, foreign or does not fit."""
+
+    exit_code = 8
+
+
+class OutputError(LeafError):
+    """A result cannot be written: disk full, folder gone, encoder refused."""
+
+    exit_code = 9
+
+
+class BackendError(LeafError):
+    """The back end that was asked for cannot run here."""
+
+    exit_code = 10
+
+
+class ConnectionLost(LeafError):
+    """A network source cannot be reached or went away for good."""
+
+    exit_code = 11
+
+
+class AuthError(LeafError):
+    """A network source refuses the credentials."""
+
+    exit_code = 12
+
+
+class TimedOut(LeafError):
+    """A source, a lock or a device gave no answer in time."""
+
+    exit_code = 13
+
+
+class DeviceBusy(LeafError):
+    """A camera is in use by another program."""
+
+    exit_code = 14
+
+
+class DataError(LeafError):
+    """A data set, a split or a label file does not fit what was asked."""
+
+    exit_code = 15

@@ -1,0 +1,115 @@
+"""Where a face lies in its crop: the one copy of the alignment, used by runtime, data preparation and engines.
+
+Knows points, similarity transforms and warps (numpy, OpenCV); must not know detectors, models or files.
+"""
+
+from __future__ import annotations
+
+
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Columns of a detector's six keypoints, seen from the person: right eye, left eye, nose tip, mouth, ears.
+RIGHT_EYE, LEFT_EYE, NOSE, MOUTH, RIGHT_EAR, LEFT_EAR = range(6)
+ALIGN_POINTS = (RIGHT_EYE, LEFT_EYE, MOUTH)
+
+# Where eyes and mouth stand in a crop of margin 0, as a share of its side: their mean place in the FER2013 training
+# pictures, made symmetric. Aligned crops so show what the plain pictures show (`python -m train prepare` prints it).
+TEMPLATE: NDArray[np.float32] = np.array([[0.324, 0.388], [0.676, 0.388], [0.5, 0.772]], dtype=np.float32)
+
+
+def template(side: int, margin: float = 0.0) -> NDArray[np.float32]:
+    """The places of right eye, left eye and mouth in a crop.
+
+    Args:
+        side: Side of the square crop, px.
+        margin: Share of the margin-0 crop's side added on every side; 0.1 shows 20 % more in width and height.
+
+    Returns:
+        (3, 2) float32, x and y in px of the crop.
+    """
+    return np.asarray(((TEMPLATE - 0.5) / (1.0 + 2.0 * margin) + 0.5) * side, dtype=np.float32)
+
+
+def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rotation, scale and shift that bring points onto points with the least squared error.
+
+    Source: Umeyama, IEEE TPAMI 13(4), 1991, in its closed form for the plane (no reflection).
+
+    Args:
+        source: (N, K, 2) float32, K >= 2 points per face.
+        target: (K, 2) float32, where they should come to lie.
+
+    Returns:
+        (N, 2, 3) float32 affine matrices from source to target; not finite where all points of a face coincide.
+    """
+    a = source - source.mean(axis=1, keepdims=True)  # (N, K, 2)
+    b = target - target.mean(axis=0)  # (K, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norm = (a**2).sum(axis=(1, 2))  # (N,)
+        cos = (a * b).sum(axis=(1, 2)) / norm
+        sin = (a[..., 0] * b[:, 1] - a[..., 1] * b[:, 0]).sum(axis=1) / norm
+    linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)  # (N, 2, 2)
+    shift = target.mean(axis=0) - np.einsum("nij,nj->ni", linear, source.mean(axis=1))
+    return np.concatenate([linear, shift[..., None]], axis=2).astype(np.float32)
+
+
+def crop_faces(image: NDArray[np.uint8], keypoints: NDArray[np.float32], side: int, margin: float) -> NDArray[np.uint8]:
+    """Cut aligned faces out of a picture.
+
+    Where a face is more than twice as large as its crop, the picture is first shrunk by area averaging, so that the
+    warp does not alias. Places outside the picture repeat its border.
+
+    Args:
+        image: (H, W) or (H, W, 3) uint8.
+        keypoints: (N, 6, 2) float32, px; the centre of the first pixel lies at (0.5, 0.5).
+        side: Side of the crops, px.
+        margin: See ``template``.
+
+    Returns:
+        (N, side, side) or (N, side, side, 3) uint8. A face whose points coincide comes out as zeros.
+    """
+    matrices = similarity(np.ascontiguousarray(keypoints[:, ALIGN_POINTS]), template(side, margin))
+    crops = np.zeros((len(keypoints), side, side, *image.shape[2:]), dtype=np.uint8)
+    for out, matrix in zip(crops, matrices, strict=True):
+        if np.isfinite(matrix).all():
+            _warp(image, matrix.astype(np.float64), out)
+    return crops
+
+
+def plain_matrix(height: int, width: int, side: int, margin: float) -> NDArray[np.float32]:
+    """The affine (2, 3) that shows a whole tight face picture as a crop; for pictures in which no face was found."""
+    scale = side / (max(height, width) * (1.0 + 2.0 * margin))
+    return np.array([[scale, 0, side / 2 - scale * width / 2], [0, scale, side / 2 - scale * height / 2]], np.float32)
+
+
+def crop_plain(image: NDArray[np.uint8], side: int, margin: float) -> NDArray[np.uint8]:
+    """The whole picture as a crop, see ``plain_matrix``; (side, side) or (side, side, 3) uint8."""
+    out = np.zeros((side, side, *image.shape[2:]), dtype=np.uint8)
+    _warp(image, plain_matrix(image.shape[0], image.shape[1], side, margin).astype(np.float64), out)
+    return out
+
+
+def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
+    """Warp with pixel centres at half integers, shrinking by area first where the scale is below one half."""
+    side = out.shape[0]
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        # Only the part of the picture that the crop shows is shrunk: the cost does not grow with the picture.
+        inverse = cv2.invertAffineTransform(matrix)
+        corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64) @ inverse[:, :2].T + inverse[:, 2]
+        factor = int(1.0 / scale)
+        low = np.clip(np.floor(corners.min(0)).astype(int) - factor, 0, None)
+        high = np.minimum(np.ceil(corners.max(0)).astype(int) + factor, (image.shape[1], image.shape[0]))
+        size = (high - low) // factor
+        if (size >= 2).all():
+            part = image[low[1] : low[1] + size[1] * factor, low[0] : low[0] + size[0] * factor]
+            image = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
+            matrix = matrix.copy()
+            matrix[:, 2] += matrix[:, :2] @ low
+            matrix[:, :2] *= factor
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the centre of the first pixel
+    cv2.warpAffine(image, shifted, (side, side), dst=out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,1 @@
+"""Training: data, the LEAF method and its baselines, evaluation, checkpoints."""
