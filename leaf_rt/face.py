@@ -5,8 +5,6 @@ Knows points, similarity transforms and warps (numpy, OpenCV); must not know det
 
 from __future__ import annotations
 
-
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +16,10 @@ ALIGN_POINTS = (RIGHT_EYE, LEFT_EYE, MOUTH)
 # Where eyes and mouth stand in a crop of margin 0, as a share of its side: their mean place in the FER2013 training
 # pictures, made symmetric. Aligned crops so show what the plain pictures show (`python -m train prepare` prints it).
 TEMPLATE: NDArray[np.float32] = np.array([[0.324, 0.388], [0.676, 0.388], [0.5, 0.772]], dtype=np.float32)
+
+MIN_EYE_DISTANCE = 8.0  # px in the frame; below, a crop is enlarged more than threefold
+MAX_TURN = 0.45  # offset of the nose from between the eyes over their distance
+MIN_DETAIL = 0.12  # see _detail
 
 
 def template(side: int, margin: float = 0.0) -> NDArray[np.float32]:
@@ -106,10 +108,35 @@ def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], out: NDArray[np
         size = (high - low) // factor
         if (size >= 2).all():
             part = image[low[1] : low[1] + size[1] * factor, low[0] : low[0] + size[0] * factor]
-            image = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
+            shrunk = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
+            image = np.asarray(shrunk, dtype=np.uint8)
             matrix = matrix.copy()
             matrix[:, 2] += matrix[:, :2] @ low
             matrix[:, :2] *= factor
     shifted = matrix.copy()
     shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the centre of the first pixel
     cv2.warpAffine(image, shifted, (side, side), dst=out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def is_poor(keypoints: NDArray[np.float32], crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which faces are too small, too far turned or too blurred for a trustworthy answer.
+
+    Args:
+        keypoints: (N, 6, 2) float32, px of the frame.
+        crops: (N, side, side, 3) uint8, cut from the same frame.
+
+    Returns:
+        (N,) bool.
+    """
+    eyes = keypoints[:, LEFT_EYE] - keypoints[:, RIGHT_EYE]  # (N, 2)
+    distance = np.maximum(np.linalg.norm(eyes, axis=1), 1e-6)
+    nose = keypoints[:, NOSE] - (keypoints[:, LEFT_EYE] + keypoints[:, RIGHT_EYE]) / 2
+    turn = np.abs((nose * eyes).sum(axis=1)) / distance**2  # 0 frontal, 0.5 when the nose stands before one eye
+    blurred = np.array([_detail(crop) < MIN_DETAIL for crop in crops], dtype=np.bool_)
+    return np.asarray((distance < MIN_EYE_DISTANCE) | (turn > MAX_TURN) | blurred, dtype=np.bool_)
+
+
+def _detail(crop: NDArray[np.uint8]) -> float:
+    """Share of fine detail in a crop: deviation of its Laplacian over its own deviation."""
+    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    return float(cv2.Laplacian(grey, cv2.CV_32F).std() / max(float(grey.std()), 1.0))

@@ -1,0 +1,227 @@
+"""One source's way from a frame to its estimates: find, follow, cut, classify, smooth.
+
+Synchronous and deterministic: the same frames give the same estimates. Starts no thread, opens nothing; the clock it
+is given serves the timings alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from leaf_rt.artifact import ModelSpec
+from leaf_rt.backends.base import Backend
+from leaf_rt.face import crop_faces, is_poor
+from leaf_rt.smooth import Smoother, SmoothOptions
+from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
+
+STAGES = ("detect", "track", "align", "infer", "smooth")
+
+
+class Detector(Protocol):
+    """Finds faces in the frames of one source; ``leaf_rt.detect.FaceDetector`` is the real one."""
+
+    def detect(self, frame: Frame) -> Detections:
+        """The faces in a frame."""
+        ...
+
+    def reset(self) -> None:
+        """Start anew, after a reconnect."""
+        ...
+
+    def close(self) -> None:
+        """Free resources."""
+        ...
+
+
+class Tracker(Protocol):
+    """Gives faces their ids; ``leaf_rt.track.FaceTracker`` is the real one."""
+
+    def update(self, detections: Detections, timestamp: float) -> Tracks:
+        """Every living track at this time, coasting ones included; an id that is absent is gone for good."""
+        ...
+
+    def reset(self) -> None:
+        """Drop all tracks; ids go on counting."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """What one frame may cost.
+
+    Attributes:
+        emotion_hz: Answers per second and face; 0 classifies every face in every frame.
+        max_per_frame: Faces classified in one frame at most; who waited longest comes first.
+        max_faces: People reported per frame at most, the largest first; 0 sets no limit.
+        max_coast: s for which a face is still reported after it was last found.
+    """
+
+    emotion_hz: float = 10.0
+    max_per_frame: int = 16
+    max_faces: int = 0
+    max_coast: float = 0.2
+
+
+@dataclass(slots=True)
+class _Person:
+    """What the pipeline remembers of a living track."""
+
+    due: float  # s, when the next answer is wanted
+    confidence: float
+    probs: F32 | None  # (C,), the newest raw answer
+    poor: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A frame between its two halves: crops (K, side, side, 3) uint8 of the tracks ``rows`` wait for an answer."""
+
+    frame: Frame
+    tracks: Tracks
+    rows: I64
+    crops: U8
+
+
+class Pipeline:
+    """Turns the frames of one source into estimates.
+
+    ``step`` does all of it. A shell that serves several sources calls ``prepare`` for each, one ``backend.infer`` over
+    all crops, and ``finish`` for each.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        tracker: Tracker,
+        backend: Backend,
+        smooth: SmoothOptions | None = None,
+        options: PipelineOptions | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.detector = detector
+        self.tracker = tracker
+        self.backend = backend
+        self.spec: ModelSpec = backend.spec
+        self.options = options or PipelineOptions()
+        self.smoother = Smoother(len(self.spec.labels), smooth)
+        self.timings: dict[str, float] = dict.fromkeys(STAGES, 0.0)  # s, of the newest frame
+        self._people: dict[int, _Person] = {}
+        self._generation = 0
+        self._clock = clock
+
+    def step(self, frame: Frame) -> Estimates:
+        """Everything for one frame."""
+        pending = self.prepare(frame)
+        start = self._clock()
+        prediction = self.backend.infer(pending.crops)
+        self.timings["infer"] = self._clock() - start
+        return self.finish(pending, prediction)
+
+    def prepare(self, frame: Frame) -> Pending:
+        """Find, follow, and cut out the faces whose turn it is."""
+        if frame.generation != self._generation:
+            self.reset()
+            self._generation = frame.generation
+        t0 = self._clock()
+        detections = self.detector.detect(frame)
+        t1 = self._clock()
+        tracks = self.tracker.update(detections, frame.timestamp)
+        self._remember(tracks, detections, frame.timestamp)
+        t2 = self._clock()
+        rows = self._due(tracks, frame.timestamp)
+        keypoints = detections.keypoints[tracks.detection_index[rows]]
+        crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
+        for row, poor in zip(rows.tolist(), is_poor(keypoints, crops).tolist(), strict=True):
+            self._people[int(tracks.track_id[row])].poor = poor
+        t3 = self._clock()
+        self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
+        return Pending(frame, tracks, rows, crops)
+
+    def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
+        """Smooth the answers (K rows, in the order of ``pending.rows``) and report every visible person."""
+        start = self._clock()
+        tracks, now = pending.tracks, pending.frame.timestamp
+        for row, probs in zip(pending.rows.tolist(), prediction.probs, strict=True):
+            track_id = int(tracks.track_id[row])
+            if np.isfinite(probs).all():
+                self._people[track_id].probs = probs
+            self.smoother.update(track_id, probs, now)
+        estimates = self._report(tracks, pending.rows, now)
+        self.timings["smooth"] = self._clock() - start
+        return estimates
+
+    def reset(self) -> None:
+        """Forget everybody, after a reconnect."""
+        self.detector.reset()
+        self.tracker.reset()
+        self.smoother.reset()
+        self._people.clear()
+
+    def close(self) -> None:
+        """Free the detector; the back end belongs to whoever opened it."""
+        self.detector.close()
+
+    def _remember(self, tracks: Tracks, detections: Detections, now: float) -> None:
+        alive = set(tracks.track_id.tolist())
+        for gone in [t for t in self._people if t not in alive]:
+            del self._people[gone]
+        self.smoother.keep_only(tracks.track_id)
+        for track_id, index in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
+            if index >= 0:
+                confidence = float(detections.confidence[index])
+                person = self._people.get(track_id)
+                if person is None:
+                    self._people[track_id] = _Person(now, confidence, None, False)
+                else:
+                    person.confidence = confidence
+
+    def _due(self, tracks: Tracks, now: float) -> I64:
+        """Rows (K,) of the tracks to classify now, in order of rows."""
+        period = 1.0 / self.options.emotion_hz if self.options.emotion_hz > 0 else 0.0
+        waiting = [
+            (self._people[track_id].due, row)
+            for row, (track_id, index) in enumerate(
+                zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True)
+            )
+            if index >= 0 and self._people[track_id].due <= now + 1e-6
+        ]
+        chosen = sorted(row for _, row in sorted(waiting)[: self.options.max_per_frame])
+        for row in chosen:
+            person = self._people[int(tracks.track_id[row])]
+            # On a fixed beat, so that the mean rate is kept; a face that waited longer than a beat starts a new one.
+            person.due = person.due + period if person.due + period > now else now + period
+        return np.array(chosen, dtype=np.int64)
+
+    def _report(self, tracks: Tracks, classified_rows: I64, now: float) -> Estimates:
+        visible = [
+            row
+            for row, track_id in enumerate(tracks.track_id.tolist())
+            if tracks.time_since_update[row] <= self.options.max_coast
+            and track_id in self._people
+            and self._people[track_id].probs is not None
+        ]
+        if 0 < self.options.max_faces < len(visible):
+            size = tracks.xyxy[:, 2:] - tracks.xyxy[:, :2]
+            area = size[:, 0] * size[:, 1]
+            visible = sorted(sorted(visible, key=lambda row: -float(area[row]))[: self.options.max_faces])
+        classified = set(classified_rows.tolist())
+        ids = tracks.track_id[visible]
+        people = [self._people[track_id] for track_id in ids.tolist()]
+        smoothed = [self.smoother.at(track_id, now) for track_id in ids.tolist()]
+        shape = (len(visible), len(self.spec.labels))
+        return Estimates(
+            timestamp=now,
+            track_id=ids,
+            xyxy=tracks.xyxy[visible],
+            confidence=np.array([p.confidence for p in people], np.float32),
+            probs=np.array([p.probs for p in people], np.float32).reshape(shape),
+            smoothed=np.array([value for value, _ in smoothed], np.float32).reshape(shape),
+            emotion=np.array([emotion for _, emotion in smoothed], np.int64),
+            classified=np.array([row in classified for row in visible], np.bool_),
+            poor=np.array([p.poor for p in people], np.bool_),
+        )

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from leaf_rt.smooth import UNCERTAIN_INDEX, Smoother, SmoothOptions
+
+
+def onehot(k: int, c: int = 4, peak: float = 0.97) -> np.ndarray:
+    p = np.full(c, (1 - peak) / (c - 1), np.float32)
+    p[k] = peak
+    return p
+
+
+def signal(t: float) -> np.ndarray:
+    """A slow swing between class 0 and class 1."""
+    a = 0.5 + 0.45 * np.sin(2 * np.pi * t / 3.0)
+    return np.array([a, 0.95 - a, 0.03, 0.02], np.float32)
+
+
+def curve(times: np.ndarray, at: np.ndarray) -> np.ndarray:
+    smoother = Smoother(4)
+    out, k = [], 0
+    for t in at:
+        while k < len(times) and times[k] <= t + 1e-9:
+            smoother.update(1, signal(times[k]), float(times[k]))
+            k += 1
+        out.append(smoother.at(1, float(t))[0])
+    return np.array(out)
+
+
+def test_same_curve_at_10_30_60_fps_and_with_drops():
+    at = np.arange(0, 6, 0.1)
+    reference = curve(np.arange(0, 6.01, 1 / 60), at)
+    for fps in (10, 30):
+        assert np.abs(curve(np.arange(0, 6.01, 1 / fps), at) - reference).max() < 0.02
+    drops = np.sort(np.random.default_rng(0).choice(np.arange(0, 6.01, 1 / 30), 90, replace=False))
+    drops[0] = 0.0
+    assert np.abs(curve(drops, at) - reference).max() < 0.08
+
+
+def test_step_covers_63_percent_in_one_time_constant():
+    smoother = Smoother(2, SmoothOptions(time_constant=0.3))
+    smoother.update(1, np.array([1, 0], np.float32), 0.0)
+    smoother.update(1, np.array([0, 1], np.float32), 1e-6)
+    value, _ = smoother.at(1, 0.3)
+    assert value[1] == pytest.approx(1 - np.exp(-1), abs=1e-3)
+
+
+def test_rows_stay_probabilities_and_nan_never_gets_in():
+    rng = np.random.default_rng(1)
+    smoother, t = Smoother(4), 0.0
+    for i in range(300):
+        t += float(rng.exponential(0.05))
+        p = rng.dirichlet(np.ones(4)).astype(np.float32)
+        smoother.update(1, np.full(4, np.nan, np.float32) if i % 7 == 3 else p, t)
+        value, _ = smoother.at(1, t)
+        assert np.isfinite(value).all()
+        assert value.sum() == pytest.approx(1, abs=1e-5)
+        assert (value >= 0).all()
+
+
+def test_unknown_track_is_uniform_and_uncertain():
+    value, emotion = Smoother(4).at(9, 1.0)
+    assert value.tolist() == [0.25] * 4
+    assert emotion == UNCERTAIN_INDEX
+
+
+def test_label_never_flips_faster_than_the_dwell():
+    options = SmoothOptions(time_constant=0.0, min_dwell=0.5)
+    smoother, shown = Smoother(4, options), []
+    for i in range(200):  # the raw answer flips at every frame
+        smoother.update(1, onehot(i % 2), i / 30)
+        shown.append((i / 30, smoother.at(1, i / 30)[1]))
+    changes = [t for (t, now), (_, before) in zip(shown[1:], shown[:-1], strict=True) if now != before]
+    assert len(changes) > 2
+    assert np.diff(changes).min() >= 0.5 - 1e-9
+
+
+def test_small_lead_does_not_change_the_label():
+    smoother = Smoother(2, SmoothOptions(time_constant=0.0, margin=0.1))
+    smoother.update(1, np.array([0.6, 0.4], np.float32), 0.0)
+    smoother.update(1, np.array([0.47, 0.53], np.float32), 1.0)
+    assert smoother.at(1, 1.0)[1] == 0
+    smoother.update(1, np.array([0.4, 0.6], np.float32), 2.0)
+    assert smoother.at(1, 2.0)[1] == 1
+
+
+def test_flat_answers_become_uncertain():
+    smoother = Smoother(4, SmoothOptions(time_constant=0.0))
+    smoother.update(1, onehot(2), 0.0)
+    smoother.update(1, np.full(4, 0.25, np.float32), 1.0)
+    assert smoother.at(1, 1.0)[1] == UNCERTAIN_INDEX
+
+
+def test_time_zero_is_a_time_and_old_answers_change_nothing():
+    smoother = Smoother(4)
+    smoother.update(1, onehot(0), 0.0)
+    smoother.update(1, onehot(1), 0.0)
+    smoother.update(1, onehot(1), -1.0)
+    assert smoother.at(1, 0.0)[0].argmax() == 0
+
+
+def test_a_gap_starts_afresh():
+    smoother = Smoother(4, SmoothOptions(max_gap=1.0))
+    smoother.update(1, onehot(0), 0.0)
+    smoother.update(1, onehot(1), 5.0)
+    assert smoother.at(1, 5.0)[0] == pytest.approx(onehot(1))
+
+
+def test_tracks_are_apart_and_freed():
+    smoother = Smoother(4)
+    smoother.update(1, onehot(0), 0.0)
+    smoother.update(2, onehot(1), 0.0)
+    assert smoother.at(1, 0.0)[1] == 0
+    assert smoother.at(2, 0.0)[1] == 1
+    smoother.keep_only(np.array([2], np.int64))
+    assert len(smoother) == 1
+
+
+@pytest.mark.parametrize("bad", [{"time_constant": -1.0}, {"margin": float("nan")}])
+def test_bad_options_are_named(bad: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        SmoothOptions(**bad)
