@@ -61,7 +61,7 @@ def annotate(image: U8, estimates: Estimates, labels: tuple[str, ...], blur: boo
     tags: dict[int, Box] = {}
     for row in visible:
         shown = int(estimates.emotion[row])
-        percent = f" {estimates.smoothed[row, shown] * 100:.0f} %" if shown >= 0 else ""
+        percent = f" {estimates.smoothed[row, shown] * 100:.0f}%" if shown >= 0 else ""
         text = f"{estimates.track_id[row]}  {names[row]}{percent}"
         tags[row] = pen.tag(boxes[row], text, color_of(names[row]), hollow=bool(estimates.poor[row]))
     taken.extend(tags.values())
