@@ -17,9 +17,9 @@ ALIGN_POINTS = (RIGHT_EYE, LEFT_EYE, MOUTH)
 # pictures, made symmetric. Aligned crops so show what the plain pictures show (`python -m train prepare` prints it).
 TEMPLATE: NDArray[np.float32] = np.array([[0.324, 0.388], [0.676, 0.388], [0.5, 0.772]], dtype=np.float32)
 
-MIN_EYE_DISTANCE = 8.0  # px in the frame; below, a crop is enlarged more than threefold
+MIN_EYE_DISTANCE = 8.0  # px in the frame; below, a 64 px crop is enlarged more than 2.5 times
 MAX_TURN = 0.45  # offset of the nose from between the eyes over their distance
-MIN_DETAIL = 0.12  # see _detail
+MIN_DETAIL = 0.2  # see _detail; 99 % of 4,000 aligned FER2013 pictures, themselves 48 px wide, lie above
 
 
 def template(side: int, margin: float = 0.0) -> NDArray[np.float32]:

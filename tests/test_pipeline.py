@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from fakes import FakeBackend, FakeDetector, face_at, frame, join
+
+from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.track import FaceTracker
+from leaf_rt.types import Detections, Prediction
+
+
+def pipeline(script: list[Detections], backend: FakeBackend | None = None, **options: float) -> Pipeline:
+    return Pipeline(FakeDetector(script), FaceTracker(), backend or FakeBackend(), options=PipelineOptions(**options))
+
+
+def run(pipe: Pipeline, n: int, fps: float = 30.0) -> list:
+    return [pipe.step(frame(i, i / fps)) for i in range(n)]
+
+
+def test_one_face_from_first_to_last_frame():
+    out = run(pipeline([face_at(50 + i, 40) for i in range(30)]), 30)
+    shown = [e for e in out if len(e)]
+    assert len(shown) >= 28
+    assert {int(e.track_id[0]) for e in shown} == {1}
+    last = shown[-1]
+    assert last.smoothed[0].argmax() == last.emotion[0] == 1
+    assert last.smoothed.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_cadence_keeps_its_rate_whatever_the_frame_rate():
+    for fps in (30.0, 25.0, 60.0):
+        backend = FakeBackend()
+        run(pipeline([face_at(50, 40)] * 600, backend, emotion_hz=10.0), int(5 * fps), fps)
+        assert sum(backend.batches) == pytest.approx(50, abs=3)
+
+
+def test_rate_zero_classifies_every_frame():
+    backend = FakeBackend()
+    out = run(pipeline([face_at(50, 40)] * 20, backend, emotion_hz=0.0), 20)
+    assert sum(backend.batches) == sum(bool(e.classified.any()) for e in out) >= 18
+
+
+def test_many_faces_are_spread_over_frames_and_none_is_forgotten():
+    crowd = join(*(face_at(70 * (i % 4), 70 * (i // 4), 50) for i in range(12)))
+    backend = FakeBackend()
+    out = run(pipeline([crowd] * 30, backend, max_per_frame=4), 30)
+    assert max(backend.batches) == 4
+    assert len(out[-1]) == 12
+
+
+def test_the_largest_faces_are_kept():
+    two = join(face_at(10, 10, 40), face_at(150, 50, 120))
+    out = run(pipeline([two] * 10, max_faces=1), 10)
+    assert len(out[-1]) == 1
+    assert out[-1].xyxy[0, 2] > 200
+
+
+def test_a_face_that_leaves_is_not_reported_for_long():
+    out = run(pipeline([face_at(50, 40)] * 15, max_coast=0.2), 60)
+    last = max(i for i, e in enumerate(out) if len(e))
+    assert 14 <= last <= 14 + 0.2 * 30 + 1
+
+
+def test_an_ended_track_frees_its_state():
+    pipe = pipeline([face_at(50, 40)] * 15)
+    run(pipe, 300)
+    assert len(pipe.smoother) == 0
+
+
+def test_reconnect_resets_and_ids_go_on():
+    pipe = pipeline([face_at(50, 40)] * 40)
+    before = [pipe.step(frame(i, i / 30)) for i in range(20)]
+    after = [pipe.step(frame(i, i / 30, generation=1)) for i in range(20, 40)]
+    assert pipe.detector.resets == 1
+    assert {int(i) for e in before for i in e.track_id}.isdisjoint({int(i) for e in after for i in e.track_id})
+
+
+def test_an_answer_that_is_not_finite_is_passed_over():
+    class Broken(FakeBackend):
+        def infer(self, faces: np.ndarray) -> Prediction:
+            good = super().infer(faces)
+            if len(self.batches) % 3 == 0:
+                good.probs[:] = np.nan
+            return good
+
+    out = run(pipeline([face_at(50, 40)] * 40, Broken(), emotion_hz=0.0), 40)
+    assert all(np.isfinite(e.probs).all() and np.isfinite(e.smoothed).all() for e in out)
+    assert len(out[-1]) == 1
+
+
+def test_frames_without_faces_give_empty_estimates_of_the_right_shape():
+    estimates = pipeline([]).step(frame(0, 0.0))
+    assert estimates.probs.shape == (0, 8)
+    assert estimates.xyxy.shape == (0, 4)
+
+
+def test_step_is_prepare_infer_finish():
+    script = [face_at(50 + 2 * i, 40) for i in range(12)]
+    one, two, backend = pipeline(script), pipeline(script), FakeBackend()
+    for i in range(12):
+        a = one.step(frame(i, i / 30))
+        pending = two.prepare(frame(i, i / 30))
+        b = two.finish(pending, backend.infer(pending.crops))
+        assert a.track_id.tolist() == b.track_id.tolist()
+        assert np.array_equal(a.smoothed, b.smoothed)

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from leaf_rt.types import Detections, Estimates, Frame, Prediction, Tracks
+
+
+def test_an_error_names_field_wanted_and_got():
+    with pytest.raises(ValueError, match=r"Detections\.confidence: wanted float32 \(2\), got float64 \(2,\)"):
+        Detections(np.zeros((2, 4), np.float32), np.zeros(2), np.zeros((2, 6, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Frame(np.zeros((4, 4), np.uint8), 0, 0.0, "s"),
+        lambda: Frame(np.zeros((4, 4, 3), np.float32), 0, 0.0, "s"),
+        lambda: Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros((2, 6, 2), np.float32)),
+        lambda: Tracks(np.zeros(1, np.int64), np.zeros((2, 4), np.float32), np.zeros(1, np.int64), np.zeros(1, "f4")),
+        lambda: Prediction(np.zeros((2, 8), np.float32), np.zeros((1, 4), np.float32)),
+        lambda: Prediction([[1.0]], np.zeros((1, 4), np.float32)),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_shapes_and_types_are_refused(make):
+    with pytest.raises(ValueError, match="wanted"):
+        make()
+
+
+def test_rows_of_detections_are_picked_in_order():
+    xyxy = np.arange(12, dtype=np.float32).reshape(3, 4)
+    some = Detections(xyxy, np.array([0.1, 0.2, 0.3], np.float32), np.zeros((3, 6, 2), np.float32))[np.array([2, 0])]
+    assert some.confidence.tolist() == pytest.approx([0.3, 0.1])
+    assert len(some) == 2
+
+
+def test_estimates_share_one_number_of_rows():
+    with pytest.raises(ValueError, match=r"Estimates\.emotion"):
+        Estimates(
+            0.0,
+            np.zeros(1, np.int64),
+            np.zeros((1, 4), np.float32),
+            np.zeros(1, np.float32),
+            np.zeros((1, 8), np.float32),
+            np.zeros((1, 8), np.float32),
+            np.zeros(2, np.int64),
+            np.zeros(1, np.bool_),
+            np.zeros(1, np.bool_),
+        )
