@@ -83,7 +83,7 @@ def blur_faces(image: U8, xyxy: F32) -> None:
         xyxy: (N, 4) float32, px; parts outside the picture are ignored.
     """
     height, width = image.shape[:2]
-    for x0, y0, x1, y1 in xyxy.tolist():
+    for x0, y0, x1, y1 in xyxy[np.isfinite(xyxy).all(axis=1)].tolist():
         dx, dy = (x1 - x0) * _BLUR_MARGIN, (y1 - y0) * _BLUR_MARGIN
         left, top = max(0, int(x0 - dx)), max(0, int(y0 - dy))
         right, bottom = min(width, int(np.ceil(x1 + dx))), min(height, int(np.ceil(y1 + dy)))

@@ -1,0 +1,203 @@
+"""What this machine can and cannot do for leaf-rt, each finding with what to do about it.
+
+Looks, and loads the bundled model once; changes nothing. Must not know terminals. Runtimes are asked by their package
+versions alone, for importing a GPU runtime on a machine without a driver can crash.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from leaf_rt.artifact import DEFAULT_MODEL, MODELS, load_spec, sha256_of
+from leaf_rt.errors import LeafError
+
+# The face detectors' files as they stand inside the mediapipe 0.10.21 wheel.
+DETECTORS = {
+    "face_detection_short_range.tflite": "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+    "face_detection_full_range_sparse.tflite": "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+}
+OK, LIMITED, MISSING = "ok", "limited", "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        topic: What was looked at.
+        status: "ok"; "limited": an optional part is absent; "missing": leaf-rt cannot work without it.
+        found: What there is.
+        remedy: What to do, empty where nothing is to be done.
+    """
+
+    topic: str
+    status: str
+    found: str
+    remedy: str = ""
+
+
+def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
+    """Look at everything, in the order in which a person would ask."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        _python,
+        _processor,
+        _gpu,
+        lambda: _package("onnxruntime", "onnxruntime", MISSING),
+        lambda: _package("openvino", "openvino", LIMITED),
+        _tensorrt,
+        lambda: _model(model),
+        _detectors,
+        lambda: _package("mediapipe", "mediapipe", MISSING),
+        _video,
+        _window,
+        _cameras,
+        _training,
+    )
+    return [check() for check in checks]
+
+
+def version_of(distribution: str) -> str | None:
+    """The version of an installed package, None where there is none."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Finding:
+    found = f"Python {platform.python_version()}, {platform.platform()}, leaf-rt {version_of('leaf-rt') or 'unpacked'}"
+    return Finding("system", OK, found)
+
+
+def _processor() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    info = Path("/proc/cpuinfo")
+    flags: set[str] = set()
+    name = platform.machine()
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                flags |= set(value.split())
+            elif key.strip() == "model name":
+                name = value.strip()
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
+    features = [flag for flag in wanted if flag in flags]
+    return Finding("processor", OK, f"{name}, {cores} cores, {' '.join(features) or 'no vector features reported'}")
+
+
+def _gpu() -> Finding:
+    driver = Path("/proc/driver/nvidia/version")
+    if not driver.is_file() and find_spec("cuda") is None:
+        return Finding("GPU", LIMITED, "no NVIDIA driver", "nothing to do: the CPU back ends serve; see docs for GPUs")
+    if driver.is_file():
+        line = driver.read_text(encoding="utf-8", errors="replace").splitlines()[0]
+        return Finding("GPU", OK, line.partition("Module")[2].split("  ")[1].strip() if "Module" in line else line)
+    return Finding("GPU", LIMITED, "no NVIDIA driver", "install NVIDIA's driver, or go on with the CPU back ends")
+
+
+def _package(topic: str, distribution: str, absent: str) -> Finding:
+    version = version_of(distribution)
+    if version is not None:
+        return Finding(topic, OK, version)
+    hint = "pip install leaf-rt" if absent == MISSING else f"pip install 'leaf-rt[{distribution}]' if you want it"
+    return Finding(topic, absent, "not installed", hint)
+
+
+def _tensorrt() -> Finding:
+    for name in ("tensorrt-cu13", "tensorrt-cu12", "tensorrt", "tensorrt-rtx-cu13"):
+        version = version_of(name)
+        if version is not None:
+            return Finding("TensorRT", OK, f"{name} {version}")
+    return Finding(
+        "TensorRT", LIMITED, "not installed", "on a machine with an NVIDIA GPU: pip install 'leaf-rt[tensorrt]'"
+    )
+
+
+def _model(path: Path) -> Finding:
+    topic = f"model {path.name}"
+    try:
+        spec = load_spec(path)
+        from leaf_rt.backends.base import open_backend
+
+        backend = open_backend(path)
+        backend.close()
+    except LeafError as e:
+        return Finding(topic, MISSING, str(e), "install leaf-rt again, or give a good file with --model")
+    size = f"{path.stat().st_size / 2**20:.1f} MiB"
+    found = f"{len(spec.labels)} classes, {spec.precision}, {size}, sha256 {spec.sha256[:12]}, {backend.name} runs it"
+    return Finding(topic, OK, found)
+
+
+def _detectors() -> Finding:
+    for name, digest in DETECTORS.items():
+        path = MODELS / name
+        if not path.is_file():
+            return Finding("face detectors", MISSING, f"{name} is not there", "install leaf-rt again")
+        if sha256_of(path) != digest:
+            return Finding("face detectors", MISSING, f"{name} is damaged", "install leaf-rt again")
+    return Finding("face detectors", OK, "short range and full range, checksums agree")
+
+
+def _video() -> Finding:
+    if find_spec("av") is None:
+        return Finding("video files", MISSING, "PyAV is not installed", "pip install av")
+    import av
+
+    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
+    lacking = [name for name in ("h264", "hevc", "vp9", "av1") if name not in av.codecs_available]
+    found = f"PyAV {av.__version__}, libavcodec {ffmpeg}"
+    if "libx264" not in av.codecs_available:
+        return Finding("video files", LIMITED, f"{found}, no H.264 encoder", "pip install --force-reinstall av")
+    if lacking:
+        return Finding("video files", LIMITED, f"{found}, cannot read {', '.join(lacking)}", "pip install -U av")
+    return Finding("video files", OK, f"{found}, reads H.264, HEVC, VP9, AV1; writes H.264")
+
+
+def _window() -> Finding:
+    reason = why_no_window()
+    if reason is None:
+        return Finding("window", OK, "a display is there, --show works")
+    return Finding("window", LIMITED, reason, "nothing to do unless you want --show")
+
+
+def why_no_window() -> str | None:
+    """Why no window can be opened here, None where one can."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
+    import cv2
+
+    gui = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
+    if gui.split(":")[-1].strip() in ("", "NONE"):
+        return "this OpenCV was built without windows"
+    return None
+
+
+def _cameras() -> Finding:
+    if sys.platform != "linux":
+        return Finding("cameras", OK, "found when `leaf-rt webcam` opens one")
+    devices = sorted(Path("/dev").glob("video*"))
+    if not devices:
+        return Finding("cameras", LIMITED, "no /dev/video*", "plug one in, or pass it into the container with --device")
+    closed = [str(d) for d in devices if not os.access(d, os.R_OK | os.W_OK)]
+    if closed:
+        return Finding(
+            "cameras", LIMITED, f"no permission for {', '.join(closed)}", "add yourself to the group 'video'"
+        )
+    return Finding("cameras", OK, ", ".join(map(str, devices)))
+
+
+def _training() -> Finding:
+    version = version_of("torch")
+    if version is None:
+        return Finding(
+            "training", LIMITED, "PyTorch is not installed", "pip install 'leaf-rt[train]' to train or export"
+        )
+    return Finding("training", OK, f"PyTorch {version}")

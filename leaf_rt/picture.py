@@ -1,0 +1,108 @@
+"""Still pictures: read any of them as BGR, write an annotated one.
+
+Knows files and OpenCV's codecs; must not know detectors, models or terminals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from leaf_rt.errors import CodecError, LeafError, NoPermission, NotAVideo, NotFound, OutputError
+from leaf_rt.types import U8
+
+
+def read_picture(path: Path) -> U8:
+    """Read a picture the way a viewer shows it.
+
+    Turned as its EXIF note says; grey becomes colour, 16 bit becomes 8 bit, and what is transparent lies on white.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        NotFound: There is no such file.
+        NoPermission: It may not be read.
+        NotAVideo: It is a folder, empty, or holds no picture.
+        CodecError: It is a picture, but damaged or too large.
+    """
+    data = _read(path)
+    encoded = np.frombuffer(data, np.uint8)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # what is wrong is said below, in one sentence
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        if image is None:
+            if cv2.haveImageReader(str(path)):
+                raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it")
+            raise NotAVideo(f"{path}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
+        raw = None if data.startswith(b"\xff\xd8") else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)  # JPEG has no alpha
+    except cv2.error as e:
+        raise CodecError(f"{path}: the picture cannot be decoded ({e})") from e
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    picture = np.asarray(image, dtype=np.uint8)
+    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw.shape[:2] == picture.shape[:2]:
+        full = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
+        alpha = np.clip(raw[..., 3:].astype(np.float32) / full, 0.0, 1.0)
+        picture = (picture * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
+    return picture
+
+
+def write_picture(path: Path, image: U8) -> None:
+    """Write a picture in the format that the name's ending asks for, whole or not at all.
+
+    Raises:
+        NoPermission, OutputError: It cannot be written there.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, 93] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    fine, encoded = cv2.imencode(path.suffix, image, options)
+    if not fine:
+        raise OutputError(
+            f"{path}: OpenCV cannot write a {path.suffix} picture of {image.shape[1]}x{image.shape[0]} px"
+        )
+    write_whole(path, encoded.tobytes())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half written.
+
+    Raises:
+        NoPermission: The operating system refuses.
+        OutputError: Disk full, folder gone and the like; an older file of that name stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as e:
+        with contextlib.suppress(OSError):  # the reason that follows is the one that counts
+            temporary.unlink()
+        raise refused(path, e) from e
+
+
+def refused(path: Path, error: OSError) -> LeafError:
+    """What a person can do about a file that cannot be written."""
+    if isinstance(error, PermissionError):
+        return NoPermission(f"{path}: no permission to write there; choose another place with --out DIR")
+    reason = error.strerror or str(error)
+    return OutputError(f"{path}: cannot be written ({reason}); free some space or choose another place with --out DIR")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as e:
+        raise NotFound(f"{path}: no such file") from e
+    except IsADirectoryError as e:
+        raise NotAVideo(f"{path}: is a folder; give the pictures in it, as in {path}/*.jpg") from e
+    except PermissionError as e:
+        raise NoPermission(f"{path}: no permission to read it") from e
+    except OSError as e:
+        raise CodecError(f"{path}: cannot be read ({e.strerror})") from e
+    if not data:
+        raise NotAVideo(f"{path}: the file is empty (0 bytes)")
+    return data

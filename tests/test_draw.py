@@ -1,0 +1,135 @@
+"""Drawings: what must show, what must stay untouched, what must vanish."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leaf_rt.draw import annotate, blur_faces, color_of
+from leaf_rt.labels import COLORS, FERPLUS8, UNCERTAIN
+from leaf_rt.types import Estimates
+
+HAPPY = FERPLUS8.index("happiness")
+
+
+def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, labels: int = 8) -> Estimates:
+    n = len(boxes)
+    probs = np.full((n, labels), 0.2 / (labels - 1), np.float32)
+    probs[:, emotion] = 0.8
+    return Estimates(
+        timestamp=0.0,
+        track_id=np.arange(1, n + 1),
+        xyxy=np.array(boxes, np.float32).reshape(n, 4),
+        confidence=np.ones(n, np.float32),
+        probs=probs,
+        smoothed=probs,
+        emotion=np.full(n, emotion),
+        classified=np.ones(n, np.bool_),
+        poor=np.full(n, poor),
+    )
+
+
+def picture(height: int = 240, width: int = 320) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def shows(image: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((image == np.array(color, np.uint8)).all(axis=2).sum())
+
+
+def test_draws_on_a_copy_and_leaves_the_frame_alone() -> None:
+    image = picture()
+    before = image.copy()
+    drawn = annotate(image, people([[100, 60, 180, 160]]), FERPLUS8)
+    assert (image == before).all()
+    assert drawn.shape == image.shape
+    assert (drawn != image).any()
+
+
+def test_nobody_leaves_the_picture_as_it_is() -> None:
+    image = picture()
+    assert (annotate(image, people([]), FERPLUS8) == image).all()
+
+
+@pytest.mark.parametrize("label", FERPLUS8)
+def test_the_shown_emotion_has_its_colour(label: str) -> None:
+    image = np.zeros((240, 320, 3), np.uint8)
+    drawn = annotate(image, people([[100, 60, 180, 160]], FERPLUS8.index(label)), FERPLUS8)
+    assert color_of(label) == COLORS[label][::-1]
+    counts = {name: shows(drawn, color_of(name)) for name in FERPLUS8}
+    assert max(counts, key=lambda name: counts[name]) == label
+
+
+def test_uncertain_has_a_colour_of_its_own() -> None:
+    drawn = annotate(np.zeros((240, 320, 3), np.uint8), people([[100, 60, 180, 160]], emotion=-1), FERPLUS8)
+    assert shows(drawn, color_of(UNCERTAIN)) > 100
+
+
+def test_a_poor_face_has_a_hollow_label() -> None:
+    image, boxes = np.zeros((240, 320, 3), np.uint8), [[100.0, 60.0, 180.0, 160.0]]
+    full = shows(annotate(image, people(boxes), FERPLUS8), color_of("happiness"))
+    hollow = shows(annotate(image, people(boxes, poor=True), FERPLUS8), color_of("happiness"))
+    assert hollow < full / 2
+
+
+def test_all_probabilities_show_where_there_is_room_and_as_a_stripe_where_there_is_none() -> None:
+    image = np.zeros((240, 320, 3), np.uint8)
+    for boxes in ([[100.0, 60.0, 180.0, 160.0]], [[20.0 + 90 * i, 90.0, 60.0 + 90 * i, 130.0] for i in range(3)]):
+        drawn = annotate(image, people(boxes), FERPLUS8)
+        lacking = [name for name in FERPLUS8 if shows(drawn, color_of(name)) == 0]
+        assert lacking == []
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [-50, -50, 60, 60],
+        [300, 200, 400, 300],
+        [-100, -100, 1000, 1000],
+        [500, 500, 600, 600],
+        [-90, -90, -10, -10],
+        [100, 100, 100, 100],
+        [180, 160, 100, 60],
+        [np.nan, 0, 10, 10],
+        [0, 0, np.inf, 10],
+        [0, 0, 319.6, 239.6],
+    ],
+)
+@pytest.mark.parametrize("blur", [False, True])
+def test_boxes_outside_or_broken_do_no_harm(box: list[float], blur: bool) -> None:
+    drawn = annotate(picture(), people([box, [100, 60, 180, 160]]), FERPLUS8, blur=blur)
+    assert shows(drawn, color_of("happiness")) > 50
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (17, 400), (400, 9), (1080, 1920)])
+def test_any_size_of_picture(height: int, width: int) -> None:
+    drawn = annotate(picture(height, width), people([[0, 0, width, height], [1, 1, 5, 5]]), FERPLUS8, blur=True)
+    assert drawn.shape == (height, width, 3)
+
+
+def test_labels_of_another_model() -> None:
+    drawn = annotate(picture(), people([[100, 60, 180, 160]], emotion=0, labels=2), ("calm", "tense"))
+    assert drawn.shape == (240, 320, 3)
+    with pytest.raises(ValueError, match="wanted 8 names, got 2"):
+        annotate(picture(), people([[100, 60, 180, 160]]), ("calm", "tense"))
+
+
+def test_a_blurred_face_is_gone_and_the_rest_stays() -> None:
+    image = picture()
+    hidden = image.copy()
+    blur_faces(hidden, np.array([[100, 60, 180, 160]], np.float32))
+    inside = hidden[60:160, 100:180].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) <= 36  # a few flat cells: nothing to compute a face back from
+    assert inside.astype(float).std() < image[60:160, 100:180].astype(float).std() / 3
+    untouched = np.ones(image.shape[:2], bool)
+    untouched[40:181, 84:197] = False  # the box and a margin of a fifth
+    assert (hidden[untouched] == image[untouched]).all()
+
+
+def test_blur_hides_every_face_of_a_crowd() -> None:
+    image = picture(400, 600)
+    boxes = np.array([[30 + 90 * i, 100, 80 + 90 * i, 160] for i in range(6)], np.float32)
+    drawn = annotate(image, people(boxes.tolist()), FERPLUS8, blur=True)
+    for x0, y0, x1, y1 in boxes.astype(int).tolist():
+        part = slice(y0 + 15, y1 - 5), slice(x0 + 12, x1 - 12)
+        assert (drawn[part] == image[part]).all(axis=2).mean() < 0.01

@@ -1,0 +1,193 @@
+"""Summaries: time counts by media time, memory stays bounded, and the picture is a picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from leaf_rt.labels import COLORS, FERPLUS8
+from leaf_rt.report import Summary
+from leaf_rt.timeline import clock, timeline_png
+from leaf_rt.types import Estimates
+
+NEUTRAL, HAPPY, SAD = (FERPLUS8.index(name) for name in ("neutral", "happiness", "sadness"))
+
+
+def seen(timestamp: float, shown: dict[int, int]) -> Estimates:
+    """A frame with these people, each showing a class (-1: uncertain) with probability 0.79."""
+    n = len(shown)
+    probs = np.full((n, 8), 0.03, np.float32)
+    for row, emotion in enumerate(shown.values()):
+        probs[row, max(emotion, 0)] = 0.79
+    return Estimates(
+        timestamp=timestamp,
+        track_id=np.array(list(shown), np.int64),
+        xyxy=np.tile(np.array([[0, 0, 9, 9]], np.float32), (n, 1)),
+        confidence=np.ones(n, np.float32),
+        probs=probs,
+        smoothed=probs,
+        emotion=np.array(list(shown.values()), np.int64),
+        classified=np.ones(n, np.bool_),
+        poor=np.zeros(n, np.bool_),
+    )
+
+
+def run(frames: list[Estimates], **options: float) -> Summary:
+    summary = Summary(FERPLUS8, **options)  # type: ignore[arg-type]
+    for frame in frames:
+        summary.add(frame)
+    summary.finish()
+    return summary
+
+
+def test_shares_of_a_steady_clip() -> None:
+    summary = run([seen(i / 25, {1: HAPPY if i < 75 else SAD}) for i in range(100)])
+    (person,) = summary.people()
+    assert person.seconds == pytest.approx(4.0)
+    assert person.shares(FERPLUS8) == pytest.approx({"happiness": 0.75, "sadness": 0.25})
+    assert list(person.shares(FERPLUS8)) == ["happiness", "sadness"]
+    assert (summary.start, summary.end) == pytest.approx((0.0, 4.0))
+    assert (person.first, person.last) == pytest.approx((0.0, 4.0))
+
+
+def test_time_counts_and_not_frames() -> None:
+    """100 frames in the first second, 2 in the next: half and half."""
+    times = [*np.arange(100) / 100, 1.0, 1.5]
+    summary = run([seen(float(t), {1: HAPPY if t < 1 else SAD}) for t in times])
+    (person,) = summary.people()
+    assert person.seconds == pytest.approx(2.0)
+    assert person.shares(FERPLUS8) == pytest.approx({"happiness": 0.5, "sadness": 0.5})
+
+
+def test_times_need_not_start_at_zero_and_zero_is_a_time() -> None:
+    for offset in (-5.0, 0.0, 1e6):
+        summary = run([seen(offset + i / 10, {3: NEUTRAL}) for i in range(11)])
+        assert summary.people()[0].seconds == pytest.approx(1.1)
+        assert summary.start == pytest.approx(offset)
+
+
+def test_absence_does_not_count() -> None:
+    frames = [seen(i / 10, {1: HAPPY} if i < 10 or i >= 30 else {}) for i in range(40)]
+    (person,) = run(frames).people()
+    assert person.seconds == pytest.approx(2.0)
+    assert person.times.max() == pytest.approx(3.9, abs=0.03)
+    assert not ((person.times > 1.01) & (person.times < 2.99)).any()
+
+
+def test_uncertain_is_an_answer() -> None:
+    (person,) = run([seen(i / 10, {1: -1}) for i in range(10)]).people()
+    assert person.shares(FERPLUS8) == pytest.approx({"uncertain": 1.0})
+    assert set(person.emotion.tolist()) == {-1}
+
+
+def test_who_was_there_longest_comes_first() -> None:
+    frames = [seen(i / 10, {1: HAPPY, 2: SAD} if i > 5 else {2: SAD}) for i in range(20)]
+    assert [p.track_id for p in run(frames).people()] == [2, 1]
+
+
+def test_curves_are_probabilities_and_rise_in_time() -> None:
+    (person,) = run([seen(i / 60, {1: HAPPY}) for i in range(240)]).people()
+    np.testing.assert_allclose(person.curve.sum(axis=1), 1.0, atol=1e-5)
+    assert (np.diff(person.times) > 0).all()
+    np.testing.assert_allclose(person.curve[:, HAPPY], 0.79, atol=1e-5)
+
+
+def test_a_stall_of_a_live_source_counts_for_max_gap_and_a_reconnect_not_at_all() -> None:
+    summary = Summary(FERPLUS8, max_gap=1.0)
+    for t in (0.0, 0.1, 0.2, 10.2, 10.3):
+        summary.add(seen(t, {1: HAPPY}))
+    summary.finish()
+    assert summary.people()[0].seconds == pytest.approx(0.1 + 0.1 + 1.0 + 0.1 + 0.1)
+    summary = Summary(FERPLUS8)
+    for t, generation in ((0.0, 0), (0.1, 0), (50.0, 1), (50.1, 1)):
+        summary.add(seen(t, {1: HAPPY}), generation)
+    summary.finish()
+    assert summary.people()[0].seconds == pytest.approx(0.4)
+
+
+def test_one_frame_alone_has_no_length_but_a_curve() -> None:
+    (person,) = run([seen(3.0, {1: HAPPY})]).people()
+    assert person.seconds == 0.0
+    assert person.shares(FERPLUS8) == {}
+    assert person.curve[0, HAPPY] == pytest.approx(0.79)
+
+
+def test_long_runs_coarsen_and_keep_their_sums() -> None:
+    frames = [seen(i / 10, {1: HAPPY if i % 2 else SAD}) for i in range(5000)]
+    summary = run(frames, max_stretches=300)
+    (person,) = summary.people()
+    assert len(person.times) <= 300
+    assert person.seconds == pytest.approx(500.0)
+    assert person.shares(FERPLUS8)["happiness"] == pytest.approx(0.5)
+    assert (person.first, person.last) == pytest.approx((0.0, 500.0))
+
+
+def test_crowds_are_forgotten_shortest_first_but_nobody_who_is_there() -> None:
+    frames = [seen(i / 10, {1: HAPPY, 100 + i: SAD}) for i in range(300)]
+    summary = run(frames, max_people=50)
+    people = summary.people()
+    assert people[0].track_id == 1
+    assert people[0].seconds == pytest.approx(30.0)
+    assert len(people) <= 51
+    assert len(people) + summary.people_forgotten == 301
+
+
+def test_empty_runs() -> None:
+    summary = run([])
+    assert (summary.frames, summary.people()) == (0, [])
+    summary = run([seen(i / 10, {}) for i in range(10)])
+    assert (summary.frames, summary.frames_with_faces, summary.people()) == (10, 0, [])
+    assert summary.end == pytest.approx(1.0)
+
+
+def test_wrong_number_of_classes() -> None:
+    with pytest.raises(ValueError, match="wanted 2 classes, got 8"):
+        Summary(("a", "b")).add(seen(0.0, {1: HAPPY}))
+
+
+def colors_in(png: bytes) -> dict[tuple[int, int, int], int]:
+    """Pixels per RGB colour."""
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    colors, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+    return {(int(r), int(g), int(b)): int(n) for (r, g, b), n in zip(colors, counts, strict=True)}
+
+
+def test_the_timeline_shows_the_emotions_in_their_colours() -> None:
+    summary = run([seen(i / 25, {1: HAPPY if i < 50 else SAD}) for i in range(100)])
+    shown = colors_in(timeline_png(summary, "clip.mp4"))
+    for name in ("happiness", "sadness"):
+        assert shown[COLORS[name]] > 5 * shown[COLORS["anger"]]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [seen(0.0, {1: HAPPY})],
+        [seen(i / 10, {}) for i in range(10)],
+        [seen(i * 1000.0, {1: HAPPY, 2: SAD}) for i in range(30)],
+        [seen(1e9 + i / 10, {i % 3: -1}) for i in range(30)],
+        [seen(i / 10, dict.fromkeys(range(20), HAPPY)) for i in range(10)],
+    ],
+)
+def test_the_timeline_draws_whatever_came(frames: list[Estimates]) -> None:
+    png = timeline_png(run(frames), "映像 $x_1$ " + "long " * 40)
+    assert png.startswith(b"\x89PNG")
+    assert len(colors_in(png)) > 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 s"),
+        (4.25, "4.2 s"),
+        (60, "1:00 min"),
+        (727.4, "12:07 min"),
+        (11099, "3:04:59 h"),
+        (3599.7, "1:00:00 h"),
+    ],
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
