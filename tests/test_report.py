@@ -150,8 +150,8 @@ def colors_in(png: bytes) -> dict[tuple[int, int, int], int]:
     """Pixels per RGB colour."""
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert image is not None
-    colors, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
-    return {(int(r), int(g), int(b)): int(n) for (r, g, b), n in zip(colors, counts, strict=True)}
+    packed, counts = np.unique(image @ np.array([65536, 256, 1]), return_counts=True)
+    return {(c >> 16, c >> 8 & 255, c & 255): n for c, n in zip(packed.tolist(), counts.tolist(), strict=True)}
 
 
 def test_the_timeline_shows_the_emotions_in_their_colours() -> None:

@@ -1,0 +1,128 @@
+"""How leaf-rt speaks to a person at a terminal: the block at the start, progress, tables.
+
+Knows rich and the results' types; must not know sources, models or threads. What is for people goes to stderr where
+stdout carries records.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from leaf_rt.labels import COLORS, UNCERTAIN
+
+if TYPE_CHECKING:
+    from leaf_rt.doctor import Finding
+    from leaf_rt.report import Summary
+    from leaf_rt.types import Estimates
+
+_MARKS = {"ok": ("✓", "green"), "limited": ("·", "yellow"), "missing": ("✗", "red")}
+
+
+def console(stderr: bool = True) -> Console:
+    """A console on the stream as it is now (tests and pipes replace it), without reshaping long lines in files."""
+    stream = sys.stderr if stderr else sys.stdout
+    plain = Console(file=stream, highlight=False, soft_wrap=False)
+    if not plain.is_terminal:
+        plain.width = max(plain.width, 160)
+    return plain
+
+
+def facts(out: Console, rows: Mapping[str, str]) -> None:
+    """Two columns: what, and how it is."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows.items():
+        grid.add_row(name, Text(value))
+    out.print(grid)
+
+
+def progress(out: Console) -> Progress:
+    """A bar with frames/s and time left; silent where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+        expand=True,
+    )
+
+
+def people(out: Console, summary: Summary, limit: int = 20) -> None:
+    """Per person: seconds on screen, share of that time per expression."""
+    found = summary.people()
+    if not found:
+        out.print("no face found")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("person", justify="right")
+    table.add_column("from", justify="right")
+    table.add_column("to", justify="right")
+    table.add_column("on screen", justify="right")
+    table.add_column("shown", overflow="fold")
+    for person in found[:limit]:
+        table.add_row(
+            str(person.track_id),
+            f"{person.first:.1f} s",
+            f"{person.last:.1f} s",
+            f"{person.seconds:.1f} s",
+            _shares(person.shares(summary.labels).items()),
+        )
+    out.print(table)
+    more = len(found) - limit
+    if more > 0 or summary.people_forgotten:
+        out.print(f"and {max(0, more) + summary.people_forgotten} more, on screen for a shorter time", style="dim")
+
+
+def faces(out: Console, estimates: Estimates, labels: tuple[str, ...]) -> None:
+    """A table of the faces of one picture."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("face", "left", "top", "width", "height", "found"):
+        table.add_column(name, justify="right")
+    table.add_column("expression", overflow="fold")
+    for row in range(len(estimates)):
+        x0, y0, x1, y1 = estimates.xyxy[row].tolist()
+        best = estimates.probs[row].argsort()[::-1][:3].tolist()
+        shares = _shares((labels[k], float(estimates.probs[row, k])) for k in best)
+        if estimates.poor[row]:
+            shares.append("  (small, blurred or turned away)", style="dim")
+        numbers = (f"{x0:.0f}", f"{y0:.0f}", f"{x1 - x0:.0f}", f"{y1 - y0:.0f}", f"{estimates.confidence[row]:.0%}")
+        table.add_row(str(estimates.track_id[row]), *numbers, shares)
+    out.print(table)
+
+
+def findings(out: Console, found: Iterable[Finding]) -> None:
+    """The doctor's report."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for finding in found:
+        mark, color = _MARKS[finding.status]
+        text = Text(finding.found)
+        if finding.remedy:
+            text.append(f"\n→ {finding.remedy}", style="dim")
+        table.add_row(Text(mark, style=color), finding.topic, text)
+    out.print(table)
+
+
+def _shares(shares: Iterable[tuple[str, float]]) -> Text:
+    """Names and per cent, each name in its emotion's colour."""
+    text = Text()
+    for name, share in shares:
+        red, green, blue = COLORS.get(name, COLORS[UNCERTAIN])
+        text.append("  " if text else "")
+        text.append(name, style=f"rgb({red},{green},{blue})")
+        text.append(f" {share:.0%}" if share >= 0.005 else " <1%")
+    return text

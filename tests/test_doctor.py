@@ -1,0 +1,62 @@
+"""The doctor finds what is there, says what is not, and never falls ill itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leaf_rt.artifact import DEFAULT_MODEL, MODELS, spec_path
+from leaf_rt.doctor import LIMITED, MISSING, OK, examine, why_no_window
+
+
+def test_every_finding_is_complete_and_a_lack_has_a_remedy() -> None:
+    found = examine()
+    assert len({f.topic for f in found}) == len(found)
+    for finding in found:
+        assert finding.status in (OK, LIMITED, MISSING)
+        assert finding.found
+        assert finding.remedy or finding.status == OK, finding
+    by_topic = {f.topic: f for f in found}
+    for topic in (f"model {DEFAULT_MODEL.name}", "face detectors", "onnxruntime", "mediapipe", "video files"):
+        assert by_topic[topic].status == OK, by_topic[topic]
+
+
+def test_a_damaged_model_is_found(tmp_path: Path) -> None:
+    model = tmp_path / "mine.onnx"
+    model.write_bytes(DEFAULT_MODEL.read_bytes()[:-100])
+    shutil.copy(spec_path(DEFAULT_MODEL), spec_path(model))
+    (finding,) = [f for f in examine(model) if f.topic == "model mine.onnx"]
+    assert finding.status == MISSING
+    assert "damaged or foreign" in finding.found
+
+
+def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in MODELS.glob("*.tflite"):
+        shutil.copy(path, tmp_path / path.name)
+    monkeypatch.setattr("leaf_rt.doctor.MODELS", tmp_path)
+    first = sorted(tmp_path.iterdir())[0]
+    first.write_bytes(b"x")
+    assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is damaged"]
+    first.unlink()
+    assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is not there"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a display cannot be taken away")
+def test_no_display_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert "no display" in (why_no_window() or "")
+
+
+def test_it_survives_a_machine_without_a_driver_and_loads_no_gpu_runtime() -> None:
+    """In a child: a crash in native code would take the tests along."""
+    code = (
+        "import sys; from leaf_rt.doctor import examine; found = examine();"
+        "bad = {'torch', 'tensorrt', 'tensorrt_rtx', 'mediapipe'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,156 @@
+"""Imports run one way, every module keeps to what its docstring says it knows, and `leaf-rt --help` is quick."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("leaf_rt", "train", "engines")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+STDLIB = sys.stdlib_module_names
+
+# What a module of the runtime may import besides the standard library; "leaf_rt" parts by their full name.
+KNOWS: dict[str, set[str]] = {
+    "leaf_rt.errors": set(),
+    "leaf_rt.labels": set(),
+    "leaf_rt.types": {"numpy"},
+    "leaf_rt.artifact": {"leaf_rt.errors"},
+    "leaf_rt.face": {"numpy", "cv2", "leaf_rt.types"},
+    "leaf_rt.smooth": {"numpy", "leaf_rt.types"},
+    "leaf_rt.pipeline": {"numpy", "leaf_rt.artifact", "leaf_rt.backends.base", "leaf_rt.face", "leaf_rt.smooth",
+                         "leaf_rt.types"},
+    "leaf_rt.draw": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.types"},
+    "leaf_rt.picture": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.types"},
+    "leaf_rt.report": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
+    "leaf_rt.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
+    "leaf_rt.console": {"rich", "leaf_rt.labels", "leaf_rt.doctor", "leaf_rt.report", "leaf_rt.types"},
+}  # fmt: skip
+
+# Where a heavy or optional library may be imported at the top of a file; elsewhere only inside functions, if at all.
+ADAPTERS: dict[str, tuple[str, ...]] = {
+    "mediapipe": ("leaf_rt.detect",),
+    "onnxruntime": ("leaf_rt.backends.onnxruntime", "engines"),
+    "openvino": ("leaf_rt.backends.openvino", "engines"),
+    "tensorrt": ("leaf_rt.backends.tensorrt",),
+    "tensorrt_rtx": ("leaf_rt.backends.tensorrt",),
+    "av": ("leaf_rt.sources", "leaf_rt.sinks"),
+    "matplotlib": ("leaf_rt.timeline", "train", "engines"),
+    "torch": ("train", "engines"),
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(names: list[ast.alias], prefix: str = "") -> list[str]:
+    return [f"{prefix}{alias.name}" for alias in names]
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """Full names of everything imported at the top of a file, and inside functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    top: set[str] = set()
+    deep: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = modules(node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            module = node.module or ""
+            is_package = (ROOT / module.replace(".", "/")).is_dir()
+            found = modules(node.names, f"{module}.") if is_package else [module]
+        else:
+            continue
+        (deep if id(node) in inner else top).update(found)
+    return top, deep
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    """engines -> train -> leaf_rt; cli.py alone looks back, and only inside its commands."""
+    top, deep = imports(path)
+    own = name_of(path)
+    above = set(PACKAGES[PACKAGES.index(room(own)) + 1 :])
+    used = {m for m in top | deep if room(m) in above}
+    if own == "leaf_rt.cli":
+        used &= top
+    assert used == set()
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if name_of(f) in KNOWS], ids=name_of)
+def test_a_module_knows_no_more_than_it_says(path: Path) -> None:
+    top, deep = imports(path)
+    allowed = KNOWS[name_of(path)]
+    foreign = {m for m in top | deep if room(m) not in STDLIB}
+    beyond = {m for m in foreign if m not in allowed and room(m) not in allowed}
+    assert beyond == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_heavy_libraries_stay_in_their_adapters(path: Path) -> None:
+    top, deep = imports(path)
+    own = name_of(path)
+    for library, homes in ADAPTERS.items():
+        at_home = any(own == home or own.startswith(home + ".") for home in homes)
+        assert at_home or library not in {room(m) for m in top}, f"{own} imports {library} at its top"
+    if room(own) == "leaf_rt":
+        assert "torch" not in {room(m) for m in top | deep}, f"{own}: the runtime never needs torch"
+
+
+def test_no_circle_of_imports() -> None:
+    graph = {name_of(f): {m for m in imports(f)[0] if room(m) in PACKAGES} for f in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"circle: {' -> '.join((*path, module))}"
+        if module not in done:
+            for target in graph.get(module, set()):
+                visit(target, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_every_module_says_what_it_is() -> None:
+    lacking = [name_of(f) for f in FILES if f.read_text() and not ast.get_docstring(ast.parse(f.read_text()))]
+    assert lacking == []
+
+
+def test_no_file_is_too_long() -> None:
+    long = {name_of(f): n for f in FILES if (n := len(f.read_text().splitlines())) > 400}
+    assert long == {}
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    heavy = ["cv2", "torch", "mediapipe", "av", "onnxruntime", "matplotlib", "openvino", "tensorrt", "numpy"]
+    code = (
+        "import sys; from leaf_rt.cli import main; code = main(['--help']);"
+        f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    best = 10.0
+    for _ in range(4):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        best = min(best, time.perf_counter() - start)
+        assert (done.returncode, done.stderr.strip()) == (0, "[]")
+        assert "leaf-rt" in done.stdout
+    assert best < 0.5
