@@ -44,6 +44,16 @@ def facts(out: Console, rows: Mapping[str, str]) -> None:
     out.print(grid)
 
 
+def error(out: Console, sentence: str) -> None:
+    """One sentence about what went wrong."""
+    out.print(Text("error: ", style="bold red").append(sentence, style="not bold default"), soft_wrap=True)
+
+
+def note(out: Console, sentence: str) -> None:
+    """One sentence worth knowing."""
+    out.print(Text("note: ", style="yellow").append(sentence, style="default"), soft_wrap=True)
+
+
 def progress(out: Console) -> Progress:
     """A bar with frames/s and time left; silent where nobody watches."""
     return Progress(

@@ -5,8 +5,6 @@ Knows OpenCV, the label colours and ``Estimates``; must not know sources, files,
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -96,16 +94,6 @@ def blur_faces(image: U8, xyxy: F32) -> None:
         part[:] = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
 
 
-@lru_cache(maxsize=1)
-def _font() -> cv2.FontFace:
-    return cv2.FontFace("sans")  # comes inside OpenCV
-
-
-@lru_cache(maxsize=512)
-def _text_width(text: str, size: int, weight: int) -> int:
-    return int(cv2.getTextSize((0, 0), text, (0, 0), _font(), size, weight)[2])
-
-
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px, inside the picture
 
 
@@ -114,6 +102,7 @@ class _Pen:
 
     def __init__(self, canvas: U8) -> None:
         self.canvas = canvas
+        self.font = cv2.FontFace("sans")  # comes inside OpenCV; one per drawing, for several threads draw
         self.height, self.width = canvas.shape[:2]
         side = min(self.height, self.width)
         self.size = int(np.clip(round(side / 27), 10, 40))  # px, of the text
@@ -130,7 +119,11 @@ class _Pen:
 
     def text(self, text: str, x: int, baseline: int, color: tuple[int, int, int], size: int, weight: int) -> None:
         """Text from ``x`` on, standing on ``baseline``."""
-        cv2.putText(self.canvas, text, (x, baseline), color, _font(), size, weight)
+        cv2.putText(self.canvas, text, (x, baseline), color, self.font, size, weight)
+
+    def text_width(self, text: str, size: int, weight: int) -> int:
+        """Width of a text, px."""
+        return int(cv2.getTextSize((0, 0), text, (0, 0), self.font, size, weight)[2])
 
     def brackets(self, box: Box, color: tuple[int, int, int]) -> None:
         """The four corners of a box, rounded, on a dark edge that keeps them visible on any ground."""
@@ -151,7 +144,7 @@ class _Pen:
         x0, y0, _, y1 = box
         size = self.tag_size(box)
         pad = max(2, round(size * 0.45))
-        width = _text_width(text, size, 600) + 2 * pad
+        width = self.text_width(text, size, 600) + 2 * pad
         height = round(size * 1.5)
         left = int(np.clip(x0 - self.line, 0, max(0, self.width - width)))
         top = y0 - height - self.line - 2
@@ -223,7 +216,7 @@ class _Pen:
             if end > bar_left:
                 cv2.rectangle(self.canvas, (bar_left, middle - half), (end, middle + half), color_of(name), -1)
             percent = f"{p * 100:.0f}"
-            self.text(percent, right - pad - _text_width(percent, size, weight), baseline, ink, size, weight)
+            self.text(percent, right - pad - self.text_width(percent, size, weight), baseline, ink, size, weight)
 
     def stripe(self, box: Box, probs: F32, labels: tuple[str, ...], tag: Box) -> None:
         """All probabilities (C,) as one stripe of colours under a box, or under its label where that lies there."""

@@ -1,0 +1,133 @@
+"""One call of `leaf-rt image`: every picture read, searched, written and put in a table.
+
+Knows pictures, the detector, the back end and the record sinks; must not know how options are parsed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from leaf_rt import console
+from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.detect import FaceDetector
+from leaf_rt.draw import annotate
+from leaf_rt.errors import LeafError
+from leaf_rt.picture import read_picture, write_picture
+from leaf_rt.session import Outputs, Recognition, make_folder
+from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.csv import CsvSink
+from leaf_rt.sinks.jsonl import JsonlSink
+from leaf_rt.sources import SourceInfo
+from leaf_rt.still import recognise
+from leaf_rt.types import Frame
+
+
+class Album:
+    """Recognises pictures one after the other; one that fails does not stop those after it."""
+
+    def __init__(self, recognition: Recognition, outputs: Outputs) -> None:
+        self.recognition, self.outputs = recognition, outputs
+        self.out = console.console(stderr=True)
+        self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
+        self._taken: set[Path] = set()
+
+    def run(self, paths: Sequence[Path]) -> int:
+        """Do all of them.
+
+        Returns:
+            0, or the exit code of the first picture that failed; its error has been said.
+
+        Raises:
+            LeafError: Nothing could be started at all, or the only picture failed.
+        """
+        if self.outputs.out is not None:
+            make_folder(self.outputs.out)
+        wanted = self.recognition
+        backend = open_backend(wanted.model, wanted.backend, wanted.threads)
+        codes: list[int] = []
+        shared: list[Sink] = []
+        try:
+            if self.outputs.jsonl:
+                target = self.outputs.jsonl
+                shared.append(JsonlSink("-" if target == "-" else Path(target), backend.spec.labels))
+            if self.outputs.csv is not None:
+                shared.append(CsvSink(self.outputs.csv, backend.spec.labels))
+            detector = FaceDetector(range=wanted.range)
+            try:
+                for path in paths:
+                    try:
+                        self._one(path, detector, backend, shared)
+                    except LeafError as e:
+                        if len(paths) == 1:
+                            raise
+                        console.error(self.out, str(e))
+                        codes.append(e.exit_code)
+            finally:
+                detector.close()
+        finally:
+            for sink in shared:
+                sink.close()
+            backend.close()
+        return codes[0] if codes else 0
+
+    def _one(self, path: Path, detector: FaceDetector, backend: Backend, shared: Sequence[Sink]) -> None:
+        image = read_picture(path)
+        start = time.perf_counter()
+        wanted, labels = self.recognition, backend.spec.labels
+        estimates = recognise(
+            image,
+            detector,
+            backend,
+            max_faces=wanted.pipeline.max_faces,
+            uncertain_below=wanted.smooth.uncertain_below,
+        )
+        latency = time.perf_counter() - start
+        height, width = image.shape[:2]
+        info = SourceInfo(
+            name=path.name,
+            target=str(path),
+            kind="picture",
+            width=width,
+            height=height,
+            fps=None,
+            frame_count=1,
+            duration=None,
+            is_live=False,
+            decoder="OpenCV",
+            has_audio=False,
+            path=path,
+        )
+        frame = Frame(image, 0, 0.0, path.name)
+        files: dict[str, str] = {}
+        for sink in shared:
+            sink.write(info, frame, estimates, latency)
+        if self.outputs.jsonl is None:
+            place = self._place(path, ".jsonl")
+            own = JsonlSink(place, labels)
+            try:
+                own.write(info, frame, estimates, latency)
+            finally:
+                own.close()
+            files["records"] = str(place)
+        if self.outputs.save_video is not False:
+            place = self._place(path, ".jpg")
+            write_picture(place, annotate(image, estimates, labels, self.outputs.blur))
+            files = {"picture": str(place), **files}
+        count = len(estimates)
+        faces = "no face found" if count == 0 else f"{count} face" if count == 1 else f"{count} faces"
+        self.results.print(f"{path.name}: {width}x{height}, {faces}", style="bold", markup=False)
+        if count:
+            console.faces(self.results, estimates, labels)
+        console.facts(self.results, files)
+
+    def _place(self, path: Path, ending: str) -> Path:
+        """Where a result goes; never the same place twice."""
+        folder = self.outputs.out or path.parent
+        number, place = 1, folder / f"{path.stem}.leaf{ending}"
+        while place in self._taken:
+            number += 1
+            place = folder / f"{path.stem}-{number}.leaf{ending}"
+        self._taken.add(place)
+        return place

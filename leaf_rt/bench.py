@@ -1,0 +1,135 @@
+"""How fast a clip goes through, from its file to its estimates, and where the time stays.
+
+Two passes over the same clip without any writing: one through the threaded shell, as users run it, for the frames per
+second; one step by step in a single thread, in which every second is accounted for, for the shares.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from leaf_rt.backends.base import open_backend
+from leaf_rt.detect import FaceDetector
+from leaf_rt.errors import NoFrames, NotFound
+from leaf_rt.pipeline import STAGES, Pipeline
+from leaf_rt.session import Recognition
+from leaf_rt.sources import SourceInfo, Target, open_source
+from leaf_rt.stream import run
+from leaf_rt.track import FaceTracker
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
+_ESSENTIAL = ("decode", "detect", "infer")
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """What was measured.
+
+    Attributes:
+        clip: Name of the file.
+        width: px.
+        height: px.
+        frames: Frames finished.
+        faces: Faces estimated, over all frames.
+        frames_per_s: Frames finished / wall time, through the threaded shell.
+        stages_ms: Mean per frame in a single thread, by stage; "rest" is what no stage accounts for.
+        outside: Share of the single thread's time outside decode, detect and infer.
+        backend: What ran, at which precision, and why.
+    """
+
+    clip: str
+    width: int
+    height: int
+    frames: int
+    faces: int
+    frames_per_s: float
+    stages_ms: dict[str, float]
+    outside: float
+    backend: str
+
+    def json(self) -> str:
+        """All of it on one line."""
+        return json.dumps({"bench": "end_to_end", **asdict(self)}, ensure_ascii=False)
+
+
+def end_to_end(clip: Path | None, recognition: Recognition) -> EndToEnd:
+    """Measure one clip.
+
+    Args:
+        clip: A video file; None takes the repository's demo clip.
+        recognition: How faces are found and classified.
+
+    Raises:
+        NotFound: No clip was given and the demo clip is not there.
+        LeafError: The clip or the model cannot be opened.
+    """
+    path = clip or DEMO
+    if clip is None and not path.is_file():
+        raise NotFound(
+            "bench: the demo clip comes with the repository alone; give a clip, as in leaf-rt bench clip.mp4"
+        )
+    backend = open_backend(recognition.model, recognition.backend, recognition.threads)
+
+    def pipeline(_: SourceInfo) -> Pipeline:
+        detector = FaceDetector(range=recognition.range)
+        return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.pipeline)
+
+    try:
+        stats = run([Target(str(path))], pipeline, backend)
+        info, frames, faces, spent, wall = _step_by_step(path, pipeline)
+    finally:
+        backend.close()
+    spent["rest"] = max(0.0, wall - sum(spent.values()))
+    return EndToEnd(
+        clip=info.name,
+        width=info.width,
+        height=info.height,
+        frames=frames,
+        faces=faces,
+        frames_per_s=round(stats.fps, 1),
+        stages_ms={name: round(seconds / frames * 1e3, 3) for name, seconds in spent.items()},
+        outside=round(1.0 - sum(spent[name] for name in _ESSENTIAL) / wall, 4),
+        backend=backend.reason,
+    )
+
+
+def rows(result: EndToEnd) -> dict[str, str]:
+    """The result for people: what, and how much."""
+    stages = ", ".join(f"{name} {ms:.2f}" for name, ms in result.stages_ms.items())
+    return {
+        "clip": f"{result.clip}: {result.width}x{result.height}, {result.frames} frames, {result.faces} faces in all",
+        "back end": result.backend,
+        "end to end": f"{result.frames_per_s:.0f} frames/s, decoding included, nothing written",
+        "ms per frame": f"{stages} (one thread)",
+        "outside decode, detect and infer": f"{result.outside:.1%} of the time",
+    }
+
+
+def _step_by_step(
+    path: Path, pipeline: Callable[[SourceInfo], Pipeline]
+) -> tuple[SourceInfo, int, int, dict[str, float], float]:
+    """One thread, every second booked: source, frames, faces, seconds per stage, and the wall time of it all."""
+    spent = dict.fromkeys(("decode", *STAGES), 0.0)
+    frames = faces = 0
+    with open_source(str(path)) as source:
+        steps = pipeline(source.info)
+        try:
+            begin = last = time.perf_counter()
+            for frame in source:
+                spent["decode"] += time.perf_counter() - last
+                estimates = steps.step(frame)
+                for name, seconds in steps.timings.items():
+                    spent[name] = spent.get(name, 0.0) + seconds
+                frames += 1
+                faces += len(estimates)
+                last = time.perf_counter()
+            wall = last - begin
+        finally:
+            steps.close()
+        if frames == 0:
+            raise NoFrames(f"{path}: the clip holds no frame to measure with")
+        return source.info, frames, faces, spent, wall

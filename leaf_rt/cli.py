@@ -1,0 +1,392 @@
+"""The command `leaf-rt`: parses options, puts the parts together, turns errors into one sentence and an exit code.
+
+The composition root: it alone may import from `train` and `engines`, inside its commands. Nothing heavy is imported
+at its top, so that `leaf-rt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leaf_rt import options as opt
+from leaf_rt.errors import BackendError, LeafError, NotFound
+
+if TYPE_CHECKING:
+    from leaf_rt.session import Outputs, Recognition
+
+EXIT_BUG, EXIT_INTERRUPTED = 70, 130
+
+app = typer.Typer(
+    name="leaf-rt",
+    help="Which expression does each face show: from video files, cameras, streams and pictures.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_FORWARD: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+    "rich_help_panel": "Models",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; gives its exit code and never raises.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        app(args=arguments, prog_name="leaf-rt")
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+    except LeafError as e:
+        _say(e, debug, str(e))
+        return e.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as e:  # noqa: BLE001 - the outermost frame: a bug ends here, said aloud and with its exit code
+        hint = "" if debug else "; --debug shows where"
+        _say(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
+        return EXIT_BUG
+    return 0
+
+
+def _say(error: BaseException, debug: bool, sentence: str) -> None:
+    from leaf_rt import console
+
+    if debug:
+        traceback.print_exception(error)
+    console.error(console.console(), sentence)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"leaf-rt {version('leaf-rt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Hold what stands before the command."""
+
+
+@app.command()
+def video(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE|URL...", help="Video files, rtsp:// or http:// streams, cameras."),
+    ] = None,
+    out: opt.Out = None,
+    save_video: opt.SaveVideo = None,
+    jsonl: opt.Jsonl = None,
+    no_jsonl: opt.NoJsonl = False,
+    csv: opt.Csv = None,
+    plot: opt.Plot = None,
+    no_plot: opt.NoPlot = False,
+    show: opt.Show = False,
+    blur: opt.Blur = False,
+    backend: opt.BackendName = "auto",
+    model: opt.Model = None,
+    threads: opt.Threads = 0,
+    face_range: opt.FaceRange = opt.Range.AUTO,
+    max_faces: opt.MaxFaces = 0,
+    emotion_hz: opt.EmotionHz = 10.0,
+    smooth: opt.Smooth = 0.3,
+    min_dwell: opt.MinDwell = 0.4,
+    uncertain_below: opt.UncertainBelow = 0.4,
+    start: opt.Start = 0.0,
+    end: opt.End = None,
+    stride: opt.Stride = 1,
+    max_fps: opt.MaxFps = None,
+    loop: opt.Loop = False,
+    realtime: opt.Realtime = False,
+    duration: opt.Duration = None,
+    sources: opt.Sources = None,
+    rtsp_transport: opt.RtspTransport = opt.Transport.TCP,
+    wait: opt.Wait = False,
+    max_reconnects: opt.MaxReconnects = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Recognise expressions in video files and streams.
+
+    A file gives three results beside it (or in --out): the annotated video NAME.leaf.mp4, the records NAME.leaf.jsonl
+    and the timeline NAME.leaf.png. Files run one after the other; streams, cameras and --sources run side by side and
+    write only what an option asks for.
+    """
+    from leaf_rt.session import Session, distinct
+    from leaf_rt.sources import SourceOptions, Target, load_targets
+    from leaf_rt.stream import RunOptions
+
+    if end is not None and end <= start:
+        raise typer.BadParameter("must lie after --start", param_hint="--end")
+    read = SourceOptions(
+        start=start,
+        end=end,
+        stride=stride,
+        max_fps=max_fps,
+        loop=loop,
+        realtime=realtime,
+        rtsp_transport=rtsp_transport.value,
+        wait=wait,
+        max_reconnects=max_reconnects,
+    )
+    wanted = [Target(target, read) for target in targets or []]
+    if sources is not None:
+        wanted += load_targets(sources)
+    if not wanted:
+        raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
+    if plot is not None and len(wanted) > 1:
+        raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
+    together = sources is not None or realtime or loop or any(_is_live(target.target) for target in wanted)
+    recognition = _recognition(
+        model,
+        backend,
+        threads,
+        face_range,
+        max_faces=max_faces,
+        emotion_hz=emotion_hz,
+        smooth=smooth,
+        min_dwell=min_dwell,
+        uncertain_below=uncertain_below,
+    )
+    outputs = _outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur)
+    session = Session(recognition, outputs, RunOptions(duration=duration))
+    raise typer.Exit(session.run(distinct(wanted), together))
+
+
+@app.command()
+def webcam(
+    device: Annotated[str, typer.Option(help="Number or path of the camera.")] = "0",
+    width: Annotated[int | None, typer.Option(min=16, help="Picture width to ask the camera for.")] = None,
+    height: Annotated[int | None, typer.Option(min=16, help="Picture height to ask the camera for.")] = None,
+    fps: Annotated[float | None, typer.Option(min=1, help="Frames per second to ask the camera for.")] = None,
+    mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Show it as a mirror does.")] = True,
+    out: opt.Out = None,
+    save_video: opt.SaveVideo = None,
+    jsonl: opt.Jsonl = None,
+    no_jsonl: opt.NoJsonl = False,
+    csv: opt.Csv = None,
+    plot: opt.Plot = None,
+    no_plot: opt.NoPlot = False,
+    show: opt.ShowAuto = None,
+    blur: opt.Blur = False,
+    backend: opt.BackendName = "auto",
+    model: opt.Model = None,
+    threads: opt.Threads = 0,
+    face_range: opt.FaceRange = opt.Range.AUTO,
+    max_faces: opt.MaxFaces = 0,
+    emotion_hz: opt.EmotionHz = 10.0,
+    smooth: opt.Smooth = 0.3,
+    min_dwell: opt.MinDwell = 0.4,
+    uncertain_below: opt.UncertainBelow = 0.4,
+    max_fps: opt.MaxFps = None,
+    duration: opt.Duration = None,
+    wait: opt.Wait = False,
+    max_reconnects: opt.MaxReconnects = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Recognise expressions live, in a window; q or Ctrl-C ends it.
+
+    Nothing is written unless --out, --save-video, --jsonl, --csv or --plot asks for it.
+    """
+    from leaf_rt.doctor import why_no_window
+    from leaf_rt.session import Session
+    from leaf_rt.sources import SourceOptions, Target
+    from leaf_rt.stream import RunOptions
+
+    read = SourceOptions(
+        max_fps=max_fps,
+        wait=wait,
+        max_reconnects=max_reconnects,
+        width=width,
+        height=height,
+        fps=fps,
+        mirror=mirror,
+    )
+    recognition = _recognition(
+        model,
+        backend,
+        threads,
+        face_range,
+        max_faces=max_faces,
+        emotion_hz=emotion_hz,
+        smooth=smooth,
+        min_dwell=min_dwell,
+        uncertain_below=uncertain_below,
+    )
+    in_window = why_no_window() is None if show is None else show
+    outputs = _outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur)
+    session = Session(recognition, outputs, RunOptions(duration=duration))
+    raise typer.Exit(session.run([Target(device, read)], together=True))
+
+
+@app.command()
+def image(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.")],
+    out: opt.Out = None,
+    save_picture: opt.SavePicture = True,
+    jsonl: opt.Jsonl = None,
+    no_jsonl: opt.NoJsonl = False,
+    csv: opt.Csv = None,
+    blur: opt.Blur = False,
+    backend: opt.BackendName = "auto",
+    model: opt.Model = None,
+    threads: opt.Threads = 0,
+    face_range: opt.FaceRange = opt.Range.AUTO,
+    max_faces: opt.MaxFaces = 0,
+    uncertain_below: opt.UncertainBelow = 0.4,
+    debug: opt.Debug = False,
+) -> None:
+    """Recognise expressions in pictures; small faces too, for large pictures are searched in tiles.
+
+    A picture gives two results beside it (or in --out): the annotated NAME.leaf.jpg and the records NAME.leaf.jsonl.
+    """
+    from leaf_rt.album import Album
+
+    recognition = _recognition(
+        model, backend, threads, face_range, max_faces=max_faces, uncertain_below=uncertain_below
+    )
+    outputs = _outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur)
+    raise typer.Exit(Album(recognition, outputs).run(files))
+
+
+@app.command()
+def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
+    """Show what this machine can do, and what to install for more."""
+    from leaf_rt import console
+    from leaf_rt.artifact import DEFAULT_MODEL
+    from leaf_rt.doctor import MISSING, examine
+
+    found = examine(model or DEFAULT_MODEL)
+    console.findings(console.console(stderr=False), found)
+    lacking = [finding.topic for finding in found if finding.status == MISSING]
+    if lacking:
+        raise BackendError(f"leaf-rt cannot work here yet, see above: {', '.join(lacking)}")
+
+
+@app.command()
+def bench(
+    file: Annotated[Path | None, typer.Argument(help="A clip; by default the demo clip of the repository.")] = None,
+    backend: opt.BackendName = "auto",
+    model: opt.Model = None,
+    threads: opt.Threads = 0,
+    face_range: opt.FaceRange = opt.Range.AUTO,
+    debug: opt.Debug = False,
+) -> None:
+    """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
+    from leaf_rt import console
+    from leaf_rt.bench import end_to_end, rows
+
+    recognition = _recognition(model, backend, threads, face_range)
+    result = end_to_end(file, recognition)
+    console.facts(console.console(stderr=False), rows(result))
+    typer.echo(result.json())
+
+
+@app.command(help="Train a model on your own faces or a public data set.", **_FORWARD)
+def train(ctx: typer.Context) -> None:
+    """Forward to the trainer."""
+    raise typer.Exit(_forward("train.cli", "train", ctx.args))
+
+
+@app.command(help="Measure a trained run or a model file on labelled faces.", **_FORWARD)
+def evaluate(ctx: typer.Context) -> None:
+    """Forward to the trainer."""
+    raise typer.Exit(_forward("train.cli", "evaluate", ctx.args))
+
+
+@app.command(help="Turn a trained run into a model file that the other commands take.", **_FORWARD)
+def export(ctx: typer.Context) -> None:
+    """Forward to the engines."""
+    raise typer.Exit(_forward("engines.cli", "export", ctx.args))
+
+
+def _forward(module: str, command: str, arguments: list[str]) -> int:
+    """Call ``main([command, *arguments]) -> int`` of a module that may need what is not installed."""
+    try:
+        target = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name is not None and e.name.partition(".")[0] in ("train", "engines"):
+            raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
+        raise BackendError(f"leaf-rt {command}: needs {e.name}; install it with: pip install 'leaf-rt[train]'") from e
+    return int(target.main([command, *arguments]))
+
+
+def _is_live(target: str) -> bool:
+    """Whether a target is a stream or a camera rather than a file."""
+    return "://" in target or target.isdigit() or target.startswith("/dev/video")
+
+
+def _recognition(
+    model: Path | None,
+    backend: str,
+    threads: int,
+    face_range: opt.Range,
+    *,
+    max_faces: int = 0,
+    emotion_hz: float = 10.0,
+    smooth: float = 0.3,
+    min_dwell: float = 0.4,
+    uncertain_below: float = 0.4,
+) -> Recognition:
+    from leaf_rt.artifact import DEFAULT_MODEL
+    from leaf_rt.pipeline import PipelineOptions
+    from leaf_rt.session import Recognition
+    from leaf_rt.smooth import SmoothOptions
+
+    return Recognition(
+        model=model or DEFAULT_MODEL,
+        backend=backend,
+        threads=threads,
+        range=face_range.value,
+        pipeline=PipelineOptions(emotion_hz=emotion_hz, max_faces=max_faces),
+        smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
+    )
+
+
+def _outputs(
+    out: Path | None,
+    save: bool | None,
+    jsonl: str | None,
+    no_jsonl: bool,
+    csv: Path | None,
+    plot: Path | None,
+    no_plot: bool,
+    show: bool,
+    blur: bool,
+) -> Outputs:
+    from leaf_rt.session import Outputs
+
+    if jsonl is not None and no_jsonl:
+        raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
+    if plot is not None and no_plot:
+        raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
+    return Outputs(
+        out=out,
+        save_video=save,
+        jsonl="" if no_jsonl else jsonl,
+        csv=csv,
+        plot=Path() if no_plot else plot,
+        show=show,
+        blur=blur,
+    )

@@ -1,0 +1,340 @@
+"""One call of `leaf-rt video` or `webcam`: sources, pipeline, sinks, window and summary wired together.
+
+Knows every part of the runtime by its interface; must not know how options are parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import TaskID
+
+from leaf_rt import console
+from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.draw import annotate
+from leaf_rt.errors import LeafError, NoPermission, OutputError
+from leaf_rt.picture import write_whole
+from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.report import Summary
+from leaf_rt.sinks.base import Sink
+from leaf_rt.smooth import SmoothOptions
+from leaf_rt.sources import SourceInfo, Target
+from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
+from leaf_rt.types import U8, Estimates, Frame
+from leaf_rt.window import Window
+
+_LIVE_MAX_GAP = 1.0  # s; a live source that stalls shows nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """How faces are found, followed and classified.
+
+    Attributes:
+        model: Model file.
+        backend: "auto" or the name of a back end.
+        threads: CPU threads for inference; 0 leaves the choice to the back end.
+        range: Face detector: "auto", "short" or "full".
+        pipeline: What a frame may cost.
+        smooth: How fast answers follow.
+    """
+
+    model: Path = DEFAULT_MODEL
+    backend: str = "auto"
+    threads: int = 0
+    range: str = "auto"
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    smooth: SmoothOptions = field(default_factory=SmoothOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is written and shown. None leaves it to the kind of source: files give all three results, live ones none.
+
+    Attributes:
+        out: Folder for the results; None: beside the file.
+        save_video: Whether to write the annotated video.
+        jsonl: One file of records for all sources, "-" for standard output; "" for no records at all.
+        csv: One CSV file for all sources.
+        plot: The timeline's file, for a single source; Path("") for none.
+        show: Whether to open a window.
+        blur: Hide faces in every picture that is written or shown.
+    """
+
+    out: Path | None = None
+    save_video: bool | None = None
+    jsonl: str | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+    show: bool = False
+    blur: bool = False
+
+
+class _Kept:
+    """A sink that several runs share: whoever made it closes it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.name, self.wants_image, self.write = sink.name, sink.wants_image, sink.write
+
+    def close(self) -> None:
+        """Nothing: the next run goes on with it."""
+
+
+class Session:
+    """Runs sources and says what came of them."""
+
+    def __init__(self, recognition: Recognition, outputs: Outputs, options: RunOptions) -> None:
+        self.recognition, self.outputs, self.options = recognition, outputs, options
+        self.out = console.console(stderr=True)
+        self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
+        self.errors: list[Exception] = []
+        self._taken: set[Path] = set()
+
+    def run(self, targets: Sequence[Target], together: bool) -> int:
+        """Run all targets, side by side or one after the other.
+
+        A target that fails does not stop those after it.
+
+        Returns:
+            0, or the exit code of the first error, which has then been said.
+
+        Raises:
+            LeafError: Nothing could be started at all, or the only target failed.
+        """
+        if self.outputs.out is not None:
+            make_folder(self.outputs.out)
+        backend = open_backend(self.recognition.model, self.recognition.backend, self.recognition.threads)
+        window: Window | None = None
+        shared: list[Sink] = []
+        try:
+            if self.outputs.show:
+                window = Window(backend.spec.labels, self.outputs.blur)
+            shared.extend(self._shared(backend.spec.labels))
+            rounds = [list(targets)] if together else [[target] for target in targets]
+            for part in rounds:
+                one = _Round(self, backend, window, shared)
+                try:
+                    stats = one.run(part)
+                except LeafError as e:
+                    if len(rounds) == 1:
+                        raise
+                    self.complain(e)
+                else:
+                    if stats.interrupted:
+                        break
+        finally:
+            for sink in shared:
+                try:
+                    sink.close()
+                except LeafError as e:
+                    self.complain(e)
+            if window is not None:
+                window.close()
+            backend.close()
+        return next((getattr(e, "exit_code", 1) for e in self.errors), 0)
+
+    def complain(self, error: Exception) -> None:
+        """Say an error and remember its exit code."""
+        self.errors.append(error)
+        console.error(self.out, str(error))
+
+    def place(self, info: SourceInfo, ending: str) -> Path:
+        """Where a result of a source goes; never the same place twice in a session."""
+        base = info.path.stem if info.path is not None else re.sub(r"[^\w.-]+", "-", info.name).strip("-.") or "live"
+        folder = self.outputs.out or (info.path.parent if info.path is not None else Path())
+        number, path = 1, folder / f"{base}.leaf{ending}"
+        while path in self._taken:
+            number += 1
+            path = folder / f"{base}-{number}.leaf{ending}"
+        self._taken.add(path)
+        return path
+
+    def _shared(self, labels: tuple[str, ...]) -> list[Sink]:
+        from leaf_rt.sinks.csv import CsvSink
+        from leaf_rt.sinks.jsonl import JsonlSink
+
+        sinks: list[Sink] = []
+        if self.outputs.jsonl:
+            sinks.append(JsonlSink("-" if self.outputs.jsonl == "-" else Path(self.outputs.jsonl), labels))
+        if self.outputs.csv is not None:
+            sinks.append(CsvSink(self.outputs.csv, labels))
+        return sinks
+
+
+class _Round:
+    """Sources that run side by side, from their opening to their summary."""
+
+    def __init__(self, session: Session, backend: Backend, window: Window | None, shared: Sequence[Sink]) -> None:
+        self.session, self.backend, self.window = session, backend, window
+        self.labels = backend.spec.labels
+        self.shared = [_Kept(sink) for sink in shared]
+        self.stop = StopSignal()
+        self.summaries: dict[str, Summary] = {}
+        self.infos: dict[str, SourceInfo] = {}
+        self.files: dict[str, dict[str, Path]] = {}  # per source: kind of result -> path
+        self.bar = console.progress(session.out)
+        self.tasks: dict[str, TaskID] = {}
+
+    def run(self, targets: Sequence[Target]) -> RunStats:
+        """Run, then write the timelines and say what was found; also when the run broke off."""
+        hooks = Hooks(opened=self._opened, frame=self._frame, progress=self._progress, event=self._event)
+        stats: RunStats | None = None
+        try:
+            with self.bar:
+                stats = run(
+                    targets,
+                    self._pipeline,
+                    self.backend,
+                    self._sinks,
+                    self.shared,
+                    hooks,
+                    self.session.options,
+                    self.stop,
+                )
+        finally:
+            for name, summary in self.summaries.items():
+                summary.finish()
+                self._timeline(name, summary)
+                self._conclude(name, summary, stats)
+        for failure in stats.failures:
+            self.session.complain(failure)
+        return stats
+
+    def _pipeline(self, info: SourceInfo) -> Pipeline:
+        from leaf_rt.detect import FaceDetector
+        from leaf_rt.track import FaceTracker
+
+        wanted = self.session.recognition
+        return Pipeline(FaceDetector(range=wanted.range), FaceTracker(), self.backend, wanted.smooth, wanted.pipeline)
+
+    def _sinks(self, info: SourceInfo) -> Sequence[Sink]:
+        outputs = self.session.outputs
+        by_default = not info.is_live or outputs.out is not None
+        files = self.files.setdefault(info.name, {})
+        sinks: list[Sink] = []
+        if outputs.save_video if outputs.save_video is not None else not info.is_live:
+            from leaf_rt.sinks.video import VideoSink
+
+            files["video"] = self.session.place(info, ".mp4")
+            sinks.append(VideoSink(files["video"], self.labels, self._draw))
+        if outputs.jsonl is None and by_default:
+            from leaf_rt.sinks.jsonl import JsonlSink
+
+            files["records"] = self.session.place(info, ".jsonl")
+            sinks.append(JsonlSink(files["records"], self.labels))
+        if outputs.plot is None and by_default:
+            files["timeline"] = self.session.place(info, ".png")
+        elif outputs.plot is not None and outputs.plot != Path():
+            files["timeline"] = outputs.plot
+        return sinks
+
+    def _draw(self, image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
+        return annotate(image, estimates, tuple(labels), self.session.outputs.blur)
+
+    def _opened(self, info: SourceInfo) -> None:
+        self.infos[info.name] = info
+        self.summaries[info.name] = Summary(self.labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        spec, wanted = self.backend.spec, self.session.recognition
+        console.facts(self.session.out, {
+            "source": describe(info),
+            "decoder": info.decoder,
+            "detector": f"MediaPipe, range {wanted.range}",
+            "back end": self.backend.reason,
+            "model": f"{wanted.model.name}, {len(spec.labels)} classes",
+            "precision": spec.precision,
+            "batch": f"all faces of a frame, {wanted.pipeline.max_per_frame} at most",
+        })  # fmt: skip
+        self.tasks[info.name] = self.bar.add_task(info.name, total=info.frame_count, rate="")
+
+    def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
+        self.summaries[info.name].add(estimates, frame.generation)
+        if self.window is not None:
+            self.window.show(info.name, frame, estimates)
+            if self.window.closed:
+                self.stop.set()
+
+    def _progress(self, stats: RunStats) -> None:
+        for source in stats.sources:
+            task = self.tasks.get(source.info.name)
+            if task is not None:
+                dropped = f", {source.dropped} dropped" if source.dropped else ""
+                rate = f"{stats.fps:.0f} frames/s{dropped}"
+                self.bar.update(task, completed=source.processed, rate=rate)
+
+    def _event(self, event: Event) -> None:
+        if event.level == "error":
+            console.error(self.session.out, f"{event.source}: {event.text}")
+        else:
+            console.note(self.session.out, f"{event.source}: {event.text}")
+
+    def _timeline(self, name: str, summary: Summary) -> None:
+        path = self.files.get(name, {}).get("timeline")
+        if path is None:
+            return
+        from leaf_rt.timeline import timeline_png
+
+        try:
+            write_whole(path, timeline_png(summary, name))
+        except LeafError as e:
+            self.session.complain(e)
+            del self.files[name]["timeline"]
+
+    def _conclude(self, name: str, summary: Summary, stats: RunStats | None) -> None:
+        out: Console = self.session.results
+        out.print()
+        title = f"{name}: {summary.frames} frames"
+        if stats is not None and stats.seconds > 0:
+            title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
+            own = next((s for s in stats.sources if s.info.name == name), None)
+            if own is not None and own.dropped:
+                title += f", {own.dropped} dropped"
+        out.print(title, style="bold", markup=False)
+        console.people(out, summary)
+        files = {kind: path for kind, path in self.files.get(name, {}).items() if path.exists()}
+        console.facts(out, {kind: str(path) for kind, path in files.items()})
+
+
+def describe(info: SourceInfo) -> str:
+    """A source in one line: what, how large, how fast, how long."""
+    parts = [f"{info.name}: {info.width}x{info.height}"]
+    if info.fps is not None:
+        parts.append(f"{info.fps:.5g} frames/s")
+    if info.frame_count is not None:
+        parts.append(f"{info.frame_count} frames")
+    if info.duration is not None:
+        parts.append(f"{info.duration:.1f} s")
+    parts.append("live" if info.is_live else "with sound" if info.has_audio else "no sound")
+    return ", ".join(parts)
+
+
+def distinct(targets: Sequence[Target]) -> list[Target]:
+    """The same targets, with the whole path as name where two files have the same name."""
+    names = [target.options.name or Path(target.target).name for target in targets]
+    return [
+        target
+        if target.options.name or "://" in target.target or names.count(name) == 1
+        else replace(target, options=replace(target.options, name=target.target))
+        for target, name in zip(targets, names, strict=True)
+    ]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for results.
+
+    Raises:
+        NoPermission, OutputError: It cannot be made, or it is not a folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as e:
+        raise NoPermission(f"--out {folder}: no permission to make this folder; choose another place") from e
+    except OSError as e:
+        reason = (
+            "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
+        )
+        raise OutputError(f"--out {folder}: cannot be made ({reason}); choose another place") from e

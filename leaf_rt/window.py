@@ -1,0 +1,56 @@
+"""A window per source that shows the drawn frames live.
+
+Knows OpenCV's windows; must not know threads or pipelines. All calls come from one thread, the main one.
+"""
+
+from __future__ import annotations
+
+import cv2
+
+from leaf_rt.doctor import why_no_window
+from leaf_rt.draw import annotate
+from leaf_rt.errors import OutputError
+from leaf_rt.types import Estimates, Frame
+
+_QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
+
+
+class Window:
+    """Shows frames; ``closed`` tells that the person has seen enough (q, Esc, or the window's own button)."""
+
+    def __init__(self, labels: tuple[str, ...], blur: bool) -> None:
+        """Check that windows can be opened here.
+
+        Raises:
+            OutputError: They cannot.
+        """
+        reason = why_no_window()
+        if reason is not None:
+            raise OutputError(f"--show: {reason}; leave it out, the annotated video and the records need no window")
+        self.closed = False
+        self._labels, self._blur = labels, blur
+        self._names: set[str] = set()
+
+    def show(self, name: str, frame: Frame, estimates: Estimates) -> None:
+        """Draw a frame and show it in the window ``name``."""
+        title = f"leaf-rt: {name}"
+        if title not in self._names:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.resizeWindow(title, *_fitting(frame.image.shape[1], frame.image.shape[0]))
+            self._names.add(title)
+        cv2.imshow(title, annotate(frame.image, estimates, self._labels, self._blur))
+        key = cv2.waitKey(1) & 0xFF
+        if key in _QUIT or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
+            self.closed = True
+
+    def close(self) -> None:
+        """Close every window of this object."""
+        for title in self._names:
+            cv2.destroyWindow(title)
+        self._names.clear()
+
+
+def _fitting(width: int, height: int) -> tuple[int, int]:
+    """A window size that fits a usual screen."""
+    scale = min(1.0, 1280 / max(1, width), 800 / max(1, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
