@@ -15,7 +15,8 @@ from leaf_rt.detect import FaceDetector
 from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
 from leaf_rt.picture import read_picture, write_picture
-from leaf_rt.session import Outputs, Recognition, make_folder
+from leaf_rt.places import Places, make_folder
+from leaf_rt.session import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.csv import CsvSink
 from leaf_rt.sinks.jsonl import JsonlSink
@@ -31,7 +32,7 @@ class Album:
         self.recognition, self.outputs = recognition, outputs
         self.out = console.console(stderr=True)
         self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
-        self._taken: set[Path] = set()
+        self._places = Places()
 
     def run(self, paths: Sequence[Path]) -> int:
         """Do all of them.
@@ -123,11 +124,4 @@ class Album:
         console.facts(self.results, files)
 
     def _place(self, path: Path, ending: str) -> Path:
-        """Where a result goes; never the same place twice."""
-        folder = self.outputs.out or path.parent
-        number, place = 1, folder / f"{path.stem}.leaf{ending}"
-        while place in self._taken:
-            number += 1
-            place = folder / f"{path.stem}-{number}.leaf{ending}"
-        self._taken.add(place)
-        return place
+        return self._places.take(self.outputs.out or path.parent, path.stem, ending)

@@ -133,12 +133,16 @@ def video(
     and the timeline NAME.leaf.png. Files run one after the other; streams, cameras and --sources run side by side and
     write only what an option asks for.
     """
+    if end is not None and end <= start:
+        raise typer.BadParameter("must lie after --start", param_hint="--end")
+    if not targets and sources is None:
+        raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
+    outputs = _outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur)
+
     from leaf_rt.session import Session, distinct
     from leaf_rt.sources import SourceOptions, Target, load_targets
     from leaf_rt.stream import RunOptions
 
-    if end is not None and end <= start:
-        raise typer.BadParameter("must lie after --start", param_hint="--end")
     read = SourceOptions(
         start=start,
         end=end,
@@ -153,8 +157,6 @@ def video(
     wanted = [Target(target, read) for target in targets or []]
     if sources is not None:
         wanted += load_targets(sources)
-    if not wanted:
-        raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
     if plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
     together = sources is not None or realtime or loop or any(_is_live(target.target) for target in wanted)
@@ -169,7 +171,6 @@ def video(
         min_dwell=min_dwell,
         uncertain_below=uncertain_below,
     )
-    outputs = _outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur)
     session = Session(recognition, outputs, RunOptions(duration=duration))
     raise typer.Exit(session.run(distinct(wanted), together))
 
@@ -179,7 +180,9 @@ def webcam(
     device: Annotated[str, typer.Option(help="Number or path of the camera.")] = "0",
     width: Annotated[int | None, typer.Option(min=16, help="Picture width to ask the camera for.")] = None,
     height: Annotated[int | None, typer.Option(min=16, help="Picture height to ask the camera for.")] = None,
-    fps: Annotated[float | None, typer.Option(min=1, help="Frames per second to ask the camera for.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=1, callback=opt.finite, help="Frames per second to ask the camera for.")
+    ] = None,
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Show it as a mirror does.")] = True,
     out: opt.Out = None,
     save_video: opt.SaveVideo = None,
@@ -375,12 +378,13 @@ def _outputs(
     show: bool,
     blur: bool,
 ) -> Outputs:
-    from leaf_rt.session import Outputs
-
     if jsonl is not None and no_jsonl:
         raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
     if plot is not None and no_plot:
         raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
+
+    from leaf_rt.session import Outputs
+
     return Outputs(
         out=out,
         save_video=save,

@@ -5,6 +5,7 @@ Knows typer alone.
 
 from __future__ import annotations
 
+import math
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +39,13 @@ def seconds(text: str | float) -> float:
     for part in str(text).split(":"):
         total = total * 60 + float(part)
     return total
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse nan and inf, which pass every comparison or last for ever."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no usable number")
+    return value
 
 
 _RESULTS, _RECOGNITION, _TIME, _LIVE = "Results", "Recognition", "What is read", "Live sources"
@@ -106,21 +114,42 @@ MaxFaces: TypeAlias = Annotated[
 EmotionHz: TypeAlias = Annotated[
     float,
     typer.Option(
-        min=0, metavar="HZ", help="Answers per second and face; 0: every frame.", rich_help_panel=_RECOGNITION
+        min=0,
+        metavar="HZ",
+        callback=finite,
+        help="Answers per second and face; 0: every frame.",
+        rich_help_panel=_RECOGNITION,
     ),
 ]
 Smooth: TypeAlias = Annotated[
     float,
-    typer.Option(min=0, metavar="SECONDS", help="Time constant of the filter; 0: raw.", rich_help_panel=_RECOGNITION),
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Time constant of the filter; 0: raw.",
+        rich_help_panel=_RECOGNITION,
+    ),
 ]
 MinDwell: TypeAlias = Annotated[
     float,
-    typer.Option(min=0, metavar="SECONDS", help="A label stays at least this long.", rich_help_panel=_RECOGNITION),
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="A label stays at least this long.",
+        rich_help_panel=_RECOGNITION,
+    ),
 ]
 UncertainBelow: TypeAlias = Annotated[
     float,
     typer.Option(
-        min=0, max=1, metavar="P", help="A leading probability below it is uncertain.", rich_help_panel=_RECOGNITION
+        min=0,
+        max=1,
+        metavar="P",
+        callback=finite,
+        help="A leading probability below it is uncertain.",
+        rich_help_panel=_RECOGNITION,
     ),
 ]
 
@@ -135,7 +164,9 @@ Stride: TypeAlias = Annotated[
 ]
 MaxFps: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0.01, metavar="FPS", help="No more frames per second than this.", rich_help_panel=_TIME),
+    typer.Option(
+        min=0.01, metavar="FPS", callback=finite, help="No more frames per second than this.", rich_help_panel=_TIME
+    ),
 ]
 Loop: TypeAlias = Annotated[bool, typer.Option("--loop", help="Play files over and over.", rich_help_panel=_TIME)]
 Realtime: TypeAlias = Annotated[

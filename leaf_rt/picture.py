@@ -5,13 +5,13 @@ Knows files and OpenCV's codecs; must not know detectors, models or terminals.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from leaf_rt.errors import CodecError, LeafError, NoPermission, NotAVideo, NotFound, OutputError
+from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
+from leaf_rt.places import write_whole
 from leaf_rt.types import U8
 
 
@@ -65,31 +65,6 @@ def write_picture(path: Path, image: U8) -> None:
             f"{path}: OpenCV cannot write a {path.suffix} picture of {image.shape[1]}x{image.shape[0]} px"
         )
     write_whole(path, encoded.tobytes())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half written.
-
-    Raises:
-        NoPermission: The operating system refuses.
-        OutputError: Disk full, folder gone and the like; an older file of that name stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as e:
-        with contextlib.suppress(OSError):  # the reason that follows is the one that counts
-            temporary.unlink()
-        raise refused(path, e) from e
-
-
-def refused(path: Path, error: OSError) -> LeafError:
-    """What a person can do about a file that cannot be written."""
-    if isinstance(error, PermissionError):
-        return NoPermission(f"{path}: no permission to write there; choose another place with --out DIR")
-    reason = error.strerror or str(error)
-    return OutputError(f"{path}: cannot be written ({reason}); free some space or choose another place with --out DIR")
 
 
 def _read(path: Path) -> bytes:

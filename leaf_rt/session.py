@@ -17,9 +17,9 @@ from leaf_rt import console
 from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.draw import annotate
-from leaf_rt.errors import LeafError, NoPermission, OutputError
-from leaf_rt.picture import write_whole
+from leaf_rt.errors import LeafError
 from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.report import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.smooth import SmoothOptions
@@ -93,7 +93,7 @@ class Session:
         self.out = console.console(stderr=True)
         self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
         self.errors: list[Exception] = []
-        self._taken: set[Path] = set()
+        self._places = Places()
 
     def run(self, targets: Sequence[Target], together: bool) -> int:
         """Run all targets, side by side or one after the other.
@@ -144,15 +144,10 @@ class Session:
         console.error(self.out, str(error))
 
     def place(self, info: SourceInfo, ending: str) -> Path:
-        """Where a result of a source goes; never the same place twice in a session."""
-        base = info.path.stem if info.path is not None else re.sub(r"[^\w.-]+", "-", info.name).strip("-.") or "live"
+        """Where a result of a source goes."""
+        stem = info.path.stem if info.path is not None else re.sub(r"[^\w.-]+", "-", info.name).strip("-.") or "live"
         folder = self.outputs.out or (info.path.parent if info.path is not None else Path())
-        number, path = 1, folder / f"{base}.leaf{ending}"
-        while path in self._taken:
-            number += 1
-            path = folder / f"{base}-{number}.leaf{ending}"
-        self._taken.add(path)
-        return path
+        return self._places.take(folder, stem, ending)
 
     def _shared(self, labels: tuple[str, ...]) -> list[Sink]:
         from leaf_rt.sinks.csv import CsvSink
@@ -321,20 +316,3 @@ def distinct(targets: Sequence[Target]) -> list[Target]:
         else replace(target, options=replace(target.options, name=target.target))
         for target, name in zip(targets, names, strict=True)
     ]
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder for results.
-
-    Raises:
-        NoPermission, OutputError: It cannot be made, or it is not a folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except PermissionError as e:
-        raise NoPermission(f"--out {folder}: no permission to make this folder; choose another place") from e
-    except OSError as e:
-        reason = (
-            "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
-        )
-        raise OutputError(f"--out {folder}: cannot be made ({reason}); choose another place") from e

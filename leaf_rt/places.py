@@ -1,0 +1,69 @@
+"""Where results go: folders made, names never given twice, files written whole or not at all.
+
+Knows paths and the errors a person can act on; must not know what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from leaf_rt.errors import LeafError, NoPermission, OutputError
+
+
+class Places:
+    """Gives out names for results, each one once."""
+
+    def __init__(self) -> None:
+        self._taken: set[Path] = set()
+
+    def take(self, folder: Path, stem: str, ending: str) -> Path:
+        """``folder/stem.leaf.ending``, with a number where that was given out already."""
+        number, path = 1, folder / f"{stem}.leaf{ending}"
+        while path in self._taken:
+            number += 1
+            path = folder / f"{stem}-{number}.leaf{ending}"
+        self._taken.add(path)
+        return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for results.
+
+    Raises:
+        NoPermission, OutputError: It cannot be made, or it is not a folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as e:
+        raise NoPermission(f"--out {folder}: no permission to make this folder; choose another place") from e
+    except OSError as e:
+        reason = (
+            "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
+        )
+        raise OutputError(f"--out {folder}: cannot be made ({reason}); choose another place") from e
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half written.
+
+    Raises:
+        NoPermission: The operating system refuses.
+        OutputError: Disk full, folder gone and the like; an older file of that name stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as e:
+        with contextlib.suppress(OSError):  # the reason that follows is the one that counts
+            temporary.unlink()
+        raise refused(path, e) from e
+
+
+def refused(path: Path, error: OSError) -> LeafError:
+    """What a person can do about a file that cannot be written."""
+    if isinstance(error, PermissionError):
+        return NoPermission(f"{path}: no permission to write there; choose another place with --out DIR")
+    reason = error.strerror or str(error)
+    return OutputError(f"{path}: cannot be written ({reason}); free some space or choose another place with --out DIR")

@@ -1,0 +1,65 @@
+"""Clips and pictures for tests, made on the spot or cut from the bundled demo clip."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
+RATE = 24
+
+
+def write_clip(path: Path, images: list[np.ndarray], rate: int = RATE, **container: str) -> Path:
+    """Encode (H, W, 3) uint8 BGR pictures as H.264; the ending of ``path`` chooses the container."""
+    with av.open(str(path), "w", options=container) as out:
+        stream = out.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "threads": "1"})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, rate)
+        for image in images:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def demo_frames(count: int, first: int = 0) -> list[np.ndarray]:
+    """Frames of the demo clip: one woman in every one of them."""
+    with av.open(str(DEMO)) as container:
+        found: list[np.ndarray] = []
+        for index, frame in enumerate(container.decode(video=0)):
+            if index >= first:
+                found.append(frame.to_ndarray(format="bgr24"))
+            if len(found) == count:
+                break
+    return found
+
+
+def empty_frames(count: int, height: int = 180, width: int = 320) -> list[np.ndarray]:
+    """Frames without anybody: a slowly moving pattern."""
+    y, x = np.mgrid[0:height, 0:width]
+    return [np.dstack([(x + i) % 256, (y * 2) % 256, (x + y + i) % 256]).astype(np.uint8) for i in range(count)]
+
+
+def write_sound(path: Path, seconds: float = 0.5) -> Path:
+    """A file that holds sound alone."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=44100)
+        layout = "mono"
+        total = int(44100 * seconds)
+        for start in range(0, total, 1024):
+            t = (np.arange(start, start + 1024) / 44100).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(np.sin(2 * np.pi * 440 * t)[None].astype(np.float32), "fltp", layout)
+            frame.sample_rate = 44100
+            frame.pts = start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def frames_in(path: Path) -> int:
+    """How many frames a video file gives, decoded from first to last; raises where it is not valid."""
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))

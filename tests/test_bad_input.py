@@ -1,0 +1,270 @@
+"""Every bad input gets one clear sentence and the exit code of its class, and what was written stays valid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import demo_frames, empty_frames, frames_in, write_clip, write_sound
+from commands import Done, Leaf
+
+from leaf_rt import errors
+from leaf_rt.artifact import DEFAULT_MODEL, spec_path
+
+
+@pytest.fixture
+def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
+    return Leaf(capfd)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(24))
+
+
+def child(*arguments: object, file_size: int) -> Done:
+    """The command in a process that cannot write files larger than this, as on a disk that is nearly full."""
+    done = subprocess.run(
+        [sys.executable, "-m", "leaf_rt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)),
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def bad_video(kind: str, folder: Path) -> Path:
+    path = folder / f"{kind}.mp4"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("this is a letter to my aunt\n" * 50)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "noise":
+        path.write_bytes(np.random.default_rng(0).bytes(50_000))
+    elif kind == "sound":
+        write_sound(path)
+    elif kind == "cut":  # an MP4 whose index stood at the end
+        data = write_clip(path, empty_frames(24)).read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("missing", errors.NotFound),
+        ("folder", errors.NotAVideo),
+        ("text", errors.NotAVideo),
+        ("empty", errors.NotAVideo),
+        ("noise", errors.NotAVideo),
+        ("sound", errors.NotAVideo),
+        ("cut", errors.CodecError),
+    ],
+)
+def test_a_file_that_is_no_video(leaf: Leaf, tmp_path: Path, kind: str, error: type[errors.LeafError]) -> None:
+    path = bad_video(kind, tmp_path)
+    done = leaf("video", path, "--out", tmp_path / "out")
+    assert str(path) in done.sentence() or path.name in done.sentence()
+    assert done.code == error.exit_code
+    assert list((tmp_path / "out").iterdir()) == []  # no empty results that look like an answer
+
+
+def test_a_video_that_breaks_off_keeps_what_came_before(leaf: Leaf, tmp_path: Path) -> None:
+    """Matroska needs no index at its end: the frames before the cut are there, and are not lost."""
+    path = write_clip(tmp_path / "cut.mkv", demo_frames(48))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    done = leaf("video", path)
+    assert done.code in (0, errors.CodecError.exit_code)
+    rows = [json.loads(line) for line in (tmp_path / "cut.leaf.jsonl").read_text().splitlines()]
+    assert 10 < len(rows) < 48
+    assert frames_in(tmp_path / "cut.leaf.mp4") >= len(rows)
+    assert (tmp_path / "cut.leaf.png").exists()
+
+
+def test_a_frame_size_that_changes_in_the_stream(leaf: Leaf, tmp_path: Path) -> None:
+    frames = demo_frames(24)
+    large = write_clip(tmp_path / "a.ts", frames[:12]).read_bytes()
+    small = write_clip(tmp_path / "b.ts", [cv2.resize(f, (320, 240)) for f in frames[12:]]).read_bytes()
+    path = tmp_path / "changing.ts"
+    path.write_bytes(large + small)
+    done = leaf("video", path)
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (tmp_path / "changing.leaf.jsonl").read_text().splitlines()]
+    assert frames_in(tmp_path / "changing.leaf.mp4") == 24
+    assert {row["frame_index"] for row in rows} >= {0, 23}
+    last = rows[-1]["box"]
+    assert last[2] < 330, "the boxes of the small frames are in their own pixels"
+
+
+def bad_picture(kind: str, folder: Path) -> Path:
+    path = folder / f"{kind}.png"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("no picture at all")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "cut":
+        cv2.imwrite(str(path), demo_frames(1)[0])
+        path.write_bytes(path.read_bytes()[:20_000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("missing", errors.NotFound),
+        ("folder", errors.NotAVideo),
+        ("text", errors.NotAVideo),
+        ("empty", errors.NotAVideo),
+        ("cut", errors.CodecError),
+    ],
+)
+def test_a_file_that_is_no_picture(leaf: Leaf, tmp_path: Path, kind: str, error: type[errors.LeafError]) -> None:
+    path = bad_picture(kind, tmp_path)
+    done = leaf("image", path, "--out", tmp_path / "out")
+    assert str(path) in done.sentence()
+    assert done.code == error.exit_code
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def odd_picture(kind: str) -> np.ndarray:
+    face = demo_frames(1)[0]
+    return {
+        "alpha": np.dstack([face, np.full(face.shape[:2], 255, np.uint8)]),
+        "grey": cv2.cvtColor(face, cv2.COLOR_BGR2GRAY),
+        "deep": face.astype(np.uint16) * 257,
+        "deep-alpha": np.dstack([face.astype(np.uint16) * 257, np.full(face.shape[:2], 65535, np.uint16)]),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["alpha", "grey", "deep", "deep-alpha"])
+def test_odd_pictures_are_recognised_like_any_other(leaf: Leaf, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"{kind}.png"
+    cv2.imwrite(str(path), odd_picture(kind))
+    done = leaf("image", path)
+    assert done.code == 0, done.err
+    assert "1 face" in done.out
+    assert len((tmp_path / f"{kind}.leaf.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 400, 3), (400, 1, 3), (2, 2)])
+def test_pictures_too_small_for_a_face(leaf: Leaf, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "tiny.png"
+    cv2.imwrite(str(path), np.full(shape, 128, np.uint8))
+    done = leaf("image", path)
+    assert done.code == 0, done.err
+    assert "no face found" in done.out
+    assert (tmp_path / "tiny.leaf.jsonl").read_text() == ""
+    assert cv2.imread(str(tmp_path / "tiny.leaf.jpg")).shape[:2] == shape[:2]
+
+
+@pytest.mark.parametrize("command", ["video", "image"])
+@pytest.mark.parametrize(("place", "code"), [("/proc/leaf", 9), ("file/below", 9), ("file", 9)])
+def test_an_out_folder_that_cannot_be(
+    leaf: Leaf, clip: Path, tmp_path: Path, command: str, place: str, code: int
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path / place  # an absolute place stays as it is
+    path = clip if command == "video" else bad_picture("missing", tmp_path)
+    done = leaf(command, path, "--out", folder)
+    assert "--out" in done.sentence()
+    assert done.code in (code, errors.NoPermission.exit_code)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--plot"])
+def test_a_result_that_cannot_be_placed(leaf: Leaf, clip: Path, tmp_path: Path, option: str) -> None:
+    target = tmp_path / "no" / "such" / "folder" / "x"
+    done = leaf("video", clip, "--out", tmp_path / "out", option, target)
+    assert str(target) in done.sentence()
+    assert done.code in (errors.OutputError.exit_code, errors.NotFound.exit_code)
+
+
+def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    """/dev/full refuses every byte, as a full disk does."""
+    done = leaf("video", clip, "--jsonl", "/dev/full", "--out", tmp_path)
+    assert "/dev/full" in done.sentence()
+    assert done.code == errors.OutputError.exit_code
+    assert frames_in(tmp_path / "face.leaf.mp4") == 24  # the other results are whole
+
+
+def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
+    done = child("video", clip, "--out", tmp_path, "--emotion-hz", "0", file_size=12_000)
+    assert done.code == errors.OutputError.exit_code, done.err
+    assert "Traceback" not in done.err
+    assert "error: " in done.err
+    lines = (tmp_path / "face.leaf.jsonl").read_bytes().split(b"\n")
+    for line in lines[:-1]:
+        json.loads(line)
+    assert not (tmp_path / "face.leaf.png").exists()  # a timeline is written whole or not at all
+
+
+def damaged_model(kind: str, folder: Path) -> Path:
+    path = folder / "mine.onnx"
+    if kind == "missing":
+        return path
+    shutil.copy(DEFAULT_MODEL, path)
+    spec = json.loads(spec_path(DEFAULT_MODEL).read_text())
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "foreign":  # bytes that match their description and are no model
+        path.write_bytes(b"not an ONNX file")
+        spec["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif kind == "labels":
+        spec["labels"] = spec["labels"][:7]
+    elif kind == "fields":
+        del spec["margin"]
+    if kind == "json":
+        spec_path(path).write_text("{ not json")
+    elif kind != "alone":
+        spec_path(path).write_text(json.dumps(spec))
+    return path
+
+
+@pytest.mark.parametrize("command", ["video", "image"])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("missing", errors.NotFound),
+        ("alone", errors.NotFound),
+        ("truncated", errors.ModelError),
+        ("foreign", errors.ModelError),
+        ("labels", errors.ModelError),
+        ("fields", errors.ModelError),
+        ("json", errors.ModelError),
+    ],
+)
+def test_a_model_that_does_not_fit(
+    leaf: Leaf, clip: Path, tmp_path: Path, command: str, kind: str, error: type[errors.LeafError]
+) -> None:
+    model = damaged_model(kind, tmp_path)
+    done = leaf(command, clip, "--model", model, "--out", tmp_path / "out")
+    assert "mine" in done.sentence()
+    assert done.code == error.exit_code
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_back_end_that_does_not_exist(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    done = leaf("video", clip, "--backend", "abacus", "--out", tmp_path)
+    assert "abacus" in done.sentence()
+    assert done.code == errors.BackendError.exit_code
+
+
+def test_a_camera_that_is_not_there(leaf: Leaf) -> None:
+    done = leaf("webcam", "--device", "77", "--no-show")
+    assert "77" in done.sentence()
+    assert done.code == errors.NotFound.exit_code

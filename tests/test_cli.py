@@ -1,0 +1,315 @@
+"""The command line end to end, on real clips with the bundled model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import demo_frames, empty_frames, frames_in, write_clip
+from commands import Leaf
+
+from leaf_rt import doctor
+from leaf_rt.labels import FERPLUS8
+
+FIELDS = {
+    "source",
+    "frame_index",
+    "pts_s",
+    "track_id",
+    "box",
+    "confidence",
+    "emotion",
+    "probs",
+    "smoothed",
+    "latency_ms",
+}
+
+
+@pytest.fixture
+def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
+    return Leaf(capfd)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(30))
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("face") / "face.png"
+    cv2.imwrite(str(path), demo_frames(1)[0])
+    return path
+
+
+def records(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_version_and_help(leaf: Leaf) -> None:
+    assert leaf("--version").out.startswith("leaf-rt ")
+    assert leaf("--help").code == 0
+    for command in ("video", "webcam", "image", "doctor", "bench"):
+        done = leaf(command, "--help")
+        assert done.code == 0
+        assert command in done.out
+    assert leaf().code == 2
+    assert leaf("video", "--no-such-option").code == 2
+    assert leaf("video").code == 2
+
+
+def test_a_clip_gives_three_results_beside_it_and_says_where(leaf: Leaf, clip: Path) -> None:
+    done = leaf("video", clip)
+    assert done.code == 0, done.err
+    made = {ending: clip.with_name(f"face.leaf.{ending}") for ending in ("mp4", "jsonl", "png")}
+    for path in made.values():
+        assert str(path) in done.out
+    assert frames_in(made["mp4"]) == 30
+    assert made["png"].read_bytes().startswith(b"\x89PNG")
+    rows = records(made["jsonl"].read_text())
+    assert [row["frame_index"] for row in rows] == list(range(30))
+    for row in rows:
+        assert set(row) >= FIELDS
+        assert row["source"] == "face.mp4"
+        assert set(row["probs"]) == set(row["smoothed"]) == set(FERPLUS8)  # type: ignore[call-overload]
+    for word in ("640x360", "30 frames", "detector", "back end", "precision", "batch"):
+        assert word in done.err
+    assert "frames/s" in done.out
+    assert "on screen" in done.out
+    assert "\x1b" not in done.out + done.err  # nobody watches: no colours, no bar
+
+
+def test_jsonl_on_stdout_is_nothing_but_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    done = leaf("video", clip, "--no-save-video", "--jsonl", "-", "--out", tmp_path)
+    assert len(records(done.out)) == 30
+    assert "on screen" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["face.leaf.png"]
+
+
+def test_every_result_can_be_placed_or_left_out(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    done = leaf(
+        "video", clip, "--no-save-video", "--no-jsonl", "--csv", tmp_path / "a.csv", "--plot", tmp_path / "b.png"
+    )
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "b.png"]
+    with (tmp_path / "a.csv").open(newline="") as f:
+        assert len(list(csv.DictReader(f))) == 30
+    deep = tmp_path / "new" / "folder"
+    assert leaf("video", clip, "--no-save-video", "--no-plot", "-o", deep).code == 0
+    assert [p.name for p in deep.iterdir()] == ["face.leaf.jsonl"]
+
+
+def test_start_end_and_stride_choose_frames(leaf: Leaf, clip: Path) -> None:
+    done = leaf(
+        "video",
+        clip,
+        "--no-save-video",
+        "--no-plot",
+        "--jsonl",
+        "-",
+        "--start",
+        "0:00.5",
+        "--end",
+        "1",
+        "--stride",
+        "3",
+    )
+    times = [row["pts_s"] for row in records(done.out)]
+    assert times == pytest.approx([0.5, 0.625, 0.75, 0.875])
+
+
+def test_several_files_with_the_same_name_into_one_folder(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "face.mp4"
+    other.parent.mkdir()
+    write_clip(other, empty_frames(12))
+    done = leaf("video", clip, other, "--out", tmp_path / "out", "--no-plot", "--csv", tmp_path / "all.csv")
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "face-2.leaf.jsonl", "face-2.leaf.mp4", "face.leaf.jsonl", "face.leaf.mp4",
+    ]  # fmt: skip
+    with (tmp_path / "all.csv").open(newline="") as f:
+        assert {row["source"] for row in csv.DictReader(f)} == {str(clip)}
+
+
+def test_a_file_that_fails_does_not_stop_the_others(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    done = leaf("video", tmp_path / "none.mp4", clip, "--out", tmp_path, "--no-save-video")
+    assert done.code == 3
+    assert "none.mp4" in done.err
+    assert len((tmp_path / "face.leaf.jsonl").read_text().splitlines()) == 30
+
+
+def test_a_clip_without_faces_is_no_error(leaf: Leaf, tmp_path: Path) -> None:
+    done = leaf("video", write_clip(tmp_path / "hall.mp4", empty_frames(24)))
+    assert done.code == 0, done.err
+    assert "no face found" in done.out
+    assert (tmp_path / "hall.leaf.jsonl").read_text() == ""
+    assert frames_in(tmp_path / "hall.leaf.mp4") == 24
+    assert (tmp_path / "hall.leaf.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    for name, option in (("plain", ()), ("hidden", ("--blur",))):
+        leaf("video", clip, "--out", tmp_path / name, "--no-plot", *option)
+    box = records((tmp_path / "plain" / "face.leaf.jsonl").read_text())[15]["box"]
+    x0, y0, x1, y1 = np.array(box).clip(0).astype(int).tolist()
+    inner = slice((y0 * 3 + y1) // 4, (y0 + 3 * y1) // 4), slice((x0 * 3 + x1) // 4, (x0 + 3 * x1) // 4)
+
+    def detail(folder: str) -> float:
+        reader = cv2.VideoCapture(str(tmp_path / folder / "face.leaf.mp4"))
+        for _ in range(16):
+            _, image = reader.read()
+        return float(np.abs(cv2.Laplacian(image[inner], cv2.CV_32F)).mean())
+
+    assert detail("hidden") < detail("plain") / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--start", "5", "--end", "2"), "--end"),
+        (("--start", "1:75"), "m:ss"),
+        (("--end", "soon"), "m:ss"),
+        (("--stride", "0"), "--stride"),
+        (("--range", "wide"), "--range"),
+        (("--smooth", "nan"), "--smooth"),
+        (("--jsonl", "a", "--no-jsonl"), "--no-jsonl"),
+        (("--plot", "a.png", "--no-plot"), "--no-plot"),
+        (("b.mp4", "--plot", "a.png"), "--plot"),
+    ],
+)
+def test_options_that_make_no_sense(leaf: Leaf, options: tuple[str, ...], word: str) -> None:
+    done = leaf("video", "a.mp4", *options)
+    assert done.code == 2
+    assert word in done.err
+
+
+def test_show_without_a_display_is_one_sentence(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leaf_rt.window.why_no_window", lambda: "no display")
+    done = leaf("video", clip, "--show")
+    assert done.code == 9
+    assert done.err.startswith("error: --show: no display")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_picture_gives_a_table_and_two_results(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    done = leaf("image", face, "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert "1 face" in done.out
+    assert any(label in done.out for label in FERPLUS8)
+    (row,) = records((tmp_path / "face.leaf.jsonl").read_text())
+    assert set(row) >= FIELDS
+    assert cv2.imread(str(tmp_path / "face.leaf.jpg")).shape == (360, 640, 3)
+
+
+def test_pictures_on_stdout_and_one_that_fails(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    done = leaf("image", face, tmp_path / "none.jpg", face, "--jsonl", "-", "--no-save-picture", "--out", tmp_path)
+    assert done.code == 3
+    assert len(records(done.out)) == 2
+    assert "none.jpg" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor(leaf: Leaf, tmp_path: Path) -> None:
+    done = leaf("doctor")
+    assert done.code == 0, done.err
+    for word in ("onnxruntime", "mediapipe", "model", "cameras"):
+        assert word in done.out
+    done = leaf("doctor", "--model", tmp_path / "none.onnx")
+    assert done.code == 10
+    assert "none.onnx" in done.out
+
+
+def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
+    done = leaf("bench", clip)
+    assert done.code == 0, done.err
+    result = json.loads(done.out.splitlines()[-1])
+    assert (result["bench"], result["frames"], result["width"]) == ("end_to_end", 30, 640)
+    assert result["frames_per_s"] > 0
+    assert 0 <= result["outside"] < 1
+    assert set(result["stages_ms"]) >= {"decode", "detect", "align", "infer", "smooth", "rest"}
+
+
+def test_train_evaluate_and_export_are_forwarded_with_all_their_arguments(
+    leaf: Leaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    fake = types.SimpleNamespace(main=lambda argv: seen.append(argv) or 7)
+    monkeypatch.setitem(sys.modules, "train.cli", fake)
+    monkeypatch.setitem(sys.modules, "engines.cli", fake)
+    for command in ("train", "evaluate", "export"):
+        assert leaf(command, "x", "--labels", "100", "--help", "-o", "y").code == 7
+    assert seen == [
+        [command, "x", "--labels", "100", "--help", "-o", "y"] for command in ("train", "evaluate", "export")
+    ]
+
+
+def test_training_without_its_extra_is_one_sentence(
+    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> types.ModuleType:
+        raise ModuleNotFoundError(f"No module named 'torch' for {name}", name="torch")
+
+    monkeypatch.setattr("importlib.import_module", absent)
+    done = leaf("train", "--data", tmp_path)
+    assert done.code == 10
+    assert "pip install 'leaf-rt[train]'" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_bug_is_one_sentence_and_debug_shows_where(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: Path) -> list[doctor.Finding]:
+        raise RuntimeError(f"boom over {model.name}")
+
+    monkeypatch.setattr(doctor, "examine", broken)
+    done = leaf("doctor")
+    assert done.code == 70
+    assert done.err.startswith("error: this is a bug in leaf-rt (RuntimeError: boom")
+    assert len(done.err.splitlines()) == 1
+    for arguments in (("doctor", "--debug"), ("--debug", "doctor")):
+        done = leaf(*arguments)
+        assert done.code == 70
+        assert "Traceback" in done.err
+
+
+def child(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "leaf_rt", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_who_stops_reading_hears_no_complaint(clip: Path) -> None:
+    with child("video", clip, "--jsonl", "-", "--no-save-video", "--no-plot", "--loop", "--duration", "20") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        json.loads(process.stdout.readline())
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(30) in (0, 1)
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+    assert "error:" not in err
+
+
+def test_ctrl_c_leaves_valid_files_and_a_summary(clip: Path, tmp_path: Path) -> None:
+    with child("video", clip, "--loop", "--out", tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        assert process.stderr is not None
+        records_file = tmp_path / "face.leaf.jsonl"
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not (records_file.exists() and records_file.stat().st_size > 50_000):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "on screen" in out
+    rows = records(records_file.read_text())
+    assert frames_in(tmp_path / "face.leaf.mp4") == len({row["frame_index"] for row in rows}) > 30
+    assert (tmp_path / "face.leaf.png").read_bytes().startswith(b"\x89PNG")
