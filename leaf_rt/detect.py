@@ -1,0 +1,378 @@
+"""Faces in pictures and frames: the MediaPipe adapter, the only module that imports mediapipe.
+
+Search proposes, a close-up decides. The search (the whole picture, then tile by tile) only names places; every place
+is then looked at in a close-up by one and the same model, the short-range one, in which the face is large whatever its
+size in the frame. So all faces, near and far, come with the same geometry, a false find has to deceive two looks, and
+a known face is found again without a search. Close-ups of up to four faces share one call as a mosaic.
+
+Cost per frame of a video: one close-up call for up to four known faces, and a share of one search call, because the
+regions of the search take turns: each one comes about once per ``SCAN_PERIOD``. With more faces every one is looked at
+once per ``REVISIT`` seconds. So the cost per second is bounded by time, not by the number of frames, and grows by a
+quarter of a short-range call per face. Where nobody is known, every frame is searched.
+
+Must not know tracks: ids are the tracker's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from importlib import resources
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+
+from leaf_rt.errors import ModelError
+from leaf_rt.native_log import hush
+from leaf_rt.search import Mosaic, Region, Window, join, moved, same_face, suppress, tiles
+from leaf_rt.types import F32, U8, Detections, Frame
+
+Range = Literal["auto", "short", "full"]
+Kind = Literal["short", "full"]
+
+# name and sha256 of the bundled models
+_FILES: dict[Kind, tuple[str, str]] = {
+    "short": (
+        "face_detection_short_range.tflite",
+        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+    ),
+    "full": (
+        "face_detection_full_range_sparse.tflite",
+        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+    ),
+}
+
+MIN_SIDE = 16  # px; no search in pictures below
+SEARCH_SIDE = 512  # px; what is searched is first shrunk to this, the models see 128 or 192 px
+CLOSE_UP_SIDE = 256  # px; boxes come in whole px, so twice the model's 128 px
+PROPOSE = 0.5  # confidence of a place worth a close-up
+KEEP = 0.45  # confidence in the close-up that keeps a known face
+SCAN_PERIOD = 0.6  # s in which the search of a video visits every region once
+REVISIT = 0.15  # s between looks at a known face, at most
+FORGET = 1.0  # s for which the place of a lost face is still looked at
+
+
+class _Model:
+    """One MediaPipe detector with a clock of its own."""
+
+    def __init__(self, kind: Kind, video: bool) -> None:
+        import mediapipe
+        from mediapipe.tasks.python import vision
+
+        self._mediapipe = mediapipe
+        self._video = video
+        self._clock_ms = 0
+        options = vision.FaceDetectorOptions(
+            base_options=mediapipe.tasks.BaseOptions(model_asset_buffer=_verified(kind)),
+            running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
+            min_detection_confidence=min(PROPOSE, KEEP) - 0.1,
+        )
+        with hush():
+            self._detector: Any = vision.FaceDetector.create_from_options(options)
+            self.find(np.zeros((128, 128, 3), np.uint8))  # the first call logs, too
+
+    def find(self, image: U8) -> Detections:
+        """The faces in a picture (H, W, 3) uint8 BGR."""
+        picture = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        )
+        if self._video:
+            # MediaPipe wants whole milliseconds that strictly grow. Nothing in the detector depends on elapsed time,
+            # so a tick per call will do, and no repeated, jumping or restarted media time can ever break it.
+            self._clock_ms += 1
+            result = self._detector.detect_for_video(picture, self._clock_ms)
+        else:
+            result = self._detector.detect(picture)
+        return _converted(result.detections, image.shape[1], image.shape[0])
+
+    def close(self) -> None:
+        """Free it; its last words are kept off the terminal."""
+        with hush():
+            self._detector.close()
+
+
+class FaceDetector:
+    """Finds the faces in the frames of one source, or in single pictures. A context manager.
+
+    Args:
+        range: ``short`` searches the whole frame with the short-range model (faces wider than about a tenth of the
+            frame), ``full`` the whole and its tiles with the full-range model, ``auto`` both in turn.
+        min_confidence: Mean confidence in [0, 1] of proposal and close-up from which on a new face counts.
+        detect_every: In a video, look at every n-th frame only; the frames between have no detections. May be
+            changed at any time.
+
+    Raises:
+        ModelError: A bundled model is missing or damaged.
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        range: Range = "auto",  # noqa: A002 - the word users know from the command line
+        min_confidence: float = 0.55,
+        detect_every: int = 1,
+    ) -> None:
+        if range not in get_args(Range):
+            raise ValueError(f"FaceDetector.range: wanted one of {', '.join(get_args(Range))}, got {range!r}")
+        if not 0.0 <= min_confidence <= 1.0:
+            raise ValueError(f"FaceDetector.min_confidence: wanted 0 to 1, got {min_confidence!r}")
+        if detect_every < 1:
+            raise ValueError(f"FaceDetector.detect_every: wanted at least 1, got {detect_every!r}")
+        self.reach: Range = range
+        self.min_confidence = min_confidence
+        self.detect_every = detect_every
+        self._models: dict[tuple[Kind, bool], _Model] = {}
+        self._closed = False
+        self.reset()
+        self._model("short", video=True)
+
+    def __enter__(self) -> FaceDetector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the models; may be called twice."""
+        self._closed = True
+        while self._models:
+            self._models.popitem()[1].close()
+
+    def reset(self) -> None:
+        """Forget all faces and places, after a reconnect."""
+        self._known: list[_Known] = []
+        self._plan: list[tuple[Kind, Region]] = []
+        self._size = (0, 0)
+        self._turn = 0  # of the search, in the plan
+        self._skipped = 0  # frames since the last one that was looked at
+        self._searched = -math.inf  # s
+        self._looked = -math.inf  # s
+
+    def detect(self, frame: Frame) -> Detections:
+        """The faces in the next frame of a video.
+
+        Of many known faces, only those whose turn it is are looked at and returned. The first frame, and the first one
+        of another size, is searched everywhere.
+
+        Args:
+            frame: Its size and the step in time may differ from the last one's.
+        """
+        image, now = frame.image, frame.timestamp
+        if image.shape[:2] != self._size:
+            self.reset()
+            self._size = (image.shape[0], image.shape[1])
+            self._plan = _plan(image.shape[0], image.shape[1], self.reach)
+        self._skipped += 1
+        if self._skipped < self.detect_every and math.isfinite(self._looked):
+            return Detections.empty()
+        self._skipped = 0
+
+        first = not math.isfinite(self._looked)
+        found, lost = self._revisit(image, now)
+        proposals = self._search_step(image, now, first, lost)
+        new = self._confirm(image, proposals)
+        self._looked = now
+        self._known += [_Known(box, Window.around(box), now) for box in new.xyxy]
+        return join([found, new])
+
+    def detect_picture(self, image: U8) -> Detections:
+        """The faces in a single picture, searched everywhere: the whole and two levels of overlapping tiles.
+
+        Args:
+            image: (H, W, 3) uint8, BGR.
+        """
+        height, width = image.shape[:2]
+        if min(height, width) < MIN_SIDE:
+            return Detections.empty()
+        whole = (0, 0, width, height)
+        plan: list[tuple[Kind, Region]] = []
+        if self.reach != "full":
+            plan.append(("short", whole))
+        if self.reach != "short":
+            plan += [("full", region) for region in [whole, *tiles(height, width, levels=2)]]
+        proposals = join([self._propose(image, kind, region, video=False) for kind, region in plan])
+        proposals = proposals[suppress(proposals, min_iou=0.5)]
+        return self._close_ups(image, proposals, per_call=1, video=False)
+
+    def _model(self, kind: Kind, video: bool) -> _Model:
+        if self._closed:
+            raise ValueError("FaceDetector: it is closed; make a new one")
+        model = self._models.get((kind, video))
+        if model is None:
+            model = self._models[kind, video] = _Model(kind, video)
+        return model
+
+    def _revisit(self, image: U8, now: float) -> tuple[Detections, bool]:
+        """Look at the known faces whose turn it is: what is there, and whether one has just been lost."""
+        self._known = [k for k in self._known if abs(now - k.seen) <= FORGET]
+        if not self._known:
+            return Detections.empty(), False
+        step = max(now - self._looked, 0.0)
+        quota = min(max(math.ceil(len(self._known) * step / REVISIT), 4), len(self._known))
+        due, rest = self._known[:quota], self._known[quota:]
+        found: list[Detections] = []
+        owners: list[_Known] = []
+        for known, part in zip(due, self._look(image, [k.window for k in due], per_call=4, video=True), strict=True):
+            row = known.choose(part)
+            if row is not None:
+                found.append(part[[row]])
+                owners.append(known)
+        faces = join(found)
+        # Where two windows show one face, it is the face of whom it moved less from.
+        kept = sorted(
+            suppress(faces, np.array([-o.distance(b) for o, b in zip(owners, faces.xyxy, strict=True)], np.float32))
+        )
+        hits = {id(owners[row]): faces.xyxy[row] for row in kept}
+        lost = False
+        for known in due:
+            box = hits.get(id(known))
+            lost |= box is None and not known.missed
+            known.missed = box is None
+            if box is not None:
+                known.see(box, now)
+        self._known = rest + due  # whoever was looked at queues up again
+        return faces[kept], lost
+
+    def _search_step(self, image: U8, now: float, first: bool, lost: bool) -> Detections:
+        """The proposals of the region whose turn it is, of all regions at first, of the whole where a face was lost."""
+        if not self._plan:
+            return Detections.empty()
+        if first:
+            self._searched = now
+            return join([self._propose(image, kind, region, video=True) for kind, region in self._plan])
+        interval = SCAN_PERIOD / len(self._plan)
+        if lost:
+            kind, region = self._plan[0]
+        elif not self._known or not 0 <= now - self._searched < interval:
+            self._turn = (self._turn + 1) % len(self._plan)
+            kind, region = self._plan[self._turn]
+        else:
+            return Detections.empty()
+        self._searched = now
+        return self._propose(image, kind, region, video=True)
+
+    def _propose(self, image: U8, kind: Kind, region: Region, video: bool) -> Detections:
+        """Places that may be faces, in px of the picture."""
+        x0, y0, x1, y1 = region
+        part = image[y0:y1, x0:x1]
+        scale = max(part.shape[:2]) / SEARCH_SIDE
+        if scale > 1.0:
+            size = (max(round(part.shape[1] / scale), 1), max(round(part.shape[0] / scale), 1))
+            part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        found = self._model(kind, video).find(part)
+        return moved(found[found.confidence >= PROPOSE], max(scale, 1.0), np.array([x0, y0], np.float32))
+
+    def _confirm(self, image: U8, proposals: Detections) -> Detections:
+        """The proposals that are faces, without those just found or known and waiting for their turn."""
+        if not len(proposals):
+            return proposals
+        taken = np.array([k.xyxy for k in self._known if not k.missed], np.float32).reshape(-1, 4)
+        proposals = proposals[~same_face(proposals.xyxy, taken).any(axis=1)]
+        new = self._close_ups(image, proposals[suppress(proposals)], per_call=4, video=True)
+        return new[~same_face(new.xyxy, taken).any(axis=1)]
+
+    def _close_ups(self, image: U8, proposals: Detections, per_call: int, video: bool) -> Detections:
+        """The faces that close-ups of proposals show, each once."""
+        windows = [Window.around(box) for box in proposals.xyxy]
+        faces: list[Detections] = []
+        for k, part in enumerate(self._look(image, windows, per_call, video)):
+            overlap = same_face(proposals.xyxy[[k]], part.xyxy)[0]
+            part = part[overlap & (part.confidence + proposals.confidence[k] >= 2 * self.min_confidence)]
+            if len(part):
+                faces.append(part[[int(part.confidence.argmax())]])
+        found = join(faces)
+        return found[suppress(found)]
+
+    def _look(self, image: U8, windows: list[Window], per_call: int, video: bool) -> list[Detections]:
+        """What the short-range model finds in each window."""
+        parts: list[Detections] = []
+        for start in range(0, len(windows), per_call):
+            mosaic = Mosaic.of(image, windows[start : start + per_call], CLOSE_UP_SIDE)
+            parts += mosaic.split(self._model("short", video).find(mosaic.image))
+        return parts
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """A face to look at again: its last box (4,), the close-up that shows it, when it was seen (s), if missed since."""
+
+    xyxy: F32
+    window: Window
+    seen: float
+    missed: bool = False
+
+    def distance(self, box: F32) -> float:
+        """From the last place to this box (4,), in widths of the face."""
+        shift = (box[:2] + box[2:] - self.xyxy[:2] - self.xyxy[2:]) / 2
+        return float(np.hypot(shift[0], shift[1]) / max(self.xyxy[2] - self.xyxy[0], 1.0))
+
+    def choose(self, part: Detections) -> int | None:
+        """The row that is this face: the nearest one of about its size, if any."""
+        width = float(self.xyxy[2] - self.xyxy[0])
+        rows = [
+            i
+            for i in range(len(part))
+            if part.confidence[i] >= KEEP and 0.5 < (part.xyxy[i, 2] - part.xyxy[i, 0]) / width < 2.0
+        ]
+        return min(rows, key=lambda i: self.distance(part.xyxy[i]), default=None)
+
+    def see(self, box: F32, now: float) -> None:
+        """Take the new place."""
+        self.window = Window.around(box, self.window)
+        self.xyxy = box
+        self.seen = now
+
+
+def _plan(height: int, width: int, reach: Range) -> list[tuple[Kind, Region]]:
+    """What the search of a video visits in turn; the whole frame comes first."""
+    if min(height, width) < MIN_SIDE:
+        return []
+    whole = (0, 0, width, height)
+    if reach == "short":
+        return [("short", whole)]
+    plan: list[tuple[Kind, Region]] = [("full", region) for region in [whole, *tiles(height, width)]]
+    if reach == "auto":  # near faces come and go fastest: the whole frame is searched for them after every two others
+        for start in range(len(plan) - len(plan) % 2, -1, -2):
+            plan.insert(start, ("short", whole))
+    return plan
+
+
+def _verified(kind: Kind) -> bytes:
+    """The bytes of a bundled model."""
+    name, sha256 = _FILES[kind]
+    path = resources.files("leaf_rt") / "models" / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"The face detector {path} cannot be read ({error.strerror}); install leaf-rt again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ModelError(f"The face detector {path} is damaged (its sha256 differs); install leaf-rt again.")
+    return data
+
+
+def _converted(detections: list[Any], width: int, height: int) -> Detections:
+    """MediaPipe's detections as ours, in px of the picture; what is not finite or has no size is left out."""
+    n = len(detections)
+    xyxy = np.zeros((n, 4), np.float32)
+    confidence = np.zeros(n, np.float32)
+    keypoints = np.zeros((n, 6, 2), np.float32)
+    for i, detection in enumerate(detections):
+        box = detection.bounding_box
+        xyxy[i] = (box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height)
+        confidence[i] = detection.categories[0].score
+        keypoints[i] = [(p.x * width, p.y * height) for p in detection.keypoints]
+    # MediaPipe sets a negative corner to 0 and leaves width and height alone, which shifts the box of a face that is
+    # cut off by the left or upper border. Its true centre is where eyes, nose and mouth are on average.
+    size = xyxy[:, 2:] - xyxy[:, :2]
+    corner = np.minimum(keypoints[:, :4].mean(axis=1) - size / 2, 0.0)
+    xyxy[:, :2] = np.where(xyxy[:, :2] == 0.0, corner, xyxy[:, :2])
+    xyxy[:, 2:] = xyxy[:, :2] + size
+    good = np.isfinite(xyxy).all(1) & np.isfinite(keypoints).all((1, 2)) & (size > 0).all(1)
+    return Detections(xyxy, confidence, keypoints)[good]
