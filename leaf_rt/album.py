@@ -16,7 +16,7 @@ from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
 from leaf_rt.picture import read_picture, write_picture
 from leaf_rt.places import Places, make_folder
-from leaf_rt.session import Outputs, Recognition
+from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.csv import CsvSink
 from leaf_rt.sinks.jsonl import JsonlSink
@@ -86,20 +86,7 @@ class Album:
         )
         latency = time.perf_counter() - start
         height, width = image.shape[:2]
-        info = SourceInfo(
-            name=path.name,
-            target=str(path),
-            kind="picture",
-            width=width,
-            height=height,
-            fps=None,
-            frame_count=1,
-            duration=None,
-            is_live=False,
-            decoder="OpenCV",
-            has_audio=False,
-            path=path,
-        )
+        info = SourceInfo(path.name, str(path), "picture", width, height, frame_count=1, decoder="OpenCV", path=path)
         frame = Frame(image, 0, 0.0, path.name)
         files: dict[str, str] = {}
         for sink in shared:

@@ -16,7 +16,7 @@ from leaf_rt.backends.base import open_backend
 from leaf_rt.detect import FaceDetector
 from leaf_rt.errors import NoFrames, NotFound
 from leaf_rt.pipeline import STAGES, Pipeline
-from leaf_rt.session import Recognition
+from leaf_rt.request import Recognition
 from leaf_rt.sources import SourceInfo, Target, open_source
 from leaf_rt.stream import run
 from leaf_rt.track import FaceTracker

@@ -20,7 +20,7 @@ from leaf_rt import options as opt
 from leaf_rt.errors import BackendError, LeafError, NotFound
 
 if TYPE_CHECKING:
-    from leaf_rt.session import Outputs, Recognition
+    from leaf_rt.request import Outputs, Recognition
 
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
@@ -354,7 +354,7 @@ def _recognition(
 ) -> Recognition:
     from leaf_rt.artifact import DEFAULT_MODEL
     from leaf_rt.pipeline import PipelineOptions
-    from leaf_rt.session import Recognition
+    from leaf_rt.request import Recognition
     from leaf_rt.smooth import SmoothOptions
 
     return Recognition(
@@ -383,7 +383,7 @@ def _outputs(
     if plot is not None and no_plot:
         raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
 
-    from leaf_rt.session import Outputs
+    from leaf_rt.request import Outputs
 
     return Outputs(
         out=out,

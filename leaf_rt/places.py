@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from leaf_rt.errors import LeafError, NoPermission, OutputError
+from leaf_rt.errors import NoPermission, OutputError
+from leaf_rt.sinks.base import output_error
 
 
 class Places:
@@ -58,12 +59,4 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as e:
         with contextlib.suppress(OSError):  # the reason that follows is the one that counts
             temporary.unlink()
-        raise refused(path, e) from e
-
-
-def refused(path: Path, error: OSError) -> LeafError:
-    """What a person can do about a file that cannot be written."""
-    if isinstance(error, PermissionError):
-        return NoPermission(f"{path}: no permission to write there; choose another place with --out DIR")
-    reason = error.strerror or str(error)
-    return OutputError(f"{path}: cannot be written ({reason}); free some space or choose another place with --out DIR")
+        raise output_error(path, e) from e

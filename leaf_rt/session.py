@@ -7,72 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import TaskID
 
 from leaf_rt import console
-from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
-from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.pipeline import Pipeline
 from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.report import Summary
+from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
-from leaf_rt.smooth import SmoothOptions
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
 
 _LIVE_MAX_GAP = 1.0  # s; a live source that stalls shows nobody
-
-
-@dataclass(frozen=True, slots=True)
-class Recognition:
-    """How faces are found, followed and classified.
-
-    Attributes:
-        model: Model file.
-        backend: "auto" or the name of a back end.
-        threads: CPU threads for inference; 0 leaves the choice to the back end.
-        range: Face detector: "auto", "short" or "full".
-        pipeline: What a frame may cost.
-        smooth: How fast answers follow.
-    """
-
-    model: Path = DEFAULT_MODEL
-    backend: str = "auto"
-    threads: int = 0
-    range: str = "auto"
-    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
-    smooth: SmoothOptions = field(default_factory=SmoothOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What is written and shown. None leaves it to the kind of source: files give all three results, live ones none.
-
-    Attributes:
-        out: Folder for the results; None: beside the file.
-        save_video: Whether to write the annotated video.
-        jsonl: One file of records for all sources, "-" for standard output; "" for no records at all.
-        csv: One CSV file for all sources.
-        plot: The timeline's file, for a single source; Path("") for none.
-        show: Whether to open a window.
-        blur: Hide faces in every picture that is written or shown.
-    """
-
-    out: Path | None = None
-    save_video: bool | None = None
-    jsonl: str | None = None
-    csv: Path | None = None
-    plot: Path | None = None
-    show: bool = False
-    blur: bool = False
 
 
 class _Kept:

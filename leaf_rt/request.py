@@ -1,0 +1,55 @@
+"""What one call of a command asks for, whichever command it is. Knows the parts' options; does nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.pipeline import PipelineOptions
+from leaf_rt.smooth import SmoothOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """How faces are found, followed and classified.
+
+    Attributes:
+        model: Model file.
+        backend: "auto" or the name of a back end.
+        threads: CPU threads for inference; 0 leaves the choice to the back end.
+        range: Face detector: "auto", "short" or "full".
+        pipeline: What a frame may cost.
+        smooth: How fast answers follow.
+    """
+
+    model: Path = DEFAULT_MODEL
+    backend: str = "auto"
+    threads: int = 0
+    range: Literal["auto", "short", "full"] = "auto"
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    smooth: SmoothOptions = field(default_factory=SmoothOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is written and shown. None leaves it to the kind of source: files give all three results, live ones none.
+
+    Attributes:
+        out: Folder for the results; None: beside the file.
+        save_video: Whether to write the annotated video.
+        jsonl: One file of records for all sources, "-" for standard output; "" for no records at all.
+        csv: One CSV file for all sources.
+        plot: The timeline's file, for a single source; Path("") for none.
+        show: Whether to open a window.
+        blur: Hide faces in every picture that is written or shown.
+    """
+
+    out: Path | None = None
+    save_video: bool | None = None
+    jsonl: str | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+    show: bool = False
+    blur: bool = False
