@@ -39,6 +39,7 @@ class DepthwiseSeparable(nn.Module):
         self.bn2 = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H, W)."""
         x = torch.relu(self.bn1(self.depthwise(x)))
         return torch.relu(self.bn2(self.pointwise(x)))
 
@@ -53,6 +54,7 @@ class DepthwiseStride2(nn.Conv2d):
         super().__init__(channels, channels, 3, 2, 1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H / 2, W / 2)."""
         if not self.training:
             return super().forward(x)
         return torch.nn.functional.conv2d(x, self.weight, self.bias, 1, 1, 1, self.groups)[:, :, ::2, ::2]
@@ -73,6 +75,7 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
         out: Tensor = self.conv(x)
         return x + out if self.residual else out
 
@@ -100,6 +103,7 @@ class MobileFaceNet(nn.Module):
         self.conv2 = _conv_bn_relu(128, 512, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, 512) of faces (B, 3, S, S)."""
         x = self.conv2(self.features(self.dw_conv(self.conv1(x))))
         return x.mean((2, 3))  # (B, 512)
 

@@ -1,0 +1,217 @@
+"""The encoders: faces (B, 3, S, S) to features (B, D), each with ``dim`` = D.
+
+Parameter names follow torchvision for ResNet-18 and ViT-B/16, so that published checkpoints load key by key.
+Knows architectures and checkpoints of theirs; must not know labels, data or losses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leaf_rt.errors import DataError, ModelError, NotFound
+from train.mobilefacenet import MobileFaceNet
+
+NAMES = ("resnet18", "mobilefacenet", "vit_b16")
+# Keys of published checkpoints that belong to a head which is not used here.
+HEADS = {
+    "resnet18": ("fc.", "classifier."),
+    "mobilefacenet": ("gdconv.", "conv3.", "bn."),
+    "vit_b16": ("heads.",),
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the way round them."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or c_in != c_out:
+            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + self.downsample(x))
+
+
+class ResNet18(nn.Module):
+    """He et al., 2016, arXiv 1512.03385."""
+
+    dim = 512
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, 512) of faces (B, 3, S, S)."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean((2, 3))  # (B, 512)
+
+
+class EncoderBlock(nn.Module):
+    """Attention and MLP, each behind a layer norm, each added to its input."""
+
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(dim, eps=1e-6)
+        self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(dim, eps=1e-6)
+        # Places 2 and 4 are dropout in torchvision; they stay for the names of the linear layers.
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim), nn.Identity()
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        y = self.ln_1(x)
+        x = x + self.self_attention(y, y, y, need_weights=False)[0]
+        out: Tensor = x + self.mlp(self.ln_2(x))
+        return out
+
+
+class _Encoder(nn.Module):
+    def __init__(self, tokens: int, layers: int, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
+        self.layers = nn.ModuleDict({f"encoder_layer_{i}": EncoderBlock(dim, heads, hidden) for i in range(layers)})
+        self.ln = nn.LayerNorm(dim, eps=1e-6)
+
+
+class VisionTransformer(nn.Module):
+    """Dosovitskiy et al., 2021, arXiv 2010.11929; ViT-B/16 by default. Any side that is a multiple of the patch."""
+
+    def __init__(
+        self, dim: int = 768, layers: int = 12, heads: int = 12, hidden: int = 3072, patch: int = 16, side: int = 224
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.grid = side // patch
+        self.conv_proj = nn.Conv2d(3, dim, patch, patch)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.encoder = _Encoder(self.grid**2 + 1, layers, dim, heads, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D) of faces (B, 3, S, S)."""
+        x = self.conv_proj(x)  # (B, D, h, w)
+        h, w = x.shape[2:]
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], 1)
+        x = x + self._positions(h, w)
+        for layer in self.encoder.layers.values():
+            x = layer(x)
+        out: Tensor = self.encoder.ln(x[:, 0])
+        return out
+
+    def _positions(self, h: int, w: int) -> Tensor:
+        positions = self.encoder.pos_embedding
+        if (h, w) == (self.grid, self.grid):
+            return positions
+        grid = positions[:, 1:].transpose(1, 2).reshape(1, -1, self.grid, self.grid)
+        grid = F.interpolate(grid, (h, w), mode="bicubic", align_corners=False)
+        return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+
+
+class Timm(nn.Module):
+    """Any network of timm, without its classifier."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            timm: Any = importlib.import_module("timm")
+        except ImportError as e:
+            raise ModelError(f"model.backbone timm:{name}: timm is not installed; `pip install timm`") from e
+        try:
+            self.net: nn.Module = timm.create_model(name, num_classes=0, pretrained=False)
+        except RuntimeError as e:
+            raise ModelError(f"model.backbone timm:{name}: timm knows no such network ({e})") from e
+        self.dim = int(getattr(self.net, "num_features", 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D) of faces (B, 3, S, S)."""
+        out: Tensor = self.net(x)
+        return out
+
+
+def build_backbone(name: str) -> nn.Module:
+    """An encoder with fresh weights.
+
+    Raises:
+        ModelError: There is no such backbone.
+    """
+    if name == "resnet18":
+        return ResNet18()
+    if name == "mobilefacenet":
+        return MobileFaceNet()
+    if name == "vit_b16":
+        return VisionTransformer()
+    if name.startswith("timm:"):
+        return Timm(name.removeprefix("timm:"))
+    raise ModelError(f"model.backbone: wanted one of {', '.join(NAMES)} or timm:NAME, got {name!r}")
+
+
+def load_backbone(encoder: nn.Module, name: str, path: Path) -> list[str]:
+    """Load a published checkpoint into an encoder with batch norms as built.
+
+    Args:
+        encoder: From ``build_backbone(name)``.
+        name: Its name.
+        path: A state dict, plain or under "state_dict", "model_state_dict" or "model"; a leading "module." is removed.
+
+    Returns:
+        Keys of the file that belong to its own head and were left out.
+
+    Raises:
+        NotFound, DataError: No such file, or no state dict that torch loads with ``weights_only``.
+        ModelError: Keys are missing, unexpected or of another shape; the message names them.
+    """
+    if not path.is_file():
+        raise NotFound(f"model.weights {path}: no such file")
+    try:
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as e:
+        raise DataError(f"model.weights {path}: no state dict that loads safely ({str(e).splitlines()[0]})") from e
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(raw, dict) and isinstance(raw.get(key), dict):
+            raw = raw[key]
+    if not isinstance(raw, dict):
+        raise DataError(f"model.weights {path}: wanted a state dict, got {type(raw).__name__}")
+    state = {k.removeprefix("module.").removeprefix("encoder.") if name != "vit_b16" else k.removeprefix("module."): v
+             for k, v in raw.items() if isinstance(v, Tensor)}  # fmt: skip
+    heads = HEADS.get(name, ("head.", "fc.", "classifier."))
+    own = {k: v for k, v in state.items() if not k.startswith(heads)}
+    wanted = encoder.state_dict()
+    missing = sorted(k for k in wanted if k not in own and not k.endswith("num_batches_tracked"))
+    unexpected = sorted(set(own) - set(wanted))
+    shapes = [f"{k} {tuple(own[k].shape)} for {tuple(v.shape)}" for k, v in wanted.items()
+              if k in own and own[k].shape != v.shape]  # fmt: skip
+    if missing or unexpected or shapes:
+        parts = [
+            f"{what}: {', '.join(keys[:8])}{f' and {len(keys) - 8} more' if len(keys) > 8 else ''}"
+            for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+            if keys
+        ]
+        raise ModelError(f"model.weights {path}: does not fit {name} ({'; '.join(parts)})")
+    encoder.load_state_dict(own, strict=False)
+    return sorted(set(state) - set(own))

@@ -1,0 +1,186 @@
+"""Checkpoints: one ``last.pt`` per run, whole or absent, loadable with ``weights_only``, and a JSON for people.
+
+Knows files and state dicts; must not know data or losses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from leaf_rt.errors import ModelError, NoPermission, NotFound, OutputError
+from train.model import FaceModel, build_model
+
+FORMAT = 1
+LAST = "last.pt"
+BEST = "best.pt"
+META = "meta.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Crops of ``side`` px with ``margin`` (see leaf_rt.face.template), "grey" or "rgb", resized to ``net_side`` px."""
+
+    side: int
+    margin: float
+    color: str
+    net_side: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMeta:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        labels: In the order of the logits.
+        geometry: Of the crops.
+        mean, std: Normalisation per channel, of values in [0, 1].
+        model: Arguments of ``build_model``.
+        training: Data, protocol, recipe and seed.
+        metrics: Measured on the validation split.
+        path: The file.
+    """
+
+    labels: tuple[str, ...]
+    geometry: Geometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    model: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    path: Path
+
+    def payload(self) -> dict[str, Any]:
+        """The fields as a checkpoint keeps them."""
+        return {
+            "format": FORMAT,
+            "labels": list(self.labels),
+            "geometry": asdict(self.geometry),
+            "normalise": {"mean": list(self.mean), "std": list(self.std)},
+            "model": self.model,
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file beside its place, flush it to the disk, and put it there in one move.
+
+    Raises:
+        NoPermission, OutputError: It cannot be written; an older file of that name stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as f:
+                write(f)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except PermissionError as e:
+        raise NoPermission(f"{path}: may not be written; choose another folder") from e
+    except (OSError, RuntimeError) as e:  # torch.save reports a full disk as RuntimeError
+        raise OutputError(f"{path}: could not be written ({e})") from e
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write JSON for people, see ``write_whole``."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda f: f.write(text.encode()))
+
+
+def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
+    """Write a checkpoint and ``meta.json`` beside it.
+
+    Args:
+        path: The .pt file.
+        meta: What it says of itself.
+        state: "ema" and "student" (state dicts), and the rest that resuming needs: tensors and plain values only.
+    """
+    write_whole(path, lambda f: torch.save({**meta.payload(), **state}, f))
+    save_json(path.with_name(META), {**meta.payload(), "checkpoint": path.name})
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU.
+
+    Raises:
+        NotFound: No such file.
+        ModelError: Damaged, foreign, or of another format.
+    """
+    if not path.is_file():
+        raise NotFound(f"checkpoint {path}: no such file; give a run's folder or its {LAST}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as e:
+        raise ModelError(f"checkpoint {path}: damaged or foreign ({str(e).splitlines()[0]})") from e
+    wanted = {"format", "labels", "geometry", "normalise", "model", "ema"}
+    if not isinstance(content, dict) or not wanted <= set(content):
+        raise ModelError(f"checkpoint {path}: is no checkpoint of `leaf-rt train`")
+    if content["format"] != FORMAT:
+        raise ModelError(f"checkpoint {path}: format {content['format']}, this version reads {FORMAT}")
+    return content
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that speaks for a run: ``best.pt`` where the run selected by validation, else ``last.pt``."""
+    if path.is_dir():
+        best = path / BEST
+        return best if best.is_file() else path / LAST
+    return path
+
+
+def load_model(path: Path) -> tuple[FaceModel, CheckpointMeta]:
+    """The EMA model of a run, in eval mode, on the CPU, float32.
+
+    Args:
+        path: A run's folder or a checkpoint file.
+
+    Raises:
+        NotFound, ModelError: See ``load``; also where weights and description disagree.
+    """
+    path = find(path)
+    content = load(path)
+    meta = describe(content, path)
+    model = build_model(**meta.model)
+    load_weights(model, content["ema"], path)
+    return model.eval().float(), meta
+
+
+def load_weights(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """``load_state_dict`` with an error for people."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        raise ModelError(f"checkpoint {path}: its weights do not fit its description ({e})") from e
+
+
+def describe(content: dict[str, Any], path: Path) -> CheckpointMeta:
+    """What a loaded checkpoint says of itself."""
+    mean, std = (tuple(float(v) for v in content["normalise"][k]) for k in ("mean", "std"))
+    return CheckpointMeta(
+        labels=tuple(content["labels"]),
+        geometry=Geometry(**content["geometry"]),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        model=content["model"],
+        training=content.get("training", {}),
+        metrics=content.get("metrics", {}),
+        path=path,
+    )

@@ -1,0 +1,130 @@
+"""The command line: ``python -m train [train] ...``, ``prepare``, ``evaluate``, ``study``, ``bench``.
+
+Parses options and talks to people; heavy imports stay inside the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from leaf_rt.errors import LeafError
+
+# Short names of what is said most often.
+SHORT = {
+    "data": "data.path",
+    "layout": "data.layout",
+    "labels": "split.labels",
+    "method": "method.name",
+    "mode": "method.mode",
+    "backbone": "model.backbone",
+    "weights": "model.weights",
+    "epochs": "run.epochs",
+    "steps": "run.steps",
+    "batch": "run.batch",
+    "sides": "run.sides",
+    "seed": "run.seed",
+    "device": "run.device",
+    "amp": "run.amp",
+    "threads": "run.threads",
+}
+COMMANDS = ("train", "prepare", "evaluate", "study", "bench")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; ``train`` where none is named.
+
+    Args:
+        argv: Without the program's name; the process's own if None.
+
+    Returns:
+        The exit code; 0 is success, 130 an interruption whose state was saved, others as in ``leaf_rt.errors``.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        if arguments and not arguments[0].startswith("-"):
+            sys.stderr.write(f"unknown command {arguments[0]}; there are {', '.join(COMMANDS)}\n")
+            return 2
+        arguments.insert(0, "train")
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        code: int = options.run(options)
+    except LeafError as e:
+        if options.debug:
+            raise
+        sys.stderr.write(f"error: {e}\n")
+        return e.exit_code
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands."""
+    top = argparse.ArgumentParser(prog="leaf-rt train", description="Train and measure expression recognisers.")
+    commands = top.add_subparsers(required=True, metavar="{" + ",".join(COMMANDS) + "}")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str, *, recipe: bool = True) -> Any:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
+        if recipe:
+            _recipe_options(sub)
+        return sub
+
+    sub = add("train", _train, "Train a model.")
+    sub.add_argument("--out", metavar="DIR", help="the run's folder")
+    sub.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    sub.add_argument("--dry-run", action="store_true", help="say what would be done, and what it would cost")
+    sub.add_argument("--quiet", action="store_true", help="no progress view")
+    sub = add("prepare", _prepare, "Find, cut and cache the faces of a data set.")
+    sub.add_argument("--out", metavar="DIR", help="folder of the cache")
+    sub = add("evaluate", _evaluate, "Measure a run, a checkpoint or an exported model.")
+    sub.add_argument("model", help="a run's folder, a checkpoint, or an .onnx file with its JSON")
+    sub.add_argument("--split", choices=("validation", "test"), default="validation")
+    sub.add_argument("--backend", default="auto", help="for exported models")
+    sub.add_argument("--flip", action="store_true", help="average over mirror images (checkpoints)")
+    sub.add_argument("--json", metavar="FILE", help="write the result as JSON too; - prints it alone")
+    return top
+
+
+def _recipe_options(sub: argparse.ArgumentParser) -> None:
+    from train.recipe import CHOICES, option_types, recipe_names
+
+    sub.add_argument("--recipe", metavar="NAME|FILE", help=f"a TOML file, or one of {', '.join(recipe_names())}")
+    for short, key in SHORT.items():
+        sub.add_argument(f"--{short}", dest=key, metavar="VALUE", help=f"the same as --{key}")
+    group = sub.add_argument_group("every value of a recipe")
+    for key, kind in option_types().items():
+        choices = CHOICES.get(key)
+        name = kind.__name__ if hasattr(kind, "__name__") else str(kind)
+        text = ", ".join(choices) if choices else "values with commas" if name == "tuple" else name
+        group.add_argument(f"--{key}", dest=key, metavar="VALUE", help=text)
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, str]:
+    return {key: value for key, value in vars(options).items() if "." in key and value is not None}
+
+
+def _train(options: argparse.Namespace) -> int:
+    from train.session import train_command
+
+    return train_command(options.recipe, _overrides(options), options.out, options.resume,
+                         dry_run=options.dry_run, quiet=options.quiet)  # fmt: skip
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from train.session import prepare_command
+
+    return prepare_command(options.recipe, _overrides(options), options.out)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from train.session import evaluate_command
+
+    return evaluate_command(
+        options.recipe, _overrides(options), options.model, options.split,
+        backend=options.backend, flip=options.flip, json_path=options.json,
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""What a run would be: splits, parameters, and memory and time from a few real steps. Writes nothing."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from train.data import TrainingData
+from train.distributed import World
+from train.loop import Training
+from train.recipe import Recipe
+
+STEPS = 3  # measured, after one to warm up
+
+
+def dry_run(recipe: Recipe, data: TrainingData, world: World, console: Console | None) -> None:
+    """Print the plan of a run to ``console`` (None: other processes) after a few steps of it at its largest side."""
+    training = Training(recipe, data, world, Path())
+    seconds = []
+    side = max(recipe.run.sides)
+    for _ in range(STEPS + 1):
+        begun = time.perf_counter()
+        training.train_step(side)
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+        training.step += 1
+    if console is None:
+        return
+    table = Table("split", *data.labels, "all")
+    for name, part in (("labelled", data.labelled), ("unlabelled", data.unlabelled), ("validation", data.validation)):
+        counts = [int((part.label == c).sum()) for c in range(len(data.labels))]
+        table.add_row(name, *map(str, counts), str(len(part)))
+    console.print(table)
+    parts = {"all": training.student, "encoder": training.student.encoder}
+    parts |= {n: m for n in ("semantic", "instance") if (m := getattr(training.student, n)) is not None}
+    counts_text = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in parts.items())
+    step = sorted(seconds[1:])[STEPS // 2]
+    shares = [(s / side) ** 2 for s in (recipe.run.sides * recipe.run.epochs)[: recipe.run.epochs]]
+    total = step * training.steps * sum(shares)
+    if world.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(world.device) / 2**30
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    console.print(f"split {data.split.hash[:12]} of data {data.split.data[:12]}")
+    console.print(f"parameters: {counts_text}")
+    console.print(f"{world.size} process(es) on {world.device}, {recipe.run.epochs} epochs of {training.steps} steps")
+    console.print(
+        f"{step:.3f} s per step at {side} px, about {total / 60:.1f} minutes in all, {memory:.2f} GiB per process"
+    )

@@ -1,0 +1,108 @@
+"""Accuracy of a run or of an exported model on the validation or test split.
+
+The only part of training that reads a test split. An exported model goes through the runtime's own back end, on crops
+cut by the runtime's geometry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leaf_rt.artifact import load_spec
+from leaf_rt.backends.base import open_backend
+from leaf_rt.errors import DataError
+from leaf_rt.types import F32, U8
+from train.checkpoint import load_model
+from train.data import Images, load_split
+from train.distributed import pick_device
+from train.inference import predict
+from train.metrics import measure
+from train.recipe import Augment, Data, Recipe
+from train.views import Views
+
+MODELS = (".onnx", ".plan", ".xml")  # what the runtime runs
+
+
+def evaluate(
+    model: Path,
+    recipe: Recipe,
+    split: str,
+    *,
+    backend: str = "auto",
+    flip: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure a model.
+
+    Args:
+        model: An exported model, a run's folder or a checkpoint.
+        recipe: Its data section says where the pictures are; crops follow the model's own geometry.
+        split: "validation" or "test".
+        backend: For exported models, see ``open_backend``.
+        flip: For checkpoints: average over mirror images. Exported models do what their description says.
+        progress: Of the crop cache.
+
+    Returns:
+        See ``metrics.measure``, with "model", "split", "data" and, for exported models, "backend" and "sha256".
+
+    Raises:
+        LeafError: Model or data are missing, broken, or their classes differ.
+    """
+    if model.suffix in MODELS:
+        labels, probs, split_labels, truth, extra = _exported(model, recipe.data, split, backend, progress)
+    else:
+        labels, probs, split_labels, truth, extra = _checkpoint(model, recipe, split, flip, progress)
+    order = _columns(labels, split_labels, model)
+    result = measure(probs[:, order], truth, split_labels)
+    return {"model": str(model), "data": recipe.data.path, "split": split, **extra, **result}
+
+
+Answers = tuple[tuple[str, ...], F32, tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]], dict[str, Any]]
+
+
+def _exported(model: Path, data: Data, split: str, name: str, progress: Callable[[int, int], None]) -> Answers:
+    spec = load_spec(model)
+    data = dataclasses.replace(data, side=spec.side, margin=spec.margin, color=spec.color)
+    labels, images, samples = load_split(data, split, progress)
+    backend = open_backend(model, name)
+    try:
+        parts = [
+            backend.infer(_bgr(images[samples.row[i : i + 64]])).probs for i in range(0, len(samples), 64)
+        ]  # fmt: skip
+    finally:
+        backend.close()
+    extra = {"backend": backend.name, "sha256": spec.sha256, "precision": spec.precision}
+    return spec.labels, np.concatenate(parts), labels, samples.label, extra
+
+
+def _checkpoint(path: Path, recipe: Recipe, split: str, flip: bool, progress: Callable[[int, int], None]) -> Answers:
+    model, meta = load_model(path)
+    g = meta.geometry
+    data = dataclasses.replace(recipe.data, side=g.side, margin=g.margin, color=g.color)
+    labels, images, samples = load_split(data, split, progress)
+    device = pick_device(recipe.run.device)
+    views = Views(Augment(), device, channels_last=True)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    probs = predict(model, Images(images, device), samples.row, g.net_side, views, recipe.run.amp, flip=flip)
+    return meta.labels, probs, labels, samples.label, {"flip": flip, "amp": recipe.run.amp}
+
+
+def _bgr(images: U8) -> U8:
+    """Cached crops (N, 1 or 3, S, S) as the runtime's (N, S, S, 3) BGR."""
+    planes = np.repeat(images, 3, 1) if images.shape[1] == 1 else images[:, ::-1]
+    return np.ascontiguousarray(np.moveaxis(planes, 1, 3))
+
+
+def _columns(labels: tuple[str, ...], wanted: tuple[str, ...], model: Path) -> list[int]:
+    missing = [name for name in wanted if name not in labels]
+    if missing:
+        raise DataError(
+            f"{model}: does not know the class {', '.join(missing)} of the data; it knows {', '.join(labels)}"
+        )
+    return [labels.index(name) for name in wanted]

@@ -1,0 +1,91 @@
+"""One face out of a training picture: found by the runtime's detector model, cut by the runtime's geometry.
+
+Training pictures are mostly tight crops already, too tight for the detector: they get a border first.
+Knows MediaPipe (inside) and ``leaf_rt.face``; must not know labels or files.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from leaf_rt.artifact import MODELS
+from leaf_rt.face import crop_faces, crop_plain
+from leaf_rt.types import F32, U8
+
+BORDER = 0.25  # of the picture's longer side, replicated on every side
+DETECTION_SIDE = 192  # px of the bordered picture's longer side that the detector sees
+MIN_CONFIDENCE = 0.3
+
+
+class FaceCropper:
+    """Crops of side ``side``, margin ``margin``; a context manager where ``align`` is on.
+
+    Args:
+        side: px.
+        margin: See ``leaf_rt.face.template``.
+        color: "grey": (side, side); "rgb": (side, side, 3) in the order R, G, B.
+        align: Find and align the face; otherwise, and where none is found, the whole picture is the crop.
+    """
+
+    def __init__(self, side: int, margin: float, color: str, *, align: bool = True) -> None:
+        self.side, self.margin, self.color = side, margin, color
+        self._align = align
+        self._detector: Any = None  # opened for the first picture: a full cache needs none
+
+    def __enter__(self) -> FaceCropper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        if self._detector is not None:
+            self._detector.close()
+
+    def crop(self, image: U8) -> tuple[U8, bool]:
+        """The crop of a BGR picture (H, W, 3), and whether a face was found."""
+        keypoints = self.find(image)
+        if self.color == "grey":
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+        if keypoints is None:
+            out = crop_plain(image, self.side, self.margin)
+        else:
+            out = crop_faces(image, keypoints[None], self.side, self.margin)[0]
+        if self.color == "rgb":
+            out = np.ascontiguousarray(out[..., ::-1])
+        return out, keypoints is not None
+
+    def find(self, image: U8) -> F32 | None:
+        """Keypoints (6, 2) in px of the largest, surest face of a BGR picture, or None."""
+        if not self._align:
+            return None
+        import mediapipe as mp
+
+        if self._detector is None:
+            self._detector = _open_detector()
+
+        height, width = image.shape[:2]
+        border = round(BORDER * max(height, width))
+        bordered = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
+        scale = DETECTION_SIDE / max(bordered.shape[:2])
+        size = (max(1, round(bordered.shape[1] * scale)), max(1, round(bordered.shape[0] * scale)))
+        how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        seen = cv2.cvtColor(cv2.resize(bordered, size, interpolation=how), cv2.COLOR_BGR2RGB)
+        result = self._detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(seen)))
+        if not result.detections:
+            return None
+        best = max(result.detections, key=lambda d: d.categories[0].score * d.bounding_box.width)
+        points = np.array([[k.x, k.y] for k in best.keypoints], np.float32)
+        return np.asarray(points * (width + 2 * border, height + 2 * border) - border, np.float32)
+
+
+def _open_detector() -> Any:
+    import mediapipe as mp
+    from mediapipe.tasks.python import vision
+
+    options = vision.FaceDetectorOptions(
+        base_options=mp.tasks.BaseOptions(model_asset_path=str(MODELS / "face_detection_short_range.tflite")),
+        min_detection_confidence=MIN_CONFIDENCE,
+    )
+    return vision.FaceDetector.create_from_options(options)

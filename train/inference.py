@@ -1,0 +1,59 @@
+"""Probabilities of a model over samples, without augmentation. Knows models and images; must not know losses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from leaf_rt.types import F32, I64
+from train.augment import resize, to_float
+from train.data import Images
+from train.views import Views
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """The autocast context of "off", "bf16" or "fp16"."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=amp != "off")
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    images: Images,
+    rows: I64,
+    side: int,
+    views: Views,
+    amp: str,
+    batch: int = 128,
+    *,
+    flip: bool = False,
+) -> F32:
+    """Probabilities of a model in eval mode; its mode before is restored.
+
+    Args:
+        model: Gives ``model.Output``.
+        images: The crops.
+        rows: (N,) int64.
+        side: Of the network's input, px.
+        views: Normalises.
+        amp: See ``autocast``.
+        batch: Faces at a time.
+        flip: Average over the face and its mirror image.
+
+    Returns:
+        (N, C) float32.
+    """
+    training = model.training
+    model.eval()
+    out: list[Tensor] = []
+    with autocast(images.device, amp):
+        for start in range(0, len(rows), batch):
+            x = views.finish(resize(to_float(images[rows[start : start + batch]]), side))
+            probs = model(x).logits.float().softmax(1)
+            if flip:
+                probs = (probs + model(x.flip(3)).logits.float().softmax(1)) / 2
+            out.append(probs.cpu())
+    model.train(training)
+    return np.asarray(torch.cat(out).numpy() if out else np.zeros((0, 0)), np.float32)

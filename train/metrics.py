@@ -1,0 +1,53 @@
+"""How good answers are: plain numbers from probabilities and labels. Knows numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from leaf_rt.types import F32, I64
+
+
+def confusion(probs: F32, label: I64) -> I64:
+    """(C, C) counts; row: the label, column: the answer."""
+    classes = probs.shape[1]
+    flat = np.bincount(label * classes + probs.argmax(1), minlength=classes**2)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
+def calibration_error(probs: F32, label: I64, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al., 2017, arXiv 1706.04599) with bins of equal width."""
+    confidence = probs.max(1)
+    correct = probs.argmax(1) == label
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(float(correct[index == b].mean() - confidence[index == b].mean())) * float((index == b).mean())
+            for b in range(bins) if (index == b).any()]  # fmt: skip
+    return float(sum(gaps))
+
+
+def measure(probs: F32, label: I64, labels: Sequence[str]) -> dict[str, Any]:
+    """Everything the reports show.
+
+    Args:
+        probs: (N, C), rows summing to 1.
+        label: (N,) int64, all known.
+        labels: C names.
+
+    Returns:
+        "n", "accuracy", "balanced_accuracy" (mean recall of the classes that occur), "calibration_error", "recall"
+        by class (None where a class does not occur) and "confusion" as a list of rows.
+    """
+    matrix = confusion(probs, label)
+    support = matrix.sum(1)
+    recall = [float(matrix[c, c] / support[c]) if support[c] else None for c in range(len(labels))]
+    present = [r for r in recall if r is not None]
+    return {
+        "n": len(label),
+        "accuracy": float(np.trace(matrix) / max(len(label), 1)),
+        "balanced_accuracy": float(np.mean(present)) if present else 0.0,
+        "calibration_error": calibration_error(probs, label) if len(label) else 0.0,
+        "recall": dict(zip(labels, recall, strict=True)),
+        "confusion": matrix.tolist(),
+    }

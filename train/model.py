@@ -1,0 +1,154 @@
+"""The network: encoder, semantic fusing, classifier, instance fusing; one class for every method and mode.
+
+Knows modules; must not know data, losses or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from train.backbones import build_backbone
+from train.mobilefacenet import fold_batch_norm
+from train.moe import Fused, FusingSpec, MixtureOfExperts
+from train.recipe import Method, Model
+
+
+class Output(NamedTuple):
+    """What a batch of faces gives, everything float32 with one row per face.
+
+    Attributes:
+        logits: (B, C).
+        features: (B, D), after the semantic fusing.
+        gates: (B, L, K) of the L fusing levels that have a gate; (B, 0, 1) without any.
+        load: (B, L, K), the chance of each expert to be chosen.
+    """
+
+    logits: Tensor
+    features: Tensor
+    gates: Tensor
+    load: Tensor
+
+
+class FaceModel(nn.Module):
+    """Normalised faces (B, 3, S, S) to ``Output``. Build it with ``build_model``."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        semantic: FusingSpec | None = None,
+        instance: FusingSpec | None = None,
+        instance_on: str = "logits",
+        unit_features: bool = False,
+    ) -> None:
+        super().__init__()
+        dim = int(encoder.dim)  # type: ignore[arg-type]
+        self.encoder = encoder
+        self.semantic = MixtureOfExperts(dim, semantic) if semantic else None
+        self.drop = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, num_classes)
+        level_dim = dim if instance_on == "features" else num_classes
+        self.instance = MixtureOfExperts(level_dim, instance) if instance else None
+        self.instance_on = instance_on
+        self.unit_features = unit_features
+
+    def forward(self, x: Tensor) -> Output:
+        """``Output`` for normalised faces (B, 3, S, S)."""
+        features = self.encoder(x).float()  # (B, D)
+        fused: list[Fused] = []
+        with torch.autocast(x.device.type, enabled=False):  # the heads are small; in float32 no exponential overflows
+            if self.semantic is not None:
+                fused.append(self.semantic(features))
+                features = fused[-1].y
+            if self.unit_features:
+                features = F.normalize(features, dim=1)
+            logits = features
+            if self.instance is not None and self.instance_on == "features":
+                fused.append(self.instance(features))
+                logits = fused[-1].y
+            logits = self.classifier(self.drop(logits))  # (B, C)
+            if self.instance is not None and self.instance_on == "logits":
+                fused.append(self.instance(logits))
+                logits = fused[-1].y
+        gated = [f for f in fused if f.gates.shape[1] > 1]
+        none = features.new_zeros(features.shape[0], 0, 1)  # len() would fix the batch in an export
+        gates = torch.stack([f.gates for f in gated], 1) if gated else none
+        load = torch.stack([f.load for f in gated], 1) if gated else none
+        return Output(logits, features, gates, load)
+
+
+def build_model(
+    backbone: str,
+    num_classes: int,
+    *,
+    dropout: float = 0.0,
+    folded: bool = False,
+    semantic: FusingSpec | dict[str, Any] | None = None,
+    instance: FusingSpec | dict[str, Any] | None = None,
+    instance_on: str = "logits",
+    unit_features: bool = False,
+) -> FaceModel:
+    """A model with fresh weights.
+
+    Args:
+        backbone: See ``backbones.build_backbone``.
+        num_classes: C.
+        dropout: Before the classifier.
+        folded: Batch norms are folded already: convolutions with bias, no statistics.
+        semantic: The fusing before the classifier; None leaves it out. A dict is what a checkpoint holds.
+        instance: The fusing after it, likewise.
+        instance_on: "logits" (paper) or "features" (official).
+        unit_features: L2-normalise the features after the semantic level (official).
+    """
+    encoder = build_backbone(backbone)
+    if folded:
+        fold_batch_norm(encoder.eval()).train()
+    return FaceModel(
+        encoder,
+        num_classes,
+        dropout=dropout,
+        semantic=FusingSpec(**semantic) if isinstance(semantic, dict) else semantic,
+        instance=FusingSpec(**instance) if isinstance(instance, dict) else instance,
+        instance_on=instance_on,
+        unit_features=unit_features,
+    )
+
+
+def model_options(model: Model, method: Method, num_classes: int, dim: int) -> dict[str, Any]:
+    """The arguments of ``build_model`` that a recipe asks for, as plain values: what a checkpoint keeps.
+
+    Args:
+        model: Section of the recipe.
+        method: Section of the recipe.
+        num_classes: C.
+        dim: D of the backbone.
+    """
+
+    def level(name: str, hidden: int) -> dict[str, Any] | None:
+        if name not in method.levels:
+            return None
+        return asdict(
+            FusingSpec(
+                method.experts, hidden, method.k, method.shared, method.combine, method.noise, control=method.control
+            )
+        )
+
+    on_features = method.instance_on == "features"
+    half = method.hidden or dim // 2
+    return {
+        "backbone": model.backbone,
+        "num_classes": num_classes,
+        "dropout": model.dropout,
+        "folded": model.fold_batch_norm,
+        "semantic": level("semantic", half),
+        "instance": level("instance", half if on_features else method.hidden_instance),
+        "instance_on": method.instance_on,
+        "unit_features": method.unit_features,
+    }

@@ -1,0 +1,163 @@
+"""The fusing of the semantic and the instance level: a noisy top-k mixture of residual experts, as dense maths.
+
+Source: Shazeer et al., 2017, arXiv 1701.06538, for the gate and the balance. Knows tensors; must not know data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOG_SMALLEST = math.log(2.0**-149)  # below, exp() is zero in float32
+LOG_EPSILON = math.log(torch.finfo(torch.float64).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class FusingSpec:
+    """The shape of one mixture.
+
+    Attributes:
+        experts: K, how many.
+        hidden: Width of an expert.
+        k: How many experts answer for one sample.
+        shared: One expert in all K slots.
+        combine: "sum": weighted sum of the outputs; "log": log of the weighted sum of their exponentials.
+        noise: Whether the gate is noisy in training.
+        control: One residual MLP of width K * hidden, without a gate, instead.
+    """
+
+    experts: int = 8
+    hidden: int = 256
+    k: int = 2
+    shared: bool = False
+    combine: str = "sum"
+    noise: bool = True
+    control: bool = False
+
+
+class Fused(NamedTuple):
+    """``y`` (B, d); ``gates`` (B, K), at most k of a row above 0; ``load`` (B, K), the chance to be chosen."""
+
+    y: Tensor
+    gates: Tensor
+    load: Tensor
+
+
+class MixtureOfExperts(nn.Module):
+    """(B, d) to (B, d): experts E_j(x) = x + W2 relu(W1 x + b1) + b2, mixed by a noisy top-k gate.
+
+    All experts are computed for all samples: with some thousand parameters that is faster than routing, exports to a
+    static graph, and gives every parameter a gradient in every process.
+    """
+
+    def __init__(self, dim: int, spec: FusingSpec) -> None:
+        super().__init__()
+        if not 1 <= spec.k <= spec.experts:
+            raise ValueError(f"FusingSpec.k: wanted 1 to {spec.experts} (experts), got {spec.k}")
+        self.spec = spec
+        slots = 1 if spec.shared or spec.control else spec.experts
+        hidden = spec.hidden * spec.experts if spec.control else spec.hidden
+        self.w1 = nn.Parameter(_uniform(slots, hidden, dim, fan=dim))
+        self.b1 = nn.Parameter(_uniform(slots, hidden, fan=dim))
+        self.w2 = nn.Parameter(_uniform(slots, dim, hidden, fan=hidden))
+        self.b2 = nn.Parameter(_uniform(slots, dim, fan=hidden))
+        if spec.combine == "sum":  # start near the identity, so that a pre-trained feature comes through
+            nn.init.zeros_(self.b2)
+            with torch.no_grad():
+                self.w2.mul_(0.1)
+        if not spec.control:
+            # Zero ties all gates; with more than one expert per sample, or distinct ones, they would stay tied.
+            scale = 0.0 if spec.shared and spec.k == 1 else 0.02
+            self.w_gate = nn.Parameter(torch.randn(dim, spec.experts) * scale)
+            self.w_noise = nn.Parameter(torch.zeros(dim, spec.experts))
+
+    def forward(self, x: Tensor) -> Fused:
+        """Fuse; always in float32, whatever autocast is on, for the exponentials' sake."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            experts = self.outputs(x)  # (B, K or 1, d)
+            if self.spec.control:
+                ones = x.new_ones(x.shape[0], 1)
+                return Fused(experts[:, 0], ones, ones)
+            gates, load = self.gate(x)
+            return Fused(combine(experts, gates, self.spec.combine), gates, load)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The experts' answers (B, slots, d) to x (B, d)."""
+        hidden = torch.relu(torch.einsum("bd,khd->bkh", x, self.w1) + self.b1)
+        return x[:, None] + torch.einsum("bkh,kdh->bkd", hidden, self.w2) + self.b2
+
+    def gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gates and loads, (B, K) each, for x (B, d)."""
+        clean = x @ self.w_gate
+        if not (self.training and self.spec.noise):
+            gates = top_k_gates(clean, self.spec.k, full=self._full)
+            return gates, (gates > 0).to(gates.dtype)
+        deviation = F.softplus(x @ self.w_noise) + 0.01
+        noisy = clean + torch.randn_like(clean) * deviation
+        return top_k_gates(noisy, self.spec.k, full=self._full), chance_in_top_k(clean, noisy, deviation, self.spec.k)
+
+    @property
+    def _full(self) -> bool:
+        # One expert per sample: its weight is its probability among all, else the gate would get no gradient.
+        return self.spec.k == 1 and not self.spec.shared and self.spec.combine == "sum"
+
+
+def top_k_gates(scores: Tensor, k: int, *, full: bool = False) -> Tensor:
+    """Softmax over the k largest of each row of (B, K) scores, zero elsewhere.
+
+    Args:
+        scores: (B, K) float32.
+        k: How many are kept.
+        full: Softmax over all K first, so that a single kept gate is below 1.
+    """
+    top, index = scores.topk(k, dim=1)  # (B, k)
+    values = scores.softmax(1).gather(1, index) if full else top.softmax(1)
+    chosen = index[..., None] == torch.arange(scores.shape[1], device=scores.device)  # (B, k, K)
+    return (values[..., None] * chosen).sum(1)
+
+
+def chance_in_top_k(clean: Tensor, noisy: Tensor, deviation: Tensor, k: int) -> Tensor:
+    """(B, K): the chance to be among the top k when an expert's own noise alone is drawn again (eq. 8 to 10)."""
+    experts = clean.shape[1]
+    if k == experts:
+        return torch.ones_like(clean)
+    top = noisy.topk(k + 1, dim=1).values
+    inside = noisy > top[:, k : k + 1]
+    bar = torch.where(inside, top[:, k : k + 1], top[:, k - 1 : k])
+    chance: Tensor = torch.special.ndtr((clean - bar) / deviation)
+    return chance
+
+
+def combine(experts: Tensor, gates: Tensor, how: str) -> Tensor:
+    """Mix answers (B, K or 1, d) by gates (B, K) to (B, d); "sum" or "log", see ``FusingSpec``."""
+    if how == "sum":
+        return (experts * gates[..., None]).sum(1) if experts.shape[1] > 1 else experts[:, 0] * gates.sum(1, True)
+    if experts.shape[1] == 1:
+        experts = experts.expand(-1, gates.shape[1], -1)
+    # log sum_j g_j exp(E_j) without overflow; a gate of zero takes no part.
+    closed = gates[..., None] <= 0
+    terms = experts + gates.clamp_min(torch.finfo(gates.dtype).tiny).log()[..., None]
+    total = terms.masked_fill(closed, -torch.inf).logsumexp(1)
+    return torch.where(total < LOG_SMALLEST, LOG_EPSILON, total)
+
+
+def balance_loss(gates: Tensor, load: Tensor) -> Tensor:
+    """CV^2(importance) + CV^2(load) of a batch, scalar; gates and load (B, K)."""
+    return squared_variation(gates.sum(0)) + squared_variation(load.sum(0))
+
+
+def squared_variation(x: Tensor) -> Tensor:
+    """Squared coefficient of variation of (K,) values; 0 for a single one."""
+    if len(x) < 2:
+        return x.sum() * 0.0
+    return x.float().var() / (x.float().mean() ** 2 + 1e-10)
+
+
+def _uniform(*shape: int, fan: int) -> Tensor:
+    return (torch.rand(*shape) * 2 - 1) / math.sqrt(fan)

@@ -1,0 +1,160 @@
+"""What a run tells while it runs: a live table, one JSON line per record, TensorBoard scalars.
+
+Knows terminals and log files; must not know tensors or models.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+LOG = "log.jsonl"
+
+
+class Reporter:
+    """A context manager; of the main process.
+
+    Args:
+        out: The run's folder.
+        labels: C class names.
+        batch: Pictures per step, for the speed.
+        every: Steps between two records.
+        console: Where people look; None is silent.
+        tensorboard: Write event files too.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        labels: Sequence[str],
+        batch: int,
+        every: int = 50,
+        console: Console | None = None,
+        *,
+        tensorboard: bool = True,
+    ) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.labels, self.batch, self.every, self.console = labels, batch, every, console
+        self._log = (out / LOG).open("a", encoding="utf-8")
+        self._board = _open_tensorboard(out) if tensorboard else None
+        self._live = Live(console=console, refresh_per_second=2, transient=True) if console else None
+        self._since = time.monotonic()
+        self._steps = 0  # since then
+        self._sums: dict[str, float] = {}
+        self._rate = 0.0
+        self._last_epoch: dict[str, Any] = {}
+        self._load: list[list[float]] = []
+
+    def __enter__(self) -> Reporter:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._board is not None:
+            self._board.close()
+        self._log.close()
+
+    def event(self, name: str, **values: Any) -> None:
+        """One JSON line with the wall-clock time."""
+        self._log.write(json.dumps({"event": name, "time": round(time.time(), 3), **values}) + "\n")
+        self._log.flush()
+
+    def step(self, step: int, per_epoch: int, total: int, terms: dict[str, float], thresholds: Sequence[float]) -> None:
+        """Note a finished step; a record and a new view every so many."""
+        self._steps += 1
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if self._steps < self.every and step % per_epoch:
+            return
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        means = {k: v / self._steps for k, v in self._sums.items() if k not in ("judged", "correct", "seconds_input")}
+        if self._sums.get("judged"):
+            means["pseudo_accuracy"] = self._sums["correct"] / self._sums["judged"]
+        means["input_share"] = self._sums.get("seconds_input", 0.0) / seconds
+        self._rate = self._steps * self.batch / seconds
+        left = (total - step) * seconds / self._steps
+        self.event(
+            "step", step=step, epoch=(step - 1) // per_epoch + 1, images_per_s=round(self._rate, 1),
+            **{k: round(v, 5) for k, v in means.items()}, thresholds=[round(t, 4) for t in thresholds],
+        )  # fmt: skip
+        if self._board is not None:
+            for name, value in {**means, "images_per_s": self._rate}.items():
+                self._board.add_scalar(f"train/{name}", value, step)
+            for label, value in zip(self.labels, thresholds, strict=True):
+                self._board.add_scalar(f"threshold/{label}", value, step)
+        if self._live is not None:
+            self._live.update(self._view(step, per_epoch, total, means, thresholds, left))
+        self._since, self._steps, self._sums = time.monotonic(), 0, {}
+
+    def epoch(
+        self,
+        epoch: int,
+        side: int,
+        means: dict[str, float],
+        metrics: dict[str, Any],
+        thresholds: Sequence[float],
+        load: list[list[float]],
+    ) -> None:
+        """Note a finished epoch with its mean terms, validation metrics and expert load."""
+        self._load = load
+        fresh = metrics if metrics.get("epoch") == epoch else {}
+        self._last_epoch = metrics
+        self.event("epoch", epoch=epoch, side=side, means={k: round(v, 5) for k, v in means.items()},
+                   validation=fresh, thresholds=[round(t, 4) for t in thresholds], expert_load=load)  # fmt: skip
+        if self._board is not None and fresh:
+            for name in ("accuracy", "balanced_accuracy", "calibration_error"):
+                self._board.add_scalar(f"validation/{name}", fresh[name], epoch)
+        if self.console is not None:
+            said = f", validation {100 * fresh['accuracy']:.2f} %" if fresh else ""
+            self.console.print(f"epoch {epoch}: loss {means.get('loss', 0.0):.4f}{said} ({self._rate:.0f} images/s)")
+        self._since = time.monotonic()  # evaluation is not training time
+
+    def _view(
+        self, step: int, per_epoch: int, total: int, means: dict[str, float], thresholds: Sequence[float], left: float
+    ) -> Group:
+        head = Text(
+            f"epoch {(step - 1) // per_epoch + 1}, step {step} of {total}, {self._rate:.0f} images/s, "
+            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+        )
+        terms = Table.grid(padding=(0, 2))
+        terms.add_row(*(f"{k} {v:.3f}" for k, v in means.items()))
+        classes = Table("class", *self.labels)
+        classes.add_row("threshold", *(f"{t:.3f}" for t in thresholds))
+        recall = self._last_epoch.get("recall", {})
+        if recall:
+            classes.add_row("recall", *("-" if recall[c] is None else f"{recall[c]:.3f}" for c in self.labels))
+        parts: list[Text | Table] = [head, terms, classes]
+        for level, share in enumerate(self._load):
+            parts.append(Text(f"expert load {level + 1}: " + " ".join(f"{v:.2f}" for v in share)))
+        return Group(*parts)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; a torn last line is passed over."""
+    records = []
+    for line in (run / LOG).read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue  # the process died while it wrote this line
+    return records
+
+
+def _open_tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None  # the JSON lines hold the same; the extra [train] brings tensorboard
+    return SummaryWriter(str(out / "tensorboard"))

@@ -1,0 +1,185 @@
+"""The strong view: RandAugment (Cubuk et al., 2020, arXiv 1909.13719) on a batch, then a hole, then the weak view.
+
+Fourteen operations in the ranges of FixMatch, drawn per picture; pictures of the same operation are done together.
+Knows images as tensors; must not know labels, files or models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.augment import WEAK_DRAWS, hole, warp, weak_view
+
+LUMA = (0.299, 0.587, 0.114)  # of R, G, B
+
+
+def strong_draws(operations: int) -> int:
+    """Random numbers per picture that ``strong_view`` takes."""
+    return 2 * operations + 3 + WEAK_DRAWS
+
+
+def strong_view(
+    images: Tensor, u: Tensor, side: int, operations: int = 3, cutout: float = 0.5, crop_padding: float = 8 / 224
+) -> Tensor:
+    """The strong view.
+
+    Args:
+        images: (B, C, H, W) float in [0, 1].
+        u: (B, strong_draws(operations)) from ``augment.draw``, on the same device.
+        side: Of the views, px.
+        operations: How many are applied one after the other.
+        cutout: Largest side of the grey square, as a share of the side.
+        crop_padding: See ``weak_view``.
+
+    Returns:
+        (B, C, side, side) float32 in [0, 1].
+    """
+    x = images
+    for i in range(operations):
+        which = (u[:, 2 * i] * len(OPERATIONS)).long()
+        magnitude = u[:, 2 * i + 1]
+        out = x.clone()
+        for number, operation in enumerate(OPERATIONS):
+            rows = (which == number).nonzero()[:, 0]
+            if operation is not identity and len(rows):
+                out[rows] = operation(x[rows], magnitude[rows])
+        x = out
+    rest = u[:, 2 * operations :]
+    size = rest[:, :1].expand(-1, 2) * cutout
+    x = hole(x, size, rest[:, 1:3], torch.full_like(rest[:, 0], 0.5))
+    return weak_view(x, rest[:, 3:], side, crop_padding)
+
+
+def _per_picture(v: Tensor) -> Tensor:
+    return v[:, None, None, None]
+
+
+def _blend(other: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """``other`` where the factor is 0, x where it is 1."""
+    return (other + (x - other) * _per_picture(factor)).clamp(0, 1)
+
+
+def _enhance(m: Tensor) -> Tensor:
+    return 0.05 + 0.9 * m
+
+
+def _grey(x: Tensor) -> Tensor:
+    if x.shape[1] == 1:
+        return x
+    weights = torch.tensor(LUMA, device=x.device, dtype=x.dtype)
+    return torch.einsum("bchw,c->bhw", x, weights)[:, None]
+
+
+def identity(x: Tensor, m: Tensor) -> Tensor:
+    """Nothing."""
+    return x
+
+
+def autocontrast(x: Tensor, m: Tensor) -> Tensor:
+    """Stretch each channel to [0, 1]."""
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (x - low) / span.clamp_min(1e-6), x)
+
+
+def brightness(x: Tensor, m: Tensor) -> Tensor:
+    """Towards black."""
+    return _blend(torch.zeros_like(x), x, _enhance(m))
+
+
+def color(x: Tensor, m: Tensor) -> Tensor:
+    """Towards grey."""
+    return _blend(_grey(x).expand_as(x), x, _enhance(m))
+
+
+def contrast(x: Tensor, m: Tensor) -> Tensor:
+    """Towards the mean of the picture."""
+    return _blend(_grey(x).mean((1, 2, 3), keepdim=True).expand_as(x), x, _enhance(m))
+
+
+def equalize(x: Tensor, m: Tensor) -> Tensor:
+    """Even out the histogram of each channel, as PIL does."""
+    b, c, h, w = x.shape
+    values = (x * 255).round().long().view(b * c, h * w)
+    counts = torch.zeros(b * c, 256, device=x.device).scatter_add_(1, values, torch.ones_like(values, dtype=x.dtype))
+    present = counts > 0
+    last = (present * torch.arange(256, device=x.device)).amax(1)  # (bc,) the brightest value
+    step = ((h * w - counts.gather(1, last[:, None])[:, 0]) / 255).floor()[:, None]
+    table = ((counts.cumsum(1) - counts + (step / 2).floor()) / step.clamp_min(1)).floor().clamp(0, 255)
+    out = (table.gather(1, values) / 255).view_as(x)
+    flat = ((step[:, 0] == 0) | (present.sum(1) <= 1)).view(b, c, 1, 1)
+    return torch.where(flat, x, out)
+
+
+def posterize(x: Tensor, m: Tensor) -> Tensor:
+    """Keep the 4 to 8 highest bits."""
+    step = 2.0 ** (8 - torch.floor(4 + m * 5).clamp(max=8))
+    values = (x * 255).round()
+    return torch.floor(values / _per_picture(step)) * _per_picture(step) / 255
+
+
+def rotate(x: Tensor, m: Tensor) -> Tensor:
+    """By up to 30 degrees either way."""
+    angle = (2 * m - 1) * math.radians(30)
+    return _affine(x, torch.cos(angle), -torch.sin(angle), torch.sin(angle), torch.cos(angle))
+
+
+def sharpness(x: Tensor, m: Tensor) -> Tensor:
+    """Towards a smoothed picture, as PIL does: 3x3 with a heavy centre, the rim unchanged."""
+    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=x.device) / 13
+    channels = x.shape[1]
+    smooth = x.clone()
+    smooth[:, :, 1:-1, 1:-1] = F.conv2d(x, kernel.expand(channels, 1, 3, 3), groups=channels)
+    return _blend(smooth, x, _enhance(m))
+
+
+def shear_x(x: Tensor, m: Tensor) -> Tensor:
+    """By up to 0.3 either way."""
+    one = torch.ones_like(m)
+    return _affine(x, one, (2 * m - 1) * 0.3, torch.zeros_like(m), one)
+
+
+def shear_y(x: Tensor, m: Tensor) -> Tensor:
+    """By up to 0.3 either way."""
+    one = torch.ones_like(m)
+    return _affine(x, one, torch.zeros_like(m), (2 * m - 1) * 0.3, one)
+
+
+def solarize(x: Tensor, m: Tensor) -> Tensor:
+    """Invert what is brighter than a threshold."""
+    return torch.where(x < _per_picture(m), x, 1 - x)
+
+
+def translate_x(x: Tensor, m: Tensor) -> Tensor:
+    """By up to 0.3 of the side either way."""
+    one, zero = torch.ones_like(m), torch.zeros_like(m)
+    return _affine(x, one, zero, zero, one, x_shift=(2 * m - 1) * 0.6)
+
+
+def translate_y(x: Tensor, m: Tensor) -> Tensor:
+    """By up to 0.3 of the side either way."""
+    one, zero = torch.ones_like(m), torch.zeros_like(m)
+    return _affine(x, one, zero, zero, one, y_shift=(2 * m - 1) * 0.6)
+
+
+def _affine(
+    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, x_shift: Tensor | None = None, y_shift: Tensor | None = None
+) -> Tensor:
+    """Resample by (B,) entries of the linear map and shifts in half sides; black beyond the picture."""
+    zero = torch.zeros_like(a)
+    rows = [
+        torch.stack([a, b, zero if x_shift is None else x_shift], 1),
+        torch.stack([c, d, zero if y_shift is None else y_shift], 1),
+    ]
+    return warp(x, torch.stack(rows, 1), x.shape[-1], "zeros")
+
+
+OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    autocontrast, brightness, color, contrast, equalize, identity, posterize, rotate, sharpness, shear_x, shear_y,
+    solarize, translate_x, translate_y,
+)  # fmt: skip

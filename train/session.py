@@ -1,0 +1,199 @@
+"""The commands from start to end: recipe, data, run, report. Talks to people; the loop does the work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from leaf_rt.errors import DataError, NotFound
+from train.checkpoint import LAST, save_json, write_whole
+from train.data import TrainingData, copies, crop_spec, load_data, open_crops
+from train.distributed import World, world
+from train.evaluate import evaluate
+from train.layouts import SPLITS
+from train.loop import SPLIT, Training
+from train.progress import Reporter
+from train.recipe import Recipe, load_recipe, to_dict, to_toml
+from train.stopping import StopSignal
+
+RECIPE = "recipe.toml"
+# What may differ when a run goes on: where it runs and how much it says, nothing that changes its result.
+FREE = {"data.path", "data.cache", "model.weights", "split.path", "run.device", "run.threads", "run.log_every",
+        "run.checkpoint_steps"}  # fmt: skip
+
+
+@contextmanager
+def cropping(console: Console | None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for the crop cache; shown only when there is something to do for longer than a moment."""
+    columns = (TextColumn("finding faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=console is None) as bar:
+        task = bar.add_task("crops", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total) if done % 50 == 0 else None
+
+
+def train_command(
+    source: str | None,
+    overrides: Mapping[str, Any],
+    out: str | None,
+    resume: str | None,
+    *,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> int:
+    """``train``: a new run, a resumed one, or what it would be.
+
+    Raises:
+        LeafError: Anything that a person can mend.
+    """
+    folder = Path(resume or out or "runs/last")
+    recipe = _resumed(folder, overrides) if resume else load_recipe(source, overrides)
+    if not resume and not dry_run and (folder / LAST).is_file():
+        raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    with world(recipe.run.device) as here:
+        console = Console(stderr=True) if here.main and not quiet else None
+        data = _load(recipe, here, console, folder / SPLIT if resume else None)
+        for note in data.notes:
+            if console:
+                console.print(f"note: {note}")
+        if dry_run:
+            from train.dryrun import dry_run as describe
+
+            describe(recipe, data, here, console)
+            return 0
+        if here.main and not resume:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()))
+        training = Training(recipe, data, here, folder)
+        if resume:
+            training.restore()
+        batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
+        with (
+            Reporter(folder if here.main else folder / f".rank{here.rank}", data.labels, batch,
+                     recipe.run.log_every, console, tensorboard=here.main) as reporter,
+            StopSignal() as stop,
+        ):  # fmt: skip
+            if here.main:
+                reporter.event("resume" if resume else "start", step=training.step, recipe=to_dict(recipe),
+                               labels=list(data.labels), split=data.split.hash)  # fmt: skip
+            done = training.fit(reporter, stop)
+        if here.main and not done:
+            sys.stderr.write(f"stopped; go on with: leaf-rt train --resume {folder}\n")
+        if here.main and done:
+            from train.report import write_report
+
+            page = write_report(folder)
+            if console:
+                console.print(f"done: {folder / LAST}, report {page}")
+        return 0 if done else 130
+
+
+def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | None) -> TrainingData:
+    """Load the data, the main process first, so that one alone fills the cache."""
+    for turn in (True, False):
+        if here.main == turn:
+            with cropping(console) as progress:
+                data = load_data(recipe.data, recipe.split, saved, progress)
+        here.barrier()
+    return data
+
+
+def _resumed(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
+    path = folder / RECIPE
+    if not path.is_file():
+        raise NotFound(f"--resume {folder}: holds no run ({RECIPE} is missing)")
+    before, after = load_recipe(path), load_recipe(path, overrides)
+    old, new = to_dict(before), to_dict(after)
+    changed = [f"{s}.{k}" for s in old for k in old[s] if old[s][k] != new[s][k] and f"{s}.{k}" not in FREE]
+    if changed:
+        raise DataError(f"--resume {folder}: {', '.join(changed)} differ from the run's own recipe; start a new run")
+    return after
+
+
+def prepare_command(source: str | None, overrides: Mapping[str, Any], out: str | None) -> int:
+    """``prepare``: fill a crop cache and say what is in the data."""
+    given = {"data.layout": "ferplus", **overrides} if source is None and _is_ferplus(overrides) else dict(overrides)
+    if out:
+        given["data.cache"] = out
+    recipe = load_recipe(source, given)
+    console = Console(stderr=True)
+    with cropping(console) as progress:
+        listing, crops = open_crops(recipe.data, progress)
+    table = Table("split", *listing.labels, "unlabelled", "all", title=listing.name)
+    for number, name in enumerate(SPLITS):
+        here = listing.split == number
+        counts = [int((listing.label[here] == c).sum()) for c in range(len(listing.labels))]
+        table.add_row(name, *map(str, counts), str(int((listing.label[here] < 0).sum())), str(int(here.sum())))
+    console.print(table)
+    readable = crops.row >= 0
+    found = crops.found[crops.row[readable]]
+    console.print(f"crops: {crop_spec(recipe.data)}")
+    if recipe.data.align:
+        console.print(f"face found and aligned: {int(found.sum())}; whole picture: {int((~found).sum())}")
+    console.print(f"unreadable: {len(crops.unreadable)} {', '.join(crops.unreadable[:10])}")
+    hashes = [crops.pixels[r] for r in crops.row[readable].tolist()]
+    console.print(f"exact copies of an earlier picture: {len(hashes) - len(set(hashes))}; "
+                  f"training pictures that are copies of validation or test pictures: "
+                  f"{int(copies(listing, crops).sum())}")  # fmt: skip
+    for note in listing.notes:
+        console.print(f"note: {note}")
+    return 0
+
+
+def _is_ferplus(overrides: Mapping[str, Any]) -> bool:
+    """Whether no layout was named and the folder is plainly FERPlus's."""
+    return "data.layout" not in overrides and (Path(overrides.get("data.path", "")) / "fer2013new.csv").is_file()
+
+
+def evaluate_command(
+    source: str | None,
+    overrides: Mapping[str, Any],
+    model: str,
+    split: str,
+    *,
+    backend: str,
+    flip: bool,
+    json_path: str | None,
+) -> int:
+    """``evaluate``: accuracy, recall per class, confusion; as a table and, if asked, JSON."""
+    path = Path(model)
+    given = dict(overrides)
+    own = path / RECIPE if path.is_dir() else path.parent / RECIPE
+    if source is None and own.is_file() and path.suffix not in (".onnx", ".plan", ".xml"):
+        source = str(own)
+    elif source is None and _is_ferplus(given):
+        given["data.layout"] = "ferplus"
+    recipe = load_recipe(source, given)
+    silent = json_path == "-"
+    console = Console(stderr=True)
+    with cropping(None if silent else console) as progress:
+        result = evaluate(path, recipe, split, backend=backend, flip=flip, progress=progress)
+    if silent:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return 0
+    if json_path:
+        save_json(Path(json_path), result)
+    labels = list(result["recall"])
+    table = Table("label \\ answer", *labels, "recall", title=f"{result['model']} on {split}")
+    for name, row in zip(labels, result["confusion"], strict=True):
+        recall = result["recall"][name]
+        table.add_row(name, *map(str, row), "-" if recall is None else f"{100 * recall:.1f} %")
+    width = shutil.get_terminal_size((120, 20)).columns
+    out = Console(width=max(width, 120))
+    out.print(table)
+    out.print(
+        f"accuracy {100 * result['accuracy']:.2f} % of {result['n']}, balanced "
+        f"{100 * result['balanced_accuracy']:.2f} %, calibration error {result['calibration_error']:.4f}"
+    )
+    return 0

@@ -1,0 +1,219 @@
+"""Who shows a label: class-balanced, uneven (Ada-CM), long-tailed, proportional; k folds; saved with a hash.
+
+Knows labels and ids; must not know pictures or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leaf_rt.errors import DataError, NotFound
+from leaf_rt.types import I64
+from train.checkpoint import save_json
+from train.recipe import Split
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A split of the training pictures, by id; the three parts share no id.
+
+    Attributes:
+        labelled: Whose labels training may use.
+        unlabelled: The rest.
+        validation: Held out for choices; empty where the layout brings its own validation split.
+        data: Hash of the pictures and labels that were split.
+        made_by: The options that made it.
+    """
+
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    validation: tuple[str, ...]
+    data: str
+    made_by: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Of the parts."""
+        parts = [sorted(self.labelled), sorted(self.unlabelled), sorted(self.validation)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def data_hash(ids: Sequence[str], label: I64, pixels: Sequence[str]) -> str:
+    """Hash of a data set, whatever the order of its pictures."""
+    lines = sorted(f"{i}\t{c}\t{p}" for i, c, p in zip(ids, label.tolist(), pixels, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def partition(
+    ids: Sequence[str], label: I64, classes: Sequence[str], options: Split, holdout: float, data: str
+) -> Partition:
+    """Split training pictures.
+
+    Args:
+        ids: N.
+        label: (N,) int64, -1 without a label; such pictures are always unlabelled.
+        classes: C names.
+        options: What is wanted.
+        holdout: Share of the labelled pictures for validation; used without folds.
+        data: From ``data_hash``.
+
+    Raises:
+        DataError: More labels wanted than there are, or a class is missing.
+    """
+    rng = np.random.default_rng(options.seed)
+    pools = [rng.permutation(np.flatnonzero(label == c)) for c in range(len(classes))]
+    held: list[I64] = []
+    for c, pool in enumerate(pools):
+        if options.folds:
+            keep = np.arange(len(pool)) % options.folds != options.fold
+        else:
+            keep = np.arange(len(pool)) >= round(holdout * len(pool))
+        held.append(pool[~keep])
+        pools[c] = pool[keep]
+    available = np.array([len(p) for p in pools], np.int64)
+    counts = label_counts(options, available, classes)
+    shown = [pool[:n] for pool, n in zip(pools, counts.tolist(), strict=True)]
+    hidden = [pool[n:] for pool, n in zip(pools, counts.tolist(), strict=True)]
+    hidden.append(np.flatnonzero(label < 0))
+
+    def names(parts: list[I64]) -> tuple[str, ...]:
+        return tuple(ids[i] for i in np.sort(np.concatenate(parts)).tolist())
+
+    return Partition(names(shown), names(hidden), names(held), data, {**asdict(options), "holdout": holdout})
+
+
+def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
+    """How many labels each class shows (C,), given how many pictures it has (C,).
+
+    - "all": every one.
+    - "balanced": as equal as the pictures allow, exactly ``labels`` in all.
+    - "floor": floor(labels / C) each, the published LEAF splits.
+    - "uneven": the rare class gets two thirds of the others' share (Ada-CM's 100 on RAF-DB: 10 of fear, 15 of each
+      other); ``counts`` sets chosen classes by hand.
+    - "longtail": from the largest class to the smallest a geometric fall by ``imbalance``.
+    - "share": ``labels``, or ``share`` of all, in proportion to the classes.
+
+    Raises:
+        DataError: See ``partition``.
+    """
+    total, n, c = int(available.sum()), options.labels, len(classes)
+    if options.kind == "all":
+        return available
+    if options.kind == "share" and not n:
+        n = round(options.share * total)
+    if n < 1:
+        raise DataError(f"split.labels: kind {options.kind!r} wants a number of labels; give --labels N")
+    if n > total:
+        raise DataError(f"split.labels: {n} labels wanted, the training pictures have {total}")
+    if options.kind == "balanced":
+        return apportion(np.ones(c), available, n)
+    if options.kind == "floor":
+        if n // c > available.min():
+            poor = classes[int(available.argmin())]
+            raise DataError(f"split.labels: {n // c} per class wanted, {poor} has {available.min()} pictures")
+        return np.full(c, n // c, np.int64)
+    if options.kind == "uneven":
+        fixed = _fixed_counts(options.counts, available, classes)
+        if options.rare not in classes:
+            raise DataError(f"split.rare: {options.rare!r} is none of the classes {', '.join(classes)}")
+        weights = np.where(np.array(classes) == options.rare, 2.0, 3.0)
+        weights[list(fixed)] = 0.0
+        room = available.copy()
+        room[list(fixed)] = 0
+        rest = n - sum(fixed.values())
+        counts = apportion(weights, room, rest) if rest > 0 and weights.any() else np.zeros(c, np.int64)
+        for index, number in fixed.items():
+            counts[index] = number
+        return counts
+    if options.kind == "longtail":
+        rank = np.argsort(np.argsort(-available, kind="stable"), kind="stable")
+        return apportion(options.imbalance ** (-rank / max(c - 1, 1)), available, n)
+    return apportion(available.astype(float), available, n)
+
+
+def apportion(weights: np.ndarray[tuple[int], np.dtype[np.float64]], available: I64, n: int) -> I64:
+    """Exactly ``n`` things over classes by weight, at most ``available`` each, by largest remainders.
+
+    What a class cannot take goes to the others by their weights. At least one goes to each class where n allows it.
+    """
+    counts = np.zeros(len(weights), np.int64)
+    first = (weights > 0) & (available > 0)
+    if n >= first.sum():
+        counts[first] = 1
+    else:
+        counts[np.flatnonzero(first)[:n]] = 1
+    while (left := n - int(counts.sum())) > 0:
+        open_ = (counts < available) & (weights > 0)
+        if not open_.any():
+            open_ = counts < available
+        share = np.where(open_, np.where(weights > 0, weights, 1.0), 0.0)
+        ideal = np.maximum(share / share.sum() * n - counts, 0.0) * open_
+        ideal = ideal / ideal.sum() * left if ideal.sum() > 0 else open_ / open_.sum() * left
+        whole = np.minimum(np.floor(ideal).astype(np.int64), available - counts)
+        if not whole.any():
+            best = int(np.argmax(np.where(open_, ideal - np.floor(ideal) + 1e-9, -1.0)))
+            whole[best] = 1
+        counts += whole
+    return counts
+
+
+def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
+    """A saved split, checked against the data.
+
+    Raises:
+        NotFound: No such file.
+        DataError: Not a split, changed by hand, or made from other data.
+    """
+    if not path.is_file():
+        raise NotFound(f"split {path}: no such file")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        labelled, unlabelled, validation = (tuple(raw[k]) for k in ("labelled", "unlabelled", "validation"))
+        saved = Partition(labelled, unlabelled, validation, raw["data"], raw["made_by"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(f"split {path}: is no saved split ({e!r})") from e
+    if raw.get("hash") != saved.hash:
+        raise DataError(f"split {path}: was changed after it was saved (its hash disagrees); make a new one")
+    if saved.data != data:
+        used = (*saved.labelled, *saved.unlabelled, *saved.validation)
+        gone, new = len(set(used) - set(ids)), len(set(ids) - set(used))
+        what = f"{gone} pictures gone, {new} new" if gone or new else "labels or pictures changed"
+        raise DataError(f"split {path}: the data changed since it was made ({what}); restore it or make a new split")
+    return saved
+
+
+def save_partition(path: Path, split: Partition) -> None:
+    """Write a split as JSON with its hash."""
+    save_json(
+        path,
+        {
+            "version": VERSION,
+            "hash": split.hash,
+            "data": split.data,
+            "made_by": split.made_by,
+            "labelled": split.labelled,
+            "validation": split.validation,
+            "unlabelled": split.unlabelled,
+        },
+    )
+
+
+def _fixed_counts(counts: Sequence[str], available: I64, classes: Sequence[str]) -> dict[int, int]:
+    fixed: dict[int, int] = {}
+    for entry in counts:
+        name, _, number = entry.partition("=")
+        if name not in classes or not number.isdigit():
+            raise DataError(f"split.counts: wanted class=number with one of {', '.join(classes)}, got {entry!r}")
+        if int(number) > available[classes.index(name)]:
+            raise DataError(f"split.counts: {number} of {name} wanted, there are {available[classes.index(name)]}")
+        fixed[classes.index(name)] = int(number)
+    return fixed

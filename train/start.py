@@ -1,0 +1,64 @@
+"""The network at step 0: built, loaded, its batch norms brought to the data and folded.
+
+Knows recipes and models; must not know losses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from train.augment import SUPERVISED_DRAWS, WEAK_DRAWS, draw
+from train.backbones import build_backbone, load_backbone
+from train.data import Images, TrainingData
+from train.inference import autocast
+from train.mobilefacenet import fold_batch_norm
+from train.model import FaceModel, build_model, model_options
+from train.recipe import Recipe
+from train.views import Views
+
+
+def start_model(recipe: Recipe, data: TrainingData, images: Images, views: Views) -> FaceModel:
+    """The model that training starts from, on the device of the images; the seed decides all that is random."""
+    torch.manual_seed(recipe.run.seed)
+    memory = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
+    encoder = build_backbone(recipe.model.backbone)
+    if recipe.model.weights:
+        load_backbone(encoder, recipe.model.backbone, Path(recipe.model.weights))
+    encoder = encoder.to(images.device, memory_format=memory)  # type: ignore[call-overload]
+    if recipe.model.recalibrate:
+        recalibrate(encoder, recipe, data, images, views)
+    if recipe.model.fold_batch_norm:
+        fold_batch_norm(encoder.eval())
+    options = model_options(recipe.model, recipe.method, len(data.labels), int(encoder.dim))
+    model = build_model(**options)
+    model.encoder = encoder
+    if recipe.model.zero_head:
+        nn.init.zeros_(model.classifier.weight)
+        nn.init.zeros_(model.classifier.bias)
+    model.to(images.device, memory_format=memory)  # type: ignore[call-overload]
+    return model.train()
+
+
+@torch.no_grad()
+def recalibrate(encoder: nn.Module, recipe: Recipe, data: TrainingData, images: Images, views: Views) -> None:
+    """New batch-norm statistics: the plain mean over ``model.recalibrate`` batches of training views."""
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None
+    rows = np.concatenate([data.labelled.row, data.unlabelled.row])
+    source = np.random.default_rng([recipe.run.seed, 1])
+    rng = torch.Generator().manual_seed(int(source.integers(2**62)))
+    numbers = SUPERVISED_DRAWS if recipe.augment.labelled == "supervised" else WEAK_DRAWS
+    encoder.train()
+    with autocast(images.device, recipe.run.amp):
+        for _ in range(recipe.model.recalibrate):
+            crops = images[source.choice(rows, min(64, len(rows)))]
+            encoder(views.finish(views.labelled(crops, draw(len(crops), numbers, rng), recipe.run.sides[0])))
+    for m, momentum in zip(norms, momenta, strict=True):
+        m.momentum = momentum
