@@ -52,17 +52,12 @@ def annotate(image: U8, estimates: Estimates, labels: tuple[str, ...], blur: boo
     pen = _Pen(canvas)
     boxes = [pen.clip(box) for box in estimates.xyxy]
     names = [labels[shown] if shown >= 0 else UNCERTAIN for shown in estimates.emotion.tolist()]
-    taken = list(boxes)
     visible = [row for row, (x0, y0, x1, y1) in enumerate(boxes) if x1 - x0 >= 2 and y1 - y0 >= 2]
     for row in visible:
         pen.brackets(boxes[row], color_of(names[row]))
-    tags: dict[int, Box] = {}
-    for row in visible:
-        shown = int(estimates.emotion[row])
-        percent = f" {estimates.smoothed[row, shown] * 100:.0f}%" if shown >= 0 else ""
-        text = f"{estimates.track_id[row]}  {names[row]}{percent}"
-        tags[row] = pen.tag(boxes[row], text, color_of(names[row]), hollow=bool(estimates.poor[row]))
-    taken.extend(tags.values())
+    texts = {row: _tag_text(estimates, row, names[row], boxes[row]) for row in visible}
+    tags = {row: pen.tag_box(boxes[row], texts[row]) for row in visible}
+    taken = [*boxes, *tags.values()]
     for row in visible:
         spot = pen.panel_spot(boxes[row], len(labels), taken)
         if spot is not None:
@@ -70,6 +65,9 @@ def annotate(image: U8, estimates: Estimates, labels: tuple[str, ...], blur: boo
             pen.panel(spot, estimates.smoothed[row], labels, int(estimates.emotion[row]))
         else:
             pen.stripe(boxes[row], estimates.smoothed[row], labels, tags[row])
+    for row in visible:  # last, so that in a crowd nothing lies on a label but another label
+        size = pen.tag_size(boxes[row])
+        pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.poor[row]))
     return canvas
 
 
@@ -139,26 +137,26 @@ class _Pen:
                 center = (x + sx * radius, y + sy * radius)
                 cv2.ellipse(self.canvas, center, (radius, radius), angle, 0, 90, tint, thickness, cv2.LINE_AA)
 
-    def tag(self, box: Box, text: str, color: tuple[int, int, int], hollow: bool) -> Box:
-        """The label of a box: above it, below where there is no room above; gives its place."""
+    def tag_box(self, box: Box, text: str) -> Box:
+        """Where the label of a box lies: above it, below where there is no room above."""
         x0, y0, _, y1 = box
         size = self.tag_size(box)
-        pad = max(2, round(size * 0.45))
-        width = self.text_width(text, size, 600) + 2 * pad
-        height = round(size * 1.5)
+        width, height = self.text_width(text, size, 600) + 2 * _padding(size), round(size * 1.5)
         left = int(np.clip(x0 - self.line, 0, max(0, self.width - width)))
         top = y0 - height - self.line - 2
         if top < 0:
             top = min(y1 + self.line + 3, self.height - height)
-        tag = (left, top, left + width, top + height)
+        return left, top, left + width, top + height
+
+    def tag(self, tag: Box, text: str, size: int, color: tuple[int, int, int], hollow: bool) -> None:
+        """A label at its place: on the colour, or in the colour on dark ground."""
         if hollow:
             self.shade(tag, _INK, 0.7)
             ink = color
         else:
             self.rounded(tag, color, round(size * 0.3))
             ink = _INK if np.dot(color, (0.114, 0.587, 0.299)) > 120 else _PAPER
-        self.text(text, left + pad, top + round(size * 1.08), ink, size, 600)
-        return tag
+        self.text(text, tag[0] + _padding(size), tag[1] + round(size * 1.08), ink, size, 600)
 
     def tag_size(self, box: Box) -> int:
         """Text size for a box, px: small faces in a crowd get smaller labels."""
@@ -228,6 +226,18 @@ class _Pen:
         edges = x0 + np.round(np.cumsum(np.concatenate([[0.0], probs])) * (x1 - x0)).astype(int)
         for name, start, end in zip(labels, edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             self.canvas[top : top + height, start:end] = color_of(name)
+
+
+def _tag_text(estimates: Estimates, row: int, name: str, box: Box) -> str:
+    """Number and shown emotion; with its probability where the face is large enough for so much text."""
+    shown = int(estimates.emotion[row])
+    sure = shown >= 0 and box[2] - box[0] >= 64
+    percent = f" {estimates.smoothed[row, shown] * 100:.0f}%" if sure else ""
+    return f"{estimates.track_id[row]}  {name}{percent}"
+
+
+def _padding(size: int) -> int:
+    return max(2, round(size * 0.45))
 
 
 def _overlap(a: Box, b: Box) -> bool:

@@ -19,12 +19,14 @@ from typing import BinaryIO
 
 _log = logging.getLogger(__name__)
 
-# TFLite and LiteRT ("INFO: [file.cc:36] ..."), absl ("W0000 00:00:1795440567.8 9256 file.cc:14] ..."), their heralds.
+# TFLite and LiteRT ("INFO: [file.cc:36] ..."), absl ("W0000 00:00:1795440567.8 9256 file.cc:14] ..."), their heralds,
+# and the picture decoders.
 _NATIVE = re.compile(
     rb"(INFO|WARNING|ERROR|VERBOSE): \[[\w.]+:\d+\] "
     rb"|[IWEF]\d{4} \d\d:\d\d:[\d.]+ +\d+ [\w./]+:\d+\] "
     rb"|WARNING: (All log messages|Logging) before "
     rb"|INFO: Created TensorFlow Lite "
+    rb"|libpng (error|warning): |Corrupt JPEG data|Premature end of JPEG file"
 )
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
+from leaf_rt.native_log import hush
 from leaf_rt.places import write_whole
 from leaf_rt.types import U8
 
@@ -31,19 +32,21 @@ def read_picture(path: Path) -> U8:
     """
     data = _read(path)
     encoded = np.frombuffer(data, np.uint8)
+    jpeg = data.startswith(b"\xff\xd8")  # has no alpha
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # what is wrong is said below, in one sentence
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        if image is None:
-            if cv2.haveImageReader(str(path)):
-                raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it")
-            raise NotAVideo(f"{path}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
-        raw = None if data.startswith(b"\xff\xd8") else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)  # JPEG has no alpha
+        with hush():
+            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            raw = None if jpeg or image is None else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         raise CodecError(f"{path}: the picture cannot be decoded ({e})") from e
     finally:
         cv2.utils.logging.setLogLevel(level)
+    if image is None:
+        if cv2.haveImageReader(str(path)):
+            raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it")
+        raise NotAVideo(f"{path}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
     picture = np.asarray(image, dtype=np.uint8)
     if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw.shape[:2] == picture.shape[:2]:
         full = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
