@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from importlib import resources
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -27,8 +26,9 @@ import numpy as np
 
 from leaf_rt.errors import ModelError
 from leaf_rt.native_log import hush
-from leaf_rt.search import Mosaic, Region, Window, join, moved, same_face, suppress, tiles
-from leaf_rt.types import F32, U8, Detections, Frame
+from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
+from leaf_rt.types import U8, Detections, Frame
+from leaf_rt.watch import KEEP, PER_CALL, Watchlist
 
 Range = Literal["auto", "short", "full"]
 Kind = Literal["short", "full"]
@@ -49,10 +49,8 @@ MIN_SIDE = 16  # px; no search in pictures below
 SEARCH_SIDE = 512  # px; what is searched is first shrunk to this, the models see 128 or 192 px
 CLOSE_UP_SIDE = 256  # px; boxes come in whole px, so twice the model's 128 px
 PROPOSE = 0.5  # confidence of a place worth a close-up
-KEEP = 0.45  # confidence in the close-up that keeps a known face
+AGREE = 0.4  # intersection over union of a proposal and what its close-up shows
 SCAN_PERIOD = 0.6  # s in which the search of a video visits every region once
-REVISIT = 0.15  # s between looks at a known face, at most
-FORGET = 1.0  # s for which the place of a lost face is still looked at
 
 
 class _Model:
@@ -112,7 +110,7 @@ class FaceDetector:
     def __init__(
         self,
         range: Range = "auto",  # noqa: A002 - the word users know from the command line
-        min_confidence: float = 0.55,
+        min_confidence: float = 0.6,
         detect_every: int = 1,
     ) -> None:
         if range not in get_args(Range):
@@ -145,7 +143,7 @@ class FaceDetector:
 
     def reset(self) -> None:
         """Forget all faces and places, after a reconnect."""
-        self._known: list[_Known] = []
+        self._watch = Watchlist()
         self._plan: list[tuple[Kind, Region]] = []
         self._size = (0, 0)
         self._turn = 0  # of the search, in the plan
@@ -173,11 +171,13 @@ class FaceDetector:
         self._skipped = 0
 
         first = not math.isfinite(self._looked)
-        found, lost = self._revisit(image, now)
+        due = self._watch.turn(now)
+        parts = self._look(image, [known.aim(now) for known in due], video=True)
+        found, lost = self._watch.settle(due, parts, now)
         proposals = self._search_step(image, now, first, lost)
-        new = self._confirm(image, proposals)
+        new = self._confirm(image, proposals, now)
+        self._watch.add(new.xyxy, now)
         self._looked = now
-        self._known += [_Known(box, Window.around(box), now) for box in new.xyxy]
         return join([found, new])
 
     def detect_picture(self, image: U8) -> Detections:
@@ -197,7 +197,7 @@ class FaceDetector:
             plan += [("full", region) for region in [whole, *tiles(height, width, levels=2)]]
         proposals = join([self._propose(image, kind, region, video=False) for kind, region in plan])
         proposals = proposals[suppress(proposals, min_iou=0.5)]
-        return self._close_ups(image, proposals, per_call=1, video=False)
+        return self._close_ups(image, proposals, video=False)
 
     def _model(self, kind: Kind, video: bool) -> _Model:
         if self._closed:
@@ -206,37 +206,6 @@ class FaceDetector:
         if model is None:
             model = self._models[kind, video] = _Model(kind, video)
         return model
-
-    def _revisit(self, image: U8, now: float) -> tuple[Detections, bool]:
-        """Look at the known faces whose turn it is: what is there, and whether one has just been lost."""
-        self._known = [k for k in self._known if abs(now - k.seen) <= FORGET]
-        if not self._known:
-            return Detections.empty(), False
-        step = max(now - self._looked, 0.0)
-        quota = min(max(math.ceil(len(self._known) * step / REVISIT), 4), len(self._known))
-        due, rest = self._known[:quota], self._known[quota:]
-        found: list[Detections] = []
-        owners: list[_Known] = []
-        for known, part in zip(due, self._look(image, [k.window for k in due], per_call=4, video=True), strict=True):
-            row = known.choose(part)
-            if row is not None:
-                found.append(part[[row]])
-                owners.append(known)
-        faces = join(found)
-        # Where two windows show one face, it is the face of whom it moved less from.
-        kept = sorted(
-            suppress(faces, np.array([-o.distance(b) for o, b in zip(owners, faces.xyxy, strict=True)], np.float32))
-        )
-        hits = {id(owners[row]): faces.xyxy[row] for row in kept}
-        lost = False
-        for known in due:
-            box = hits.get(id(known))
-            lost |= box is None and not known.missed
-            known.missed = box is None
-            if box is not None:
-                known.see(box, now)
-        self._known = rest + due  # whoever was looked at queues up again
-        return faces[kept], lost
 
     def _search_step(self, image: U8, now: float, first: bool, lost: bool) -> Detections:
         """The proposals of the region whose turn it is, of all regions at first, of the whole where a face was lost."""
@@ -248,7 +217,7 @@ class FaceDetector:
         interval = SCAN_PERIOD / len(self._plan)
         if lost:
             kind, region = self._plan[0]
-        elif not self._known or not 0 <= now - self._searched < interval:
+        elif not self._watch or not 0 <= now - self._searched < interval:
             self._turn = (self._turn + 1) % len(self._plan)
             kind, region = self._plan[self._turn]
         else:
@@ -267,65 +236,36 @@ class FaceDetector:
         found = self._model(kind, video).find(part)
         return moved(found[found.confidence >= PROPOSE], max(scale, 1.0), np.array([x0, y0], np.float32))
 
-    def _confirm(self, image: U8, proposals: Detections) -> Detections:
+    def _confirm(self, image: U8, proposals: Detections, now: float) -> Detections:
         """The proposals that are faces, without those just found or known and waiting for their turn."""
         if not len(proposals):
             return proposals
-        taken = np.array([k.xyxy for k in self._known if not k.missed], np.float32).reshape(-1, 4)
+        taken = self._watch.boxes(now)
         proposals = proposals[~same_face(proposals.xyxy, taken).any(axis=1)]
-        new = self._close_ups(image, proposals[suppress(proposals)], per_call=4, video=True)
+        new = self._close_ups(image, proposals[suppress(proposals)], video=True)
         return new[~same_face(new.xyxy, taken).any(axis=1)]
 
-    def _close_ups(self, image: U8, proposals: Detections, per_call: int, video: bool) -> Detections:
+    def _close_ups(self, image: U8, proposals: Detections, video: bool) -> Detections:
         """The faces that close-ups of proposals show, each once."""
         windows = [Window.around(box) for box in proposals.xyxy]
         faces: list[Detections] = []
-        for k, part in enumerate(self._look(image, windows, per_call, video)):
-            overlap = same_face(proposals.xyxy[[k]], part.xyxy)[0]
-            part = part[overlap & (part.confidence + proposals.confidence[k] >= 2 * self.min_confidence)]
+        for k, part in enumerate(self._look(image, windows, video)):
+            overlap = iou(proposals.xyxy[[k]], part.xyxy)[0]
+            mean = (part.confidence + proposals.confidence[k]) / 2
+            part = part[(overlap >= AGREE) & (part.confidence >= PROPOSE) & (mean >= self.min_confidence)]
             if len(part):
                 faces.append(part[[int(part.confidence.argmax())]])
         found = join(faces)
         return found[suppress(found)]
 
-    def _look(self, image: U8, windows: list[Window], per_call: int, video: bool) -> list[Detections]:
-        """What the short-range model finds in each window."""
+    def _look(self, image: U8, windows: list[Window], video: bool) -> list[Detections]:
+        """What the short-range model finds in each window; pictures have the time for a call per window."""
         parts: list[Detections] = []
-        for start in range(0, len(windows), per_call):
-            mosaic = Mosaic.of(image, windows[start : start + per_call], CLOSE_UP_SIDE)
+        step = PER_CALL if video else 1
+        for start in range(0, len(windows), step):
+            mosaic = Mosaic.of(image, windows[start : start + step], CLOSE_UP_SIDE)
             parts += mosaic.split(self._model("short", video).find(mosaic.image))
         return parts
-
-
-@dataclass(slots=True, eq=False)
-class _Known:
-    """A face to look at again: its last box (4,), the close-up that shows it, when it was seen (s), if missed since."""
-
-    xyxy: F32
-    window: Window
-    seen: float
-    missed: bool = False
-
-    def distance(self, box: F32) -> float:
-        """From the last place to this box (4,), in widths of the face."""
-        shift = (box[:2] + box[2:] - self.xyxy[:2] - self.xyxy[2:]) / 2
-        return float(np.hypot(shift[0], shift[1]) / max(self.xyxy[2] - self.xyxy[0], 1.0))
-
-    def choose(self, part: Detections) -> int | None:
-        """The row that is this face: the nearest one of about its size, if any."""
-        width = float(self.xyxy[2] - self.xyxy[0])
-        rows = [
-            i
-            for i in range(len(part))
-            if part.confidence[i] >= KEEP and 0.5 < (part.xyxy[i, 2] - part.xyxy[i, 0]) / width < 2.0
-        ]
-        return min(rows, key=lambda i: self.distance(part.xyxy[i]), default=None)
-
-    def see(self, box: F32, now: float) -> None:
-        """Take the new place."""
-        self.window = Window.around(box, self.window)
-        self.xyxy = box
-        self.seen = now
 
 
 def _plan(height: int, width: int, reach: Range) -> list[tuple[Kind, Region]]:
