@@ -46,7 +46,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "openvino": ("leaf_rt.backends.openvino", "engines"),
     "tensorrt": ("leaf_rt.backends.tensorrt",),
     "tensorrt_rtx": ("leaf_rt.backends.tensorrt",),
-    "av": ("leaf_rt.sources", "leaf_rt.sinks"),
+    "av": ("leaf_rt.sources", "leaf_rt.sinks", "engines.golden"),
     "matplotlib": ("leaf_rt.timeline", "train", "engines"),
     "torch": ("train", "engines"),
 }
