@@ -53,22 +53,38 @@ def _starts(length: int, side: float) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A square close-up of the frame round one face: centre and side, px."""
+    """A square close-up of the frame round one face: upper left corner and side in whole px; may leave the frame."""
 
-    x: float
-    y: float
-    side: float
+    x: int
+    y: int
+    side: int
 
     @classmethod
-    def around(cls, xyxy: F32, previous: Window | None = None) -> Window:
-        """The window for a face box (4,); the previous one where that still fits."""
+    def around(cls, xyxy: F32, previous: Window | None = None, factor: float = WINDOW) -> Window:
+        """The window for a face box (4,), ``factor`` times as wide; the previous one where that still fits."""
         x0, y0, x1, y1 = xyxy.tolist()
-        x, y, width = (x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, 1.0)
+        width = max(x1 - x0, 1.0)
+        side = width * factor
+        x, y = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
         if previous is not None:
-            moved = max(abs(x - previous.x), abs(y - previous.y)) / width
-            if moved < DRIFT and abs(WINDOW * width / previous.side - 1.0) < DRIFT:
+            growth = abs(side - previous.side) / side
+            middle = (side - previous.side) / 2
+            drift = max(abs(x + middle - previous.x), abs(y + middle - previous.y)) / width
+            if growth < DRIFT and drift < DRIFT:
                 return previous
-        return cls(x, y, width * WINDOW)
+        return cls(round(x), round(y), max(round(side), 2))
+
+    def cut(self, frame: U8) -> U8:
+        """What it shows (side, side, 3); outside the frame its border is repeated."""
+        height, width = frame.shape[:2]
+        top, left = max(-self.y, 0), max(-self.x, 0)
+        bottom, right = max(self.y + self.side - height, 0), max(self.x + self.side - width, 0)
+        if max(top, bottom, left, right) >= self.side:  # all of it is outside
+            return np.zeros((self.side, self.side, 3), np.uint8)
+        part = frame[self.y + top : self.y + self.side - bottom, self.x + left : self.x + self.side - right]
+        if top or bottom or left or right:
+            part = np.asarray(cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
+        return part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,44 +93,36 @@ class Mosaic:
 
     Attributes:
         image: (side, side, 3) uint8 BGR.
-        cell: Side of one close-up, px.
-        windows: What the cells show, row by row; at most ``(side / cell) ** 2``.
+        grid: Cells in a row and in a column.
+        windows: What the cells show, row by row.
     """
 
     image: U8
-    cell: int
+    grid: int
     windows: list[Window]
 
     @classmethod
     def of(cls, frame: U8, windows: list[Window], side: int) -> Mosaic:
-        """Cut one to four windows; places outside the frame repeat its border."""
+        """Cut one window, or two to four."""
         grid = 1 if len(windows) == 1 else 2
         cell = side // grid
         image = np.zeros((side, side, 3), np.uint8)
-        for k, w in enumerate(windows):
-            row, column = divmod(k, grid)
-            scale = cell / w.side
-            # OpenCV counts from the centre of the first pixel.
-            shift = [cell / 2 - 0.5 - scale * (c - 0.5) for c in (w.x, w.y)]
-            matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-            image[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = cv2.warpAffine(
-                frame, matrix, (cell, cell), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-        return cls(image, cell, windows)
+        for k, window in enumerate(windows):
+            y, x = (cell * c for c in divmod(k, grid))
+            cv2.resize(window.cut(frame), (cell, cell), dst=image[y : y + cell, x : x + cell])
+        return cls(image, grid, windows)
 
     def split(self, found: Detections) -> list[Detections]:
         """What was found in the mosaic, for every window, in px of the frame."""
-        grid = self.image.shape[1] // self.cell
+        cell = self.image.shape[0] // self.grid
         centres = (found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2
-        columns, rows = np.floor_divide(centres, self.cell).astype(np.int64).T
+        columns, rows = np.floor_divide(centres, cell).astype(np.int64).T
         parts = []
-        for k, w in enumerate(self.windows):
-            row, column = divmod(k, grid)
-            part = found[(rows == row) & (columns == column)]
-            scale = w.side / self.cell
-            origin = np.array([w.x - w.side / 2, w.y - w.side / 2], np.float32)
-            origin -= np.array([column, row], np.float32) * self.cell * scale
-            parts.append(moved(part, scale, origin))
+        for k, window in enumerate(self.windows):
+            row, column = divmod(k, self.grid)
+            scale = window.side / cell
+            corner = np.array([window.x - column * window.side, window.y - row * window.side], np.float32)
+            parts.append(moved(found[(rows == row) & (columns == column)], scale, corner))
         return parts
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from leaf_rt.types import F32, Detections, Tracks
 
@@ -113,8 +114,6 @@ class FaceTracker:
         """Pairs (track, row) among a group of tracks and the free rows, of least total cost."""
         if not group or not free:
             return []
-        from scipy.optimize import linear_sum_assignment
-
         boxes = _measured(detections.xyxy[free])  # (F, 4)
         tracks = np.array([self._tracks[k].state[0] for k in group])  # (G, 4)
         lost = np.array([now - self._tracks[k].seen for k in group])

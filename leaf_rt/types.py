@@ -19,12 +19,16 @@ U8: TypeAlias = NDArray[np.uint8]
 
 def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
     """Raise ValueError unless ``value`` is an array of this shape (None: any length) and dtype."""
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype == dtype
+        and value.ndim == len(shape)
+        and all(w is None or w == g for w, g in zip(shape, value.shape, strict=True))
+    ):
+        return
     wanted = f"{np.dtype(dtype)} ({', '.join('any' if s is None else str(s) for s in shape)})"
-    if not isinstance(value, np.ndarray):
-        raise ValueError(f"{owner}.{field}: wanted an array {wanted}, got {type(value).__name__}")
-    fits = value.ndim == len(shape) and all(w is None or w == g for w, g in zip(shape, value.shape, strict=True))
-    if not fits or value.dtype != dtype:
-        raise ValueError(f"{owner}.{field}: wanted {wanted}, got {value.dtype} {value.shape}")
+    got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise ValueError(f"{owner}.{field}: wanted {wanted}, got {got}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -53,10 +53,11 @@ class Known:
 
     def aim(self, now: float) -> Window:
         """The window to look for it through; it stands still while the face hardly moves."""
-        self.window = Window.around(self.predicted(now), self.window)
-        if not self.missed:
-            return self.window
-        return Window(self.window.x, self.window.y, self.width * WINDOW * WIDE)
+        box = self.predicted(now)
+        if self.missed:
+            return Window.around(box, factor=WINDOW * WIDE)
+        self.window = Window.around(box, self.window)
+        return self.window
 
     def choose(self, part: Detections, now: float) -> int | None:
         """Which of the faces in its window it is: the nearest one of about its size, if any."""
@@ -75,8 +76,8 @@ class Known:
         """Take the new place (4,)."""
         dt = now - self.seen
         if dt > 0:
-            velocity = ((box[:2] + box[2:] - self.xyxy[:2] - self.xyxy[2:]) / (2 * dt)).astype(np.float32)
-            self.velocity = (self.velocity + velocity) / 2
+            way = (box[:2] + box[2:] - self.xyxy[:2] - self.xyxy[2:]) / 2
+            self.velocity = np.asarray(self.velocity / 2 + way / (2 * dt), np.float32)
         self.xyxy, self.seen, self.missed = box, now, False
 
     def urgency(self, now: float) -> float:
