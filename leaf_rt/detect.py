@@ -5,10 +5,10 @@ is then looked at in a close-up by one and the same model, the short-range one, 
 size in the frame. So all faces, near and far, come with the same geometry, a false find has to deceive two looks, and
 a known face is found again without a search. Close-ups of up to four faces share one call as a mosaic.
 
-Cost per frame of a video: one close-up call for up to four known faces, and a share of one search call, because the
-regions of the search take turns: each one comes about once per ``SCAN_PERIOD``. With more faces every one is looked at
-once per ``REVISIT`` seconds. So the cost per second is bounded by time, not by the number of frames, and grows by a
-quarter of a short-range call per face. Where nobody is known, every frame is searched.
+Cost of a video: per frame one close-up call for up to four known faces, and a share of the search, whose regions take
+turns, each coming about once per ``SCAN_PERIOD`` (``EMPTY_PERIOD`` while nobody is known). Of more than four faces, as
+many are looked at per frame as it takes to see each every 0.15 s. So what a second of video costs hardly depends on
+its frame rate, and a face adds a quarter of a short-range call at most.
 
 Must not know tracks: ids are the tracker's.
 """
@@ -28,7 +28,7 @@ from leaf_rt.errors import ModelError
 from leaf_rt.native_log import hush
 from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
 from leaf_rt.types import U8, Detections, Frame
-from leaf_rt.watch import KEEP, PER_CALL, Watchlist
+from leaf_rt.watch import FORGET, KEEP, PER_CALL, Watchlist
 
 Range = Literal["auto", "short", "full"]
 Kind = Literal["short", "full"]
@@ -50,13 +50,14 @@ SEARCH_SIDE = 512  # px; what is searched is first shrunk to this, the models se
 CLOSE_UP_SIDE = 256  # px; boxes come in whole px, so twice the model's 128 px
 PROPOSE = 0.5  # confidence of a place worth a close-up
 AGREE = 0.4  # intersection over union of a proposal and what its close-up shows
-SCAN_PERIOD = 0.6  # s in which the search of a video visits every region once
+SCAN_PERIOD = 0.8  # s in which the search of a video visits every region once
+EMPTY_PERIOD = 0.3  # s, the same while nobody is known
 
 
 class _Model:
     """One MediaPipe detector with a clock of its own."""
 
-    def __init__(self, kind: Kind, video: bool) -> None:
+    def __init__(self, data: bytes, video: bool) -> None:
         import mediapipe
         from mediapipe.tasks.python import vision
 
@@ -64,7 +65,7 @@ class _Model:
         self._video = video
         self._clock_ms = 0
         options = vision.FaceDetectorOptions(
-            base_options=mediapipe.tasks.BaseOptions(model_asset_buffer=_verified(kind)),
+            base_options=mediapipe.tasks.BaseOptions(model_asset_buffer=data),
             running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
             min_detection_confidence=min(PROPOSE, KEEP) - 0.1,
         )
@@ -122,10 +123,10 @@ class FaceDetector:
         self.reach: Range = range
         self.min_confidence = min_confidence
         self.detect_every = detect_every
+        self._data: dict[Kind, bytes] = {kind: _verified(kind) for kind in _FILES}
         self._models: dict[tuple[Kind, bool], _Model] = {}
         self._closed = False
         self.reset()
-        self._model("short", video=True)
 
     def __enter__(self) -> FaceDetector:
         return self
@@ -146,9 +147,9 @@ class FaceDetector:
         self._watch = Watchlist()
         self._plan: list[tuple[Kind, Region]] = []
         self._size = (0, 0)
-        self._turn = 0  # of the search, in the plan
+        self._turn = 1  # of the search: the next entry of the plan, which goes round
+        self._due = 0.0  # entries that should have been visited by now
         self._skipped = 0  # frames since the last one that was looked at
-        self._searched = -math.inf  # s
         self._looked = -math.inf  # s
 
     def detect(self, frame: Frame) -> Detections:
@@ -170,14 +171,14 @@ class FaceDetector:
             return Detections.empty()
         self._skipped = 0
 
-        first = not math.isfinite(self._looked)
         due = self._watch.turn(now)
         parts = self._look(image, [known.aim(now) for known in due], video=True)
         found, lost = self._watch.settle(due, parts, now)
-        proposals = self._search_step(image, now, first, lost)
+        regions = self._next_regions(now - self._looked, lost)
+        self._looked = now
+        proposals = join([self._propose(image, kind, region, video=True) for kind, region in regions])
         new = self._confirm(image, proposals, now)
         self._watch.add(new.xyxy, now)
-        self._looked = now
         return join([found, new])
 
     def detect_picture(self, image: U8) -> Detections:
@@ -204,26 +205,27 @@ class FaceDetector:
             raise ValueError("FaceDetector: it is closed; make a new one")
         model = self._models.get((kind, video))
         if model is None:
-            model = self._models[kind, video] = _Model(kind, video)
+            model = self._models[kind, video] = _Model(self._data[kind], video)
         return model
 
-    def _search_step(self, image: U8, now: float, first: bool, lost: bool) -> Detections:
-        """The proposals of the region whose turn it is, of all regions at first, of the whole where a face was lost."""
-        if not self._plan:
-            return Detections.empty()
-        if first:
-            self._searched = now
-            return join([self._propose(image, kind, region, video=True) for kind, region in self._plan])
-        interval = SCAN_PERIOD / len(self._plan)
-        if lost:
-            kind, region = self._plan[0]
-        elif not self._watch or not 0 <= now - self._searched < interval:
-            self._turn = (self._turn + 1) % len(self._plan)
-            kind, region = self._plan[self._turn]
-        else:
-            return Detections.empty()
-        self._searched = now
-        return self._propose(image, kind, region, video=True)
+    def _next_regions(self, step: float, lost: bool) -> list[tuple[Kind, Region]]:
+        """What to search now, ``step`` s after the last look.
+
+        All of it at first and after a gap, the whole frame where a face was just lost, else as many regions as are
+        due, mostly one or none.
+        """
+        if not 0 <= step <= FORGET:
+            self._due = 0.0
+            return self._plan
+        period = SCAN_PERIOD * self.detect_every if len(self._watch) else EMPTY_PERIOD
+        self._due += min(step / period, 1.0) * len(self._plan)
+        turns = range(self._turn, self._turn + int(self._due))
+        self._turn += len(turns)
+        self._due -= len(turns)
+        regions = [self._plan[k % len(self._plan)] for k in turns]
+        if lost and self._plan and self._plan[0] not in regions:
+            regions.insert(0, self._plan[0])
+        return regions
 
     def _propose(self, image: U8, kind: Kind, region: Region, video: bool) -> Detections:
         """Places that may be faces, in px of the picture."""
