@@ -1,0 +1,1 @@
+"""Where results go: records and videos; see ``leaf_rt.sinks.base``."""

@@ -1,0 +1,185 @@
+"""Annotated video: H.264 in a fragmented MP4 that plays up to its last fragment however the process ends.
+
+Knows PyAV; must not know how faces are drawn, threads or clocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+import av.error
+import av.logging
+import cv2
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from leaf_rt.errors import LeafError, OutputError
+from leaf_rt.sinks.audio import Soundtrack
+from leaf_rt.sinks.base import Closing, output_error
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.types import U8, Estimates, Frame
+
+Draw: TypeAlias = Callable[[U8, Estimates, Sequence[str]], U8]
+
+TIME_BASE = Fraction(1, 90000)
+FRAGMENT = 1.0  # s of video that a killed process loses at most, besides the encoder's few frames
+
+_log = logging.getLogger(__name__)
+av.logging.set_level(None)
+
+
+class VideoSink(Closing):
+    """Writes one source's annotated frames at the times they were taken; see ``Sink``.
+
+    Frames that were dropped leave the one before them standing, so the speed is right whatever happened. The sound of
+    a file goes along. A frame of another size than the first is fitted into the first one's.
+
+    Args:
+        path: The .mp4 to write.
+        labels: Class names in the model's order, handed to ``draw``.
+        draw: Gives the annotated picture; may draw into the one it gets, which is a copy.
+        codec: The encoder's name in FFmpeg.
+        sound: Keep the sound of a file.
+    """
+
+    wants_image = True
+
+    def __init__(
+        self, path: Path, labels: Sequence[str], draw: Draw, codec: str = "libx264", sound: bool = True
+    ) -> None:
+        self.name = str(path)
+        self.draw_time = 0.0
+        self._path = path
+        self._labels = tuple(labels)
+        self._draw = draw
+        self._codec = codec
+        self._keep_sound = sound
+        self._sound: Soundtrack | None = None
+        self._stream: VideoStream | None = None
+        self._size = (0, 0)  # width, height
+        self._first = self._end = self._key = 0.0  # s, media time
+        self._pts = -1
+        self._failed = False
+        if codec not in av.codecs_available:
+            raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; leave the video out with --no-save-video")
+        try:
+            container = av.open(f"file:{os.fspath(path)}", "w", format="mp4", options=_container_options())
+        except OSError as e:
+            raise output_error(path, e) from e
+        if not isinstance(container, OutputContainer):
+            raise TypeError(f"av.open: wanted an OutputContainer, got {type(container).__name__}")
+        self._container: OutputContainer | None = container
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
+        """Draw and encode one frame."""
+        container = self._container
+        if container is None:
+            raise ValueError(f"{self.name}: write after close")
+        start = time.perf_counter()
+        image = self._draw(frame.image.copy(), estimates, self._labels)
+        self.draw_time = time.perf_counter() - start
+        with self._reported():
+            if self._stream is None:
+                self._stream = self._begin(container, source, frame, image)
+            self._encode(container, self._stream, image, frame.timestamp, source.fps)
+            if self._sound is not None:
+                self._sound.advance(container, frame.timestamp)
+
+    def close(self) -> None:
+        """Finish the file; a video that got no frame is removed."""
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            if self._stream is None:
+                container.close()
+                self._path.unlink(missing_ok=True)
+            elif self._failed:
+                with contextlib.suppress(av.error.FFmpegError, OSError):  # it was reported when it happened
+                    container.close()
+            else:
+                with self._reported():
+                    container.mux(self._stream.encode(None))
+                    if self._sound is not None:
+                        self._sound.advance(container, self._end)
+                    container.close()
+        finally:
+            if self._sound is not None:
+                self._sound.close()
+
+    def _begin(self, container: OutputContainer, source: SourceInfo, frame: Frame, image: U8) -> VideoStream:
+        """Settle size and streams by the first frame."""
+        height, width = image.shape[:2]
+        self._size = (width + width % 2, height + height % 2)  # half-size colour planes need even sides
+        rate = Fraction(source.fps or 25.0).limit_denominator(1001)
+        # No B frames and a short look-ahead: what is encoded is soon on the disk.
+        options = {"preset": "veryfast", "crf": "23", "bf": "0", "rc-lookahead": "10", "forced-idr": "1", "g": "100000"}
+        stream = container.add_stream(self._codec, rate=rate, options=options if self._codec == "libx264" else {})
+        if not isinstance(stream, VideoStream):
+            raise OutputError(f"{self.name}: {self._codec} is no video encoder; choose another one")
+        stream.width, stream.height = self._size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = TIME_BASE
+        self._first = frame.timestamp
+        self._key = float("-inf")
+        if self._keep_sound and source.has_audio and source.path is not None and not source.is_live:
+            try:
+                self._sound = Soundtrack(source.path, container, frame.timestamp)
+            except (LeafError, av.error.FFmpegError, OSError, ValueError) as e:
+                _log.warning("%s: its sound cannot be taken along (%s)", source.name, e)
+        return stream
+
+    def _encode(
+        self, container: OutputContainer, stream: VideoStream, image: U8, timestamp: float, fps: float | None
+    ) -> None:
+        picture = VideoFrame.from_ndarray(letterbox(image, *self._size), format="bgr24")
+        self._pts = max(round((timestamp - self._first) / TIME_BASE), self._pts + 1)
+        picture.pts, picture.time_base = self._pts, TIME_BASE
+        picture.duration = round(1.0 / (fps or 25.0) / TIME_BASE)
+        self._end = timestamp + 1.0 / (fps or 25.0)
+        if timestamp - self._key >= FRAGMENT:
+            picture.pict_type = PictureType.I
+            self._key = timestamp
+        container.mux(stream.encode(picture))
+
+    @contextlib.contextmanager
+    def _reported(self):  # type: ignore[no-untyped-def]
+        """Turn FFmpeg's errors into ours."""
+        try:
+            yield
+        except OSError as e:
+            self._failed = True
+            raise output_error(self.name, e) from e
+        except (av.error.FFmpegError, ValueError) as e:
+            self._failed = True
+            raise OutputError(f"{self.name}: the encoder {self._codec} refuses the frames ({e})") from e
+
+
+def letterbox(image: U8, width: int, height: int) -> U8:
+    """Fit a picture into a size without distorting it, black around; (height, width, 3) uint8, contiguous."""
+    h, w = image.shape[:2]
+    if (w, h) == (width, height):
+        return np.ascontiguousarray(image)
+    out = np.zeros((height, width, 3), np.uint8)
+    if width - w in (0, 1) and height - h in (0, 1):  # the first size itself, made even: repeat the border
+        return np.asarray(cv2.copyMakeBorder(image, 0, height - h, 0, width - w, cv2.BORDER_REPLICATE), np.uint8)
+    scale = min(width / w, height / h)
+    new_w, new_h = max(round(w * scale), 1), max(round(h * scale), 1)
+    x, y = (width - new_w) // 2, (height - new_h) // 2
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    out[y : y + new_h, x : x + new_w] = cv2.resize(image, (new_w, new_h), interpolation=method)
+    return out
+
+
+def _container_options() -> dict[str, str]:
+    return {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}

@@ -1,0 +1,236 @@
+"""Video files: every frame once, in order, with the media time that the file states.
+
+Knows PyAV through ``leaf_rt.sources.ffmpeg``; must not know threads or clocks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import av.error
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
+from leaf_rt.sources import ffmpeg
+from leaf_rt.sources.base import Closing, Selector, SourceInfo, SourceOptions
+from leaf_rt.types import Frame
+
+_MIN_STEP = 1e-3  # s between frames where a file's own times stand still or run backwards
+
+
+class FileSource(Closing):
+    """One video file; see ``Source``. Opening decodes the first frame, so that what opens also plays.
+
+    Raises:
+        NotFound, NoPermission: There is no such file, or it may not be read.
+        NotAVideo: A folder, an empty file, sound alone, or no media at all.
+        CodecError: Damaged beyond the first frame, or of a codec that this FFmpeg lacks.
+        NoFrames: A video stream without a frame, or none after ``start``.
+    """
+
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        self.warnings: list[str] = []
+        self.decode_time: float | None = None
+        self._path = path
+        self._options = options
+        self._broken = 0  # packets that did not decode
+        self._container = _open(path)
+        try:
+            self._stream = _video(path, self._container)
+            self._start_time = (self._container.start_time or 0) / 1e6
+            first_index = self._seek() if options.start > 0 else 0
+            self._frames = self._decode(first_index)
+            first = next(self._frames, None)
+            if first is None:
+                raise self._nothing()
+        except BaseException:
+            self._container.close()
+            raise
+        self._first: tuple[VideoFrame, int, float] | None = first
+        self.info = self._describe(first[0])
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames that the options ask for; once damaged data ends the file early, ``warnings`` says so."""
+        selector = Selector(self._options)
+        index, last, offset = -1, -1.0, 0.0
+        seen = 0
+        while True:
+            for picture, number, time in self._pass():
+                if self._options.end is not None and time >= self._options.end:
+                    break
+                timestamp = max(time + offset, last + _MIN_STEP) if index >= 0 else time
+                index = number if not self._options.loop else seen
+                last = timestamp
+                seen += 1
+                if selector.wants(index, timestamp):
+                    image = ffmpeg.to_bgr(picture, self._options.mirror)
+                    yield Frame(image, index, timestamp, self.info.name)
+            else:
+                self._check_end(last - offset)
+            if not self._options.loop:
+                return
+            offset = last + 1.0 / (self.info.fps or 25.0) - self._options.start
+            self._rewind()
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._container.close()
+
+    def _pass(self) -> Iterator[tuple[VideoFrame, int, float]]:
+        """One run through the file: picture, number, media time in s."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        yield from self._frames
+
+    def _rewind(self) -> None:
+        self._container.close()
+        self._container = _open(self._path)
+        self._stream = _video(self._path, self._container)
+        first_index = self._seek() if self._options.start > 0 else 0
+        self._frames = self._decode(first_index)
+
+    def _seek(self) -> int:
+        """Go to the key frame before ``start``; returns the number of the first frame at or after it.
+
+        The number comes from counting packets, which needs no decoding and is right for variable frame rates.
+        """
+        start = self._options.start
+        before = 0
+        with _open(self._path) as container:
+            stream = _video(self._path, container)
+            try:
+                for packet in container.demux(stream):
+                    if packet.pts is None or packet.dts is None:
+                        continue
+                    if self._media_time(packet.dts, stream) >= start:
+                        break
+                    before += self._media_time(packet.pts, stream) < start - 1e-6
+            except (av.error.FFmpegError, OSError):
+                pass  # the decoding pass meets the same damage and reports it
+        self._container.seek(round((start + self._start_time) * 1e6), backward=True)
+        return before
+
+    def _media_time(self, ticks: int, stream: VideoStream) -> float:
+        base = stream.time_base
+        return float(ticks * base) - self._start_time if base is not None else 0.0
+
+    def _decode(self, index: int) -> Iterator[tuple[VideoFrame, int, float]]:
+        """Decode from where the container stands, leaving out what lies before ``start``."""
+        ffmpeg.use_threads(self._stream)
+        period = 1.0 / float(self._stream.average_rate or 25)
+        time = self._options.start - period
+        try:
+            for packet in self._container.demux(self._stream):
+                try:
+                    frames = packet.decode()
+                except av.error.InvalidDataError:
+                    self._broken += 1
+                    continue
+                for frame in frames:
+                    time = self._media_time(frame.pts, self._stream) if frame.pts is not None else time + period
+                    if time >= self._options.start - 1e-6:
+                        yield frame, index, time
+                        index += 1
+        except (av.error.FFmpegError, OSError) as e:
+            self._broken += 1
+            self.warnings.append(f"{self._path}: reading stopped early ({ffmpeg.reason(e)}); the file is damaged")
+
+    def _check_end(self, last: float) -> None:
+        """Say once if the file ended before its own table of contents does."""
+        length = self._length()
+        promised = length is not None and last + 2.0 / (self.info.fps or 25.0) + 0.25 < length
+        if self.warnings or not (promised or self._broken):
+            return
+        if promised:
+            text = f"ends after {last:.1f} s of {length:.1f} s: it was cut off; what is there was used"
+        else:
+            text = f"{self._broken} pieces of it are damaged and were left out"
+        self.warnings.append(f"{self._path}: {text}; get a fresh copy for the rest")
+
+    def _length(self) -> float | None:
+        """Length of the video stream in s, by the file's own word."""
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return self._container.duration / 1e6 if self._container.duration is not None else None
+
+    def _nothing(self) -> LeafError:
+        if self._options.start > 0 and not self._broken:
+            length = self._length()
+            known = f", the file is {length:.1f} s long" if length is not None else ""
+            return NoFrames(f"{self._path}: no frame at or after --start {self._options.start:g} s{known}")
+        if self._broken:
+            name = self._stream.codec_context.name
+            return CodecError(f"{self._path}: its {name} video does not decode; the file is damaged, get a fresh copy")
+        return NoFrames(f"{self._path}: holds a video stream without a single frame; get a fresh copy")
+
+    def _describe(self, first: VideoFrame) -> SourceInfo:
+        options, stream = self._options, self._stream
+        fps = float(stream.average_rate) if stream.average_rate else None
+        length = self._length()
+        total = stream.frames or (round(length * fps) if length is not None and fps is not None else None)
+        duration = count = None
+        if length is not None and not options.loop:
+            duration = max(min(length, length if options.end is None else options.end) - options.start, 0.0)
+            if total is not None and length > 0:
+                count = -(-round(total * duration / length) // options.stride)
+                if options.max_fps is not None:
+                    count = min(count, round(duration * options.max_fps) + 1)
+        turned = round(first.rotation / 90) % 2 == 1
+        return SourceInfo(
+            name=options.name or self._path.name,
+            target=str(self._path),
+            kind="file",
+            width=first.height if turned else first.width,
+            height=first.width if turned else first.height,
+            fps=fps,
+            frame_count=count,
+            duration=duration,
+            is_live=options.realtime,
+            decoder=ffmpeg.decoder_name(stream),
+            has_audio=bool(self._container.streams.audio) and not options.loop,
+            path=self._path,
+        )
+
+
+def _open(path: Path) -> InputContainer:
+    try:
+        return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # "a:b.mp4" is no address
+    except FileNotFoundError as e:
+        raise NotFound(f"{path}: no such file; check the name and the folder") from e
+    except IsADirectoryError as e:
+        raise NotAVideo(f"{path}: is a folder; give the video files in it") from e
+    except PermissionError as e:
+        raise NoPermission(f"{path}: may not be read; change its permissions") from e
+    except av.error.InvalidDataError as e:
+        raise _foreign(path) from e
+    except (av.error.FFmpegError, OSError) as e:
+        raise CodecError(f"{path}: cannot be opened ({ffmpeg.reason(e)}); get a fresh copy") from e
+
+
+def _foreign(path: Path) -> LeafError:
+    """The error for bytes in which FFmpeg finds no media."""
+    with path.open("rb") as f:
+        head = f.read(12)
+    if not head:
+        return NotAVideo(f"{path}: is empty (0 bytes); get a fresh copy")
+    if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
+        return CodecError(f"{path}: its index is missing, the file was cut off while written; get a fresh copy")
+    return NotAVideo(f"{path}: is no video that FFmpeg knows; give an MP4, MOV, MKV, AVI or WebM file")
+
+
+def _video(path: Path, container: InputContainer) -> VideoStream:
+    stream = ffmpeg.video_stream(container)
+    if stream is None:
+        if container.streams.audio:
+            raise NotAVideo(f"{path}: holds sound only; give a file with pictures")
+        raise NotAVideo(f"{path}: holds no video stream; give an MP4, MOV, MKV, AVI or WebM file")
+    # PyAV leaves out the context of a stream that it has no decoder for, whatever its type hints say.
+    if getattr(stream, "codec_context", None) is None:
+        raise CodecError(f"{path}: this FFmpeg has no decoder for its video; convert it to H.264 first")
+    return stream

@@ -1,0 +1,31 @@
+"""A still picture as a source of one frame. Knows ``leaf_rt.picture``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from leaf_rt.picture import read_picture
+from leaf_rt.sources.base import Closing, SourceInfo, SourceOptions
+from leaf_rt.types import Frame
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+class StillSource(Closing):
+    """One picture, read at once; see ``Source``. Raises what ``read_picture`` raises."""
+
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        self.warnings: list[str] = []
+        self.decode_time: float | None = None
+        image = read_picture(path)
+        self._image = np.ascontiguousarray(image[:, ::-1]) if options.mirror else image
+        height, width = self._image.shape[:2]
+        name = options.name or path.name
+        self.info = SourceInfo(name, str(path), "picture", width, height, None, 1, 0.0, False, "OpenCV", path=path)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The one frame."""
+        yield Frame(self._image, 0, 0.0, self.info.name)
