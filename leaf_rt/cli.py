@@ -7,20 +7,18 @@ at its top, so that `leaf-rt --help` answers at once.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from leaf_rt import options as opt
 from leaf_rt.errors import BackendError, LeafError, NotFound
-
-if TYPE_CHECKING:
-    from leaf_rt.request import Outputs, Recognition
 
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
@@ -46,19 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
     try:
         app(args=arguments, prog_name="leaf-rt")
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
-    except LeafError as e:
-        _say(e, debug, str(e))
-        return e.exit_code
+    except (LeafError, BrokenPipeError) as e:
+        from leaf_rt import console
+
+        if console.nobody_reads(e):
+            _mute_stdout()
+        else:
+            _say(e, debug, str(e))
+        return console.exit_code(e)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as e:  # noqa: BLE001 - the outermost frame: a bug ends here, said aloud and with its exit code
         hint = "" if debug else "; --debug shows where"
         _say(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
@@ -72,6 +74,12 @@ def _say(error: BaseException, debug: bool, sentence: str) -> None:
     if debug:
         traceback.print_exception(error)
     console.error(console.console(), sentence)
+
+
+def _mute_stdout() -> None:
+    """What is still buffered for a reader who has gone must not raise again at exit."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
 
 
 def _version(wanted: bool) -> None:
@@ -137,10 +145,10 @@ def video(
         raise typer.BadParameter("must lie after --start", param_hint="--end")
     if not targets and sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = _outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur)
+    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur)
 
     from leaf_rt.session import Session, distinct
-    from leaf_rt.sources import SourceOptions, Target, load_targets
+    from leaf_rt.sources import SourceOptions, Target
     from leaf_rt.stream import RunOptions
 
     read = SourceOptions(
@@ -156,11 +164,13 @@ def video(
     )
     wanted = [Target(target, read) for target in targets or []]
     if sources is not None:
+        from leaf_rt.sources import load_targets
+
         wanted += load_targets(sources)
     if plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
     together = sources is not None or realtime or loop or any(_is_live(target.target) for target in wanted)
-    recognition = _recognition(
+    recognition = opt.recognition(
         model,
         backend,
         threads,
@@ -226,7 +236,7 @@ def webcam(
         fps=fps,
         mirror=mirror,
     )
-    recognition = _recognition(
+    recognition = opt.recognition(
         model,
         backend,
         threads,
@@ -238,7 +248,7 @@ def webcam(
         uncertain_below=uncertain_below,
     )
     in_window = why_no_window() is None if show is None else show
-    outputs = _outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur)
+    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur)
     session = Session(recognition, outputs, RunOptions(duration=duration))
     raise typer.Exit(session.run([Target(device, read)], together=True))
 
@@ -266,10 +276,10 @@ def image(
     """
     from leaf_rt.album import Album
 
-    recognition = _recognition(
+    recognition = opt.recognition(
         model, backend, threads, face_range, max_faces=max_faces, uncertain_below=uncertain_below
     )
-    outputs = _outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur)
+    outputs = opt.outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur)
     raise typer.Exit(Album(recognition, outputs).run(files))
 
 
@@ -300,7 +310,7 @@ def bench(
     from leaf_rt import console
     from leaf_rt.bench import end_to_end, rows
 
-    recognition = _recognition(model, backend, threads, face_range)
+    recognition = opt.recognition(model, backend, threads, face_range)
     result = end_to_end(file, recognition)
     console.facts(console.console(stderr=False), rows(result))
     typer.echo(result.json())
@@ -338,59 +348,3 @@ def _forward(module: str, command: str, arguments: list[str]) -> int:
 def _is_live(target: str) -> bool:
     """Whether a target is a stream or a camera rather than a file."""
     return "://" in target or target.isdigit() or target.startswith("/dev/video")
-
-
-def _recognition(
-    model: Path | None,
-    backend: str,
-    threads: int,
-    face_range: opt.Range,
-    *,
-    max_faces: int = 0,
-    emotion_hz: float = 10.0,
-    smooth: float = 0.3,
-    min_dwell: float = 0.4,
-    uncertain_below: float = 0.4,
-) -> Recognition:
-    from leaf_rt.artifact import DEFAULT_MODEL
-    from leaf_rt.pipeline import PipelineOptions
-    from leaf_rt.request import Recognition
-    from leaf_rt.smooth import SmoothOptions
-
-    return Recognition(
-        model=model or DEFAULT_MODEL,
-        backend=backend,
-        threads=threads,
-        range=face_range.value,
-        pipeline=PipelineOptions(emotion_hz=emotion_hz, max_faces=max_faces),
-        smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
-    )
-
-
-def _outputs(
-    out: Path | None,
-    save: bool | None,
-    jsonl: str | None,
-    no_jsonl: bool,
-    csv: Path | None,
-    plot: Path | None,
-    no_plot: bool,
-    show: bool,
-    blur: bool,
-) -> Outputs:
-    if jsonl is not None and no_jsonl:
-        raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
-    if plot is not None and no_plot:
-        raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
-
-    from leaf_rt.request import Outputs
-
-    return Outputs(
-        out=out,
-        save_video=save,
-        jsonl="" if no_jsonl else jsonl,
-        csv=csv,
-        plot=Path() if no_plot else plot,
-        show=show,
-        blur=blur,
-    )

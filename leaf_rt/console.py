@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from leaf_rt.errors import LeafError
 from leaf_rt.labels import COLORS, UNCERTAIN
 
 if TYPE_CHECKING:
@@ -32,6 +33,18 @@ def console(stderr: bool = True) -> Console:
     if not plain.is_terminal:
         plain.width = max(plain.width, 160)
     return plain
+
+
+def nobody_reads(error: BaseException) -> bool:
+    """Whether output failed because its reader has gone, as `head` does once it has seen enough."""
+    return isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an error that a person can act on."""
+    if nobody_reads(error):
+        return 128 + 13  # what shells report for SIGPIPE
+    return error.exit_code if isinstance(error, LeafError) else 1
 
 
 def facts(out: Console, rows: Mapping[str, str]) -> None:

@@ -5,6 +5,8 @@ Knows OpenCV, the label colours and ``Estimates``; must not know sources, files,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +27,31 @@ def color_of(label: str) -> tuple[int, int, int]:
     return blue, green, red
 
 
-def annotate(image: U8, estimates: Estimates, labels: tuple[str, ...], blur: bool = False) -> U8:
-    """A copy of a frame with everybody on it marked.
+def annotate(image: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False) -> U8:
+    """A marked copy of a picture; see ``mark``."""
+    canvas = image.copy()
+    mark(canvas, estimates, labels, blur)
+    return canvas
+
+
+def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False) -> None:
+    """Mark everybody on a picture, in place.
 
     A box carries its person's number and shown emotion in the emotion's colour; an untrustworthy face
     (``Estimates.poor``) has a hollow label. Where the picture has room, all probabilities stand as bars beside the
     box, else as one stripe below it.
 
     Args:
-        image: (H, W, 3) uint8 BGR; left as it is.
+        canvas: (H, W, 3) uint8 BGR.
         estimates: Who is on it.
         labels: Names of the C classes.
         blur: Hide the faces.
-
-    Returns:
-        (H, W, 3) uint8 BGR, a new array.
 
     Raises:
         ValueError: ``labels`` and ``estimates`` disagree about C.
     """
     if estimates.probs.shape[1] != len(labels):
         raise ValueError(f"labels: wanted {estimates.probs.shape[1]} names, got {len(labels)}")
-    canvas = image.copy()
     if blur:
         blur_faces(canvas, estimates.xyxy)
     pen = _Pen(canvas)
@@ -68,7 +73,6 @@ def annotate(image: U8, estimates: Estimates, labels: tuple[str, ...], blur: boo
     for row in visible:  # last, so that in a crowd nothing lies on a label but another label
         size = pen.tag_size(boxes[row])
         pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.poor[row]))
-    return canvas
 
 
 def blur_faces(image: U8, xyxy: F32) -> None:
@@ -196,7 +200,7 @@ class _Pen:
                 return spot
         return None
 
-    def panel(self, spot: Box, probs: F32, labels: tuple[str, ...], shown: int) -> None:
+    def panel(self, spot: Box, probs: F32, labels: Sequence[str], shown: int) -> None:
         """All probabilities (C,) as bars with names and per cent."""
         left, top, right, _ = spot
         self.shade(spot, _INK, 0.62)
@@ -216,7 +220,7 @@ class _Pen:
             percent = f"{p * 100:.0f}"
             self.text(percent, right - pad - self.text_width(percent, size, weight), baseline, ink, size, weight)
 
-    def stripe(self, box: Box, probs: F32, labels: tuple[str, ...], tag: Box) -> None:
+    def stripe(self, box: Box, probs: F32, labels: Sequence[str], tag: Box) -> None:
         """All probabilities (C,) as one stripe of colours under a box, or under its label where that lies there."""
         x0, _, x1, y1 = box
         height = max(3, self.line * 2)

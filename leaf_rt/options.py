@@ -1,6 +1,6 @@
 """The command line's options that several commands share, and how their values are read.
 
-Knows typer alone.
+Knows typer and, inside functions, what a call asks for.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import math
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from leaf_rt.request import Outputs, Recognition
 
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
 
@@ -190,3 +193,61 @@ MaxReconnects: TypeAlias = Annotated[
 ]
 
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def recognition(
+    model: Path | None,
+    backend: str,
+    threads: int,
+    face_range: Range,
+    *,
+    max_faces: int = 0,
+    emotion_hz: float = 10.0,
+    smooth: float = 0.3,
+    min_dwell: float = 0.4,
+    uncertain_below: float = 0.4,
+) -> Recognition:
+    """Put the options of recognition together."""
+    from leaf_rt.artifact import DEFAULT_MODEL
+    from leaf_rt.pipeline import PipelineOptions
+    from leaf_rt.request import Recognition
+    from leaf_rt.smooth import SmoothOptions
+
+    return Recognition(
+        model=model or DEFAULT_MODEL,
+        backend=backend,
+        threads=threads,
+        range=face_range.value,
+        pipeline=PipelineOptions(emotion_hz=emotion_hz, max_faces=max_faces),
+        smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
+    )
+
+
+def outputs(
+    out: Path | None,
+    save: bool | None,
+    jsonl: str | None,
+    no_jsonl: bool,
+    csv: Path | None,
+    plot: Path | None,
+    no_plot: bool,
+    show: bool,
+    blur: bool,
+) -> Outputs:
+    """Put the options of the results together."""
+    if jsonl is not None and no_jsonl:
+        raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
+    if plot is not None and no_plot:
+        raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
+
+    from leaf_rt.request import Outputs
+
+    return Outputs(
+        out=out,
+        save_video=save,
+        jsonl="" if no_jsonl else jsonl,
+        csv=csv,
+        plot=Path() if no_plot else plot,
+        show=show,
+        blur=blur,
+    )

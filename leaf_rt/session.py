@@ -15,7 +15,7 @@ from rich.progress import TaskID
 
 from leaf_rt import console
 from leaf_rt.backends.base import Backend, open_backend
-from leaf_rt.draw import annotate
+from leaf_rt.draw import mark
 from leaf_rt.errors import LeafError
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.places import Places, make_folder, write_whole
@@ -48,6 +48,7 @@ class Session:
         self.out = console.console(stderr=True)
         self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
         self.errors: list[Exception] = []
+        self.said: set[str] = set()
         self._places = Places()
 
     def run(self, targets: Sequence[Target], together: bool) -> int:
@@ -91,12 +92,13 @@ class Session:
             if window is not None:
                 window.close()
             backend.close()
-        return next((getattr(e, "exit_code", 1) for e in self.errors), 0)
+        return console.exit_code(self.errors[0]) if self.errors else 0
 
     def complain(self, error: Exception) -> None:
-        """Say an error and remember its exit code."""
+        """Remember an error for the exit code, and say it unless an event has said it already."""
         self.errors.append(error)
-        console.error(self.out, str(error))
+        if not console.nobody_reads(error) and not any(str(error).endswith(text) for text in self.said):
+            console.error(self.out, str(error))
 
     def place(self, info: SourceInfo, ending: str) -> Path:
         """Where a result of a source goes."""
@@ -184,7 +186,8 @@ class _Round:
         return sinks
 
     def _draw(self, image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
-        return annotate(image, estimates, tuple(labels), self.session.outputs.blur)
+        mark(image, estimates, labels, self.session.outputs.blur)  # the sink hands out a copy
+        return image
 
     def _opened(self, info: SourceInfo) -> None:
         self.infos[info.name] = info
@@ -218,7 +221,9 @@ class _Round:
 
     def _event(self, event: Event) -> None:
         if event.level == "error":
-            console.error(self.session.out, f"{event.source}: {event.text}")
+            if not (self.session.outputs.jsonl == "-" and event.kind == "sink" and "closed the pipe" in event.text):
+                console.error(self.session.out, f"{event.source}: {event.text}")
+            self.session.said.add(event.text)
         else:
             console.note(self.session.out, f"{event.source}: {event.text}")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,11 +32,12 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.still": {"numpy", "leaf_rt.backends.base", "leaf_rt.face", "leaf_rt.types"},
     "leaf_rt.doctor": {"av", "cv2", "leaf_rt.artifact", "leaf_rt.backends.base", "leaf_rt.errors"},
     "leaf_rt.window": {"cv2", "leaf_rt.doctor", "leaf_rt.draw", "leaf_rt.errors", "leaf_rt.types"},
-    "leaf_rt.options": {"typer"},
+    "leaf_rt.options": {"typer", "leaf_rt.artifact", "leaf_rt.pipeline", "leaf_rt.request", "leaf_rt.smooth"},
     "leaf_rt.request": {"leaf_rt.artifact", "leaf_rt.pipeline", "leaf_rt.smooth"},
     "leaf_rt.report": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
     "leaf_rt.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
-    "leaf_rt.console": {"rich", "leaf_rt.labels", "leaf_rt.doctor", "leaf_rt.report", "leaf_rt.types"},
+    "leaf_rt.console": {"rich", "leaf_rt.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.report",
+                        "leaf_rt.types"},
 }  # fmt: skip
 
 # Where a heavy or optional library may be imported at the top of a file; elsewhere only inside functions, if at all.
@@ -155,9 +156,10 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     )
     best = 10.0
     for _ in range(4):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-        best = min(best, time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert (done.returncode, done.stderr.strip()) == (0, "[]")
         assert "leaf-rt" in done.stdout
-    assert best < 0.5
+    assert best < 0.5, "processor time, which other work on the machine does not stretch"
