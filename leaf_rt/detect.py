@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from importlib import resources
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -24,6 +25,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
+from leaf_rt.appearance import describe
 from leaf_rt.errors import ModelError
 from leaf_rt.native_log import hush
 from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
@@ -179,7 +181,8 @@ class FaceDetector:
         proposals = join([self._propose(image, kind, region, video=True) for kind, region in regions])
         new = self._confirm(image, proposals, now)
         self._watch.add(new.xyxy, now)
-        return join([found, new])
+        faces = join([found, new])
+        return replace(faces, appearance=describe(image, faces.xyxy))
 
     def detect_picture(self, image: U8) -> Detections:
         """The faces in a single picture, searched everywhere: the whole and two levels of overlapping tiles.
@@ -317,4 +320,4 @@ def _converted(detections: list[Any], width: int, height: int) -> Detections:
     xyxy[:, :2] = np.where(xyxy[:, :2] == 0.0, corner, xyxy[:, :2])
     xyxy[:, 2:] = xyxy[:, :2] + size
     good = np.isfinite(xyxy).all(1) & np.isfinite(keypoints).all((1, 2)) & (size > 0).all(1)
-    return Detections(xyxy, confidence, keypoints)[good]
+    return Detections(xyxy, confidence, keypoints, np.zeros((n, 0), np.float32))[good]

@@ -6,7 +6,7 @@ Geometry alone (numpy, OpenCV); must not know detectors.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -128,18 +128,20 @@ class Mosaic:
 
 def moved(found: Detections, scale: float, shift: F32) -> Detections:
     """Detections times ``scale`` plus ``shift`` (2,) px."""
-    xyxy = found.xyxy * scale + np.tile(shift, 2)
-    return Detections(xyxy.astype(np.float32), found.confidence, (found.keypoints * scale + shift).astype(np.float32))
+    xyxy = np.asarray(found.xyxy * scale + np.tile(shift, 2), np.float32)
+    return replace(found, xyxy=xyxy, keypoints=np.asarray(found.keypoints * scale + shift, np.float32))
 
 
 def join(parts: list[Detections]) -> Detections:
     """Detections one after another."""
+    parts = [p for p in parts if len(p)]
     if not parts:
         return Detections.empty()
     return Detections(
         np.concatenate([p.xyxy for p in parts]),
         np.concatenate([p.confidence for p in parts]),
         np.concatenate([p.keypoints for p in parts]),
+        np.concatenate([p.appearance for p in parts]),
     )
 
 

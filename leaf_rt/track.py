@@ -1,18 +1,19 @@
 """Ids over time: which face of this frame is which person of the last ones.
 
 Every duration is in seconds and steps may be irregular, so a clip gives the same ids at 10, 30 and 60 frames/s.
-Knows boxes and times (numpy, SciPy); must not know pictures, detectors or clocks.
+Knows boxes, appearances and times (numpy, SciPy); must not know pictures, detectors or clocks.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from leaf_rt.appearance import change
 from leaf_rt.types import F32, Detections, Tracks
 
 F64 = NDArray[np.float64]
@@ -21,6 +22,7 @@ POSITION_NOISE = 0.04  # of a detected box: deviation of its centre and (half) o
 ACCELERATION = 3.0  # face widths/s^2: how hard people change their speed
 DAMPING = 0.4  # s in which a face that is out of sight loses 63 % of its speed
 OUTLIER = 3.0  # standard deviations; a larger surprise counts as this one, so one bad box does not throw a track
+MEMORY = 0.3  # share of a new appearance in the mean one of its track
 RECENT = 0.3  # s; tracks seen since choose their detections before those out of sight
 
 
@@ -35,6 +37,8 @@ class TrackOptions:
         reach: How far from its predicted place a face may turn up, in face widths; grows with the time out of sight.
         reach_growth: Face widths/s by which it grows.
         max_reach: Its limit.
+        max_change: How different a head may look from one find to the next, see ``leaf_rt.appearance.change``. Who
+            looks more different is somebody else, wherever they stand.
     """
 
     max_lost: float = 1.0
@@ -43,6 +47,7 @@ class TrackOptions:
     reach: float = 0.8
     reach_growth: float = 1.5
     max_reach: float = 1.6
+    max_change: float = 30.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -93,12 +98,12 @@ class FaceTracker:
         fresh = [k for k, t in enumerate(self._tracks) if t.track_id == 0]
         for group in (recent, stale, fresh):
             for k, row in self._assign(group, detections, free, now):
-                self._tracks[k].correct(detections.xyxy[row], now)
+                self._tracks[k].correct(detections.xyxy[row], detections.appearance[row], now)
                 indices[k] = row
                 free.remove(row)
         for row in free:
             indices[len(self._tracks)] = row
-            self._tracks.append(_Track(detections.xyxy[row], now))
+            self._tracks.append(_Track(detections.xyxy[row], detections.appearance[row], now))
         for k, row in indices.items():
             track = self._tracks[k]
             sure = float(detections.confidence[row]) >= self.options.confirm_confidence
@@ -121,8 +126,10 @@ class FaceTracker:
         distance = np.hypot(tracks[:, None, 0] - boxes[None, :, 0], tracks[:, None, 1] - boxes[None, :, 1]) / width
         growth = np.abs(tracks[:, None, 2] - boxes[None, :, 2])
         reach = np.minimum(self.options.reach + self.options.reach_growth * lost, self.options.max_reach)[:, None]
-        cost = distance + growth
-        allowed = (distance <= reach) & (growth <= math.log(2.0))
+        appearance = detections.appearance[free]
+        changes = np.array([change(self._tracks[k].looks, appearance).min(axis=0) for k in group])
+        cost = distance + growth + changes / self.options.max_change
+        allowed = (distance <= reach) & (growth <= math.log(2.0)) & (changes <= self.options.max_change)
         # A forbidden pair costs more than any number of allowed ones, so that it never displaces one.
         penalty = 1e3
         rows, columns = linear_sum_assignment(np.where(allowed, cost, penalty))
@@ -148,21 +155,25 @@ def _measured(xyxy: F32) -> F64:
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """One person: state (2, 4), value and speed of centre x, y (px) and log width, height; covariance (3, 4) of each.
+    """One person: newest and mean appearance, and a filter over where the face is.
 
-    The four quantities are filtered on their own; the rows of ``covariance`` are of value, of value with speed, and of
-    speed. ``track_id`` is 0 until the track is confirmed.
+    ``looks`` is (2, A). ``state`` (2, 4) holds value and speed of centre x, y (px) and log width, height. The four are
+    filtered on their own: the rows of ``covariance`` (3, 4) are of value, of value with speed, and of speed.
+    ``track_id`` is 0 until the track is confirmed.
     """
 
     first: F32
+    look: InitVar[F32]
     seen: float
     track_id: int = 0
     hits: int = 1
+    looks: F32 = field(init=False)
     time: float = field(init=False)
     state: F64 = field(init=False)
     covariance: F64 = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, look: F32) -> None:
+        self.looks = np.stack([look, look])
         self.time = self.seen
         self.state = np.stack([_measured(self.first[None])[0], np.zeros(4)])
         unit = self._unit()
@@ -195,8 +206,8 @@ class _Track:
             ]
         )
 
-    def correct(self, xyxy: F32, now: float) -> None:
-        """Take a detection (4,) of the time it was predicted to."""
+    def correct(self, xyxy: F32, look: F32, now: float) -> None:
+        """Take a detection, box (4,) and appearance (A,), of the time it was predicted to."""
         p, c, v = self.covariance
         spread = p + (POSITION_NOISE * self._unit()) ** 2
         surprise = _measured(xyxy[None])[0] - self.state[0]
@@ -204,6 +215,7 @@ class _Track:
         surprise = np.clip(surprise, -limit, limit)
         self.state = self.state + np.stack([p, c]) / spread * surprise
         self.covariance = np.stack([p - p * p / spread, c - p * c / spread, v - c * c / spread])
+        self.looks = np.stack([look, (1 - MEMORY) * self.looks[1] + MEMORY * look]).astype(np.float32)
         self.seen = now
         self.hits += 1
 

@@ -63,17 +63,21 @@ class Detections:
         xyxy: (N, 4) float32, px.
         confidence: (N,) float32 in [0, 1].
         keypoints: (N, 6, 2) float32, px: right eye, left eye, nose tip, mouth, right ear, left ear (the person's).
+        appearance: (N, A) float32, what heads look like (``leaf_rt.appearance``), for telling them apart from one
+            frame to the next; A is 0 where nobody looked.
     """
 
     xyxy: F32
     confidence: F32
     keypoints: F32
+    appearance: F32
 
     def __post_init__(self) -> None:
         n = len(self.xyxy)
         _check("Detections", "xyxy", self.xyxy, (None, 4), np.float32)
         _check("Detections", "confidence", self.confidence, (n,), np.float32)
         _check("Detections", "keypoints", self.keypoints, (n, 6, 2), np.float32)
+        _check("Detections", "appearance", self.appearance, (n, None), np.float32)
 
     def __len__(self) -> int:
         return len(self.xyxy)
@@ -81,11 +85,12 @@ class Detections:
     @classmethod
     def empty(cls) -> Detections:
         """No face."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 6, 2), np.float32))
+        shapes = ((0, 4), (0,), (0, 6, 2), (0, 0))
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
     def __getitem__(self, rows: Any) -> Detections:
         """The rows of an index array, a boolean mask or a slice, in that order."""
-        return Detections(self.xyxy[rows], self.confidence[rows], self.keypoints[rows])
+        return Detections(self.xyxy[rows], self.confidence[rows], self.keypoints[rows], self.appearance[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

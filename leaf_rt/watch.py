@@ -16,7 +16,7 @@ from leaf_rt.types import F32, Detections
 KEEP = 0.45  # confidence in the close-up that keeps a known face
 REVISIT = 0.15  # s between looks at a known face, at most
 FORGET = 1.0  # s for which the place of a lost face is still looked at
-WIDE = 1.4  # a window for a face that was missed is wider by this factor
+WIDE = 1.4  # a window for a face that was missed, or whose speed is not known, is wider by this factor
 MAX_AHEAD = 0.3  # s; a face is predicted no further than this
 PER_CALL = 4  # windows in one mosaic
 
@@ -32,6 +32,7 @@ class Known:
         looked: s, when it was last looked for.
         velocity: (2,) float32, px/s.
         missed: Whether the last look failed.
+        fresh: Whether it was seen but once, so that its velocity is not known.
     """
 
     xyxy: F32
@@ -40,6 +41,7 @@ class Known:
     looked: float
     velocity: F32
     missed: bool = False
+    fresh: bool = True
 
     @property
     def width(self) -> float:
@@ -54,7 +56,7 @@ class Known:
     def aim(self, now: float) -> Window:
         """The window to look for it through; it stands still while the face hardly moves."""
         box = self.predicted(now)
-        if self.missed:
+        if self.missed or self.fresh:
             return Window.around(box, factor=WINDOW * WIDE)
         self.window = Window.around(box, self.window)
         return self.window
@@ -77,8 +79,8 @@ class Known:
         dt = now - self.seen
         if dt > 0:
             way = (box[:2] + box[2:] - self.xyxy[:2] - self.xyxy[2:]) / 2
-            self.velocity = np.asarray(self.velocity / 2 + way / (2 * dt), np.float32)
-        self.xyxy, self.seen, self.missed = box, now, False
+            self.velocity = np.asarray(way / dt if self.fresh else (self.velocity + way / dt) / 2, np.float32)
+        self.xyxy, self.seen, self.missed, self.fresh = box, now, False, False
 
     def urgency(self, now: float) -> float:
         """How much it is its turn: the time since the last look, more for who moves fast, less for who was missed."""

@@ -34,6 +34,7 @@ def face_at(x: float, y: float, size: float = 60.0, confidence: float = 0.9) -> 
         np.array([[x, y, x + size, y + size]], np.float32),
         np.array([confidence], np.float32),
         (points * size + (x, y)).astype(np.float32)[None],
+        np.zeros((1, 0), np.float32),
     )
 
 
@@ -43,6 +44,7 @@ def join(*parts: Detections) -> Detections:
         np.concatenate([p.xyxy for p in parts]),
         np.concatenate([p.confidence for p in parts]),
         np.concatenate([p.keypoints for p in parts]),
+        np.concatenate([p.appearance for p in parts]),
     )
 
 

@@ -4,9 +4,13 @@ import pytest
 from leaf_rt.types import Detections, Estimates, Frame, Prediction, Tracks
 
 
+def F32(shape):  # noqa: N802 - reads like the type it makes
+    return np.zeros(shape, np.float32)
+
+
 def test_an_error_names_field_wanted_and_got():
     with pytest.raises(ValueError, match=r"Detections\.confidence: wanted float32 \(2\), got float64 \(2,\)"):
-        Detections(np.zeros((2, 4), np.float32), np.zeros(2), np.zeros((2, 6, 2), np.float32))
+        Detections(F32((2, 4)), np.zeros(2), F32((2, 6, 2)), F32((2, 0)))
 
 
 @pytest.mark.parametrize(
@@ -14,7 +18,8 @@ def test_an_error_names_field_wanted_and_got():
     [
         lambda: Frame(np.zeros((4, 4), np.uint8), 0, 0.0, "s"),
         lambda: Frame(np.zeros((4, 4, 3), np.float32), 0, 0.0, "s"),
-        lambda: Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros((2, 6, 2), np.float32)),
+        lambda: Detections(F32((2, 4)), F32(1), F32((2, 6, 2)), F32((2, 0))),
+        lambda: Detections(F32((2, 4)), F32(2), F32((2, 6, 2)), F32((1, 0))),
         lambda: Tracks(np.zeros(1, np.int64), np.zeros((2, 4), np.float32), np.zeros(1, np.int64), np.zeros(1, "f4")),
         lambda: Prediction(np.zeros((2, 8), np.float32), np.zeros((1, 4), np.float32)),
         lambda: Prediction([[1.0]], np.zeros((1, 4), np.float32)),  # type: ignore[arg-type]
@@ -27,7 +32,9 @@ def test_wrong_shapes_and_types_are_refused(make):
 
 def test_rows_of_detections_are_picked_in_order():
     xyxy = np.arange(12, dtype=np.float32).reshape(3, 4)
-    some = Detections(xyxy, np.array([0.1, 0.2, 0.3], np.float32), np.zeros((3, 6, 2), np.float32))[np.array([2, 0])]
+    confidence = np.array([0.1, 0.2, 0.3], np.float32)
+    some = Detections(xyxy, confidence, F32((3, 6, 2)), xyxy)[np.array([2, 0])]
+    assert some.appearance.tolist() == xyxy[[2, 0]].tolist()
     assert some.confidence.tolist() == pytest.approx([0.3, 0.1])
     assert len(some) == 2
 
