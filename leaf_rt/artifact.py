@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from leaf_rt.errors import ModelError, NotFound
 
 SPEC_VERSION = 1
+PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
+# Crops of real faces on which every engine built here is compared with its fp32 model: a square picture of tiles.
+GOLDEN = MODELS / "golden.jpg"
+GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class ModelSpec:
         metrics: What was measured with this very file, by name.
         licence: Of the weights.
         tensorrt: For plans: version, GPU, compute capability and the like; empty otherwise.
+        parent: sha256 of the fp32 model that this file was made from; empty for an fp32 model itself.
     """
 
     labels: tuple[str, ...]
@@ -60,6 +65,7 @@ class ModelSpec:
     metrics: dict[str, Any]
     licence: str
     tensorrt: dict[str, Any] = field(default_factory=dict)
+    parent: str = ""
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
@@ -68,22 +74,48 @@ class ModelSpec:
 
         if self.version != SPEC_VERSION:
             raise wrong("version", str(SPEC_VERSION))
+        if not all(isinstance(name, str) and name for name in self.labels):
+            raise wrong("labels", "names")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise wrong("labels", "at least two different names")
         if self.side < 16:
             raise wrong("side", "at least 16 px")
+        if self.net_side < 16:
+            raise wrong("net_side", "at least 16 px")
+        if self.feature_dim < 1:
+            raise wrong("feature_dim", "at least 1")
         if not 0 <= self.margin <= 1:
             raise wrong("margin", "a share between 0 and 1")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise wrong("std", "three positive numbers, as many as in mean")
         if self.color not in ("grey", "rgb"):
             raise wrong("color", "'grey' or 'rgb'")
-        if self.precision not in ("fp32", "fp16", "int8"):
-            raise wrong("precision", "'fp32', 'fp16' or 'int8'")
+        if self.precision not in PRECISIONS:
+            raise wrong("precision", " or ".join(PRECISIONS))
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    """Hex digest of a model file's bytes; for OpenVINO's .xml also of the .bin that holds its weights.
+
+    Raises:
+        ModelError: The .bin is missing.
+    """
+    files = [path]
+    if path.suffix == ".xml":
+        files.append(path.with_suffix(".bin"))
+        if not files[1].is_file():
+            raise ModelError(f"model {path}: its weights {files[1].name} are missing; keep the files together")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as f:
+            while block := f.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def variant_path(model: Path, precision: str, suffix: str = "") -> Path:
+    """Where the same model in another precision lies: beside it, as NAME-int8.onnx beside NAME.onnx."""
+    return model.with_name(f"{model.stem}-{precision}{suffix or model.suffix}")
 
 
 def spec_path(model: Path) -> Path:
@@ -104,7 +136,7 @@ def load_spec(model: Path) -> ModelSpec:
         ModelError: The JSON is broken, lacks or has foreign fields, or the hash disagrees.
     """
     if not model.is_file():
-        raise NotFound(f"model {model}: no such file; give an .onnx or .plan file that `leaf-rt export` wrote")
+        raise NotFound(f"model {model}: no such file; give a file that `leaf-rt export` wrote")
     path = spec_path(model)
     if not path.is_file():
         raise NotFound(f"model {model}: its description {path.name} is missing; keep the two files together")
@@ -113,15 +145,19 @@ def load_spec(model: Path) -> ModelSpec:
     except (ValueError, UnicodeDecodeError) as e:
         raise ModelError(f"{path}: not valid JSON ({e}); export the model again") from e
     known = {f.name for f in fields(ModelSpec)}
-    if not isinstance(raw, dict) or set(raw) - known or known - set(raw):
-        odd = sorted(set(raw) ^ known) if isinstance(raw, dict) else ["not an object"]
+    needed = {f.name for f in fields(ModelSpec) if f.default is MISSING and f.default_factory is MISSING}
+    if not isinstance(raw, dict) or set(raw) - known or needed - set(raw):
+        odd = sorted(set(raw) - known | needed - set(raw)) if isinstance(raw, dict) else ["not an object"]
         raise ModelError(f"{path}: is no leaf-rt model description (fields that differ: {', '.join(odd)})")
     try:
-        spec = ModelSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        spec = ModelSpec(**values)
     except TypeError as e:
         raise ModelError(f"{path}: a field has the wrong type ({e}); export the model again") from e
     actual = sha256_of(model)
     if actual != spec.sha256:
-        raise ModelError(f"{model}: its bytes do not match {path.name} (sha256 {actual[:12]}..., "
-                         f"described {spec.sha256[:12]}...); the file is damaged or foreign, export it again")
+        raise ModelError(
+            f"{model}: its bytes do not match {path.name} (sha256 {actual[:12]}..., "
+            f"described {spec.sha256[:12]}...); the file is damaged or foreign, export it again"
+        )
     return spec

@@ -1,17 +1,29 @@
 """What a back end is, and the choice of one.
 
-Knows the protocol and the candidates' names; a candidate's runtime is imported only once it is chosen.
+Knows the protocol and the candidates' names; a candidate's runtime is imported only once it is looked at or chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from leaf_rt.artifact import ModelSpec, load_spec
-from leaf_rt.errors import BackendError
+from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.types import U8, Prediction
+
+Say = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """A ``Say`` for those who do not want to hear."""
 
 
 class Backend(Protocol):
@@ -44,6 +56,29 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a back end shall be opened.
+
+    Attributes:
+        threads: CPU threads for inference; 0 takes ``default_threads()``.
+        reason: Why it was chosen; the back end adds what runs.
+        precision: Of the arithmetic where the runtime has a choice: "" for the model's own; "bf16" in OpenVINO.
+        say: Told what takes long or went wrong, a sentence at a time.
+    """
+
+    threads: int = 0
+    reason: str = ""
+    precision: str = ""
+    say: Say = field(default=silent)
+
+
+def default_threads() -> int:
+    """Threads where none are asked for: every core but one for decoding and detection, at most 8; both of two."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if cores <= 2 else min(cores - 1, 8)
+
+
 def check_faces(faces: U8, spec: ModelSpec) -> None:
     """Raise ValueError unless ``faces`` is what the model takes."""
     wanted = (spec.side, spec.side, 3)
@@ -51,23 +86,133 @@ def check_faces(faces: U8, spec: ModelSpec) -> None:
         raise ValueError(f"faces: wanted uint8 (N, {spec.side}, {spec.side}, 3), got {faces.dtype} {faces.shape}")
 
 
-def _onnxruntime(model: Path, spec: ModelSpec, threads: int, reason: str) -> Backend:
+def check_graph(
+    model: Path, spec: ModelSpec, inputs: Mapping[str, Sequence[object]], outputs: Mapping[str, Sequence[object]]
+) -> None:
+    """Raise ModelError unless a graph's tensors (name to shape) are those that its description promises."""
+    face = list(inputs.get("faces", ()))[1:] == [spec.side, spec.side, 3]
+    probs = list(outputs.get("probs", ()))[1:] == [len(spec.labels)]
+    features = list(outputs.get("features", ()))[1:] == [spec.feature_dim]
+    if not (face and probs and features and len(inputs) == 1):
+        shapes = {name: list(shape) for name, shape in (*inputs.items(), *outputs.items())}
+        raise ModelError(
+            f"{model}: its graph does not match its description (graph: {shapes}; described: "
+            f"faces of side {spec.side}, {len(spec.labels)} labels, {spec.feature_dim} features); "
+            "export the model again"
+        )
+
+
+def empty(spec: ModelSpec) -> Prediction:
+    """The answer to no faces."""
+    return Prediction(np.zeros((0, len(spec.labels)), np.float32), np.zeros((0, spec.feature_dim), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A back end that could run a model.
+
+    Attributes:
+        name: As given to --backend.
+        packages: Distributions, one of which must be installed.
+        modules: The modules they bring, in the same order.
+        extra: The extra of this project that installs it.
+        formats: Suffixes of the files it runs.
+        load: Opens it; imports its runtime.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...]
+    extra: str
+    formats: tuple[str, ...]
+    load: Callable[[Path, ModelSpec, Wanted], Backend]
+
+    def version(self) -> str | None:
+        """Name and version of what is installed, None where nothing is. Imports nothing."""
+        for package in self.packages:
+            try:
+                return f"{package} {metadata.version(package)}"
+            except metadata.PackageNotFoundError:
+                continue
+        # A runtime that came by other ways than pip, as on NVIDIA's Jetson.
+        return next((module for module in self.modules if find_spec(module) is not None), None)
+
+    def available(self) -> tuple[bool, str]:
+        """Whether it could run here, and what is installed or missing. Builds no object of a runtime."""
+        version = self.version()
+        if version is None:
+            return False, f"{self.name} is not installed; pip install 'leaf-rt[{self.extra}]'"
+        if self.name.startswith("tensorrt"):
+            from leaf_rt.backends.tensorrt.cuda import probe
+
+            gpu = probe()
+            if isinstance(gpu, str):
+                return False, gpu
+            return True, f"{version} on {gpu.name}"
+        return True, version
+
+
+def _onnxruntime(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
     from leaf_rt.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model, spec, threads, reason)
+    return OnnxRuntimeBackend(model, spec, wanted)
 
 
-_CANDIDATES: dict[str, Callable[[Path, ModelSpec, int, str], Backend]] = {"onnxruntime": _onnxruntime}
-NAMES = ("auto", *_CANDIDATES)
+def _openvino(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+    from leaf_rt.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(model, spec, wanted)
 
 
-def open_backend(model: Path, name: str = "auto", threads: int = 0) -> Backend:
+def _tensorrt(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+    from leaf_rt.backends.tensorrt import open_engine
+
+    return open_engine("tensorrt", model, spec, wanted)
+
+
+def _tensorrt_rtx(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+    from leaf_rt.backends.tensorrt import open_engine
+
+    return open_engine("tensorrt_rtx", model, spec, wanted)
+
+
+_TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+# In the order in which "auto" prefers them; the CPU back ends among them are measured.
+CANDIDATES: tuple[Candidate, ...] = (
+    Candidate("tensorrt", _TENSORRT, ("tensorrt",), "tensorrt", (".onnx", ".plan"), _tensorrt),
+    Candidate(
+        "tensorrt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"), ("tensorrt_rtx",), "tensorrt-rtx",
+        (".onnx", ".plan"), _tensorrt_rtx,
+    ),
+    Candidate("openvino", ("openvino",), ("openvino",), "openvino", (".onnx", ".xml"), _openvino),
+    Candidate("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), ("onnxruntime",), "", (".onnx",), _onnxruntime),
+)  # fmt: skip
+NAMES = ("auto", *(candidate.name for candidate in reversed(CANDIDATES)))
+
+
+def candidate(name: str) -> Candidate:
+    """The candidate of that name.
+
+    Raises:
+        BackendError: There is none.
+    """
+    for one in CANDIDATES:
+        if one.name == name:
+            return one
+    raise BackendError(f"--backend {name}: unknown; choose one of {', '.join(NAMES)}")
+
+
+def open_backend(
+    model: Path, name: str = "auto", threads: int = 0, *, precision: str = "", say: Say = silent
+) -> Backend:
     """Load a model with the back end asked for, or with the best one here.
 
     Args:
         model: The model file; its JSON lies beside it.
         name: One of ``NAMES``. An explicit choice fails loudly; only "auto" falls back.
         threads: CPU threads for inference; 0 leaves the choice to the back end.
+        precision: Of the arithmetic where the runtime has a choice, see ``Wanted``; only with an explicit back end.
+        say: Told what takes long or went wrong, a sentence at a time.
 
     Raises:
         BackendError: Unknown name, or it cannot run here.
@@ -75,7 +220,39 @@ def open_backend(model: Path, name: str = "auto", threads: int = 0) -> Backend:
     """
     if name not in NAMES:
         raise BackendError(f"--backend {name}: unknown; choose one of {', '.join(NAMES)}")
+    if threads < 0:
+        raise BackendError(f"--threads {threads}: wanted 0 (leave the choice) or more")
     spec = load_spec(model)
     if name == "auto":
-        return _onnxruntime(model, spec, threads, "ONNX Runtime on CPU: the one back end of this installation")
-    return _CANDIDATES[name](model, spec, threads, f"{name}: asked for with --backend")
+        from leaf_rt.backends.auto import choose
+
+        return choose(model, spec, threads, say)
+    one = candidate(name)
+    if model.suffix not in one.formats:
+        raise BackendError(f"--backend {name}: runs {' and '.join(one.formats)} files, not {model.name}")
+    ok, why = one.available()
+    if not ok:
+        raise BackendError(f"--backend {name}: {why}")
+    wanted = Wanted(threads, "asked for with --backend", precision, say)
+    return load(one, model, spec, wanted)
+
+
+def load(one: Candidate, model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+    """Open a candidate.
+
+    Raises:
+        BackendError: Its runtime cannot be imported.
+        LeafError: As it says.
+    """
+    try:
+        return one.load(model, spec, wanted)
+    except LeafError:
+        raise
+    except (ImportError, OSError, RuntimeError) as e:  # what vendors' modules raise on import on the wrong machine
+        raise BackendError(f"--backend {one.name}: cannot be loaded ({first_line(e)})") from e
+
+
+def first_line(e: BaseException) -> str:
+    """What an exception says, on one line."""
+    lines = str(e).strip().splitlines()
+    return lines[0] if lines else type(e).__name__

@@ -1,15 +1,14 @@
-"""ONNX Runtime on CPU. The only module that imports onnxruntime."""
+"""ONNX Runtime on CPU. The only module of the runtime that imports onnxruntime."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from leaf_rt.artifact import ModelSpec
-from leaf_rt.backends.base import check_faces
+from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.types import U8, Prediction
 
@@ -19,9 +18,17 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, model: Path, spec: ModelSpec, threads: int, reason: str) -> None:
+    def __init__(self, model: Path, spec: ModelSpec, wanted: Wanted) -> None:
+        if wanted.precision not in ("", spec.precision):
+            raise BackendError(
+                f"--precision {wanted.precision}: ONNX Runtime computes as the model file says ({spec.precision}); "
+                f"give a file of that precision, as `leaf-rt export --precision` writes it"
+            )
+        if spec.precision == "fp16":
+            wanted.say("an fp16 model on CPU is slower than fp32 and no more exact; it is meant for TensorRT")
         self.spec = spec
-        self.reason = f"{reason} ({spec.precision}, {threads or os.cpu_count()} threads)"
+        threads = wanted.threads or default_threads()
+        self.reason = f"ONNX Runtime {ort.__version__}, {spec.precision} on CPU, {threads} threads: {wanted.reason}"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -30,26 +37,20 @@ class OnnxRuntimeBackend:
         try:
             self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime's errors share no base class with a name of their own
-            raise ModelError(f"{model}: ONNX Runtime cannot load it ({str(e).splitlines()[0]})") from e
+            raise ModelError(f"{model}: ONNX Runtime cannot load it ({first_line(e)}); export the model again") from e
         inputs = {i.name: list(i.shape) for i in self._session.get_inputs()}
         outputs = {o.name: list(o.shape) for o in self._session.get_outputs()}
-        wanted = (inputs.get("faces") or [None])[1:] == [spec.side, spec.side, 3]
-        if not wanted or (outputs.get("probs") or [None])[-1] != len(spec.labels) or "features" not in outputs:
-            raise ModelError(
-                f"{model}: its graph does not match its description (inputs {inputs}, outputs {outputs}, described: "
-                f"faces of side {spec.side}, {len(spec.labels)} labels); export the model again"
-            )
+        check_graph(model, spec, inputs, outputs)
 
     def infer(self, faces: U8) -> Prediction:
         """Classify (N, side, side, 3) uint8 BGR crops; see ``Backend.infer``."""
         check_faces(faces, self.spec)
         if len(faces) == 0:
-            c, d = len(self.spec.labels), self.spec.feature_dim
-            return Prediction(np.zeros((0, c), np.float32), np.zeros((0, d), np.float32))
+            return empty(self.spec)
         try:
             probs, features = self._session.run(["probs", "features"], {"faces": faces})
-        except Exception as e:
-            raise BackendError(f"ONNX Runtime failed on {len(faces)} faces ({str(e).splitlines()[0]})") from e
+        except Exception as e:  # see above
+            raise BackendError(f"ONNX Runtime failed on {len(faces)} faces ({first_line(e)})") from e
         return Prediction(np.asarray(probs), np.asarray(features))
 
     def close(self) -> None:

@@ -1,0 +1,114 @@
+"""Every runtime and precision against plain eager PyTorch: one call makes the table.
+
+Knows back ends and torch; must not know data sets. ``leaf_rt.backends.measure`` does the timing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from engines.export import Loaded, export
+from engines.fuse import Deployed, Preparation
+from engines.parity import ways
+from engines.quantize import quantize_onnxruntime, quantize_openvino
+from leaf_rt.artifact import ModelSpec, load_spec, save_spec, sha256_of, variant_path
+from leaf_rt.backends.base import Backend, default_threads, open_backend
+from leaf_rt.backends.measure import Timing, measure
+from leaf_rt.backends.parity import golden_faces
+from leaf_rt.errors import LeafError
+from leaf_rt.labels import FERPLUS8
+from leaf_rt.types import U8
+from train.checkpoint import CheckpointMeta, Geometry
+from train.model import build_model
+
+EAGER = "PyTorch eager"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Rows, what could not run and why, and the threads that all used."""
+
+    rows: list[Timing]
+    left_out: list[str]
+    threads: int
+
+
+def bench(model: Path, loaded: Loaded | None, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Result:
+    """Time all ways to run a model.
+
+    Args:
+        model: NAME.onnx; variants beside it are taken in.
+        loaded: Its checkpoint, for eager PyTorch as its author would run it: no fusing, no compilation.
+        batches: Faces per call.
+        threads: Of every way; 0 takes the default of the back ends.
+        repeats: Calls per way and size.
+    """
+    threads = threads or default_threads()
+    faces = golden_faces(load_spec(model).side)
+    timed: dict[str, Callable[[U8], object]] = {}
+    opened: list[Backend] = []
+    left_out: list[str] = []
+    if loaded is not None:
+        timed[EAGER] = _eager(loaded, threads)
+    for name, path, backend, precision in ways(model):
+        if "proof" in name:
+            continue
+        try:
+            opened.append(open_backend(path, backend, threads, precision=precision))
+        except LeafError as e:
+            left_out.append(f"{name}: {e}")
+            continue
+        timed[name] = opened[-1].infer
+    try:
+        return Result(measure(timed, faces, batches, repeats), left_out, threads)
+    finally:
+        for one in opened:
+            one.close()
+
+
+def bench_fresh(backbone: str, net_side: int, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Result:
+    """``bench`` for an architecture with random weights: times do not depend on them. Int8 where its tools are here."""
+    torch.manual_seed(0)
+    options = {"backbone": backbone, "num_classes": len(FERPLUS8)}
+    network = build_model(backbone, len(FERPLUS8)).eval()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    preparation = Preparation(64, "grey", net_side, mean, std, flip=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{backbone}.onnx"
+        geometry = Geometry(64, 0.05, "grey", net_side)
+        meta = CheckpointMeta(FERPLUS8, geometry, mean, std, options, {}, {}, path)
+        loaded = Loaded(network, meta, preparation, "")
+        faces = golden_faces(64)
+        export(loaded, path, faces)
+        notes: list[str] = []
+        for suffix, quantise in ((".onnx", quantize_onnxruntime), (".xml", quantize_openvino)):
+            out = variant_path(path, "int8", suffix)
+            try:
+                quantise(path, out, faces[:32])
+            except LeafError as e:
+                notes.append(str(e))
+                continue
+            save_spec(_int8(path, out), out)
+        result = bench(path, loaded, batches, threads, repeats)
+    return Result(result.rows, [*notes, *result.left_out], result.threads)
+
+
+def _int8(model: Path, out: Path) -> ModelSpec:
+    spec = load_spec(model)
+    return replace(spec, precision="int8", sha256=sha256_of(out), parent=spec.sha256)
+
+
+def _eager(loaded: Loaded, threads: int) -> Callable[[U8], object]:
+    module = Deployed(loaded.model, loaded.preparation).eval()
+
+    def run(faces: U8) -> object:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return module(torch.from_numpy(faces))
+
+    return run

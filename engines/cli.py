@@ -1,0 +1,305 @@
+"""``leaf-rt export`` and ``python -m engines``: export, parity, bench, golden.
+
+Parses options and talks to people; heavy imports stay inside the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leaf_rt.artifact import DEFAULT_MODEL, ModelSpec, load_spec, save_spec, sha256_of, variant_path
+from leaf_rt.errors import BackendError, LeafError, ModelError
+
+if TYPE_CHECKING:
+    from engines.export import Loaded
+    from engines.faces import Faces
+
+CALIBRATION_HINT = "--data PATH --layout ferplus (or another layout of the trainer)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Command and options, without the program's name; the process's own if None.
+
+    Returns:
+        The exit code; 0 is success, others as in ``leaf_rt.errors``.
+    """
+    options = parser().parse_args(list(sys.argv[1:] if argv is None else argv))
+    try:
+        code: int = options.run(options)
+    except LeafError as e:
+        if options.debug:
+            raise
+        sys.stderr.write(f"error: {e}\n")
+        return e.exit_code
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands."""
+    top = argparse.ArgumentParser(prog="leaf-rt", description="Turn a trained run into model files, and measure them.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        one.add_argument("--threads", type=int, default=0, help="CPU threads; 0: every core but one, both of two")
+        return one
+
+    def data(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--data", type=Path, help="labelled faces: for accuracy, and to calibrate int8")
+        one.add_argument("--layout", default="ferplus", help="of --data, as the trainer calls it (default ferplus)")
+        one.add_argument("--cache", default="", help="folder of the crops cut from --data")
+
+    one = command("export", "Turn a trained run into a model file that the other commands take.")
+    one.add_argument("source", type=Path, metavar="RUN|CHECKPOINT|ONNX", help="a run, its .pt, or an exported .onnx")
+    one.add_argument("--out", type=Path, required=True, help="folder for the files")
+    one.add_argument("--name", help="of the files; by default leaf- and the backbone")
+    one.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    one.add_argument("--target", choices=("onnx", "tensorrt", "tensorrt-rtx", "openvino", "triton"), default="onnx")
+    one.add_argument("--net-side", type=int, help="px at which the network sees a face; the checkpoint's by default")
+    one.add_argument("--no-flip", action="store_true", help="do not average over the mirror image: twice as fast")
+    one.add_argument("--batch", default="1,4,32", help="TensorRT: smallest, best and largest batch (default 1,4,32)")
+    one.add_argument("--licence", default="not stated", help="of the weights, written into the description")
+    data(one)
+    one.set_defaults(run=_export)
+
+    one = command("parity", "Compare every runtime and precision on the same faces.")
+    one.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    one.add_argument("--checkpoint", type=Path, help="compare with its PyTorch model")
+    data(one)
+    one.set_defaults(run=_parity)
+
+    one = command("bench", "Time every runtime and precision. The last line is JSON.")
+    one.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    one.add_argument("--checkpoint", type=Path, help="also time its PyTorch model, eager")
+    one.add_argument("--backbone", help="instead of a model: an architecture of the trainer, random weights")
+    one.add_argument("--net-side", type=int, default=224, help="of --backbone, px")
+    one.add_argument("--batch", default="1,4,8", help="faces per call, as 1,4,8,16,32")
+    one.add_argument("--repeats", type=int, default=50)
+    one.set_defaults(run=_bench)
+
+    one = command("golden", "Make the stored crops on which engines are compared.")
+    one.add_argument("clip", type=Path)
+    one.add_argument("--out", type=Path, required=True)
+    one.set_defaults(run=_golden)
+    return top
+
+
+def _export(options: argparse.Namespace) -> int:
+    from engines.parity import report
+    from leaf_rt.backends.base import open_backend
+    from leaf_rt.backends.parity import golden_faces
+
+    if options.precision == "int8" and options.data is None:
+        raise BackendError(f"--precision int8: is calibrated on real training faces; give {CALIBRATION_HINT}")
+    if options.precision == "int8" and options.target.startswith("tensorrt"):
+        raise BackendError(f"--precision int8 --target {options.target}: int8 is for the CPU; take fp16")
+    if options.source.suffix == ".onnx":
+        model, loaded = _adopt(options), None
+    else:
+        from engines.export import export, load
+
+        loaded = load(options.source, flip=not options.no_flip, net_side=options.net_side)
+        model = options.out / f"{options.name or 'leaf-' + loaded.meta.model['backbone']}.onnx"
+        faces = golden_faces(loaded.preparation.side)
+        export(loaded, model, faces, licence=options.licence)
+        if options.precision == "fp16":
+            export(loaded, model, faces, "fp16", options.licence)
+        open_backend(model, "onnxruntime", options.threads).close()  # it must at least load before anything else
+    truth = _faces(options, load_spec(model))
+    written = _quantise(options, model, truth) if options.precision == "int8" else _converted(options, model)
+    result = report(model, truth, loaded, options.threads)
+    result.save(model.with_name(f"{model.stem}-parity.json"))
+    _note_accuracy(model, result.rows[0].accuracy if loaded is None else result.rows[1].accuracy, truth)
+    _say(result.text())
+    _say(f"\nwritten: {written}")
+    return 0
+
+
+def _adopt(options: argparse.Namespace) -> Path:
+    """An exported fp32 .onnx file, in the folder asked for."""
+    source: Path = options.source
+    spec = load_spec(source)
+    if spec.precision != "fp32":
+        raise ModelError(f"{source}: is {spec.precision}; export starts from the fp32 file or the checkpoint")
+    if options.precision == "fp16":
+        raise ModelError("--precision fp16: is made from the checkpoint, not from an .onnx file; give the run")
+    model: Path = options.out / f"{options.name or source.stem}.onnx"
+    if model.resolve() != source.resolve():
+        options.out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, model)
+        save_spec(spec, model)
+    return model
+
+
+def _converted(options: argparse.Namespace, model: Path) -> Path:
+    """The fp32 or fp16 file in the form of the target."""
+    from engines.triton import write_repository
+
+    file = variant_path(model, "fp16") if options.precision == "fp16" else model
+    spec = load_spec(file)
+    if options.target == "openvino":
+        if options.precision == "fp16":
+            raise BackendError("--precision fp16 --target openvino: CPUs compute fp16 slower than fp32; take int8")
+        from engines.quantize import write_openvino
+
+        out = model.with_suffix(".xml")
+        write_openvino(model, out)
+        # One description per file: NAME.json is the .onnx file's.
+        moved = out.with_name(f"{model.stem}-openvino.xml")
+        out.replace(moved)
+        out.with_suffix(".bin").replace(moved.with_suffix(".bin"))
+        save_spec(replace(spec, sha256=sha256_of(moved), parent=spec.sha256), moved)
+        return moved
+    if options.target == "triton":
+        return write_repository(file, spec, options.out / "triton", model.stem)
+    if options.target.startswith("tensorrt"):
+        return _plan(options, file, spec)
+    return file
+
+
+def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
+    """A plan for the GPU of this machine, proven before it is written."""
+    from leaf_rt.backends import tensorrt
+    from leaf_rt.backends.base import Wanted, candidate
+    from leaf_rt.backends.cache import write_atomically
+    from leaf_rt.backends.tensorrt.build import Profile
+
+    sizes = [int(n) for n in options.batch.split(",") if n.strip().isdigit()]
+    if len(sizes) != 3:
+        raise BackendError(f"--batch {options.batch}: wanted smallest, best and largest batch, as 1,4,32")
+    profile = Profile(*sizes)
+    ok, why = candidate(options.target).available()
+    if not ok:
+        raise BackendError(f"--target {options.target}: {why}; a plan is built on the machine that runs it")
+    parts = tensorrt.parts_here(options.target.replace("-", "_"))
+    wanted = Wanted(reason="exported", precision=spec.precision, say=_warn)
+    parent = file.with_name(file.name.replace("-fp16.onnx", ".onnx"))
+    tensorrt.open_with(parts, parent, load_spec(parent), wanted, profile).close()  # parity, or an error
+    content, _ = tensorrt.plan_bytes(parts, file, spec.precision, profile, wanted)
+    out = file.with_name(f"{file.stem}-{options.target}.plan")
+    write_atomically(out, content)
+    save_spec(tensorrt.describe_plan(parts, file, spec, profile, out), out)
+    return out
+
+
+def _quantise(options: argparse.Namespace, model: Path, truth: Faces) -> Path:
+    """The int8 file, if it loses at most ``MAX_LOSS`` of accuracy on the test split."""
+    from engines.faces import data_faces
+    from engines.parity import batched
+    from engines.quantize import CALIBRATION, MAX_LOSS, accuracy, quantize_onnxruntime, quantize_openvino
+    from engines.triton import write_repository
+    from leaf_rt.backends.base import open_backend
+
+    spec = load_spec(model)
+    by_openvino = options.target == "openvino"
+    out = variant_path(model, "int8", ".xml" if by_openvino else ".onnx")
+    faces = data_faces(options.data, options.layout, "train", spec, cache=options.cache, limit=CALIBRATION)
+    (quantize_openvino if by_openvino else quantize_onnxruntime)(model, out, faces.images)
+    save_spec(replace(spec, precision="int8", sha256=sha256_of(out), parent=spec.sha256, metrics={}), out)
+    scores = []
+    for file in (model, out):
+        backend = open_backend(file, "openvino" if by_openvino else "onnxruntime", options.threads)
+        scores.append(accuracy(batched(backend.infer, truth.images).probs, truth.label))
+        backend.close()
+    if scores[0] - scores[1] > MAX_LOSS:
+        for file in (out, out.with_suffix(".json"), out.with_suffix(".bin")):
+            file.unlink(missing_ok=True)
+        raise ModelError(
+            f"int8: loses {100 * (scores[0] - scores[1]):.2f} points of accuracy on {truth.name} (at most "
+            f"{100 * MAX_LOSS:.1f}); it is not offered for this model, take fp32"
+        )
+    _note_accuracy(out, scores[1], truth)
+    if options.target == "triton":
+        return write_repository(out, load_spec(out), options.out / "triton", model.stem)
+    return out
+
+
+def _faces(options: argparse.Namespace, spec: ModelSpec) -> Faces:
+    """The test split of --data, or the stored crops."""
+    import numpy as np
+
+    from engines.faces import Faces, data_faces
+    from leaf_rt.backends.parity import golden_faces
+
+    if options.data is None:
+        images = golden_faces(spec.side)
+        return Faces(images, np.full(len(images), -1, np.int64), "stored crops")
+    return data_faces(options.data, options.layout, "test", spec, cache=options.cache)
+
+
+def _note_accuracy(model: Path, score: float | None, truth: Faces) -> None:
+    """Write what was measured with this very file into its description."""
+    if score is None:
+        return
+    spec = load_spec(model)
+    measured = {"accuracy": round(score, 4), "faces": len(truth)}
+    save_spec(replace(spec, metrics={**spec.metrics, truth.name: measured}), model)
+
+
+def _loaded(options: argparse.Namespace) -> Loaded | None:
+    """The checkpoint, with the preparation of the model file."""
+    if options.checkpoint is None:
+        return None
+    from engines.export import load
+
+    spec = load_spec(options.model)
+    return load(options.checkpoint, flip=spec.flip, net_side=spec.net_side)
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from engines.parity import report
+
+    result = report(options.model, _faces(options, load_spec(options.model)), _loaded(options), options.threads)
+    _say(result.text())
+    _say(result.json())
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from engines.bench import EAGER, bench, bench_fresh
+    from leaf_rt.backends.measure import json_line, table
+
+    try:
+        batches = [int(n) for n in options.batch.split(",")]
+    except ValueError:
+        batches = []
+    if not batches or min(batches) < 1 or options.repeats < 1:
+        raise BackendError(f"--batch {options.batch} --repeats {options.repeats}: wanted whole numbers from 1")
+    if options.backbone:
+        result = bench_fresh(options.backbone, options.net_side, batches, options.threads, options.repeats)
+        title = f"{options.backbone} at {options.net_side} px"
+    else:
+        result = bench(options.model, _loaded(options), batches, options.threads, options.repeats)
+        title = options.model.name
+    _say(f"{title}, {result.threads} threads, medians of {options.repeats}\n")
+    _say(table(result.rows, EAGER))
+    for text in result.left_out:
+        _say(f"left out: {text}")
+    _say(json_line(result.rows, model=title, threads=result.threads, repeats=options.repeats))
+    return 0
+
+
+def _golden(options: argparse.Namespace) -> int:
+    from engines.golden import make_golden
+
+    make_golden(options.clip, options.out)
+    _say(f"written: {options.out}")
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,149 @@
+"""The parity table: one model through every runtime and precision that is here, on the same faces.
+
+Knows back ends, and torch as the reference; must not know how the files were made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engines.export import Loaded
+from engines.faces import Faces
+from engines.fuse import Deployed
+from engines.quantize import accuracy
+from leaf_rt.artifact import variant_path
+from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.parity import compare
+from leaf_rt.errors import LeafError
+from leaf_rt.types import U8, Prediction
+from train.checkpoint import save_json
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way of running the model.
+
+    Attributes:
+        name: Runtime and precision.
+        accuracy: Share of right labels; None where the truth is unknown.
+        agreement: Share of labels equal to the reference's.
+        probs: Largest difference of a probability from the reference's.
+        features: Largest difference of a feature, as a share of the largest feature.
+        cosine: Smallest cosine between its features and the reference's.
+    """
+
+    name: str
+    accuracy: float | None
+    agreement: float
+    probs: float
+    features: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The table; the first row is the reference."""
+
+    model: str
+    faces: str
+    count: int
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+
+    def text(self) -> str:
+        """For people, as a Markdown table."""
+        lines = [
+            f"Parity of {self.model} on {self.count} faces ({self.faces}), against {self.rows[0].name}",
+            "",
+            "| | accuracy | equal labels | largest difference of a probability | of a feature | smallest cosine |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in self.rows:
+            right = "" if row.accuracy is None else f"{row.accuracy:.4f}"
+            lines.append(
+                f"| {row.name} | {right} | {row.agreement:.4f} | {row.probs:.1e} | {row.features:.1e} "
+                f"| {row.cosine:.6f} |"
+            )
+        return "\n".join([*lines, *(f"left out: {text}" for text in self.left_out)])
+
+    def save(self, path: Path) -> None:
+        """As JSON."""
+        save_json(path, asdict(self))
+
+    def json(self) -> str:
+        """On one line."""
+        return json.dumps({"bench": "parity", **asdict(self)}, ensure_ascii=False)
+
+
+def ways(model: Path) -> list[tuple[str, Path, str, str]]:
+    """Name, file, back end and precision of every way to run NAME.onnx and its variants on a CPU."""
+    found = [("ONNX Runtime fp32", model, "onnxruntime", "")]
+    int8 = variant_path(model, "int8")
+    if int8.is_file():
+        found.append(("ONNX Runtime int8", int8, "onnxruntime", ""))
+    found += [("OpenVINO fp32", model, "openvino", ""), ("OpenVINO bf16", model, "openvino", "bf16")]
+    if int8.is_file():
+        found.append(("OpenVINO int8, ONNX Runtime's file", int8, "openvino", ""))
+    xml = variant_path(model, "int8", ".xml")
+    if xml.is_file():
+        found.append(("OpenVINO int8, nncf's file", xml, "openvino", ""))
+    half = variant_path(model, "fp16")
+    if half.is_file():
+        found.append(("fp16 graph (on CPU, for proof alone)", half, "onnxruntime", ""))
+    if candidate("tensorrt").available()[0]:
+        found.append(("TensorRT", model, "tensorrt", ""))
+    return found
+
+
+def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int = 0) -> Report:
+    """Run all ways.
+
+    Args:
+        model: NAME.onnx, fp32; variants beside it are taken in.
+        faces: At least one.
+        loaded: The checkpoint; its unfused torch model is the reference. Without it ONNX Runtime's fp32 is.
+        threads: As for ``open_backend``.
+    """
+    answers: list[tuple[str, Prediction]] = []
+    left_out: list[str] = []
+    if loaded is not None:
+        module = Deployed(loaded.model, loaded.preparation).eval()
+        answers.append(("PyTorch, not fused", batched(lambda x: _torch(module, x), faces.images)))
+    for name, path, backend, precision in ways(model):
+        try:
+            opened = open_backend(path, backend, threads, precision=precision)
+        except LeafError as e:
+            left_out.append(f"{name}: {e}")
+            continue
+        try:
+            answers.append((name, batched(opened.infer, faces.images)))
+        finally:
+            opened.close()
+    reference = answers[0][1]
+    scale = float(np.abs(reference.features).max()) or 1.0
+    rows = []
+    for name, answer in answers:
+        parity = compare(reference, answer)
+        right = accuracy(answer.probs, faces.label) if (faces.label >= 0).any() else None
+        rows.append(Row(name, right, parity.agreement, parity.probs, parity.features / scale, parity.cosine))
+    return Report(model.name, faces.name, len(faces), tuple(rows), tuple(left_out))
+
+
+def batched(infer: Callable[[U8], Prediction], faces: U8) -> Prediction:
+    """Predictions on many faces, ``BATCH`` at a time."""
+    parts = [infer(faces[i : i + BATCH]) for i in range(0, len(faces), BATCH)]
+    return Prediction(np.concatenate([p.probs for p in parts]), np.concatenate([p.features for p in parts]))
+
+
+@torch.inference_mode()
+def _torch(module: Deployed, faces: U8) -> Prediction:
+    probs, features = module(torch.from_numpy(faces))
+    return Prediction(probs.numpy(), features.numpy())
