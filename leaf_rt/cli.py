@@ -166,7 +166,7 @@ def video(
     if sources is not None:
         from leaf_rt.sources import load_targets
 
-        wanted += load_targets(sources)
+        wanted += load_targets(sources, read)
     if plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
     together = sources is not None or realtime or loop or any(_is_live(target.target) for target in wanted)

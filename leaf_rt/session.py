@@ -17,7 +17,7 @@ from leaf_rt import console
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.draw import mark
 from leaf_rt.errors import LeafError
-from leaf_rt.pipeline import Pipeline
+from leaf_rt.pipeline import Detector, Pipeline
 from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.report import Summary
 from leaf_rt.request import Outputs, Recognition
@@ -75,7 +75,7 @@ class Session:
             for part in rounds:
                 one = _Round(self, backend, window, shared)
                 try:
-                    stats = one.run(part)
+                    stats = one.run(part, together)
                 except LeafError as e:
                     if len(rounds) == 1:
                         raise
@@ -102,7 +102,8 @@ class Session:
 
     def place(self, info: SourceInfo, ending: str) -> Path:
         """Where a result of a source goes."""
-        stem = info.path.stem if info.path is not None else re.sub(r"[^\w.-]+", "-", info.name).strip("-.") or "live"
+        named = info.path is None or info.name not in (info.path.name, info.target)
+        stem = _file_name(info.name) if info.path is None or named else info.path.stem
         folder = self.outputs.out or (info.path.parent if info.path is not None else Path())
         return self._places.take(folder, stem, ending)
 
@@ -129,14 +130,17 @@ class _Round:
         self.summaries: dict[str, Summary] = {}
         self.infos: dict[str, SourceInfo] = {}
         self.files: dict[str, dict[str, Path]] = {}  # per source: kind of result -> path
+        self.detectors: list[Detector] = []  # ready for sources that are not open yet
         self.bar = console.progress(session.out)
         self.tasks: dict[str, TaskID] = {}
 
-    def run(self, targets: Sequence[Target]) -> RunStats:
+    def run(self, targets: Sequence[Target], live: bool) -> RunStats:
         """Run, then write the timelines and say what was found; also when the run broke off."""
         hooks = Hooks(opened=self._opened, frame=self._frame, progress=self._progress, event=self._event)
         stats: RunStats | None = None
         try:
+            if live:  # frames do not wait for models to load
+                self.detectors = [self._detector() for _ in targets]
             with self.bar:
                 stats = run(
                     targets,
@@ -149,6 +153,8 @@ class _Round:
                     self.stop,
                 )
         finally:
+            for detector in self.detectors:
+                detector.close()
             for name, summary in self.summaries.items():
                 summary.finish()
                 self._timeline(name, summary)
@@ -158,11 +164,16 @@ class _Round:
         return stats
 
     def _pipeline(self, info: SourceInfo) -> Pipeline:
-        from leaf_rt.detect import FaceDetector
         from leaf_rt.track import FaceTracker
 
         wanted = self.session.recognition
-        return Pipeline(FaceDetector(range=wanted.range), FaceTracker(), self.backend, wanted.smooth, wanted.pipeline)
+        detector = self.detectors.pop() if self.detectors else self._detector()
+        return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, wanted.pipeline)
+
+    def _detector(self) -> Detector:
+        from leaf_rt.detect import FaceDetector
+
+        return FaceDetector(range=self.session.recognition.range)
 
     def _sinks(self, info: SourceInfo) -> Sequence[Sink]:
         outputs = self.session.outputs
@@ -252,6 +263,11 @@ class _Round:
         console.people(out, summary)
         files = {kind: path for kind, path in self.files.get(name, {}).items() if path.exists()}
         console.facts(out, {kind: str(path) for kind, path in files.items()})
+
+
+def _file_name(name: str) -> str:
+    """A source's name without what file names should not hold."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "live"
 
 
 def describe(info: SourceInfo) -> str:

@@ -132,7 +132,7 @@ def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> N
             x0 = t[0] - half if first == 0 else (t[first - 1] + t[first]) / 2
             x1 = t[-1] + half if stop == len(t) else (t[stop - 1] + t[stop]) / 2
             axes.add_patch(Rectangle((x0, -_BAND - 0.1), x1 - x0, _BAND, **_style(label)))
-            if (x1 - x0) / span * (_WIDTH - _LEFT - _RIGHT) > 0.085 * len(label):
+            if (x1 - x0) / span * (_WIDTH - _LEFT - _RIGHT) > 0.07 * len(label):
                 dark = np.dot(_color(label), (0.299, 0.587, 0.114)) > 0.47
                 axes.text((x0 + x1) / 2, -_BAND / 2 - 0.105, label, ha="center", va="center", fontsize=7.5,
                           color=_INK if dark else "white", clip_on=True)  # fmt: skip

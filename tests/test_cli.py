@@ -148,6 +148,33 @@ def test_a_file_that_fails_does_not_stop_the_others(leaf: Leaf, clip: Path, tmp_
     assert len((tmp_path / "face.leaf.jsonl").read_text().splitlines()) == 30
 
 
+def test_sources_of_a_list_run_side_by_side_under_their_names(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "hall.mp4", empty_frames(12))
+    listing = tmp_path / "cameras.toml"
+    listing.write_text(
+        f'[[source]]\nname = "desk"\ntarget = "{clip}"\n\n[[source]]\nname = "hall"\ntarget = "hall.mp4"\n'
+    )
+    done = leaf(
+        "video", "--sources", listing, "--stride", "2", "--no-save-video", "--jsonl", "-", "--out", tmp_path / "o"
+    )
+    assert done.code == 0, done.err
+    assert {row["source"] for row in records(done.out)} == {"desk"}
+    assert len(records(done.out)) == 15
+    assert "hall: 6 frames" in done.err
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["desk.leaf.png", "hall.leaf.png"]
+    listing.write_text("[[source]]\nname = 'desk'\n")
+    done = leaf("video", "--sources", listing)
+    assert done.code == 15
+    assert "source 1: target" in done.sentence()
+
+
+def test_a_stream_that_nobody_serves_keeps_its_password_to_itself(leaf: Leaf) -> None:
+    done = leaf("video", "rtsp://anna:s3cret@127.0.0.1:9/door")
+    assert done.code == 11
+    assert "127.0.0.1:9/door" in done.sentence()
+    assert "s3cret" not in done.out + done.err
+
+
 def test_a_clip_without_faces_is_no_error(leaf: Leaf, tmp_path: Path) -> None:
     done = leaf("video", write_clip(tmp_path / "hall.mp4", empty_frames(24)))
     assert done.code == 0, done.err
