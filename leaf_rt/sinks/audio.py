@@ -15,6 +15,7 @@ from av.packet import Packet
 from leaf_rt.sources.ffmpeg import open_container
 
 _COPIED = frozenset({"aac", "mp3", "mp3float"})  # fit into an MP4 as they are; others become AAC
+_RATE = 48000  # Hz of sound that is encoded anew
 
 
 class Soundtrack:
@@ -40,10 +41,9 @@ class Soundtrack:
             if self._copied:
                 self._stream: AudioStream = output.add_stream_from_template(source)
             else:
-                rate = source.codec_context.sample_rate
-                self._stream = output.add_stream("aac", rate=rate)
-                self._stream.codec_context.layout = source.codec_context.layout
-                self._resampler = AudioResampler(format="fltp", layout=source.codec_context.layout, rate=rate)
+                layout = "mono" if source.codec_context.channels == 1 else "stereo"
+                self._stream = output.add_stream("aac", rate=_RATE, layout=layout)
+                self._resampler = AudioResampler(format="fltp", layout=layout, rate=_RATE)
             self._packets = self._input.demux(source)
             self._next: Packet[AudioStream] | None = self._read()
         except BaseException:
@@ -56,6 +56,12 @@ class Soundtrack:
             if time >= self._start:
                 self._write(output, self._next)
             self._next = self._read()
+
+    def finish(self, output: OutputContainer, until: float) -> None:
+        """Write the rest up to the media time ``until``, s; once, before ``output`` is closed."""
+        self.advance(output, until)
+        if not self._copied:
+            output.mux(self._stream.encode(None))
 
     def close(self) -> None:
         """Close the file that is read."""

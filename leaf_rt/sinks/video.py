@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -73,6 +73,7 @@ class VideoSink(Closing):
         if codec not in av.codecs_available:
             raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; leave the video out with --no-save-video")
         try:
+            path.open("wb").close()  # FFmpeg itself creates the file no sooner than the first frame
             container = av.open(f"file:{os.fspath(path)}", "w", format="mp4", options=_container_options())
         except OSError as e:
             raise output_error(path, e) from e
@@ -111,7 +112,7 @@ class VideoSink(Closing):
                 with self._reported():
                     container.mux(self._stream.encode(None))
                     if self._sound is not None:
-                        self._sound.advance(container, self._end)
+                        self._sound.finish(container, self._end)
                     container.close()
         finally:
             if self._sound is not None:
@@ -153,7 +154,7 @@ class VideoSink(Closing):
         container.mux(stream.encode(picture))
 
     @contextlib.contextmanager
-    def _reported(self):  # type: ignore[no-untyped-def]
+    def _reported(self) -> Iterator[None]:
         """Turn FFmpeg's errors into ours."""
         try:
             yield

@@ -105,11 +105,9 @@ class FileSource(Closing):
             stream = _video(self._path, container)
             try:
                 for packet in container.demux(stream):
-                    if packet.pts is None or packet.dts is None:
-                        continue
-                    if self._media_time(packet.dts, stream) >= start:
-                        break
-                    before += self._media_time(packet.pts, stream) < start - 1e-6
+                    if packet.dts is not None and self._media_time(packet.dts, stream) >= start:
+                        break  # what comes now is shown no earlier than it is decoded
+                    before += packet.pts is not None and self._media_time(packet.pts, stream) < start - 1e-6
             except (av.error.FFmpegError, OSError):
                 pass  # the decoding pass meets the same damage and reports it
         self._container.seek(round((start + self._start_time) * 1e6), backward=True)

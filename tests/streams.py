@@ -1,0 +1,133 @@
+"""Stand-ins for the outside world: scripted sources, sinks that misbehave, estimates on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from fakes import FakeBackend, FakeDetector, face_at
+
+from leaf_rt.labels import FERPLUS8
+from leaf_rt.pipeline import Pipeline
+from leaf_rt.sources import SourceInfo, SourceOptions
+from leaf_rt.sources.base import Closing
+from leaf_rt.track import FaceTracker
+from leaf_rt.types import Detections, Estimates, Frame
+
+LABELS = FERPLUS8
+INFO = SourceInfo("clip.mp4", "clip.mp4", "file", 320, 240, 25.0)
+LIVE = replace(INFO, name="cam", target="rtsp://cam/1", kind="network", is_live=True)
+
+
+def picture(value: int, height: int = 240, width: int = 320) -> np.ndarray:
+    return np.full((height, width, 3), value % 256, np.uint8)
+
+
+def frame(index: int, timestamp: float | None = None, source: str = "clip.mp4", **fields: Any) -> Frame:
+    return Frame(picture(index), index, index / 25 if timestamp is None else timestamp, source, **fields)
+
+
+def estimates(timestamp: float, faces: int = 1) -> Estimates:
+    """So many people, all of them happy."""
+    probs = np.full((faces, len(LABELS)), 0.01, np.float32)
+    probs[:, 1] = 1 - 0.01 * (len(LABELS) - 1)
+    boxes = np.array([[10 + 70 * i, 20, 70 + 70 * i, 80] for i in range(faces)], np.float32).reshape(-1, 4)
+    ids = np.arange(1, faces + 1, dtype=np.int64)
+    emotion = np.ones(faces, np.int64)
+    yes = np.ones(faces, np.bool_)
+    return Estimates(timestamp, ids, boxes, np.full(faces, 0.9, np.float32), probs, probs, emotion, yes, ~yes)
+
+
+class Script(Closing):
+    """A source that gives frames, waits at gates and raises, as its list says.
+
+    Entries: a Frame is given; an Exception is raised; an Event is waited for; a callable is called.
+    """
+
+    def __init__(self, info: SourceInfo, entries: Sequence[Frame | Exception | threading.Event | Callable[[], Any]]):
+        self.info = info
+        self.warnings: list[str] = []
+        self.decode_time: float | None = 0.0
+        self.entries = entries
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for entry in self.entries:
+            if isinstance(entry, Frame):
+                yield entry
+            elif isinstance(entry, Exception):
+                raise entry
+            elif isinstance(entry, threading.Event):
+                assert entry.wait(20), "a test's gate was never opened"
+            else:
+                entry()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Opener:
+    """Opens scripts: for each target a list of what every attempt gives (a Script, or an error)."""
+
+    def __init__(self, **scripts: list[Script | Exception]) -> None:
+        self.scripts = {name: list(attempts) for name, attempts in scripts.items()}
+        self.attempts: dict[str, int] = dict.fromkeys(scripts, 0)
+
+    def __call__(self, target: str, options: SourceOptions) -> Script:
+        name = target.rpartition("/")[2]
+        self.attempts[name] += 1
+        result = self.scripts[name].pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class Keeping:
+    """A sink that keeps what it gets, as (source name, frame index, generation, timestamp)."""
+
+    def __init__(self, name: str = "keeping", wants_image: bool = False) -> None:
+        self.name, self.wants_image = name, wants_image
+        self.rows: list[tuple[str, int, int, float]] = []
+        self.latencies: list[float] = []
+        self.closed = 0
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
+        self.rows.append((source.name, frame.index, frame.generation, frame.timestamp))
+        self.latencies.append(latency)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Failing(Keeping):
+    """A sink that calls ``act`` with the number of the frame before it keeps it."""
+
+    def __init__(self, act: Callable[[int], None], name: str = "failing") -> None:
+        super().__init__(name)
+        self._act = act
+        self._count = 0
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
+        self._count += 1
+        self._act(self._count - 1)
+        super().write(source, frame, estimates, latency)
+
+
+class OneFace(FakeDetector):
+    """Finds the same face in every frame; ``act`` may raise on a frame."""
+
+    def __init__(self, act: Callable[[Frame], None] | None = None) -> None:
+        super().__init__([])
+        self._act = act
+
+    def detect(self, frame: Frame) -> Detections:
+        if self._act is not None:
+            self._act(frame)
+        return face_at(50, 50)
+
+
+def pipelines(backend: FakeBackend, act: Callable[[Frame], None] | None = None) -> Callable[[SourceInfo], Pipeline]:
+    return lambda info: Pipeline(OneFace(act), FaceTracker(), backend)

@@ -1,0 +1,140 @@
+"""The rules of a live connection, with the time as a number."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from leaf_rt.pipeline import PipelineOptions
+from leaf_rt.stream.link import Backoff, FreezeWatch, MediaClock
+from leaf_rt.stream.load import LoadControl, cheaper
+
+
+def test_backoff_doubles_from_one_to_thirty_seconds() -> None:
+    backoff = Backoff(random.Random(0), jitter=0.0)
+    assert [backoff.lost(0.0) for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_backoff_never_waits_longer_than_thirty_seconds_and_never_in_step() -> None:
+    backoff = Backoff(random.Random(0))
+    delays = [backoff.lost(0.0) for _ in range(200)]
+    assert all(d is not None and d <= 30.0 for d in delays)
+    firsts = {Backoff(random.Random(seed)).lost(0.0) for seed in range(20)}
+    assert len(firsts) == 20
+    assert all(0.9 <= d <= 1.1 for d in firsts if d is not None)
+
+
+def test_backoff_begins_anew_after_ten_healthy_seconds_alone() -> None:
+    backoff = Backoff(random.Random(0), jitter=0.0)
+    assert [backoff.lost(0.0) for _ in range(4)] == [1, 2, 4, 8]
+    backoff.connected(100.0)
+    assert backoff.lost(109.9) == 16
+    backoff.connected(200.0)
+    assert backoff.lost(210.0) == 1
+
+
+def test_backoff_gives_up_after_so_many_attempts_in_a_row() -> None:
+    backoff = Backoff(random.Random(0), jitter=0.0, attempts=2)
+    assert [backoff.lost(0.0) for _ in range(3)] == [1, 2, None]
+    assert Backoff(random.Random(0), attempts=0).lost(0.0) is None
+
+
+def test_backoff_counts_for_years() -> None:
+    backoff = Backoff(random.Random(0))
+    for _ in range(5000):
+        assert backoff.lost(0.0) is not None
+
+
+def test_media_time_follows_the_stream_from_zero() -> None:
+    clock = MediaClock()
+    assert [clock.stamp(500 + i / 25, 7 + i / 25 + 0.01 * (i % 3)) for i in range(5)] == pytest.approx(
+        [0.0, 0.04, 0.08, 0.12, 0.16]
+    )
+    assert clock.jumps == 0
+
+
+def test_media_time_goes_on_by_the_wall_after_a_reconnect() -> None:
+    clock = MediaClock()
+    clock.stamp(100.0, 10.0)
+    clock.stamp(101.0, 11.0)
+    clock.restart()
+    assert clock.stamp(0.0, 16.0) == pytest.approx(6.0)  # 5 s were lost
+    assert clock.stamp(0.5, 16.5) == pytest.approx(6.5)
+    assert clock.jumps == 0
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0, -0.04, 2.5])
+def test_a_jump_of_the_streams_clock_is_taken_out(jump: float) -> None:
+    clock = MediaClock()
+    times = [clock.stamp(i / 25 + (jump if i >= 50 else 0.0), i / 25) for i in range(100)]
+    assert np.diff(times) == pytest.approx(np.full(99, 0.04), abs=1e-9)
+    assert clock.jumps == 1
+
+
+def test_frames_that_come_in_a_burst_keep_their_distance() -> None:
+    """The network held them back; the stream's own times are right."""
+    clock = MediaClock()
+    came = [0.0, 0.04, 2.0, 2.001, 2.002, 2.003]
+    assert [clock.stamp(i / 25, now) for i, now in enumerate(came)] == pytest.approx([i / 25 for i in range(6)])
+
+
+def test_frames_lost_on_the_way_leave_a_gap() -> None:
+    clock = MediaClock()
+    clock.stamp(0.0, 0.0)
+    assert clock.stamp(5.0, 5.1) == pytest.approx(5.0)
+    assert clock.jumps == 0
+
+
+def test_media_time_grows_whatever_comes() -> None:
+    rng = np.random.default_rng(3)
+    clock, now, times = MediaClock(), 0.0, []
+    for _ in range(2000):
+        now += float(rng.exponential(0.03))
+        if rng.random() < 0.01:
+            clock.restart()
+        times.append(clock.stamp(float(rng.normal(now, 20.0)), now))
+    assert (np.diff(times) > 0).all()
+    assert times[-1] < now + 60
+
+
+def test_a_frozen_picture_is_told_once_and_forgotten_when_it_moves() -> None:
+    watch, still = FreezeWatch(10.0), np.zeros((48, 64, 3), np.uint8)
+    told = [watch.see(still, t) for t in range(15)]
+    assert told.index(True) == 10
+    assert sum(told) == 1
+    assert watch.frozen
+    moved = still.copy()
+    moved[8, 8] = 1
+    assert not watch.see(moved, 15.0)
+    assert not watch.frozen
+    assert [watch.see(moved, t) for t in (24.9, 25.0)] == [False, True]
+
+
+def test_load_control_rises_while_frames_are_lost_and_comes_back_slowly() -> None:
+    control = LoadControl(period=2.0, too_many=0.1, calm=5)
+    captured = dropped = 0
+    levels = []
+    for second in range(80):
+        captured += 25
+        dropped += 10 if second < 12 else 0
+        control.update(float(second), captured, dropped)
+        levels.append(control.level)
+    assert levels[0] == 0
+    assert max(levels) == 3
+    assert levels.index(3) <= 8
+    assert levels[-1] < 3
+    assert (np.diff(levels[12:]) <= 0).all()
+
+
+def test_a_few_lost_frames_are_no_load() -> None:
+    control = LoadControl()
+    changes = [control.update(float(s), 25 * s, s) for s in range(60)]
+    assert not any(changes)
+
+
+def test_each_level_halves_the_answers() -> None:
+    rates = [cheaper(PipelineOptions(emotion_hz=10.0), level).emotion_hz for level in range(4)]
+    assert rates == [10.0, 5.0, 2.5, 1.25]
+    assert cheaper(PipelineOptions(emotion_hz=0.0), 1).emotion_hz == 10.0
