@@ -42,7 +42,7 @@ class TrackOptions:
     """
 
     max_lost: float = 1.0
-    confirm_confidence: float = 0.75
+    confirm_confidence: float = 0.8
     confirm_within: float = 0.5
     reach: float = 0.8
     reach_growth: float = 1.5

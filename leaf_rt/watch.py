@@ -13,7 +13,7 @@ import numpy as np
 from leaf_rt.search import WINDOW, Window, join, suppress
 from leaf_rt.types import F32, Detections
 
-KEEP = 0.45  # confidence in the close-up that keeps a known face
+KEEP = 0.5  # confidence in the close-up that keeps a known face
 REVISIT = 0.15  # s between looks at a known face, at most
 FORGET = 1.0  # s for which the place of a lost face is still looked at
 WIDE = 1.4  # a window for a face that was missed, or whose speed is not known, is wider by this factor

@@ -1,0 +1,176 @@
+"""Ids over time, on scripts of boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import face_at, join
+
+from leaf_rt.track import FaceTracker, TrackOptions
+from leaf_rt.types import Detections, Tracks
+
+NONE = Detections.empty()
+
+
+def ids(tracks: Tracks) -> list[int]:
+    return tracks.track_id.tolist()
+
+
+def owner(tracks: Tracks, row: int) -> int:
+    """The id that got this row of the detections."""
+    return int(tracks.track_id[tracks.detection_index.tolist().index(row)])
+
+
+def looking(detections: Detections, value: float) -> Detections:
+    return replace(detections, appearance=np.full((len(detections), 12), value, np.float32))
+
+
+def test_a_sure_face_has_its_id_at_once_and_keeps_it():
+    tracker = FaceTracker()
+    for i in range(100):
+        tracks = tracker.update(face_at(50 + 2 * i, 40), i / 30)
+        assert ids(tracks) == [1]
+        assert tracks.detection_index.tolist() == [0]
+        assert tracks.time_since_update.tolist() == [0]
+
+
+def test_an_unsure_face_needs_a_second_look_and_a_flicker_costs_no_id():
+    tracker = FaceTracker()
+    assert ids(tracker.update(face_at(50, 40, confidence=0.6), 0.0)) == []
+    assert ids(tracker.update(NONE, 0.7)) == []
+    assert ids(tracker.update(face_at(200, 40, confidence=0.6), 0.8)) == []
+    assert ids(tracker.update(face_at(201, 40, confidence=0.6), 0.9)) == [1]
+
+
+@pytest.mark.parametrize("fps", [10, 25, 60])
+def test_two_faces_that_cross_keep_their_ids(fps):
+    # They walk through each other within 2 s at different heights; while they overlap only the front one is seen.
+    tracker = FaceTracker()
+    for i in range(2 * fps + 1):
+        t = i / fps
+        a, b = face_at(20 + 150 * t, 60), face_at(320 - 150 * t, 75, 66)
+        hidden = abs((20 + 150 * t) - (320 - 150 * t)) < 40
+        tracks = tracker.update(a if hidden else join(a, b), t)
+        assert owner(tracks, 0) == 1
+        if not hidden:
+            assert owner(tracks, 1) == 2
+    assert ids(tracks) == [1, 2]
+
+
+@pytest.mark.parametrize("gap", [0.2, 0.5, 0.9])
+def test_a_short_loss_keeps_the_id(gap):
+    tracker = FaceTracker()
+    for i in range(30):
+        tracker.update(face_at(50 + 2 * i, 40), i / 30)
+    lost = tracker.update(NONE, 29 / 30 + gap / 2)
+    assert ids(lost) == [1]
+    assert lost.detection_index.tolist() == [-1]
+    assert lost.time_since_update[0] == pytest.approx(gap / 2)
+    assert lost.xyxy[0, 0] > 108  # it moved on
+    assert ids(tracker.update(face_at(108 + 30 * gap, 40), 29 / 30 + gap)) == [1]
+
+
+def test_a_long_loss_ends_the_id_for_good():
+    tracker = FaceTracker(TrackOptions(max_lost=0.5))
+    tracker.update(face_at(50, 40), 0.0)
+    assert ids(tracker.update(NONE, 0.5)) == [1]
+    assert ids(tracker.update(NONE, 0.51)) == []
+    assert ids(tracker.update(face_at(50, 40), 0.6)) == [2]
+
+
+def test_who_was_lost_takes_nobody_elses_face():
+    # B is hidden while A walks over the place where B was.
+    tracker = FaceTracker()
+    for i in range(10):
+        tracker.update(join(face_at(0 + 5 * i, 40), face_at(150, 40)), i / 30)
+    for i in range(10, 60):
+        tracks = tracker.update(face_at(5 * i, 40), i / 30)
+        assert owner(tracks, 0) == 1
+
+
+def test_a_stranger_in_the_same_place_gets_an_id_of_their_own():
+    tracker = FaceTracker()
+    for i in range(10):
+        tracker.update(looking(face_at(50, 40), 100.0), i / 30)
+    assert owner(tracker.update(looking(face_at(52, 40), 160.0), 0.5), 0) == 2
+    assert owner(tracker.update(looking(face_at(52, 40), 110.0), 0.6), 0) == 1
+
+
+def test_jitter_and_one_wild_box_do_not_throw_a_track():
+    rng = np.random.default_rng(0)
+    tracker = FaceTracker()
+    for i in range(60):
+        x, y = rng.normal(0, 2, 2)
+        wild = 25 if i == 40 else 0
+        tracks = tracker.update(face_at(100 + x + wild, 80 + y), i / 30)
+        assert ids(tracks) == [1]
+        if i > 5:
+            assert np.abs(tracks.xyxy[0, :2] - (100, 80)).max() < (20 if wild else 10)
+    assert np.abs(tracker.update(NONE, 2.2).xyxy[0, :2] - (100, 80)).max() < 10
+
+
+def test_the_same_motion_at_10_and_60_fps_gives_the_same_boxes_and_ids():
+    def boxes(fps: int) -> np.ndarray:
+        tracker = FaceTracker()
+        out = []
+        for i in range(3 * fps + 1):
+            t = i / fps
+            tracks = tracker.update(face_at(100 + 60 * np.sin(2 * t), 80), t)
+            assert ids(tracks) == [1]
+            if i % (fps // 10) == 0:
+                out.append(tracks.xyxy[0])
+        return np.array(out)
+
+    assert np.abs(boxes(10) - boxes(60)).max() < 4  # px, of a face of 60
+
+
+def test_dropped_frames_and_irregular_steps_change_no_id():
+    rng = np.random.default_rng(1)
+    tracker = FaceTracker()
+    for i in range(300):
+        if rng.random() < 0.6:
+            continue
+        t = i / 30
+        tracks = tracker.update(join(face_at(40 + 40 * t, 30), face_at(40 + 20 * t, 150)), t)
+        if i > 10:
+            assert ids(tracks) == [1, 2]
+            assert (owner(tracks, 0), owner(tracks, 1)) == (1, 2)
+
+
+def test_time_that_stands_still_or_goes_back_is_survived():
+    tracker = FaceTracker()
+    for t in (0.0, 0.0, 1.0, 0.5, 1.0, 1.1):
+        tracks = tracker.update(face_at(50, 40), t)
+        assert ids(tracks) == [1]
+        assert np.isfinite(tracks.xyxy).all()
+
+
+def test_ids_are_per_tracker_and_are_not_given_twice_after_a_reset():
+    first, second = FaceTracker(), FaceTracker()
+    first.update(face_at(50, 40), 0.0)
+    assert ids(second.update(face_at(50, 40), 0.0)) == [1]
+    first.reset()
+    assert ids(first.update(NONE, 0.1)) == []
+    assert ids(first.update(face_at(50, 40), 0.0)) == [2]
+
+
+def test_rows_are_in_order_of_ids_and_no_detection_has_two_owners():
+    rng = np.random.default_rng(2)
+    tracker = FaceTracker()
+    places = rng.uniform(0, 1500, (20, 2))
+    for i in range(200):
+        places += rng.normal(0, 4, places.shape)
+        seen = rng.permutation(20)[: rng.integers(0, 21)]
+        parts = [face_at(*places[k].tolist(), confidence=float(rng.uniform(0.5, 1))) for k in seen]
+        tracks = tracker.update(join(*parts) if parts else NONE, i / 30)
+        assert (np.diff(tracks.track_id) > 0).all()
+        rows = tracks.detection_index[tracks.detection_index >= 0]
+        assert len(set(rows.tolist())) == len(rows)
+        assert ((tracks.time_since_update == 0) == (tracks.detection_index >= 0)).all()
+
+
+def test_a_wrong_option_is_named():
+    with pytest.raises(ValueError, match=r"TrackOptions\.max_lost"):
+        TrackOptions(max_lost=-1.0)
