@@ -145,7 +145,7 @@ def video(
         raise typer.BadParameter("must lie after --start", param_hint="--end")
     if not targets and sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur)
+    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur, max_faces)
 
     from leaf_rt.session import Session, distinct
     from leaf_rt.sources import SourceOptions, Target
@@ -248,7 +248,7 @@ def webcam(
         uncertain_below=uncertain_below,
     )
     in_window = why_no_window() is None if show is None else show
-    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur)
+    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur, max_faces)
     session = Session(recognition, outputs, RunOptions(duration=duration))
     raise typer.Exit(session.run([Target(device, read)], together=True))
 
@@ -279,7 +279,7 @@ def image(
     recognition = opt.recognition(
         model, backend, threads, face_range, max_faces=max_faces, uncertain_below=uncertain_below
     )
-    outputs = opt.outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur)
+    outputs = opt.outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur, max_faces)
     raise typer.Exit(Album(recognition, outputs).run(files))
 
 

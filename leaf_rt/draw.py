@@ -96,6 +96,27 @@ def blur_faces(image: U8, xyxy: F32) -> None:
         part[:] = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
 
 
+class Veil:
+    """Hides the faces of one source's frames, and for a while the places where faces were just lost.
+
+    A detector misses a face now and then for a few frames; those must not show it.
+    """
+
+    def __init__(self, linger: float = 1.0) -> None:
+        """Start with nobody; ``linger`` is the time in s for which the place of a lost face stays hidden."""
+        self.linger = linger
+        self._seen: dict[int, tuple[float, F32]] = {}  # track -> time s, box (4,)
+
+    def hide(self, canvas: U8, estimates: Estimates) -> None:
+        """Make every face on the next frame, (H, W, 3) uint8, unrecognisable, in place."""
+        now = estimates.timestamp
+        for track_id, box in zip(estimates.track_id.tolist(), estimates.xyxy, strict=True):
+            self._seen[track_id] = (now, box)
+        self._seen = {k: (t, box) for k, (t, box) in self._seen.items() if 0 <= now - t <= self.linger}
+        boxes = [box for _, box in self._seen.values()]
+        blur_faces(canvas, np.array(boxes, np.float32).reshape(-1, 4))
+
+
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px, inside the picture
 
 

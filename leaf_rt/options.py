@@ -233,8 +233,13 @@ def outputs(
     no_plot: bool,
     show: bool,
     blur: bool,
+    max_faces: int,
 ) -> Outputs:
     """Put the options of the results together."""
+    if blur and max_faces > 0:
+        raise typer.BadParameter(
+            "leaves the other faces unknown and so unhidden; not with --blur", param_hint="--max-faces"
+        )
     if jsonl is not None and no_jsonl:
         raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
     if plot is not None and no_plot:

@@ -6,7 +6,7 @@ Knows every part of the runtime by its interface; must not know how options are 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.progress import TaskID
 
 from leaf_rt import console
 from leaf_rt.backends.base import Backend, open_backend
-from leaf_rt.draw import mark
+from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
 from leaf_rt.pipeline import Detector, Pipeline
 from leaf_rt.places import Places, make_folder, write_whole
@@ -102,9 +102,9 @@ class Session:
 
     def place(self, info: SourceInfo, ending: str) -> Path:
         """Where a result of a source goes."""
-        named = info.path is None or info.name not in (info.path.name, info.target)
-        stem = _file_name(info.name) if info.path is None or named else info.path.stem
-        folder = self.outputs.out or (info.path.parent if info.path is not None else Path())
+        path = info.path
+        stem = path.stem if path is not None and info.name in (path.name, info.target) else _file_name(info.name)
+        folder = self.outputs.out or (path.parent if path is not None else Path())
         return self._places.take(folder, stem, ending)
 
     def _shared(self, labels: tuple[str, ...]) -> list[Sink]:
@@ -168,7 +168,10 @@ class _Round:
 
         wanted = self.session.recognition
         detector = self.detectors.pop() if self.detectors else self._detector()
-        return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, wanted.pipeline)
+        options = wanted.pipeline
+        if self.session.outputs.blur:  # a face that waits for its first answer must be known, to be hidden
+            options = replace(options, max_per_frame=1000)
+        return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, options)
 
     def _detector(self) -> Detector:
         from leaf_rt.detect import FaceDetector
@@ -184,7 +187,7 @@ class _Round:
             from leaf_rt.sinks.video import VideoSink
 
             files["video"] = self.session.place(info, ".mp4")
-            sinks.append(VideoSink(files["video"], self.labels, self._draw))
+            sinks.append(VideoSink(files["video"], self.labels, self._drawer()))
         if outputs.jsonl is None and by_default:
             from leaf_rt.sinks.jsonl import JsonlSink
 
@@ -196,9 +199,17 @@ class _Round:
             files["timeline"] = outputs.plot
         return sinks
 
-    def _draw(self, image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
-        mark(image, estimates, labels, self.session.outputs.blur)  # the sink hands out a copy
-        return image
+    def _drawer(self) -> Callable[[U8, Estimates, Sequence[str]], U8]:
+        """Draws the frames of one source, in place: the sink hands out copies."""
+        veil = Veil() if self.session.outputs.blur else None
+
+        def draw(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
+            if veil is not None:
+                veil.hide(image, estimates)
+            mark(image, estimates, labels)
+            return image
+
+        return draw
 
     def _opened(self, info: SourceInfo) -> None:
         self.infos[info.name] = info

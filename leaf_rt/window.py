@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 
 from leaf_rt.doctor import why_no_window
-from leaf_rt.draw import annotate
+from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import OutputError
 from leaf_rt.types import Estimates, Frame
 
@@ -30,6 +30,7 @@ class Window:
         self.closed = False
         self._labels, self._blur = labels, blur
         self._names: set[str] = set()
+        self._veils: dict[str, Veil] = {}
 
     def show(self, name: str, frame: Frame, estimates: Estimates) -> None:
         """Draw a frame and show it in the window ``name``."""
@@ -38,7 +39,11 @@ class Window:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
             cv2.resizeWindow(title, *_fitting(frame.image.shape[1], frame.image.shape[0]))
             self._names.add(title)
-        cv2.imshow(title, annotate(frame.image, estimates, self._labels, self._blur))
+        canvas = frame.image.copy()
+        if self._blur:
+            self._veils.setdefault(name, Veil()).hide(canvas, estimates)
+        mark(canvas, estimates, self._labels)
+        cv2.imshow(title, canvas)
         key = cv2.waitKey(1) & 0xFF
         if key in _QUIT or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
             self.closed = True

@@ -212,6 +212,7 @@ def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) 
         (("--jsonl", "a", "--no-jsonl"), "--no-jsonl"),
         (("--plot", "a.png", "--no-plot"), "--no-plot"),
         (("b.mp4", "--plot", "a.png"), "--plot"),
+        (("--blur", "--max-faces", "1"), "--max-faces"),
     ],
 )
 def test_options_that_make_no_sense(leaf: Leaf, options: tuple[str, ...], word: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from leaf_rt.draw import annotate, blur_faces, color_of
+from leaf_rt.draw import Veil, annotate, blur_faces, color_of
 from leaf_rt.labels import COLORS, FERPLUS8, UNCERTAIN
 from leaf_rt.types import Estimates
 
@@ -133,3 +135,20 @@ def test_blur_hides_every_face_of_a_crowd() -> None:
     for x0, y0, x1, y1 in boxes.astype(int).tolist():
         part = slice(y0 + 15, y1 - 5), slice(x0 + 12, x1 - 12)
         assert (drawn[part] == image[part]).all(axis=2).mean() < 0.01
+
+
+def test_a_veil_stays_where_a_face_was_just_lost() -> None:
+    image, veil = picture(), Veil(linger=0.5)
+    box = slice(60, 160), slice(100, 180)
+
+    def hidden(estimates: Estimates, timestamp: float) -> bool:
+        canvas = image.copy()
+        veil.hide(canvas, replace(estimates, timestamp=timestamp))
+        return len(np.unique(canvas[box].reshape(-1, 3), axis=0)) < 50
+
+    there, gone = people([[100, 60, 180, 160]]), people([])
+    assert hidden(there, 0.0)
+    assert hidden(gone, 0.3)
+    assert not hidden(gone, 0.6)
+    assert hidden(there, 0.7)
+    assert not hidden(gone, 0.1)  # time began anew
