@@ -82,6 +82,7 @@ def objective(joint: Joint, method: Method, threshold: FixedThreshold) -> tuple[
         terms["loss_u"] = unsupervised_loss(
             joint.strong, probs, pseudo, mask, how,
             weight=method.weight, mass=method.mass, most=method.max_positives, floor=method.floor,
+            rescale=method.rescale,
         )  # fmt: skip
         total = total + method.lambda_u * terms["loss_u"]
         if method.lambda_s > 0 and len(joint.weak_features) == 2:

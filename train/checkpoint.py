@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,8 +127,9 @@ def load(path: Path) -> dict[str, Any]:
         raise NotFound(f"checkpoint {path}: no such file; give a run's folder or its {LAST}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as e:
-        raise ModelError(f"checkpoint {path}: damaged or foreign ({str(e).splitlines()[0]})") from e
+    except Exception as e:  # a damaged or foreign file can make the reader raise anything
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ModelError(f"checkpoint {path}: damaged or foreign ({reason})") from e
     wanted = {"format", "labels", "geometry", "normalise", "model", "ema"}
     if not isinstance(content, dict) or not wanted <= set(content):
         raise ModelError(f"checkpoint {path}: is no checkpoint of `leaf-rt train`")

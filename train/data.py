@@ -19,7 +19,7 @@ from leaf_rt.types import F32, I64, U8
 from train.cache import Crops, CropSpec, default_cache, prepare
 from train.layouts import TEST, TRAIN, VALIDATION, Listing, read_listing
 from train.recipe import Data, Split
-from train.splits import Partition, data_hash, open_partition, partition, save_partition
+from train.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet
 STD = (0.229, 0.224, 0.225)
@@ -128,6 +128,8 @@ def load_data(
     chosen = saved or (Path(split.path) if split.path and Path(split.path).is_file() else None)
     if chosen is not None and chosen.is_file():
         parts = open_partition(chosen, ids, hash_)
+        if saved is None:
+            check_options(chosen, parts, split)
     else:
         holdout = 0.0 if own and not split.folds else data.validation
         parts = partition(ids, listing.label[where], listing.labels, split, holdout, hash_)

@@ -1,6 +1,7 @@
 """One face out of a training picture: found by the runtime's detector model, cut by the runtime's geometry.
 
-Training pictures are mostly tight crops already, too tight for the detector: they get a border first.
+Training pictures are mostly tight crops already, too tight for the detector: they get a border first, as wide as what
+the runtime's close-ups show round a face. A photograph in which that finds nobody is searched as the runtime does.
 Knows MediaPipe (inside) and ``leaf_rt.face``; must not know labels or files.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from leaf_rt.artifact import MODELS
 from leaf_rt.face import crop_faces, crop_plain
+from leaf_rt.native_log import hush
 from leaf_rt.types import F32, U8
 
 BORDER = 0.25  # of the picture's longer side, replicated on every side
@@ -35,13 +37,16 @@ class FaceCropper:
         self.side, self.margin, self.color = side, margin, color
         self._align = align
         self._detector: Any = None  # opened for the first picture: a full cache needs none
+        self._search: Any = None
 
     def __enter__(self) -> FaceCropper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        if self._detector is not None:
-            self._detector.close()
+        with hush():
+            for detector in (self._detector, self._search):
+                if detector is not None:
+                    detector.close()
 
     def crop(self, image: U8) -> tuple[U8, bool]:
         """The crop of a BGR picture (H, W, 3), and whether a face was found."""
@@ -74,10 +79,22 @@ class FaceCropper:
         seen = cv2.cvtColor(cv2.resize(bordered, size, interpolation=how), cv2.COLOR_BGR2RGB)
         result = self._detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(seen)))
         if not result.detections:
-            return None
+            return self._searched(image) if max(height, width) > 2 * DETECTION_SIDE else None
         best = max(result.detections, key=lambda d: d.categories[0].score * d.bounding_box.width)
         points = np.array([[k.x, k.y] for k in best.keypoints], np.float32)
         return np.asarray(points * (width + 2 * border, height + 2 * border) - border, np.float32)
+
+    def _searched(self, image: U8) -> F32 | None:
+        """``find`` by the runtime's search for faces of any size."""
+        from leaf_rt.detect import FaceDetector
+
+        if self._search is None:
+            self._search = FaceDetector()
+        found = self._search.detect_picture(image)
+        if not len(found):
+            return None
+        best = int(np.argmax(found.confidence * (found.xyxy[:, 2] - found.xyxy[:, 0])))
+        return np.asarray(found.keypoints[best], np.float32)
 
 
 def _open_detector() -> Any:
@@ -88,4 +105,8 @@ def _open_detector() -> Any:
         base_options=mp.tasks.BaseOptions(model_asset_path=str(MODELS / "face_detection_short_range.tflite")),
         min_detection_confidence=MIN_CONFIDENCE,
     )
-    return vision.FaceDetector.create_from_options(options)
+    with hush():
+        detector = vision.FaceDetector.create_from_options(options)
+        blank = np.zeros((128, 128, 3), np.uint8)
+        detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=blank))  # the first call logs, too
+    return detector

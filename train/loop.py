@@ -50,6 +50,11 @@ class Training:
         self.semi = method.weak_views > 0
         if self.semi and not len(data.unlabelled):
             raise DataError(f"method {method.name}: there is no unlabelled picture; add some, or use supervised")
+        if self.semi and "category" in method.levels and len(data.labels) <= method.max_positives:
+            raise DataError(
+                f"ambiguous pseudo-labels want more than {method.max_positives} classes, the data has "
+                f"{len(data.labels)}: leave category out of --method.levels, or lower --method.max_positives"
+            )
         if not len(data.labelled):
             raise DataError("there is no labelled training picture; see --labels and the split options")
         for name, n in (("run.batch", run.batch), ("run.batch_unlabelled", run.batch_unlabelled if self.semi else 0)):

@@ -112,6 +112,7 @@ def unsupervised_loss(
     mass: float = 0.9,
     most: int = 3,
     floor: float = 0.0,
+    rescale: str = "plain",
 ) -> Tensor:
     """L_u, scalar.
 
@@ -121,7 +122,10 @@ def unsupervised_loss(
       - "both": their sum, the method's "paper" mode;
       - "masked": weighted ambiguous loss where the mask is 1;
       - "scalar": the mean over all samples, then times the share of ones in the mask; the method's "official" mode.
-    The ambiguous part is rescaled to the value of the plain cross-entropy over the same samples.
+
+    The ambiguous part grows with K, so a detached factor brings it to the value of a cross-entropy over the same
+    samples: "plain" cross-entropy, as published, which gives the pseudo-labels of a clueless teacher full strength; or
+    "weighted" cross-entropy, with the same weights, which leaves them as weak as their weights; or "none".
 
     Args:
         strong: (B, C) logits of the strong view.
@@ -133,6 +137,7 @@ def unsupervised_loss(
         mass: See ``positives``.
         most: See ``positives``.
         floor: Least q1 for the ambiguous part.
+        rescale: See above.
     """
     plain = cross_entropy(strong, pseudo)  # (B,)
     if len(strong) == 0:
@@ -141,11 +146,19 @@ def unsupervised_loss(
     if how == "hard":
         return hard
     k, chosen = positives(probs.detach(), mass, most)
-    weighted = ambiguity_weight(probs, k, weight) * ambiguous_loss(strong, chosen)
+    factor = ambiguity_weight(probs, k, weight)  # (B,)
+    among = torch.ones_like(plain)
+    if how == "masked":
+        among = mask
+    elif how != "scalar":
+        among = (probs.detach().amax(1) >= floor).to(plain.dtype)
+    ambiguous = (among * factor * ambiguous_loss(strong, chosen)).mean()
+    if rescale == "plain":
+        ambiguous = rescale_to(ambiguous, (among * plain).mean())
+    elif rescale == "weighted":
+        ambiguous = rescale_to(ambiguous, (among * factor * plain).mean())
     if how == "scalar":
-        return rescale_to(weighted.mean(), plain.mean()) * mask.mean()
-    among = mask if how == "masked" else (probs.detach().amax(1) >= floor).to(plain.dtype)
-    ambiguous = rescale_to((among * weighted).mean(), (among * plain).mean())
+        return ambiguous * mask.mean()
     return ambiguous + hard if how == "both" else ambiguous
 
 

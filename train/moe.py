@@ -74,7 +74,8 @@ class MixtureOfExperts(nn.Module):
             # Zero ties all gates; with more than one expert per sample, or distinct ones, they would stay tied.
             scale = 0.0 if spec.shared and spec.k == 1 else 0.02
             self.w_gate = nn.Parameter(torch.randn(dim, spec.experts) * scale)
-            self.w_noise = nn.Parameter(torch.zeros(dim, spec.experts))
+            if spec.noise:
+                self.w_noise = nn.Parameter(torch.zeros(dim, spec.experts))
 
     def forward(self, x: Tensor) -> Fused:
         """Fuse; always in float32, whatever autocast is on, for the exponentials' sake."""

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from leaf_rt.errors import DataError, NotFound
@@ -91,6 +90,7 @@ class Method:
     p_cutoff: float = 0.8  # fixed threshold, or least class threshold
     floor: float = 0.0  # least q1 for the ambiguous part
     weight: str = "concave"  # concave, linear, convex, none
+    rescale: str = "weighted"  # plain (as published), weighted, none
     mass: float = 0.9  # probability that the positives and the next class together must reach
     max_positives: int = 3  # largest K
     temperature: float = 0.07
@@ -179,8 +179,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "adacm": {**_OFF, "teacher": "student", "threshold": "class", "lambda_s": 0.1},
     "leaf-paper": {"levels": LEVELS},
     "leaf-official": {
-        "levels": LEVELS, "teacher": "student-grad", "unsupervised": "scalar", "k": 1, "shared": True,
-        "combine": "log", "balance": 0.0, "instance_on": "features", "unit_features": True,
+        "levels": LEVELS, "teacher": "student-grad", "unsupervised": "scalar", "rescale": "plain", "k": 1,
+        "shared": True, "combine": "log", "balance": 0.0, "instance_on": "features", "unit_features": True,
     },
 }  # fmt: skip
 
@@ -197,6 +197,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.unsupervised": ("hard", "ambiguous", "both", "masked", "scalar"),
     "method.threshold": ("fixed", "class", "adaptive"),
     "method.weight": ("concave", "linear", "convex", "none"),
+    "method.rescale": ("plain", "weighted", "none"),
     "method.combine": ("sum", "log"),
     "method.instance_on": ("logits", "features"),
     "optim.name": ("adam", "adamw", "sgd"),
@@ -312,12 +313,13 @@ def _typed(value: Any, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         parts = [p for p in value.split(",") if p] if isinstance(value, str) else list(value)
         return tuple(_typed(p, get_args(kind)[0]) for p in parts)
-    if isinstance(kind, UnionType):  # pragma: no cover - no option is one today
-        raise TypeError(kind)
     if kind is bool:
         if isinstance(value, bool):
             return value
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return words[str(value).lower()]
     if kind is int and isinstance(value, float) and value != int(value):
         raise ValueError(value)
     if kind is str and not isinstance(value, str):

@@ -88,7 +88,8 @@ def partition(
     def names(parts: list[I64]) -> tuple[str, ...]:
         return tuple(ids[i] for i in np.sort(np.concatenate(parts)).tolist())
 
-    return Partition(names(shown), names(hidden), names(held), data, {**asdict(options), "holdout": holdout})
+    made_by = {**asdict(options), "counts": list(options.counts), "holdout": holdout}
+    return Partition(names(shown), names(hidden), names(held), data, made_by)
 
 
 def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
@@ -189,6 +190,20 @@ def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
         what = f"{gone} pictures gone, {new} new" if gone or new else "labels or pictures changed"
         raise DataError(f"split {path}: the data changed since it was made ({what}); restore it or make a new split")
     return saved
+
+
+def check_options(path: Path, saved: Partition, options: Split) -> None:
+    """Refuse a saved split that was made otherwise than the options say; options left at their defaults say nothing.
+
+    Raises:
+        DataError: The options that differ.
+    """
+    default, given = asdict(Split()), {**asdict(options), "counts": list(options.counts)}
+    given = {k: v for k, v in given.items() if k != "path" and v != default[k] and v != []}
+    other = [f"split.{k} {saved.made_by.get(k)!r} there, {v!r} wanted" for k, v in given.items()
+             if saved.made_by.get(k) != v]  # fmt: skip
+    if other:
+        raise DataError(f"split {path}: was made otherwise ({'; '.join(other)}); name another file for a new split")
 
 
 def save_partition(path: Path, split: Partition) -> None:

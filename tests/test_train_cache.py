@@ -1,0 +1,170 @@
+"""The crop cache and what comes of bad, odd and double pictures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from train_fakes import CLASSES, tiny, write_folder
+
+from leaf_rt.errors import DataError
+from train.cache import CropSpec, prepare
+from train.data import Images, Stream, load_data, load_split, open_crops
+from train.faces import FaceCropper
+from train.source import Files, decode
+
+PLAIN = CropSpec(16, 0.0, "grey", align=False)
+PHOTO = Path(__file__).parents[2] / "shared" / "media" / "happy-baby.jpeg"
+
+
+class Counting(Files):
+    """Counts what is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: Counter[str] = Counter()
+
+    def read(self, name: str) -> bytes:
+        self.reads[name] += 1
+        return super().read(name)
+
+
+def save(path: Path, image: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)  # type: ignore[call-overload]
+
+
+def test_every_kind_of_picture(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    save(tmp_path / "color.png", color)
+    save(tmp_path / "copy.bmp", color)
+    save(tmp_path / "grey.png", color[..., 0])
+    save(tmp_path / "deep.png", color.astype(np.uint16) * 256)
+    save(tmp_path / "alpha.png", np.dstack([color, np.zeros((24, 24), np.uint8)]))
+    save(tmp_path / "dot.png", color[:1, :1])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    ids = ["color.png", "copy.bmp", "grey.png", "deep.png", "alpha.png", "dot.png", "text.png", "empty.png", "gone.png"]
+    crops = prepare(ids, Files(tmp_path), tmp_path / "cache", PLAIN)
+    assert crops.images.shape == (6, 1, 16, 16)
+    assert crops.unreadable == ("text.png", "empty.png", "gone.png")
+    assert crops.row.tolist()[6:] == [-1, -1, -1]
+    assert crops.pixels[0] == crops.pixels[1], "the same pixels in another file"
+    assert (crops.images[crops.row[4]] == 255).all(), "what is transparent lies on white"
+    assert not crops.found.any()
+
+
+def test_nothing_is_read_twice(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", np.full((20, 20), 40 * i, np.uint8))
+    source = Counting(tmp_path)
+    ids = ["0.png", "1.png", "2.png"]
+    first = prepare(ids[:2], source, tmp_path / "cache", PLAIN)
+    again = prepare(ids, source, tmp_path / "cache", PLAIN)
+    assert source.reads == {"0.png": 1, "1.png": 1, "2.png": 1}
+    assert (again.images[:2] == first.images).all()
+    save(tmp_path / "0.png", np.full((20, 20), 200, np.uint8))
+    changed = prepare(ids, source, tmp_path / "cache", PLAIN)
+    assert source.reads["0.png"] == 2
+    assert changed.images[changed.row[0], 0, 0, 0] == 200
+
+
+def test_other_crops_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", np.zeros((20, 20), np.uint8))
+    prepare(["0.png"], Files(tmp_path), tmp_path / "cache", PLAIN)
+    with pytest.raises(DataError, match="holds other crops"):
+        prepare(["0.png"], Files(tmp_path), tmp_path / "cache", CropSpec(32, 0.0, "grey", align=False))
+
+
+def test_rgb_crops_are_rgb(tmp_path: Path) -> None:
+    save(tmp_path / "red.png", np.full((20, 20, 3), (0, 0, 255), np.uint8))  # BGR
+    crops = prepare(["red.png"], Files(tmp_path), tmp_path / "cache", CropSpec(16, 0.0, "rgb", align=False))
+    assert crops.images[0, :, 8, 8].tolist() == [255, 0, 0]
+
+
+@pytest.mark.skipif(not PHOTO.is_file(), reason=f"{PHOTO} (a photograph) is not here")
+def test_a_face_is_found_and_aligned() -> None:
+    image = decode(PHOTO.read_bytes())
+    assert image is not None
+    with FaceCropper(64, 0.05, "grey") as cropper:
+        crop, found = cropper.crop(image)
+        blank, nobody = cropper.crop(np.full((48, 48, 3), 128, np.uint8))
+    assert found
+    assert crop.shape == (64, 64)
+    assert crop.std() > 20
+    assert not nobody
+    assert (blank == 128).all()
+
+
+def test_copies_across_splits_are_reported_and_dropped_on_request(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", per_class=12)
+    for i in range(2):
+        (root / "train" / "fear" / f"{i:03d}.png").write_bytes((root / "test" / "fear" / f"{i:03d}.png").read_bytes())
+    recipe = tiny(tmp_path)
+    kept = load_data(recipe.data, recipe.split)
+    assert any("2 training pictures are copies" in n and "kept" in n for n in kept.notes)
+    recipe = tiny(tmp_path, data__duplicates="drop")
+    dropped = load_data(recipe.data, recipe.split)
+    assert any("2 training pictures are copies" in n and "dropped" in n for n in dropped.notes)
+    assert len(kept.unlabelled) - len(dropped.unlabelled) == 2
+
+
+def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    (root / "train" / "fear" / "broken.png").write_bytes(b"\x89PNG broken")
+    recipe = tiny(tmp_path)
+    data = load_data(recipe.data, recipe.split)
+    assert any("1 pictures cannot be read" in n and "train/fear/broken.png" in n for n in data.notes)
+
+
+def test_training_never_sees_the_test_split(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    recipe = tiny(tmp_path)
+    data = load_data(recipe.data, recipe.split)
+    listing, crops = open_crops(recipe.data)
+    test_rows = set(crops.row[listing.split == 2].tolist())
+    seen = [*data.labelled.row, *data.unlabelled.row, *data.validation.row]
+    assert test_rows.isdisjoint(seen)
+    labels, _, samples = load_split(recipe.data, "test")
+    assert labels == CLASSES
+    assert set(samples.row.tolist()) == test_rows
+
+
+def test_a_saved_split_is_reused_and_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    recipe = tiny(tmp_path, split__path=str(tmp_path / "split.json"))
+    first = load_data(recipe.data, recipe.split)
+    assert load_data(recipe.data, recipe.split).split == first.split
+    assert json.loads((tmp_path / "split.json").read_text())["hash"] == first.split.hash
+    other = tiny(tmp_path, split__path=str(tmp_path / "split.json"), split__labels=30)
+    with pytest.raises(DataError, match=r"split\.labels 20 there, 30 wanted"):
+        load_data(other.data, other.split)
+    (root / "train" / "fear" / "000.png").unlink()
+    with pytest.raises(DataError, match="1 pictures gone"):
+        load_data(recipe.data, recipe.split)
+
+
+def test_stream_is_a_function_of_its_position() -> None:
+    stream = Stream(7, seed=3)
+    whole = stream.take(0, 100)
+    assert sorted(whole[:7].tolist()) == list(range(7))
+    assert sorted(whole[7:14].tolist()) == list(range(7))
+    assert Stream(7, seed=3).take(40, 30).tolist() == whole[40:70].tolist()
+    assert Stream(7, seed=4).take(0, 100).tolist() != whole.tolist()
+    with pytest.raises(ValueError, match="at least one"):
+        Stream(0, seed=0)
+
+
+def test_images_stay_on_disk_beyond_the_budget() -> None:
+    import torch
+
+    array = np.arange(4 * 16 * 16, dtype=np.uint8).reshape(4, 1, 16, 16)
+    small = Images(array, torch.device("cpu"), budget=0)
+    large = Images(array, torch.device("cpu"))
+    rows = np.array([2, 0])
+    assert torch.equal(small[rows], large[rows])

@@ -1,0 +1,194 @@
+"""The command line from recipe to report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from train_fakes import CLASSES, tiny, write_folder
+
+from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.errors import DataError, LeafError, NotFound
+from leaf_rt.labels import FERPLUS8
+from train.cli import main
+from train.metrics import measure
+from train.recipe import CHOICES, load_recipe, option_types, recipe_names, resolve, to_dict, to_toml
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "data")
+    (tmp_path / "small.toml").write_text(to_toml(tiny(tmp_path)))
+    return tmp_path
+
+
+def train(root: Path, *options: str) -> int:
+    return main(["train", "--recipe", str(root / "small.toml"), "--quiet", *options])
+
+
+def test_train_report_evaluate(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(root, "--out", str(root / "run"), "--method", "fixmatch") == 0
+    for name in ("last.pt", "meta.json", "recipe.toml", "split.json", "log.jsonl", "curves.png", "confusion.png"):
+        assert (root / "run" / name).is_file(), name
+    page = (root / "run" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    assert list((root / "run" / "tensorboard").iterdir())
+    assert load_recipe(root / "run" / "recipe.toml").method.name == "fixmatch"
+    capsys.readouterr()
+    assert main(["evaluate", str(root / "run"), "--split", "test", "--json", "-", "--flip"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["n"] == 20
+    assert np.sum(result["confusion"]) == 20
+    assert set(result["recall"]) == set(CLASSES)
+    assert main(["evaluate", str(root / "run")]) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(root.iterdir())
+    assert main(["--recipe", str(root / "small.toml"), "--out", str(root / "run"), "--dry-run"]) == 0
+    words = " ".join(capsys.readouterr().err.split())
+    for part in ("parameters: all", "semantic", "s per step at 16 px", "GiB per process", "labelled", "split"):
+        assert part in words, part
+    assert sorted(set(root.iterdir()) - {root / "cache"}) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "code"),
+    [
+        (["--data", "nowhere"], "--data nowhere: no such file or folder", 3),
+        (["--labels", "1000"], "1000 labels wanted, the training pictures have 60", 15),
+        (["--method", "magic"], "method.name: wanted one of supervised", 15),
+        (["--optim.lr", "fast"], "optim.lr: wanted float, got 'fast'", 15),
+        (["--run.sides", "16,20,24"], "run.sides: wanted one side or one per epoch (2), got 3", 15),
+        (["--weights", "none.pt"], "model.weights none.pt: no such file", 3),
+        (["--resume", "nowhere"], "holds no run", 3),
+        (["--recipe", "none"], "there are", 3),
+    ],
+)
+def test_errors_are_one_sentence(
+    root: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str, code: int
+) -> None:
+    assert train(root, "--out", str(root / "run"), *options) == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_three_classes_with_ambiguous_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "valid", "test"):
+        for name in CLASSES[3:]:
+            for file in (root / "data" / split / name).iterdir():
+                file.unlink()
+            (root / "data" / split / name).rmdir()
+    assert train(root, "--out", str(root / "run")) == 15
+    assert "want more than 3 classes, the data has 3" in capsys.readouterr().err
+
+
+def test_a_run_is_neither_overwritten_nor_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(root / "run")
+    assert train(root, "--out", out, "--run.steps", "1") == 0
+    assert train(root, "--out", out) == 15
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["--resume", out, "--optim.lr", "1.0", "--quiet"]) == 15
+    assert "optim.lr differ from the run's own recipe" in capsys.readouterr().err
+    assert main(["--resume", out, "--quiet"]) == 0  # finished already: the report is written anew
+    (root / "data" / "train" / "fear" / "000.png").unlink()
+    assert main(["--resume", out, "--quiet"]) == 15
+    assert "the data changed since it was made" in capsys.readouterr().err
+
+
+def test_prepare_counts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "data" / "train" / "fear" / "bad.png").write_bytes(b"x")
+    data = ["--data", str(root / "data"), "--data.align", "false", "--out", str(root / "crops")]
+    assert main(["prepare", *data]) == 0
+    words = capsys.readouterr().err
+    assert "unreadable: 1 train/fear/bad.png" in words
+    assert (root / "crops" / "images.npy").is_file()
+
+
+@pytest.mark.skipif(not DEFAULT_MODEL.is_file(), reason="the bundled model is not here")
+def test_an_exported_model_through_the_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_folder(tmp_path / "data", per_class=1, valid=1)
+    assert set(CLASSES) < set(FERPLUS8)
+    command = ["evaluate", str(DEFAULT_MODEL), "--data", str(root), "--split", "test", "--json", "-"]
+    assert main([*command, "--data.cache", str(tmp_path / "cache"), "--data.align", "false"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["n"] == 5
+    assert result["backend"]
+    (root / "train" / "joy").mkdir()
+    (root / "train" / "joy" / "0.png").write_bytes((root / "train" / "fear" / "000.png").read_bytes())
+    assert main([*command, "--data.cache", str(tmp_path / "cache"), "--data.align", "false"]) == 15
+    assert "does not know the class joy" in capsys.readouterr().err
+
+
+def test_every_recipe_of_the_package_resolves() -> None:
+    assert {"bundled", "ferplus-share", "rafdb-100", "affectnet7-2000", "affectnet8-2000", "fer2013-2000"} <= set(
+        recipe_names()
+    )
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert resolve({f"{s}.{k}": v for s, table in to_dict(recipe).items() for k, v in table.items()}) == recipe
+
+
+def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
+    recipe = load_recipe("bundled", {"run.seed": "7", "split.counts": "fear=3,anger=4", "model.dropout": 0.125})
+    (tmp_path / "r.toml").write_text(to_toml(recipe))
+    assert load_recipe(tmp_path / "r.toml") == recipe
+    assert recipe.split.counts == ("fear=3", "anger=4")
+
+
+def test_presets_and_overrides() -> None:
+    official = resolve({"method.mode": "official"}).method
+    assert (official.shared, official.k, official.combine, official.unsupervised) == (True, 1, "log", "scalar")
+    assert resolve({"method.mode": "official", "method.k": 2}).method.k == 2
+    assert resolve({"method.name": "fixmatch"}).method.levels == ()
+    assert set(CHOICES) <= set(option_types())
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "error"),
+    [
+        ("[run]\nepoch = 3", "no option run.epoch; known: run.epochs", DataError),
+        ("[runs]\nepochs = 3", "no option runs.epochs; known: sections data", DataError),
+        ("epochs = 3", "epochs stands outside of a section", DataError),
+        ("[run", "not valid TOML", DataError),
+        ("[method]\nlevels = ['soul']", "method.levels: wanted some of", DataError),
+        ("[method]\nk = 9", "method.k: wanted 1 to 8", DataError),
+        ("[run]\nbatch = 1.5", "run.batch: wanted int", DataError),
+        ("[data]\nalign = 'perhaps'", "data.align: wanted bool", DataError),
+    ],
+)
+def test_recipe_problems(tmp_path: Path, text: str, words: str, error: type[LeafError]) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(error, match=words):
+        load_recipe(tmp_path / "r.toml")
+    with pytest.raises(NotFound):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_metrics_by_hand() -> None:
+    probs = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.2, 0.8, 0], [0.3, 0.7, 0]], np.float32)
+    result = measure(probs, np.array([0, 1, 1, 1]), ("a", "b", "c"))
+    assert result["accuracy"] == 0.75
+    assert result["recall"] == {"a": 1.0, "b": pytest.approx(2 / 3), "c": None}
+    assert result["balanced_accuracy"] == pytest.approx(5 / 6)
+    assert result["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert result["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.2 + 0.3) / 4, abs=1e-6)
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from train.cli import parser; parser().format_help(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], timeout=60)
+
+
+def test_options_cover_every_value() -> None:
+    recipe = dataclasses.asdict(resolve({}))
+    assert set(option_types()) == {f"{s}.{k}" for s, table in recipe.items() for k in table}

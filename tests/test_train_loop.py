@@ -1,0 +1,278 @@
+"""The loop: every method learns; resuming, accumulating and many processes change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from train_fakes import tiny, write_folder
+
+from leaf_rt.errors import DataError
+from train.checkpoint import load
+from train.cli import main
+from train.data import TrainingData, load_data
+from train.distributed import World, world
+from train.loop import Training
+from train.optim import ema_decay, learning_rate
+from train.progress import Reporter, read_log
+from train.recipe import Optim, Recipe, to_toml
+from train.stopping import StopSignal
+
+HERE = Path(__file__).parent
+ALONE = World(0, 1, torch.device("cpu"))
+METHODS = {
+    "supervised": {"method__name": "supervised"},
+    "fixmatch": {"method__name": "fixmatch"},
+    "freematch": {"method__name": "freematch"},
+    "adacm": {"method__name": "adacm"},
+    "paper": {"method__name": "leaf"},
+    "official": {"method__name": "leaf", "method__mode": "official", "optim__shrink": 0.02},
+    "levels on fixmatch": {"method__name": "fixmatch", "method__levels": ["semantic", "instance", "category"],
+                           "method__unsupervised": "both"},
+    "levels on freematch": {"method__name": "freematch", "method__levels": ["semantic", "category"],
+                            "method__unsupervised": "masked"},
+    "levels on adacm": {"method__name": "adacm", "method__levels": ["instance", "category"],
+                        "method__unsupervised": "both", "method__control": True},
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "data")
+    return tmp_path
+
+
+def prepared(recipe: Recipe) -> TrainingData:
+    torch.set_num_threads(1)
+    return load_data(recipe.data, recipe.split)
+
+
+def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0) -> Training:
+    """Train without a view; ``stop_after`` steps as if a signal had come."""
+    training = Training(recipe, prepared(recipe), ALONE, out)
+    if resume:
+        training.restore()
+    with Reporter(out, training.data.labels, recipe.run.batch, 1, tensorboard=False) as reporter:
+        stop = StopSignal()
+        if stop_after:
+            step = training.train_step
+
+            def counted(side: int) -> dict[str, float]:
+                stop.requested = training.step + 1 >= stop_after
+                return step(side)
+
+            training.train_step = counted  # type: ignore[method-assign]
+        training.fit(reporter, stop)
+    return training
+
+
+def tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+    """All tensors and numbers of a nested state, by path."""
+    if isinstance(state, Tensor):
+        return {prefix: state}
+    if isinstance(state, dict):
+        return {k: v for key, part in state.items() for k, v in tensors(part, f"{prefix}/{key}").items()}
+    if isinstance(state, list):
+        return {k: v for i, part in enumerate(state) for k, v in tensors(part, f"{prefix}/{i}").items()}
+    if isinstance(state, int | float):
+        return {prefix: torch.tensor(state, dtype=torch.float64)}
+    return {}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_resumes_bit_for_bit(root: Path, name: str) -> None:
+    recipe = tiny(root, run__epochs=2, run__steps=4, model__dropout=0.3, augment__mixup=0.5, **METHODS[name])
+    fit(recipe, root / "whole")
+    fit(recipe, root / "broken", stop_after=3)  # in the middle of the first epoch
+    assert load(root / "broken" / "last.pt")["step"] == 3
+    fit(recipe, root / "broken", resume=True)
+    whole, broken = (tensors(load(root / n / "last.pt")) for n in ("whole", "broken"))
+    assert whole.keys() == broken.keys()
+    different = [k for k in whole if not torch.equal(whole[k], broken[k])]
+    assert different == []
+    steps = [r for r in read_log(root / "whole") if r["event"] == "step"]
+    assert len(steps) == 8
+    assert all(np.isfinite(v) for r in steps for k, v in r.items() if k.startswith("loss"))
+
+
+def test_leaf_learns_what_can_be_learned(root: Path) -> None:
+    recipe = tiny(root, run__epochs=8, run__steps=25, run__sides=[20], optim__lr=1e-2, optim__ema_decay=0.9,
+                  split__labels=40, model__dropout=0.0)  # fmt: skip
+    training = fit(recipe, root / "run")
+    assert training.metrics["accuracy"] >= 0.75
+    thresholds = training.threshold.thresholds
+    assert (thresholds >= 0.8).all()
+    assert (thresholds < 1).all()
+    last = read_log(root / "run")[-1]
+    assert last["event"] == "epoch"
+    assert np.allclose(np.sum(last["expert_load"], 1), 1, atol=1e-5)
+
+
+def test_accumulated_micro_batches_equal_one_batch(root: Path) -> None:
+    """With a loss that is a mean over labelled pictures, without dropout and noise."""
+    one = fit(tiny(root, method__name="supervised", model__dropout=0.0, run__epochs=1), root / "one")
+    recipe = tiny(root, method__name="supervised", model__dropout=0.0, run__epochs=1, optim__accumulate=2)
+    # The random numbers belong to the micro-batch, so the views are set aside: the pictures themselves are compared.
+    for training in (one, Training(recipe, one.data, ALONE, root / "two")):
+        training.views.labelled = lambda crops, u, side: crops.float() / 255  # type: ignore[method-assign]
+        training.step = 0
+        training.student.load_state_dict(torch.load(root / "one" / "last.pt", weights_only=True)["student"])
+        training.optimizer = torch.optim.SGD([{"params": training.student.parameters(), "multiple": 1.0}], lr=0.1)
+        training.train_step(16)
+        if training is one:
+            wanted = {k: v.clone() for k, v in one.student.state_dict().items()}
+        else:
+            for k, v in training.student.state_dict().items():
+                torch.testing.assert_close(v, wanted[k], atol=1e-6, rtol=1e-5)
+
+
+def test_test_split_and_log_are_left_alone_by_selection(root: Path) -> None:
+    recipe = tiny(root, run__select="validation", run__epochs=3, optim__lr=5e-3, method__name="supervised")
+    fit(recipe, root / "run")
+    records = [r for r in read_log(root / "run") if r["event"] == "epoch"]
+    best = max(r["validation"]["accuracy"] for r in records)
+    assert load(root / "run" / "best.pt")["metrics"]["accuracy"] == best
+    assert all(r["validation"]["n"] == 20 for r in records)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from test_train_loop import two_process_part
+two_process_part(Path(sys.argv[1]))
+"""
+COMPARED = ("leaf", "freematch")
+
+
+def compared(root: Path, name: str) -> Recipe:
+    return tiny(root, method__name=name, method__noise=False, model__dropout=0.0, augment__mixup=0.9,
+                method__p_cutoff=0.21, optim__name="sgd", optim__lr=0.05)  # fmt: skip
+
+
+def steps_of(recipe: Recipe, here: World) -> list[Any]:
+    """Terms, weights and thresholds after three steps, as plain values."""
+    training = Training(recipe, prepared(recipe), here, Path())
+    terms = []
+    for _ in range(3):
+        terms.append(training.train_step(16))
+        training.step += 1
+    state = {k: v.tolist() for k, v in training.student.state_dict().items()}
+    return [terms, state, training.threshold.thresholds.tolist()]
+
+
+def two_process_part(root: Path) -> None:
+    """What each of the two processes does."""
+    with world("cpu") as here:
+        got = [steps_of(compared(root, name), here) for name in COMPARED]
+        if here.main:
+            (root / "two.json").write_text(json.dumps(got))
+
+
+def test_two_processes_equal_one(root: Path) -> None:
+    wanted = [steps_of(compared(root, name), ALONE) for name in COMPARED]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}  # fmt: skip
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(root)], env={**common, "RANK": rank}, stderr=subprocess.PIPE
+        )
+        for rank in ("0", "1")
+    ]
+    words = [process.communicate(timeout=100)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], b"".join(words).decode()
+    got = json.loads((root / "two.json").read_text())
+    for (one, weights, thresholds), (two, weights2, thresholds2) in zip(wanted, got, strict=True):
+        for a, b in zip(one, two, strict=True):
+            for key in set(a) - {"seconds_input"}:
+                assert a[key] == pytest.approx(b[key], abs=1e-5), key
+        assert any(t["coverage"] > 0 for t in one)
+        assert thresholds == pytest.approx(thresholds2, abs=1e-5)
+        for key, value in weights.items():
+            np.testing.assert_allclose(value, weights2[key], atol=1e-5, err_msg=key)
+
+
+def test_sigterm_saves_and_a_killed_run_resumes(root: Path) -> None:
+    recipe = tiny(root, run__epochs=2, run__steps=40, run__log_every=1)
+    prepared(recipe)
+    fit(recipe, root / "whole")
+    (root / "recipe.toml").write_text(to_toml(recipe))
+    options = ["--recipe", str(root / "recipe.toml"), "--out", str(root / "run"), "--quiet"]
+    command = [sys.executable, "-m", "train", *options]
+    process = subprocess.Popen(command, cwd=HERE.parent, stderr=subprocess.PIPE, text=True)
+    log = root / "run" / "log.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.is_file() and log.read_text().count('"step"') > 5):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert "go on with: leaf-rt train --resume" in words
+    assert 0 < load(root / "run" / "last.pt")["step"] < 80
+    assert not list((root / "run").glob("*.part"))
+    assert main(["--resume", str(root / "run"), "--quiet"]) == 0
+    whole, resumed = (tensors(load(root / n / "last.pt")["ema"]) for n in ("whole", "run"))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert (root / "run" / "report.html").is_file()
+
+
+def test_refusals(root: Path) -> None:
+    recipe = tiny(root)
+    data = prepared(recipe)
+    with pytest.raises(DataError, match=r"run.batch: wanted a multiple of processes x accumulate, got 8"):
+        Training(recipe, data, World(0, 3, torch.device("cpu")), root)
+    none = dataclasses.replace(data, unlabelled=data.labelled.__class__(*(a[:0] for a in (
+        data.labelled.row, data.labelled.targets, data.labelled.label))))  # fmt: skip
+    with pytest.raises(DataError, match="there is no unlabelled picture"):
+        Training(recipe, none, ALONE, root)
+
+
+def test_fewer_pictures_than_the_batch_repeat(root: Path) -> None:
+    recipe = tiny(root, split__labels=5, run__batch=16)
+    training = Training(recipe, prepared(recipe), ALONE, root / "run")
+    assert np.isfinite(training.train_step(16)["loss"])
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_stays_finite(root: Path, amp: str) -> None:
+    training = Training(tiny(root, run__amp=amp, run__channels_last=True), prepared(tiny(root)), ALONE, root / "run")
+    for _ in range(3):
+        assert np.isfinite(training.train_step(16)["loss"])
+        training.step += 1
+    assert all(torch.isfinite(p).all() for p in training.student.parameters())
+
+
+def test_schedules() -> None:
+    options = Optim(lr=1.0, schedule="cosine", warmup=10)
+    rates = [learning_rate(s, 100, options) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1, abs=0.01)
+    assert max(rates) == pytest.approx(rates[9], abs=0.05)
+    assert rates[-1] < 0.001
+    assert learning_rate(50, 100, Optim(lr=1.0)) == 1.0
+    assert ema_decay(0, Optim(ema_ramp=True)) == pytest.approx(0.1)
+    assert ema_decay(10**6, Optim(ema_ramp=True)) == 0.999
+
+
+def test_official_mode_averages_buffers_and_shrinks(root: Path) -> None:
+    recipe = tiny(root, method__mode="official", optim__shrink=0.5, optim__lr=0.1, optim__ema_decay=0.5,
+                  model__backbone="resnet18", data__side=32, run__sides=[32],
+                  data__cache=str(root / "c32"))  # fmt: skip
+    training = Training(recipe, prepared(recipe), ALONE, root / "run")
+    before = training.ema.encoder.bn1.running_var.clone()  # type: ignore[union-attr, operator]
+    training.train_step(32)
+    student = training.student.encoder.bn1.running_var / (1 - 0.5 * 0.1)  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(training.ema.encoder.bn1.running_var, (before + student) / 2)  # type: ignore[union-attr]

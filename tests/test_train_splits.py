@@ -1,0 +1,122 @@
+"""Splits: exact numbers, disjoint parts, and the refusal of changed data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leaf_rt.errors import DataError
+from leaf_rt.labels import RAFDB7
+from train.recipe import Split
+from train.splits import Partition, apportion, data_hash, label_counts, open_partition, partition, save_partition
+
+LABEL = np.repeat(np.arange(7), [400, 281, 700, 1300, 1900, 705, 2500])
+IDS = [f"{i:05d}.png" for i in range(len(LABEL))]
+AVAILABLE = np.bincount(LABEL)
+
+
+def split(options: Split, holdout: float = 0.0) -> Partition:
+    return partition(IDS, LABEL, RAFDB7, options, holdout, "hash")
+
+
+@pytest.mark.parametrize("kind", ["balanced", "uneven", "longtail", "share"])
+@pytest.mark.parametrize("n", [1, 6, 7, 100, 101, 400, 1999, 4000, 7786])
+def test_exactly_n(kind: str, n: int) -> None:
+    counts = label_counts(Split(kind, n), AVAILABLE, RAFDB7)
+    assert counts.sum() == n
+    assert (counts <= AVAILABLE).all()
+    assert (counts >= (1 if n >= 7 else 0)).all()
+
+
+def test_balanced_is_as_equal_as_can_be() -> None:
+    assert sorted(label_counts(Split("balanced", 100), AVAILABLE, RAFDB7).tolist()) == [14] * 5 + [15] * 2
+    counts = label_counts(Split("balanced", 2800), AVAILABLE, RAFDB7)
+    assert counts[1] == 281  # all there are; the others share the rest
+    assert set(np.delete(counts, 1).tolist()) <= {419, 420, 400, 423, 424}
+    assert label_counts(Split("floor", 100), AVAILABLE, RAFDB7).tolist() == [14] * 7
+
+
+@pytest.mark.parametrize(("n", "fear", "other"), [(100, 10, 15), (400, 40, 60), (1000, 100, 150), (2000, 200, 300)])
+def test_uneven_is_adacms(n: int, fear: int, other: int) -> None:
+    counts = label_counts(Split("uneven", n), AVAILABLE, RAFDB7)
+    assert counts.tolist() == [fear if name == "fear" else other for name in RAFDB7]
+
+
+def test_uneven_by_hand() -> None:
+    options = Split("uneven", 2000, counts=("fear=200", "disgust=100"))
+    counts = label_counts(options, AVAILABLE, RAFDB7)
+    assert (counts[1], counts[2], counts.sum()) == (200, 100, 2000)
+    with pytest.raises(DataError, match="300 of fear wanted, there are 281"):
+        label_counts(Split("uneven", 2000, counts=("fear=300",)), AVAILABLE, RAFDB7)
+
+
+def test_longtail_falls_by_the_imbalance() -> None:
+    counts = np.sort(label_counts(Split("longtail", 1000, imbalance=20.0), AVAILABLE, RAFDB7))
+    assert counts[-1] / counts[0] == pytest.approx(20, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_apportion_never_exceeds_what_there_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    available = rng.integers(0, 50, 9)
+    n = int(rng.integers(0, available.sum() + 1))
+    counts = apportion(rng.random(9) * (rng.random(9) < 0.8), available, n)
+    assert counts.sum() == n
+    assert (counts <= available).all()
+
+
+@pytest.mark.parametrize("options", [Split(), Split("balanced", 100), Split("share", share=0.05)])
+def test_parts_are_disjoint_and_complete(options: Split) -> None:
+    parts = split(options, holdout=0.1)
+    every = [*parts.labelled, *parts.unlabelled, *parts.validation]
+    assert sorted(every) == IDS
+    assert len(parts.validation) == pytest.approx(0.1 * len(IDS), rel=0.01)
+
+
+def test_seed_and_folds() -> None:
+    assert split(Split("balanced", 100)).hash == split(Split("balanced", 100)).hash
+    assert split(Split("balanced", 100)).hash != split(Split("balanced", 100, seed=1)).hash
+    held = [set(split(Split(folds=5, fold=f)).validation) for f in range(5)]
+    assert sorted(set().union(*held)) == IDS
+    assert sum(map(len, held)) == len(IDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Split("balanced", 0), "give --labels N"),
+        (Split("balanced", 99999), "99999 labels wanted, the training pictures have 7786"),
+        (Split("floor", 2100), "300 per class wanted, fear has 281"),
+        (Split("uneven", 100, rare="joy"), "'joy' is none of the classes"),
+    ],
+)
+def test_impossible_wishes(options: Split, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        split(options)
+
+
+def test_saved_reused_refused(tmp_path: Path) -> None:
+    pixels = [f"p{i}" for i in range(len(IDS))]
+    hash_ = data_hash(IDS, LABEL, pixels)
+    order = np.random.default_rng(0).permutation(len(IDS))
+    assert hash_ == data_hash([IDS[i] for i in order], LABEL[order], [pixels[i] for i in order])
+    parts = partition(IDS, LABEL, RAFDB7, Split("balanced", 100), 0.1, hash_)
+    path = tmp_path / "split.json"
+    save_partition(path, parts)
+    assert open_partition(path, IDS, hash_).hash == parts.hash
+    pixels[3] = "changed"
+    with pytest.raises(DataError, match="the data changed since it was made"):
+        open_partition(path, IDS, data_hash(IDS, LABEL, pixels))
+    with pytest.raises(DataError, match="1 pictures gone, 0 new"):
+        open_partition(path, IDS[1:], data_hash(IDS[1:], LABEL[1:], pixels[1:]))
+    raw = json.loads(path.read_text())
+    raw["labelled"] = raw["labelled"][1:]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(DataError, match="changed after it was saved"):
+        open_partition(path, IDS, hash_)
+    path.write_text("[]")
+    with pytest.raises(DataError, match="is no saved split"):
+        open_partition(path, IDS, hash_)
