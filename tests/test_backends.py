@@ -1,0 +1,272 @@
+"""One conformance suite over every back end that is installed, the choice among them, and bad input."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines_fakes import CLASSES, DIM, SIDE, describe, faces, tiny_onnx
+
+from leaf_rt.artifact import load_spec
+from leaf_rt.backends import auto
+from leaf_rt.backends.base import CANDIDATES, NAMES, Backend, default_threads, open_backend
+from leaf_rt.backends.measure import json_line, measure, table
+from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.errors import BackendError, ModelError, NotFound
+from leaf_rt.types import Prediction
+
+INSTALLED = [
+    pytest.param(one.name, marks=pytest.mark.skipif(not one.available()[0], reason=one.available()[1]))
+    for one in CANDIDATES
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    tiny_onnx(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(params=INSTALLED)
+def backend(request: pytest.FixtureRequest, model: Path) -> Backend:
+    opened = open_backend(model, request.param, threads=1)
+    request.addfinalizer(opened.close)
+    return opened
+
+
+def by_hand(model: Path, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the tiny model answers, in numpy."""
+    import onnx
+    from onnx import numpy_helper
+
+    w = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in onnx.load(model).graph.initializer}
+    cells = crops.reshape(-1, 4, 16, 4, 16, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 255  # (N, 3, 4, 4)
+    features = cells.reshape(len(crops), -1) @ w["w"]
+    logits = features @ w["v"]
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True), features
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_answers_are_right_for_any_batch(backend: Backend, model: Path, count: int) -> None:
+    out = backend.infer(faces(count))
+    probs, features = by_hand(model, faces(count))
+    np.testing.assert_allclose(out.probs, probs, atol=2e-5)
+    np.testing.assert_allclose(out.features, features, atol=2e-5)
+    np.testing.assert_allclose(out.probs.sum(1), 1, atol=1e-5)
+
+
+def test_no_faces_give_empty_arrays(backend: Backend) -> None:
+    out = backend.infer(np.zeros((0, SIDE, SIDE, 3), np.uint8))
+    assert (out.probs.shape, out.features.shape) == ((0, CLASSES), (0, DIM))
+
+
+def test_an_answer_is_not_overwritten_by_the_next(backend: Backend) -> None:
+    first = backend.infer(faces(2))
+    kept = first.probs.copy()
+    backend.infer(faces(4)[2:])
+    np.testing.assert_array_equal(first.probs, kept)
+
+
+def test_rows_do_not_touch_each_other(backend: Backend) -> None:
+    whole = backend.infer(faces(6))
+    one = backend.infer(faces(6)[3:4])
+    np.testing.assert_allclose(whole.probs[3:4], one.probs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, SIDE, SIDE, 3), np.float32), np.zeros((SIDE, SIDE, 3), np.uint8)],
+)
+def test_wrong_faces_are_refused(backend: Backend, wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="faces: wanted uint8"):
+        backend.infer(wrong)
+
+
+def test_it_says_what_runs_and_why(backend: Backend) -> None:
+    assert "fp32" in backend.reason
+    assert "asked for with --backend" in backend.reason
+    if not backend.name.startswith("tensorrt"):
+        assert "1 threads" in backend.reason
+    backend.close()
+    backend.close()
+
+
+def test_non_contiguous_faces(backend: Backend) -> None:
+    mirrored = faces(4)[:, :, ::-1]
+    np.testing.assert_allclose(backend.infer(mirrored).probs, backend.infer(mirrored.copy()).probs, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [c.values[0] for c in INSTALLED if c.values[0] in ("onnxruntime", "openvino")])
+def test_a_foreign_graph_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    tiny_onnx(path)
+    describe(path, labels=("one", "two"))
+    with pytest.raises(ModelError, match="does not match its description"):
+        open_backend(path, name)
+    describe(path, side=32)
+    with pytest.raises(ModelError, match="does not match its description"):
+        open_backend(path, name)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "auto"])
+def test_rubbish_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    tiny_onnx(path)
+    path.write_bytes(path.read_bytes()[:-300])
+    describe(path)  # a description made for the rubbish: the hash is right
+    with pytest.raises(ModelError, match="cannot load it"):
+        open_backend(path, name)
+    path.write_bytes(b"not a model at all")
+    describe(path)
+    with pytest.raises(ModelError, match="cannot load it"):
+        open_backend(path, name)
+
+
+def test_bad_choices_fail_loudly(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="unknown; choose one of auto"):
+        open_backend(model, "tensorflow")
+    with pytest.raises(BackendError, match="--threads -1"):
+        open_backend(model, threads=-1)
+    with pytest.raises(NotFound, match="no such file"):
+        open_backend(tmp_path / "none.onnx")
+    other = tmp_path / "tiny.plan"
+    shutil.copy(model, other)
+    describe(other)
+    with pytest.raises(BackendError, match=r"runs \.onnx files, not tiny\.plan"):
+        open_backend(other, "onnxruntime")
+    with pytest.raises(BackendError, match="ONNX Runtime computes as the model file says"):
+        open_backend(model, "onnxruntime", precision="bf16")
+    with pytest.raises(BackendError, match="in fp32 or bf16"):
+        open_backend(model, "openvino", precision="int8")
+    assert set(NAMES) == {"auto", *(one.name for one in CANDIDATES)}
+
+
+def test_what_is_not_installed_says_how_to_install_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leaf_rt.backends.base.metadata.version", _no_package)
+    monkeypatch.setattr("leaf_rt.backends.base.find_spec", lambda _: None)
+    with pytest.raises(BackendError, match=r"openvino is not installed; pip install 'leaf-rt\[openvino\]'"):
+        open_backend(model, "openvino")
+
+
+def _no_package(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError
+
+    raise PackageNotFoundError(name)
+
+
+def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.05)
+    first = open_backend(model)
+    assert "measured now" in first.reason
+    assert (cache / "auto.json").is_file()
+    monkeypatch.setattr(auto, "_race", None)  # a second measurement would fail
+    second = open_backend(model)
+    assert second.name == first.name
+    assert "the quickest here (" in second.reason
+    (cache / "auto.json").write_text("{damaged")
+    with pytest.raises(TypeError):
+        open_backend(model)  # measured again
+
+
+def test_auto_survives_a_cache_that_cannot_be_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the folder should be")
+    monkeypatch.setenv("LEAF_RT_CACHE", str(blocked / "cache"))
+    said: list[str] = []
+    backend = open_backend(model, say=said.append)
+    assert backend.infer(faces(1)).probs.shape == (1, CLASSES)
+    assert any("measured at every start" in text and "LEAF_RT_CACHE" in text for text in said)
+
+
+def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    right = open_backend(model, "onnxruntime")
+
+    class Wrong:
+        name = "openvino"
+
+        def infer(self, crops: np.ndarray) -> Prediction:
+            out = right.infer(crops)
+            return Prediction(np.roll(out.probs, 1, axis=1), out.features)
+
+    said: list[str] = []
+    opened: dict[str, Backend] = {"openvino": Wrong(), "onnxruntime": right}  # type: ignore[dict-item]
+    times = auto._race(opened, load_spec(model), said.append)
+    assert list(times) == ["onnxruntime"]
+    assert "answers otherwise" in said[0]
+
+
+def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
+    """In a process of its own: what TensorRT does without a driver is a crash, not an exception."""
+    code = (
+        "from leaf_rt.backends.base import CANDIDATES, open_backend; from pathlib import Path;"
+        "print([c.available() for c in CANDIDATES]);"
+        f"b = open_backend(Path({str(model)!r})); print(b.reason)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the quickest here" in done.stdout or "the one CPU back end" in done.stdout or "GPU" in done.stdout
+
+
+def test_default_threads_leave_a_core_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 2), (4, 3), (64, 8)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert default_threads() == threads
+
+
+def test_parity_tells_equal_from_unequal() -> None:
+    random = np.random.default_rng(0)
+    probs = random.dirichlet(np.ones(8), 400).astype(np.float32)
+    features = random.normal(size=(400, 5)).astype(np.float32)
+    same = compare(Prediction(probs, features), Prediction(probs, features))
+    assert same.ok
+    assert (same.agreement, same.probs, round(same.cosine, 6)) == (1.0, 0.0, 1.0)
+    off = probs.copy()
+    off[0] = off[0, ::-1]
+    assert not compare(Prediction(probs, features), Prediction(off, features)).ok  # one large difference
+    assert not compare(Prediction(probs, features), Prediction(probs * np.float32(np.nan), features)).ok
+    with pytest.raises(ValueError, match="parity: wanted probs"):
+        compare(Prediction(probs, features), Prediction(probs[:3], features[:3]))
+
+
+def test_golden_faces_are_real_and_fit_any_side() -> None:
+    crops = golden_faces(64)
+    assert crops.shape == (256, 64, 64, 3)
+    assert crops.std(axis=(1, 2, 3)).min() > 10
+    assert len(np.unique(crops.reshape(256, -1), axis=0)) == 256
+    assert golden_faces(32).shape == (256, 32, 32, 3)
+    with pytest.raises(NotFound, match="stored crops are missing"):
+        golden_faces(64, Path("none.jpg"))
+
+
+def test_measure_takes_turns_and_medians() -> None:
+    now = [0.0]
+
+    def way(cost: float) -> object:
+        def run(crops: np.ndarray) -> None:
+            now[0] += cost * len(crops)
+
+        return run
+
+    rows = measure({"slow": way(0.004), "quick": way(0.001)}, faces(4), [1, 8], 5, clock=lambda: now[0])  # type: ignore[dict-item]
+    assert [(r.name, r.batch, round(r.per_face_ms, 6)) for r in rows] == [
+        ("slow", 1, 4.0), ("quick", 1, 1.0), ("slow", 8, 4.0), ("quick", 8, 1.0),
+    ]  # fmt: skip
+    assert rows[3].faces_per_s == pytest.approx(1000)
+    assert "4.0x" in table(rows, "slow")
+    assert '"batch": 8' in json_line(rows, model="m")
