@@ -37,6 +37,7 @@ class NetworkSource(Closing):
         self._clock = clock
         self._decoding = 0.0  # s spent in the decoder since the newest frame
         self._shown = redact(target)
+        self._began = clock()
         try:
             timeout = (options.open_timeout, options.read_timeout)
             self._container = ffmpeg.open_container(target, _ffmpeg_options(target, options), timeout)
@@ -129,13 +130,23 @@ class NetworkSource(Closing):
             return NotFound(f"{shown}: the server knows no such stream; check the path after the host")
         if isinstance(error, ConnectionRefusedError):
             return ConnectionLost(f"{shown}: nothing listens there; check host and port, and that the camera is on")
-        if isinstance(error, TimeoutError | av.error.ExitError):
+        if target.lower().startswith(("rtsps:", "https:")):
+            return ConnectionLost(
+                f"{shown}: no secure connection ({ffmpeg.reason(error)}); does the camera speak TLS on this port?"
+            )
+        rtsp = target.lower().startswith("rtsp")
+        late = rtsp and self._clock() - self._began >= 0.95 * min(
+            self._options.open_timeout, self._options.read_timeout
+        )
+        if late or isinstance(error, TimeoutError | av.error.ExitError):  # FFmpeg calls an RTSP time-out bad data
             return TimedOut(f"{shown}: gave no answer within {self._options.open_timeout:g} s; check host and network")
         if isinstance(error, av.error.ProtocolNotFoundError):
             return NotAVideo(f"{shown}: this kind of address is unknown; use rtsp://, rtsps://, http:// or https://")
         why = ffmpeg.reason(error)
-        if target.lower().startswith(("rtsps:", "https:")):
-            return ConnectionLost(f"{shown}: no secure connection ({why}); does the camera speak TLS on this port?")
+        if isinstance(error, av.error.InvalidDataError) and rtsp:
+            return ConnectionLost(
+                f"{shown}: hangs up or does not speak RTSP; check host, port and the camera's settings"
+            )
         if isinstance(error, av.error.InvalidDataError):
             return NotAVideo(f"{shown}: answers, but not with a video stream ({why}); check scheme, port and path")
         return ConnectionLost(f"{shown}: cannot be reached ({why}); check host, port and network")

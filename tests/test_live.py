@@ -1,0 +1,248 @@
+"""Live streams through real sockets: everything that a camera and its cable may do."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import empty_frames
+from commands import Leaf
+from fakes import FakeBackend
+from rtsp_server import RtspServer, encode
+from streams import LABELS, Keeping, pipelines
+
+from leaf_rt.errors import AuthError, ConnectionLost, LeafError, NotFound, TimedOut
+from leaf_rt.sinks.video import VideoSink
+from leaf_rt.sources import SourceInfo, SourceOptions, Target, open_source
+from leaf_rt.stream import Event, Hooks, RunStats, StopSignal, run
+from leaf_rt.types import Frame
+
+
+@pytest.fixture(scope="module")
+def units() -> list[list[bytes]]:
+    return encode(empty_frames(24))
+
+
+@pytest.fixture(scope="module")
+def small_units() -> list[list[bytes]]:
+    return encode(empty_frames(24, 96, 160))
+
+
+@pytest.fixture
+def server(units: list[list[bytes]]) -> Iterator[RtspServer]:
+    with RtspServer(units) as running:
+        yield running
+
+
+class Watching(Keeping):
+    """A run in a thread of its own, and what came out of it."""
+
+    def __init__(self, targets: list[Target], sinks: Callable[[SourceInfo], list[Any]] = lambda info: []) -> None:
+        super().__init__("watching", wants_image=True)
+        self.events: list[Event] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.dates: list[float | None] = []
+        self.stop = StopSignal()
+        self.stats: RunStats | None = None
+        self.progress: RunStats | None = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(targets, sinks), daemon=True)
+        self._thread.start()
+
+    def _run(self, targets: list[Target], sinks: Callable[[SourceInfo], list[Any]]) -> None:
+        backend = FakeBackend()
+        hooks = Hooks(event=self.events.append, progress=lambda s: setattr(self, "progress", s))
+        try:
+            self.stats = run(targets, pipelines(backend), backend, sinks, [self], hooks, stop=self.stop)
+        except LeafError as e:
+            self.error = e
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Any, latency: float) -> None:
+        super().write(source, frame, estimates, latency)
+        self.shapes.append(frame.image.shape[:2])
+        self.dates.append(frame.captured_at)
+
+    def until(self, what: Callable[[], bool], timeout: float = 15.0) -> float:
+        """Wait for something to come true; s that it took."""
+        begin = time.monotonic()
+        while not what():
+            assert self._thread.is_alive(), f"the run ended early: {self.error!r}, {self.events}"
+            assert time.monotonic() - begin < timeout, f"not within {timeout} s; {self.events}"
+            time.sleep(0.01)
+        return time.monotonic() - begin
+
+    def of(self, name: str) -> list[tuple[str, int, int, float]]:
+        return [row for row in list(self.rows) if row[0] == name]
+
+    def kinds(self, name: str) -> list[str]:
+        return [event.kind for event in list(self.events) if event.source == name]
+
+    def end(self) -> RunStats:
+        self.stop.set()
+        self._thread.join(15)
+        assert self.stats is not None, self.error
+        assert all(s.captured == s.processed + s.dropped + s.failed for s in self.stats.sources)
+        for source in self.stats.sources:
+            rows = self.of(source.info.name)
+            assert all(b[3] > a[3] and b[1] > a[1] and b[2] >= a[2] for a, b in pairwise(rows)), "time went back"
+        return self.stats
+
+
+def test_frames_arrive_young_and_dated(server: RtspServer) -> None:
+    watch = Watching([Target(server.url())])
+    watch.until(lambda: len(watch.rows) >= 40)
+    stats = watch.end()
+    info = stats.sources[0].info
+    assert (info.width, info.height, info.is_live, info.kind) == (320, 180, True, "network")
+    assert sorted(watch.latencies)[len(watch.latencies) // 2] < 0.1
+    assert all(d is not None and abs(d - time.time()) < 60 for d in watch.dates)
+    steps = np.diff([row[3] for row in watch.rows])
+    assert float(np.median(steps)) == pytest.approx(0.04, abs=0.005)
+    assert watch.rows[0][3] == 0.0
+
+
+def test_a_server_that_dies_and_comes_back(units: list[list[bytes]], server: RtspServer) -> None:
+    """The lost source reconnects by the stated delays, its generation grows; the other one misses nothing."""
+    options = SourceOptions(name="dying")
+    with RtspServer(units) as first:
+        watch = Watching([Target(first.url(), options), Target(server.url(), SourceOptions(name="steady"))])
+        watch.until(lambda: len(watch.of("dying")) > 10 and len(watch.of("steady")) > 10)
+    lost = watch.until(lambda: watch.kinds("dying").count("lost") >= 2)
+    assert lost < 3.0  # the end is seen at once, and the first attempt comes after 1 s
+    with RtspServer(units, port=first.port):
+        watch.until(lambda: watch.of("dying")[-1][2] == 1)
+        watch.until(lambda: len(watch.of("dying")) > 40)
+        stats = watch.end()
+    dying, steady = stats.sources
+    assert (dying.reconnects, dying.generation, steady.reconnects, steady.generation) == (1, 1, 0, 0)
+    assert watch.kinds("steady") == []
+    gaps = np.diff([row[3] for row in watch.of("dying")])
+    assert 1.0 < gaps.max() < 6.0  # media time goes on by what has gone by
+    still = np.diff([row[3] for row in watch.of("steady")])
+    assert still.max() < 0.5
+    waits = [float(e.text.rsplit(" in ", 1)[1].removesuffix(" s")) for e in watch.events if e.kind == "lost"]
+    assert waits[:2] == [pytest.approx(1.0, abs=0.11), pytest.approx(2.0, abs=0.21)]
+
+
+def test_a_server_that_freezes_is_found_by_the_age_of_its_last_frame(server: RtspServer) -> None:
+    assert SourceOptions().stall_timeout == 10.0
+    watch = Watching([Target(server.url(), SourceOptions(name="cam", stall_timeout=1.0))])
+    watch.until(lambda: len(watch.rows) > 10)
+    server.stalled = True
+    assert watch.until(lambda: "lost" in watch.kinds("cam")) < 1.5
+    server.stalled = False
+    watch.until(lambda: watch.rows[-1][2] >= 1)
+    stats = watch.end()
+    assert stats.sources[0].stalls == 1
+    assert "sent no frame for 1 s" in watch.events[0].text
+
+
+def test_a_read_that_times_out_is_a_loss(server: RtspServer) -> None:
+    watch = Watching([Target(server.url(), SourceOptions(name="cam", read_timeout=0.3))])
+    watch.until(lambda: len(watch.rows) > 5)
+    server.stalled = True
+    watch.until(lambda: "lost" in watch.kinds("cam"), 3.0)
+    watch.end()
+    assert "sent nothing for 0.3 s" in watch.events[0].text
+
+
+def test_a_stream_that_changes_its_size(server: RtspServer, small_units: list[list[bytes]], tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    watch = Watching([Target(server.url())], lambda info: [VideoSink(path, LABELS, lambda i, e, labels: i)])
+    watch.until(lambda: len(watch.rows) > 10)
+    server.units = small_units
+    watch.until(lambda: (96, 160) in watch.shapes)
+    watch.until(lambda: watch.shapes[-5:] == [(96, 160)] * 5)
+    stats = watch.end()
+    assert set(watch.shapes) == {(180, 320), (96, 160)}
+    with av.open(str(path)) as container:
+        shown = list(container.decode(video=0))
+    assert {(f.height, f.width) for f in shown} == {(180, 320)}
+    assert len(shown) == stats.sources[0].processed
+    span = watch.rows[-1][3] - watch.rows[0][3]
+    assert float(shown[-1].pts * shown[-1].time_base) == pytest.approx(span, abs=0.01)
+
+
+@pytest.mark.parametrize("jump", [5000.0, -5000.0])
+def test_a_stream_whose_clock_jumps(server: RtspServer, jump: float) -> None:
+    server.jump = 10_000.0
+    watch = Watching([Target(server.url())])
+    watch.until(lambda: len(watch.rows) > 15)
+    server.jump += jump
+    count = len(watch.rows)
+    watch.until(lambda: len(watch.rows) > count + 25)
+    stats = watch.end()
+    assert np.diff([row[3] for row in watch.rows]).max() < 1.5
+    assert stats.sources[0].jumps >= 1
+    assert stats.sources[0].generation == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda url: url.replace("127.0.0.1", "me:wrong@127.0.0.1"), AuthError),
+        (lambda url: url, AuthError),
+        (lambda url: url.replace("127.0.0.1", "me:secret@127.0.0.1").replace("live", "attic"), NotFound),
+        (lambda url: "rtsp://me:secret@127.0.0.1:1/live", ConnectionLost),
+        (lambda url: url.replace("rtsp:", "rtsps:").replace("127.0.0.1", "me:secret@127.0.0.1"), ConnectionLost),
+    ],
+    ids=["wrong password", "no password", "wrong path", "closed port", "no TLS there"],
+)
+def test_what_does_not_open_has_its_error_and_exit_code(
+    units: list[list[bytes]], change: Callable[[str], str], error: type[LeafError], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with RtspServer(units, login="me:secret") as locked:
+        url = change(locked.url())
+        options = SourceOptions(open_timeout=2.0, read_timeout=1.0)
+        with pytest.raises(error) as caught:
+            open_source(url, options)
+        assert "secret" not in str(caught.value)
+        assert "wrong" not in str(caught.value)
+        done = Leaf(capfd)("video", url)
+    assert done.code == error.exit_code
+    assert "secret" not in done.out + done.err
+    assert "127.0.0.1" in done.sentence()
+
+
+def test_the_right_password_opens_and_is_never_shown(units: list[list[bytes]], caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    with RtspServer(units, login="me:secret") as locked:
+        watch = Watching([Target(locked.url(login="me:secret"))])
+        watch.until(lambda: len(watch.rows) > 3)
+        locked.refusing = True
+        locked.drop()
+        watch.until(lambda: len(watch.events) >= 2)
+        stats = watch.end()
+    shown = caplog.text + repr(watch.events) + repr(stats.sources[0].info) + repr(watch.rows)
+    assert "lost" in shown or "trying again" in shown
+    assert "secret" not in shown
+
+
+def test_a_server_that_accepts_and_says_nothing() -> None:
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live"
+        begin = time.monotonic()
+        with pytest.raises(TimedOut, match=r"no answer within 0\.5 s"):
+            open_source(url, SourceOptions(open_timeout=0.5, read_timeout=0.5))
+        assert time.monotonic() - begin < 3.0
+
+
+def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
+    watch = Watching([Target(server.url(), SourceOptions(name="cam", max_reconnects=1))])
+    watch.until(lambda: len(watch.rows) > 3)
+    server.refusing = True
+    server.drop()
+    watch._thread.join(15)
+    assert watch.stats is not None
+    assert [type(e) for e in watch.stats.failures] == [ConnectionLost]
+    assert watch.kinds("cam") == ["lost", "failed"]
+    assert watch.stats.sources[0].state == "ended"
