@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from leaf_rt.appearance import describe
-from leaf_rt.errors import ModelError
+from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.native_log import hush
 from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
 from leaf_rt.types import U8, Detections, Frame
@@ -60,9 +60,7 @@ class _Model:
     """One MediaPipe detector with a clock of its own."""
 
     def __init__(self, data: bytes, video: bool) -> None:
-        import mediapipe
-        from mediapipe.tasks.python import vision
-
+        mediapipe, vision = _library()
         self._mediapipe = mediapipe
         self._video = video
         self._clock_ms = 0
@@ -106,6 +104,7 @@ class FaceDetector:
             changed at any time.
 
     Raises:
+        BackendError: MediaPipe cannot be loaded.
         ModelError: A bundled model is missing or damaged.
         ValueError: An argument is out of its range.
     """
@@ -125,6 +124,7 @@ class FaceDetector:
         self.reach: Range = range
         self.min_confidence = min_confidence
         self.detect_every = detect_every
+        _library()
         self._data: dict[Kind, bytes] = {kind: _verified(kind) for kind in _FILES}
         self._models: dict[tuple[Kind, bool], _Model] = {}
         self._closed = False
@@ -285,6 +285,18 @@ def _plan(height: int, width: int, reach: Range) -> list[tuple[Kind, Region]]:
         for start in range(len(plan) - len(plan) % 2, -1, -2):
             plan.insert(start, ("short", whole))
     return plan
+
+
+def _library() -> tuple[Any, Any]:
+    """The modules mediapipe and mediapipe.tasks.python.vision."""
+    try:
+        import mediapipe
+        from mediapipe.tasks.python import vision
+    except (ImportError, OSError) as error:  # not installed, or a system library that it needs is not
+        raise BackendError(
+            f"MediaPipe, which finds the faces, cannot be loaded ({error}); install it again."
+        ) from error
+    return mediapipe, vision
 
 
 def _verified(kind: Kind) -> bytes:

@@ -17,7 +17,7 @@ from clips import DEMO
 
 from leaf_rt import detect
 from leaf_rt.detect import FaceDetector
-from leaf_rt.errors import ModelError
+from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.track import FaceTracker
 from leaf_rt.types import Detections, Frame, Tracks
 
@@ -284,6 +284,12 @@ def test_a_damaged_or_missing_model_is_refused(monkeypatch):
         FaceDetector()
     monkeypatch.setitem(detect._FILES, "short", ("gone.tflite", "0" * 64))
     with pytest.raises(ModelError, match=r"gone\.tflite cannot be read"):
+        FaceDetector()
+
+
+def test_a_mediapipe_that_cannot_be_loaded_is_told_plainly(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(BackendError, match="MediaPipe, which finds the faces, cannot be loaded"):
         FaceDetector()
 
 
