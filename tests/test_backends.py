@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(params=INSTALLED)
-def backend(request: pytest.FixtureRequest, model: Path) -> Backend:
+def backend(request: pytest.FixtureRequest, model: Path) -> Iterator[Backend]:
     opened = open_backend(model, request.param, threads=1)
-    request.addfinalizer(opened.close)
-    return opened
+    yield opened
+    opened.close()
 
 
 def by_hand(model: Path, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -79,7 +79,7 @@ def build_plan(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        texts = [_parser_error(e) for e in errors] or log.errors[-1:]
+        texts = [_parser_error(parser, e) for e in errors] or log.errors[-1:]
         raise ModelError(f"{called} cannot take this graph: {'; '.join(texts) or 'no reason given'}")
     shape = _check_network(trt, called, network)
     config = builder.create_builder_config()
@@ -119,11 +119,14 @@ def _check_network(trt: Any, called: str, network: Any) -> tuple[int, ...]:
     return shape[1:]
 
 
-def _parser_error(error: Any) -> str:
-    node = error.node_name() if hasattr(error, "node_name") else ""
-    kind = error.node_operator() if hasattr(error, "node_operator") else ""
-    place = f"operator {kind or '?'} ({node}): " if node or kind else ""
-    return f"{place}{error.desc().strip()}"
+def _parser_error(parser: Any, error: Any) -> str:
+    """Which operator, and what about it; the lines of what followed from it are left out."""
+    kind, node = error.node_operator(), error.node_name()
+    if kind and not parser.supports_operator(kind):
+        return f"operator {kind} ({node or 'unnamed'}) is not supported"
+    lines = [line for line in error.desc().splitlines() if line.strip() and "cudaError" not in line]
+    place = f"operator {kind} ({node or 'unnamed'}): " if kind else ""
+    return place + " ".join(line.strip() for line in lines[:2])
 
 
 def _last(log: Any) -> str:

@@ -1,0 +1,171 @@
+"""The engine cache with real files and real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from leaf_rt.backends import cache
+from leaf_rt.errors import TimedOut
+
+KEY = {"gpu": "a", "version": "1"}
+
+
+def test_built_once_then_taken_from_the_cache(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def build() -> bytes:
+        calls.append(1)
+        return b"plan"
+
+    said: list[str] = []
+    first = cache.get_or_build(KEY, build, said.append, tmp_path)
+    second = cache.get_or_build(KEY, build, said.append, tmp_path)
+    assert (first[0], second[0], len(calls), said) == (b"plan", b"plan", 1, [])
+    assert (first[1].startswith("built now"), second[1]) == (True, "from the cache")
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "a temporary file stayed"
+
+
+@pytest.mark.parametrize("field", sorted(KEY))
+def test_another_key_is_another_engine(tmp_path: Path, field: str) -> None:
+    cache.get_or_build(KEY, lambda: b"old", print, tmp_path)
+    content, _ = cache.get_or_build({**KEY, field: "other"}, lambda: b"new", print, tmp_path)
+    assert content == b"new"
+    assert cache.read_entry(tmp_path, KEY)[0] == b"old"
+
+
+@pytest.mark.parametrize("harm", ["truncated", "changed", "foreign", "no description", "broken description"])
+def test_a_damaged_or_foreign_plan_is_built_again(tmp_path: Path, harm: str) -> None:
+    cache.get_or_build(KEY, lambda: b"plan " * 100, print, tmp_path)
+    plan = next(tmp_path.glob("*.plan"))
+    sidecar = plan.with_suffix(".json")
+    if harm == "truncated":
+        plan.write_bytes(plan.read_bytes()[:50])
+    elif harm == "changed":
+        plan.write_bytes(b"evil " * 100)
+    elif harm == "foreign":
+        sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "key": {**KEY, "gpu": "b"}}))
+    elif harm == "no description":
+        sidecar.unlink()
+    else:
+        sidecar.write_text("{")
+    said: list[str] = []
+    content, how = cache.get_or_build(KEY, lambda: b"fresh", said.append, tmp_path)
+    assert content == b"fresh"
+    assert "built now" in how
+    assert "built again" in said[0]
+    assert cache.read_entry(tmp_path, KEY) == (b"fresh", "")
+
+
+def test_a_failing_build_leaves_nothing_and_frees_the_lock(tmp_path: Path) -> None:
+    def fail() -> bytes:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        cache.get_or_build(KEY, fail, print, tmp_path)
+    assert not list(tmp_path.glob("*.plan"))
+    assert cache.get_or_build(KEY, lambda: b"plan", print, tmp_path, timeout=0.1)[0] == b"plan"
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from leaf_rt.backends import cache
+folder = Path(sys.argv[1])
+def build():
+    with (folder / "builds.log").open("a") as f:
+        f.write("built\\n")
+    time.sleep(1.0)
+    return b"plan" * 1000
+content, how = cache.get_or_build({"k": 1}, build, lambda text: print("said:", text), folder)
+assert content == b"plan" * 1000
+print("how:", how)
+"""
+
+
+def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen([sys.executable, "-c", BUILDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    texts = sorted(p.communicate(timeout=60)[0] for p in both)
+    assert [p.returncode for p in both] == [0, 0]
+    assert (tmp_path / "builds.log").read_text().count("built") == 1
+    assert "how: built now" in texts[0]
+    assert "how: from the cache, built by another process" in texts[1]
+    assert "waiting" in texts[1]
+
+
+def test_a_killed_builder_leaves_no_lock_behind(tmp_path: Path) -> None:
+    code = BUILDER.replace("time.sleep(1.0)", "time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    end = time.monotonic() + 30
+    while not (tmp_path / "builds.log").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.wait(timeout=10)
+    content, how = cache.get_or_build({"k": 1}, lambda: b"mine", print, tmp_path, timeout=5)
+    assert (content, how.startswith("built now")) == (b"mine", True)
+
+
+def test_waiting_ends(tmp_path: Path) -> None:
+    said: list[str] = []
+    with (
+        cache.locked(tmp_path / "lock", said.append),
+        pytest.raises(TimedOut, match="another process holds it"),
+        cache.locked(tmp_path / "lock", said.append, timeout=0.1),
+    ):
+        pass
+    assert len(said) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    content, how = cache.get_or_build(KEY, lambda: b"plan", said.append, tmp_path / "file" / "cache")
+    assert (content, how) == (b"plan", "built now, not kept")
+    assert "cannot be written" in said[0]
+    assert "LEAF_RT_CACHE" in said[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_a_read_only_folder_is_survived_and_said(tmp_path: Path) -> None:
+    """As an ordinary user, for root may write anywhere."""
+    tmp_path.chmod(0o755)
+    locked = tmp_path / "cache"
+    locked.mkdir(mode=0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        said: list[str] = []
+        content, how = cache.get_or_build(KEY, lambda: b"plan", said.append, locked)
+        good = content == b"plan" and how == "built now, not kept" and "cannot be written" in said[0]
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_folder_open_to_all_is_not_trusted(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert "by everybody" in (cache.usable(folder) or "")
+
+
+def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path))
+    assert cache.cache_folder() == tmp_path
+    monkeypatch.delenv("LEAF_RT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform.startswith("linux"):
+        assert cache.cache_folder() == tmp_path / "leaf-rt" / "engines"
