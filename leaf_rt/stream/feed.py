@@ -115,6 +115,7 @@ class Feed:
     def take(self) -> Item:
         """The next frame. Call under the lock, when there is one."""
         item = self._items.popleft()
+        self.stats.queued = len(self._items)
         self._space.notify_all()
         return item
 
@@ -137,6 +138,7 @@ class Feed:
     def drop_rest(self) -> None:
         """Count what waits as dropped. Call under the lock."""
         self.stats.dropped += len(self._items)
+        self.stats.queued = 0
         self._items.clear()
 
     def join(self, timeout: float) -> bool:
@@ -258,6 +260,7 @@ class Feed:
                 stats.dropped += len(self._items)
                 self._items.clear()
             self._items.append(Item(frame, now))
+            stats.queued = len(self._items)
             stats.captured += 1
             stats.last_frame = self._seen = now
             stats.frozen = self._freeze.frozen

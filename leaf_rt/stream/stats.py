@@ -77,6 +77,7 @@ class SourceStats:
         processed: Frames whose estimates were finished.
         dropped: Frames that a newer one replaced, or that came too late to be used.
         failed: Frames that broke the pipeline.
+        queued: Frames that wait for the pipeline.
         position: Media time of the newest finished frame, s.
         faces: People in the newest finished frame.
         reconnects: Connections after the first.
@@ -98,6 +99,7 @@ class SourceStats:
     processed: int = 0
     dropped: int = 0
     failed: int = 0
+    queued: int = 0
     position: float = 0.0
     faces: int = 0
     reconnects: int = 0
@@ -127,12 +129,13 @@ class SourceStats:
 
 @dataclass(slots=True)
 class SinkStats:
-    """One sink's counters: frames written, dropped because it was slow, failed; and whether it was switched off."""
+    """One sink's counters: frames written, dropped because it was slow, failed, waiting; whether it is switched off."""
 
     name: str
     written: int = 0
     dropped: int = 0
     failed: int = 0
+    queued: int = 0
     off: bool = False
 
 

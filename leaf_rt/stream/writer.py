@@ -78,12 +78,8 @@ class Writer:
                 self.stats.dropped += 1
                 return
             self._queue.append(work)
+            self.stats.queued = len(self._queue)
             self._changed.notify_all()
-
-    @property
-    def depth(self) -> int:
-        """Frames that wait."""
-        return len(self._queue)
 
     def close(self) -> None:
         """Say that nothing more comes; the thread writes what waits and closes the sink."""
@@ -127,6 +123,7 @@ class Writer:
             if self.stats.off or not self._queue:
                 return None
             work = self._queue.popleft()
+            self.stats.queued = len(self._queue)
             self._changed.notify_all()
             return work
 
@@ -147,6 +144,7 @@ class Writer:
             self.error = error
             self.stats.off = True
             self.stats.dropped += len(self._queue)
+            self.stats.queued = 0
             self._queue.clear()
             self._changed.notify_all()
         text = str(error).removeprefix(f"{self.stats.name}: ")

@@ -1,0 +1,188 @@
+"""/metrics for Prometheus and /healthz for whoever restarts things, about the run that goes on.
+
+Knows the counters of a run and prometheus-client, which is loaded once a server is started; must not know pipelines.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from leaf_rt.errors import LeafError, OutputError
+from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_COUNTERS = {
+    "captured": "Frames that came in",
+    "processed": "Frames whose estimates were finished",
+    "dropped": "Frames that a newer one replaced",
+    "failed": "Frames that broke the pipeline",
+    "reconnects": "Connections after the first",
+    "stalls": "Times that no frame came for too long",
+    "jumps": "Times that the stream's clock jumped",
+}
+_GAUGES = {
+    "capture_fps": "Frames that came in per second, over the last seconds",
+    "fps": "Frames finished per second, over the last seconds",
+    "faces": "People in the newest frame",
+    "queued": "Frames that wait for the pipeline",
+    "level": "Load shedding, 0 for none",
+    "frozen": "1 while the picture stands still",
+}
+_QUANTILES = ("0.5", 50.0), ("0.95", 95.0)
+
+
+class MetricsServer:
+    """Answers GET /metrics and GET /healthz while it is open; a context manager.
+
+    Args:
+        port: TCP port; 0 takes a free one, see ``port``.
+        host: Address to listen on; the default is seen by this machine alone.
+        clock: The clock of the run, s, monotonic.
+
+    Raises:
+        OutputError: The port is taken, or prometheus-client is not installed.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic) -> None:
+        try:
+            from prometheus_client import CollectorRegistry, generate_latest
+            from prometheus_client.exposition import CONTENT_TYPE_LATEST
+        except ImportError as e:
+            raise OutputError("--metrics: needs prometheus-client; pip install 'leaf-rt[metrics]'") from e
+        registry = CollectorRegistry(auto_describe=False)
+        self._stats = RunStats()
+        self._clock = clock
+        registry.register(_Collector(lambda: self._stats))
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path.partition("?")[0] == "/metrics":
+                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                elif self.path.partition("?")[0] == "/healthz":
+                    healthy, body = server.health()
+                    self._answer(200 if healthy else 503, "application/json", json.dumps(body).encode())
+                else:
+                    self._answer(404, "text/plain", b"there are /metrics and /healthz\n")
+
+            def _answer(self, code: int, kind: str, body: bytes) -> None:
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                """Scrapes are no news."""
+
+        server = self
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as e:
+            raise OutputError(f"--metrics {port}: cannot listen on {host}:{port} ({e.strerror}); choose another") from e
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def update(self, stats: RunStats) -> None:
+        """Show this run from now on; fits ``Hooks.progress``."""
+        self._stats = stats
+
+    def close(self) -> None:
+        """Stop answering; may be called twice."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether every source gives frames, and how each one stands."""
+        now = self._clock()
+        sources = [_health(source, now) for source in self._stats.sources]
+        failures = [str(e) if isinstance(e, LeafError) else type(e).__name__ for e in self._stats.failures]
+        off = [sink.name for sink in self._stats.sinks if sink.off]
+        healthy = bool(sources) and not failures and not off and all(s["state"] in ("open", "ended") for s in sources)
+        return healthy, {"healthy": healthy, "sources": sources, "sinks_off": off, "failures": failures}
+
+
+def _health(source: SourceStats, now: float) -> dict[str, Any]:
+    return {
+        "source": source.info.name,
+        "state": source.state,
+        "since_s": round(now - source.since, 1),
+        "last_frame_s": None if source.last_frame is None else round(now - source.last_frame, 1),
+        "frozen": source.frozen,
+        "fps": round(source.fps, 1),
+    }
+
+
+class _Collector:
+    """Reads the counters when they are asked for."""
+
+    def __init__(self, stats: Callable[[], RunStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of the run."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+        stats = self._stats()
+        for name, text in _COUNTERS.items():
+            counter = CounterMetricFamily(f"leaf_{name}", text, labels=["source"])
+            for source in stats.sources:
+                counter.add_metric([source.info.name], getattr(source, name))
+            yield counter
+        for name, text in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"leaf_{name}", text, labels=["source"])
+            for source in stats.sources:
+                gauge.add_metric([source.info.name], float(getattr(source, name)))
+            yield gauge
+        up = GaugeMetricFamily("leaf_up", "1 while a source gives frames", labels=["source"])
+        for source in stats.sources:
+            up.add_metric([source.info.name], float(source.state == "open"))
+        yield up
+        for name in ("written", "dropped", "failed"):
+            counter = CounterMetricFamily(f"leaf_sink_{name}", f"Frames {name} by a sink", labels=["sink"])
+            for sink in stats.sinks:
+                counter.add_metric([sink.name], getattr(sink, name))
+            yield counter
+        queue = GaugeMetricFamily("leaf_sink_queued", "Frames that wait for a sink", labels=["sink"])
+        for sink in stats.sinks:
+            queue.add_metric([sink.name], sink.queued)
+        yield queue
+        yield CounterMetricFamily("leaf_inference_errors", "Calls of the back end that failed", stats.inference_errors)
+        yield CounterMetricFamily("leaf_batches", "Calls of the back end that held a face", stats.batches)
+        latency = SummaryMetricFamily("leaf_latency_seconds", "From capture to estimates", labels=["source"])
+        percentile = GaugeMetricFamily(
+            "leaf_latency_newest_seconds", "The same, of the newest frames", labels=["source", "quantile"]
+        )
+        for source in stats.sources:
+            _add(latency, percentile, source.info.name, source.latency)
+        stages = SummaryMetricFamily("leaf_stage_seconds", "Time in a stage", labels=["stage"])
+        stage_percentile = GaugeMetricFamily(
+            "leaf_stage_newest_seconds", "The same, of the newest frames", labels=["stage", "quantile"]
+        )
+        for name, stage in stats.stages.items():
+            _add(stages, stage_percentile, name, stage)
+        yield from (latency, percentile, stages, stage_percentile)
+
+
+def _add(summary: Any, percentiles: Any, name: str, values: StageStats) -> None:
+    summary.add_metric([name], count_value=values.count, sum_value=values.total)
+    for label, q in _QUANTILES:
+        percentiles.add_metric([name, label], values.percentile(q))
