@@ -81,7 +81,7 @@ def test_broken_json_and_lacking_fields(model: Path) -> None:
     with pytest.raises(ModelError, match="not valid JSON"):
         load_spec(model)
     spec_path(model).write_text('{"labels": ["a", "b"]}')
-    with pytest.raises(ModelError, match="fields that differ: .*side"):
+    with pytest.raises(ModelError, match=r"fields that differ: .*side"):
         load_spec(model)
 
 

@@ -1,0 +1,238 @@
+"""From a checkpoint to files: the graph, its bytes, its description, the command and its errors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from engines_fakes import faces, tiny_onnx
+from test_engines_fuse import SPEC, SmallNet, shake
+
+from engines.cli import main
+from engines.export import ROUTING, Loaded, export, load, to_onnx, write_onnx
+from engines.fuse import Deployed, Preparation, fuse
+from leaf_rt.artifact import load_spec, sha256_of, variant_path
+from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.tensorrt.build import Profile, build_plan
+from leaf_rt.errors import ModelError
+from leaf_rt.labels import FERPLUS8
+from train.checkpoint import CheckpointMeta, Geometry, save
+from train.model import FaceModel, build_model
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE = 64  # at which the network sees the faces: small, so that the tests are quick
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder as the trainer leaves it: MobileFaceNet, batch norms not folded."""
+    torch.manual_seed(0)
+    options = {"backbone": "mobilefacenet", "num_classes": 8, "dropout": 0.2}
+    model = shake(build_model(**options))  # type: ignore[arg-type]
+    folder = tmp_path_factory.mktemp("run")
+    meta = CheckpointMeta(FERPLUS8, Geometry(64, 0.05, "grey", SIDE), MEAN, STD, options, {"seed": 0}, {}, folder)
+    save(folder / "last.pt", meta, {"ema": model.state_dict(), "student": model.state_dict()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NAME.onnx with its fp16 variant, by the command."""
+    out = tmp_path_factory.mktemp("out")
+    assert main(["export", str(run), "--out", str(out), "--name", "m", "--precision", "fp16", "--threads", "2"]) == 0
+    return out / "m.onnx"
+
+
+def leaf(flip: bool = True) -> Loaded:
+    torch.manual_seed(0)
+    model = shake(FaceModel(SmallNet(), 8, semantic=SPEC, instance=SPEC))
+    meta = CheckpointMeta(FERPLUS8, Geometry(64, 0.05, "rgb", 64), MEAN, STD, {"backbone": "x"}, {}, {}, Path("x"))
+    return Loaded(model, meta, Preparation(64, "rgb", 64, MEAN, STD, flip), "0")
+
+
+def test_the_command_writes_model_description_and_report(exported: Path) -> None:
+    spec = load_spec(exported)
+    assert (spec.labels, spec.side, spec.net_side, spec.flip, spec.opset) == (FERPLUS8, 64, SIDE, True, 20)
+    assert (spec.precision, spec.feature_dim, spec.training) == ("fp32", 512, {"seed": 0})
+    half = load_spec(variant_path(exported, "fp16"))
+    assert (half.precision, half.parent) == ("fp16", spec.sha256)
+    report = json.loads(exported.with_name("m-parity.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    assert report["count"] == 256
+    for name in ("ONNX Runtime fp32", "OpenVINO fp32"):
+        assert rows[name]["agreement"] == 1.0
+        assert rows[name]["probs"] < 1e-5
+        assert rows[name]["features"] < 1e-5
+    assert rows["fp16 graph (on CPU, for proof alone)"]["cosine"] > 0.999
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_torch_equals_the_graph_by_tolerance_and_by_label(run: Path, exported: Path, backend: str, count: int) -> None:
+    loaded = load(run)
+    with torch.no_grad():
+        probs, features = Deployed(loaded.model, loaded.preparation)(torch.from_numpy(faces(count)))
+    opened = open_backend(exported, backend, 2)
+    out = opened.infer(faces(count))
+    np.testing.assert_allclose(out.probs, probs.numpy(), atol=1e-5)
+    np.testing.assert_allclose(out.features, features.numpy(), atol=1e-5 * float(features.abs().max()))
+    assert (out.probs.argmax(1) == probs.numpy().argmax(1)).all()
+
+
+def test_the_graph_is_fused_static_and_dynamic_in_its_batch(exported: Path) -> None:
+    for path in (exported, variant_path(exported, "fp16")):
+        proto = onnx.load(path)
+        ops = {node.op_type for node in proto.graph.node}
+        assert not ops & {"BatchNormalization", "Dropout", *ROUTING}
+        tensors = (*proto.graph.input, *proto.graph.output)
+        assert [t.type.tensor_type.shape.dim[0].dim_param != "" for t in tensors] == [True] * 3
+        assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        assert [o.type.tensor_type.elem_type for o in proto.graph.output] == [onnx.TensorProto.FLOAT] * 2
+
+
+def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported: Path) -> None:
+    facts = {p.key: json.loads(p.value) for p in onnx.load(exported).metadata_props}
+    assert facts["leaf_rt.labels"] == list(FERPLUS8)
+    assert (facts["leaf_rt.side"], facts["leaf_rt.color"], facts["leaf_rt.flip"]) == (64, "grey", True)
+    assert len(facts["leaf_rt.weights_sha256"]) == 64
+    content = exported.read_bytes()
+    assert b".py" not in content
+    assert str(Path.cwd()).encode() not in content
+
+
+def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(run: Path, exported: Path, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from engines.export import export, load; from leaf_rt.backends.parity import *;"
+        f"export(load(Path({str(run)!r})), Path({str(tmp_path / 'm.onnx')!r}), golden_faces(64))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    assert sha256_of(tmp_path / "m.onnx") == sha256_of(exported)
+
+
+def test_pooling_and_norms_stay_in_float32_in_the_fp16_graph(exported: Path) -> None:
+    proto = onnx.shape_inference.infer_shapes(onnx.load(variant_path(exported, "fp16")))
+    kinds = {v.name: v.type.tensor_type.elem_type for v in proto.graph.value_info}
+    kinds |= {t.name: t.data_type for t in proto.graph.initializer}
+    halves = {n.op_type for n in proto.graph.node if kinds.get(n.input[0]) == onnx.TensorProto.FLOAT16}
+    assert "Conv" in halves
+    assert not halves & {"ReduceMean", "Softmax", "Gemm"}
+
+
+@pytest.mark.skipif(candidate("tensorrt-rtx").version() is None, reason="tensorrt-rtx is not installed")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_builds_the_fused_engine_with_its_profile(exported: Path, precision: str) -> None:
+    trt = importlib.import_module("tensorrt_rtx")
+    path = exported if precision == "fp32" else variant_path(exported, precision)
+    plan = build_plan(trt, path.read_bytes(), Profile(1, 4, 32)).plan
+    weights = path.stat().st_size
+    assert 0.5 * weights < len(plan) < 4 * weights
+
+
+def test_gates_and_experts_are_dense_maths_in_the_graph(tmp_path: Path) -> None:
+    loaded = leaf()
+    path = export(loaded, tmp_path / "leaf.onnx", faces(8))
+    assert not {n.op_type for n in onnx.load(path).graph.node} & ROUTING
+    with torch.no_grad():
+        out = loaded.model(Deployed(loaded.model, loaded.preparation).prepare(torch.from_numpy(faces(40))))
+        probs, _ = Deployed(loaded.model, loaded.preparation)(torch.from_numpy(faces(40)))
+    assert len({tuple(row) for row in (out.gates[:, 0] > 0).tolist()}) > 1, "all faces take the same experts"
+    for name in ("onnxruntime", "openvino"):
+        np.testing.assert_allclose(open_backend(path, name, 1).infer(faces(40)).probs, probs.numpy(), atol=1e-5)
+
+
+def test_a_graph_that_routes_by_its_data_is_refused(tmp_path: Path) -> None:
+    class Routed(torch.nn.Module):
+        def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = crops.float().mean((1, 2))
+            y = torch.zeros_like(x).index_add(0, (x[:, 0] > 0).nonzero().flatten(), x[(x[:, 0] > 0)])
+            return y.softmax(1), y
+
+    proto = to_onnx(Routed(), 64)
+    with pytest.raises(ModelError, match=r"the graph holds .*NonZero"):
+        write_onnx(proto, tmp_path / "m.onnx", {})
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = crops.float().mean((1, 2))
+            return (x + torch.arange(len(x))[:, None]).softmax(1), x
+
+    with pytest.raises((ModelError, torch.onnx.OnnxExporterError)):
+        write_onnx(to_onnx(Fixed(), 64), tmp_path / "m.onnx", {})
+
+
+def test_fp16_is_refused_where_activations_are_too_large(tmp_path: Path) -> None:
+    loaded = leaf()
+    with torch.no_grad():
+        loaded.model.encoder.conv.weight.mul_(1e7)  # type: ignore[union-attr]
+    assert fuse(loaded.model)
+    with pytest.raises(ModelError, match="export with --precision fp32"):
+        export(loaded, tmp_path / "m.onnx", faces(4), "fp16")
+
+
+def test_openvino_format_answers_the_same(exported: Path, tmp_path: Path) -> None:
+    assert main(["export", str(exported), "--out", str(tmp_path), "--target", "openvino"]) == 0
+    xml = tmp_path / "m-openvino.xml"
+    assert load_spec(xml).parent == load_spec(exported).sha256
+    a = open_backend(xml, "openvino", 1).infer(faces(4))
+    b = open_backend(exported, "onnxruntime", 1).infer(faces(4))
+    np.testing.assert_allclose(a.probs, b.probs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{run}", "--precision", "int8"], "calibrated on real training faces; give --data"),
+        (["{run}", "--precision", "int8", "--target", "tensorrt", "--data", "x"], "int8 is for the CPU"),
+        (["{model}", "--precision", "fp16"], "is made from the checkpoint"),
+        (["{tmp}/none"], "no such file"),
+        (["{tmp}/none.onnx"], "no such file"),
+        (["{model}", "--target", "tensorrt", "--batch", "4,1"], "wanted smallest, best and largest"),
+        (["{model}", "--target", "tensorrt", "--batch", "4,1,8"], "wanted 1 <= smallest"),
+    ],
+)
+def test_bad_exports_say_why(
+    arguments: list[str], words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_onnx(tmp_path / "tiny.onnx")
+    filled = [a.format(run=run, model=tmp_path / "tiny.onnx", tmp=tmp_path) for a in arguments]
+    code = main(["export", *filled, "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert code > 2
+    assert words in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.skipif(candidate("tensorrt").available()[0], reason="there is a GPU: see make test-gpu")
+def test_a_plan_needs_its_gpu(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for target in ("tensorrt", "tensorrt-rtx"):
+        assert main(["export", str(exported), "--out", str(tmp_path), "--target", target]) == 10
+        assert "a plan is built on the machine that runs it" in capsys.readouterr().err
+
+
+def test_bench_makes_a_table_and_one_json_line(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", str(exported), "--checkpoint", str(run), "--batch", "1,2", "--repeats", "2"]
+    assert main(["bench", *arguments]) == 0
+    *table, last = capsys.readouterr().out.strip().splitlines()
+    result: dict[str, Any] = json.loads(last)
+    assert {(r["name"], r["batch"]) for r in result["rows"]} >= {
+        ("PyTorch eager", 1), ("ONNX Runtime fp32", 2), ("OpenVINO fp32", 1),
+    }  # fmt: skip
+    assert any(line.startswith("| OpenVINO fp32 |") for line in table)
+    assert main(["bench", "--model", str(exported), "--batch", "0"]) == 10
+
+
+def test_parity_command(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["parity", "--model", str(exported), "--checkpoint", str(run)]) == 0
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert result["rows"][0]["name"] == "PyTorch, not fused"
