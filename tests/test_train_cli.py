@@ -15,6 +15,7 @@ from train_fakes import CLASSES, tiny, write_folder
 from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.errors import DataError, LeafError, NotFound
 from leaf_rt.labels import FERPLUS8
+from train.checkpoint import load_model
 from train.cli import main
 from train.metrics import measure
 from train.recipe import CHOICES, load_recipe, option_types, recipe_names, resolve, to_dict, to_toml
@@ -48,6 +49,17 @@ def test_train_report_evaluate(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert set(result["recall"]) == set(CLASSES)
     assert main(["evaluate", str(root / "run")]) == 0
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
+    first = tiny(root, run__epochs=3, run__stop=2, method__name="supervised")
+    (root / "first.toml").write_text(to_toml(first))
+    second = tiny(root, run__before=str(root / "first.toml"), run__epochs=1, optim__lr=0.0, method__name="supervised")
+    (root / "small.toml").write_text(to_toml(second))
+    assert train(root, "--out", str(root / "run")) == 0
+    start, end = (load_model(root / "run" / name)[0].state_dict() for name in ("before", "."))
+    assert json.loads((root / "run" / "before" / "meta.json").read_text())["training"]["epochs_done"] == 2
+    assert all((start[k] == end[k]).all() for k in start)
 
 
 def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +168,7 @@ def test_presets_and_overrides() -> None:
 @pytest.mark.parametrize(
     ("text", "words", "error"),
     [
-        ("[run]\nepoch = 3", "no option run.epoch; known: run.epochs", DataError),
+        ("[run]\nepoch = 3", "no option run.epoch; known: run.before, run.epochs", DataError),
         ("[runs]\nepochs = 3", "no option runs.epochs; known: sections data", DataError),
         ("epochs = 3", "epochs stands outside of a section", DataError),
         ("[run", "not valid TOML", DataError),

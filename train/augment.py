@@ -89,25 +89,27 @@ def weak_view(images: Tensor, u: Tensor, side: int, crop_padding: float = 8 / 22
     return warp(images, theta, side, "zeros")
 
 
-def supervised_view(images: Tensor, u: Tensor, side: int) -> Tensor:
+def supervised_view(images: Tensor, u: Tensor, side: int, strength: float = 1.0) -> Tensor:
     """A view for supervised training: flip, rotation, scale, shift, light, sharpness, one hole.
 
     Args:
         images: (B, C, H, W) float in [0, 1].
         u: (B, SUPERVISED_DRAWS) from ``draw``, on the same device.
         side: Of the views, px.
+        strength: Scales the ranges, and the share of pictures with a hole; 1 is the full range.
 
     Returns:
         (B, C, side, side) float32 in [0, 1].
     """
     column = iter(u.unbind(1))
+    k = strength
     # Geometry: one affine grid does rotation, scale, shift, flip and the change of size in one interpolation.
-    angle = _between(next(column), -15, 15) * math.pi / 180
-    scale = _log_between(next(column), 0.88, 1.14)
-    stretch = _log_between(next(column), 0.93, 1.07)
-    shear = _between(next(column), -0.08, 0.08)
+    angle = _between(next(column), -15 * k, 15 * k) * math.pi / 180
+    scale = _log_between(next(column), 0.88**k, 1.14**k)
+    stretch = _log_between(next(column), 0.93**k, 1.07**k)
+    shear = _between(next(column), -0.08 * k, 0.08 * k)
     flip = torch.where(next(column) < 0.5, -1.0, 1.0)
-    shift_x, shift_y = _between(next(column), -0.12, 0.12), _between(next(column), -0.12, 0.12)
+    shift_x, shift_y = (_between(next(column), -0.12 * k, 0.12 * k) for _ in range(2))
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     theta = torch.stack(
         [
@@ -119,17 +121,17 @@ def supervised_view(images: Tensor, u: Tensor, side: int) -> Tensor:
     x = warp(images, theta, side, "border")
     # Light: contrast about the mean, brightness, gamma.
     mean = x.mean((1, 2, 3), keepdim=True)
-    contrast = _log_between(next(column), 0.6, 1.6)[:, None, None, None]
-    light = _between(next(column), -0.2, 0.2)[:, None, None, None]
-    gamma = _log_between(next(column), 0.7, 1.4)[:, None, None, None]
+    contrast = _log_between(next(column), 0.6**k, 1.6**k)[:, None, None, None]
+    light = _between(next(column), -0.2 * k, 0.2 * k)[:, None, None, None]
+    gamma = _log_between(next(column), 0.7**k, 1.4**k)[:, None, None, None]
     x = (((x - mean) * contrast + mean + light).clamp(1e-4, 1)) ** gamma
     # Sharpness: from blurred (0) over unchanged (1) to sharpened (2).
-    sharp = _between(next(column), 0.2, 2.0)[:, None, None, None]
+    sharp = _between(next(column), 1 - 0.8 * k, 1 + k)[:, None, None, None]
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = (blurred + (x - blurred) * sharp).clamp(0, 1)
     size = _between(torch.stack([next(column), next(column)], 1), 0.1, 0.45)
     centre = torch.stack([next(column), next(column)], 1)
-    size = torch.where(next(column)[:, None] < 0.5, size, 0.0)
+    size = torch.where(next(column)[:, None] < 0.5 * k, size, 0.0)
     return hole(x, size, centre, next(column))
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import DataError, LeafError
 
 # Short names of what is said most often.
 SHORT = {
@@ -87,6 +87,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--backend", default="auto", help="for exported models")
     sub.add_argument("--flip", action="store_true", help="average over mirror images (checkpoints)")
     sub.add_argument("--json", metavar="FILE", help="write the result as JSON too; - prints it alone")
+    sub = add("study", _study, "Do the runs of a table of docs/results.md, and print it.")
+    sub.add_argument("--table", type=int, choices=(1, 2, 3), required=True)
+    sub.add_argument("--runs", metavar="DIR", default="runs/study", help="where finished runs are noted")
+    sub.add_argument("--seeds", type=int, default=3, help="runs per row (default 3)")
+    sub.add_argument("--rows", metavar="NAME,...", default="", help="some rows of the table alone")
+    sub.add_argument("--show", action="store_true", help="print the table of what is finished, run nothing")
+    sub = add("bench", _bench, "Measure the training step; the last line is JSON.")
+    sub.add_argument("--count", type=int, default=12, help="steps to measure (default 12)")
     return top
 
 
@@ -119,6 +127,30 @@ def _prepare(options: argparse.Namespace) -> int:
     from train.session import prepare_command
 
     return prepare_command(options.recipe, _overrides(options), options.out)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from train.study import markdown, run_study
+
+    overrides, runs = _overrides(options), Path(options.runs)
+    if options.recipe:
+        raise DataError("study: the tables bring their own recipes; leave --recipe out")
+    if not options.show:
+        run_study(options.table, overrides, runs, options.seeds, [r for r in options.rows.split(",") if r])
+    sys.stdout.write(markdown(options.table, overrides, runs, options.seeds))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import json
+
+    from train.bench import bench
+    from train.recipe import load_recipe
+
+    sys.stdout.write(json.dumps(bench(load_recipe(options.recipe, _overrides(options)), options.count)) + "\n")
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
 import time
@@ -21,7 +22,8 @@ STEPS = 3  # measured, after one to warm up
 
 def dry_run(recipe: Recipe, data: TrainingData, world: World, console: Console | None) -> None:
     """Print the plan of a run to ``console`` (None: other processes) after a few steps of it at its largest side."""
-    training = Training(recipe, data, world, Path())
+    alone = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, before=""))  # its start changes no cost
+    training = Training(alone, data, world, Path())
     seconds = []
     side = max(recipe.run.sides)
     for _ in range(STEPS + 1):

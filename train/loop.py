@@ -32,6 +32,7 @@ from train.stopping import StopSignal
 from train.views import Views, draw_views
 
 SPLIT = "split.json"
+BEFORE = "before"  # folder of the run that came before, in a run's folder
 
 
 class Training:
@@ -62,7 +63,7 @@ class Training:
                 raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
         self.images = Images(data.images, device)
         self.views = Views(recipe.augment, device, channels_last=run.channels_last)
-        self.student = start_model(recipe, data, self.images, self.views)
+        self.student = start_model(recipe, data, self.images, self.views, out / BEFORE if run.before else None)
         self.ema: FaceModel = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
         if world.size > 1:
@@ -75,7 +76,8 @@ class Training:
         self.unlabelled = Stream(max(len(data.unlabelled), 1), run.seed * 2 + 1)
         largest = max(len(data.labelled) // run.batch, len(data.unlabelled) // run.batch_unlabelled if self.semi else 0)
         self.steps = run.steps or max(1, largest)  # per epoch
-        self.total = self.steps * run.epochs
+        self.total = self.steps * run.epochs  # of the schedule
+        self.end = self.steps * (run.stop or run.epochs)
         self.step = 0
         self.best = -1.0
         self.sums: dict[str, float] = {}  # of the epoch so far
@@ -84,7 +86,7 @@ class Training:
     def fit(self, reporter: Reporter, stop: StopSignal) -> bool:
         """Train to the end; False where a signal stopped it early, with its state saved."""
         run = self.recipe.run
-        while self.step < self.total:
+        while self.step < self.end:
             epoch = self.step // self.steps
             side = self.side(epoch)
             terms = self.train_step(side)
@@ -92,7 +94,7 @@ class Training:
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.step += 1
             if self.world.main:
-                reporter.step(self.step, self.steps, self.total, terms, self.threshold.thresholds.tolist())
+                reporter.step(self.step, self.steps, self.end, terms, self.threshold.thresholds.tolist())
             if self.step % self.steps == 0:
                 self.end_epoch(epoch + 1, side, reporter)
             elif run.checkpoint_steps and self.step % run.checkpoint_steps == 0:
@@ -100,7 +102,7 @@ class Training:
             if self.world.any(stop.requested):
                 if self.step % self.steps:
                     self.save()
-                return self.step >= self.total
+                return self.step >= self.end
         return True
 
     def train_step(self, side: int) -> dict[str, float]:
@@ -206,7 +208,7 @@ class Training:
             probs = self.predict(data.labelled.row, side)
             label = torch.from_numpy(data.labelled.label)
             self.threshold.end_epoch(torch.from_numpy(probs), label, epoch)
-        last = epoch == run.epochs
+        last = self.step == self.end
         better = False
         if self.world.main and len(data.validation) and (epoch % run.evaluate_every == 0 or last):
             probs = self.predict(data.validation.row, side)

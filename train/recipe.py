@@ -69,6 +69,7 @@ class Augment:
     """How pictures are varied."""
 
     labelled: str = "weak"  # weak, or supervised: stronger, for training without unlabelled pictures
+    strength: float = 1.0  # of the supervised view's ranges
     mixup: float = 0.0  # share of the steps whose labelled batch is mixed with itself
     mixup_alpha: float = 0.4
     crop_padding: float = 8 / 224  # of the side
@@ -132,7 +133,9 @@ class Optim:
 class Run:
     """How long, on what, and what is kept."""
 
+    before: str = ""  # a recipe whose run comes first, in the run's folder; its EMA model is where this one starts
     epochs: int = 20
+    stop: int = 0  # end after this epoch, while the schedule is that of all epochs; 0 is off
     steps: int = 0  # per epoch; 0 is one pass over the labelled pictures
     batch: int = 16  # labelled pictures per step, over all processes
     batch_unlabelled: int = 16
@@ -332,6 +335,8 @@ def _check(recipe: Recipe) -> None:
     unknown = set(method.levels) - set(LEVELS)
     if unknown:
         raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
+    if not 0 <= run.stop <= run.epochs:
+        raise DataError(f"run.stop: wanted 0 to {run.epochs} (run.epochs), got {run.stop}")
     if len(run.sides) not in (1, run.epochs):
         raise DataError(f"run.sides: wanted one side or one per epoch ({run.epochs}), got {len(run.sides)}")
     if not 1 <= method.k <= method.experts:

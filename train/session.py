@@ -21,7 +21,7 @@ from train.data import TrainingData, copies, crop_spec, load_data, open_crops
 from train.distributed import World, world
 from train.evaluate import evaluate
 from train.layouts import SPLITS
-from train.loop import SPLIT, Training
+from train.loop import BEFORE, SPLIT, Training
 from train.progress import Reporter
 from train.recipe import Recipe, load_recipe, to_dict, to_toml
 from train.stopping import StopSignal
@@ -59,6 +59,10 @@ def train_command(
     recipe = _resumed(folder, overrides) if resume else load_recipe(source, overrides)
     if not resume and not dry_run and (folder / LAST).is_file():
         raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
+    if recipe.run.before and not dry_run:
+        code = _before(recipe, overrides, folder / BEFORE, quiet=quiet)
+        if code:
+            return code
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     with world(recipe.run.device) as here:
@@ -107,6 +111,13 @@ def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | No
                 data = load_data(recipe.data, recipe.split, saved, progress)
         here.barrier()
     return data
+
+
+def _before(recipe: Recipe, overrides: Mapping[str, Any], folder: Path, *, quiet: bool) -> int:
+    """Do, go on with, or find done the run whose model this one starts from."""
+    given = {k: v for k, v in overrides.items() if k in FREE}
+    resume = str(folder) if (folder / LAST).is_file() else None
+    return train_command(recipe.run.before, given, str(folder), resume, quiet=quiet)
 
 
 def _resumed(folder: Path, overrides: Mapping[str, Any]) -> Recipe:

@@ -13,6 +13,7 @@ from torch import nn
 
 from train.augment import SUPERVISED_DRAWS, WEAK_DRAWS, draw
 from train.backbones import build_backbone, load_backbone
+from train.checkpoint import find, load, load_weights
 from train.data import Images, TrainingData
 from train.inference import autocast
 from train.mobilefacenet import fold_batch_norm
@@ -21,22 +22,35 @@ from train.recipe import Recipe
 from train.views import Views
 
 
-def start_model(recipe: Recipe, data: TrainingData, images: Images, views: Views) -> FaceModel:
-    """The model that training starts from, on the device of the images; the seed decides all that is random."""
+def start_model(
+    recipe: Recipe, data: TrainingData, images: Images, views: Views, before: Path | None = None
+) -> FaceModel:
+    """The model that training starts from, on the device of the images; the seed decides all that is random.
+
+    Args:
+        recipe: Of the run.
+        data: The training pictures are what batch norms are brought to.
+        images: The crops.
+        views: Makes views of them.
+        before: A finished run of the same network whose EMA model is the start.
+    """
     torch.manual_seed(recipe.run.seed)
     memory = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
     encoder = build_backbone(recipe.model.backbone)
-    if recipe.model.weights:
+    if recipe.model.weights and before is None:
         load_backbone(encoder, recipe.model.backbone, Path(recipe.model.weights))
     encoder = encoder.to(images.device, memory_format=memory)  # type: ignore[call-overload]
-    if recipe.model.recalibrate:
+    if recipe.model.recalibrate and before is None:
         recalibrate(encoder, recipe, data, images, views)
     if recipe.model.fold_batch_norm:
         fold_batch_norm(encoder.eval())
     options = model_options(recipe.model, recipe.method, len(data.labels), int(encoder.dim))
     model = build_model(**options)
     model.encoder = encoder
-    if recipe.model.zero_head:
+    if before is not None:
+        path = find(before)
+        load_weights(model, load(path)["ema"], path)
+    elif recipe.model.zero_head:
         nn.init.zeros_(model.classifier.weight)
         nn.init.zeros_(model.classifier.bias)
     model.to(images.device, memory_format=memory)  # type: ignore[call-overload]

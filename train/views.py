@@ -84,7 +84,7 @@ class Views:
         """Views (B, C, side, side) in [0, 1] of labelled uint8 crops."""
         x, u = to_float(crops), u.to(self.device)
         if self.options.labelled == "supervised":
-            return supervised_view(x, u, side)
+            return supervised_view(x, u, side, self.options.strength)
         return weak_view(x, u, side, self.options.crop_padding)
 
     def weak(self, crops: Tensor, u: Tensor, side: int) -> Tensor:

@@ -1,0 +1,61 @@
+"""Studies are resumable and their tables honest; the speed measurement runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from train_fakes import tiny, write_folder
+
+from leaf_rt.errors import DataError
+from train.bench import bench
+from train.cli import main
+from train.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
+
+
+def small(root: Path) -> dict[str, object]:
+    write_folder(root / "data")
+    return {
+        "data.layout": "folder", "data.path": str(root / "data"), "data.cache": str(root / "cache"), "data.side": 20,
+        "data.align": False, "split.labels": 20, "model.backbone": "tiny", "model.weights": "",
+        "model.recalibrate": 0, "run.sides": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
+        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1,
+    }  # fmt: skip
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given, runs = small(tmp_path), tmp_path / "runs"
+    assert run_study(1, given, runs, 1, ["FixMatch"]) == 1  # both columns have 20 labels here: one and the same run
+    assert run_study(1, given, runs, 1, ["FixMatch"]) == 0
+    with (runs / RESULTS).open("a") as f:
+        f.write('{"key": "torn')
+    assert len(read_results(runs)) == 1
+    (record,) = read_results(runs).values()
+    assert record["test"]["n"] == record["validation"]["n"] == 20
+    table = markdown(1, given, runs, 1)
+    line = next(row for row in table.splitlines() if row.startswith("| FixMatch"))
+    assert line.count(f"{100 * record['test']['accuracy']:.2f}") >= 2
+    assert "| LEAF paper | - | - | 0 | - | - | 0 |" in table
+    options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in given.items()]
+    assert main(["study", "--table", "1", "--runs", str(runs), "--seeds", "1", "--show", *options]) == 0
+    assert capsys.readouterr().out == table
+
+
+def test_every_row_is_a_recipe_of_its_own() -> None:
+    for table, count in ((1, 2 * len(METHODS)), (2, len(ABLATIONS)), (3, 6)):
+        resolved = [recipe for _, _, recipe in plan(table, {}, 1)]
+        assert len(resolved) == count
+        assert len({repr(r) for r in resolved}) == count
+    with pytest.raises(DataError, match="no row magic"):
+        list(plan(1, {}, 1, ["magic"]))
+    with pytest.raises(DataError, match="wanted 1, 2 or 3"):
+        rows(9)
+
+
+def test_bench_measures_something(tmp_path: Path) -> None:
+    result = bench(tiny(tmp_path), steps=3)
+    assert result["images_per_s"] > 0
+    assert 0 < result["input_share"] < 1
+    assert 0 <= result["outside_share"] < 1
+    assert json.dumps(result)
