@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--data", type=Path, help="labelled faces: for accuracy, and to calibrate int8")
         one.add_argument("--layout", default="ferplus", help="of --data, as the trainer calls it (default ferplus)")
         one.add_argument("--cache", default="", help="folder of the crops cut from --data")
+        one.add_argument("--limit", type=int, help="compare on so many faces at most; all by default")
 
     one = command("export", "Turn a trained run into a model file that the other commands take.")
     one.add_argument("source", type=Path, metavar="RUN|CHECKPOINT|ONNX", help="a run, its .pt, or an exported .onnx")
@@ -232,9 +233,9 @@ def _faces(options: argparse.Namespace, spec: ModelSpec) -> Faces:
     from leaf_rt.backends.parity import golden_faces
 
     if options.data is None:
-        images = golden_faces(spec.side)
+        images = golden_faces(spec.side)[: options.limit]
         return Faces(images, np.full(len(images), -1, np.int64), "stored crops")
-    return data_faces(options.data, options.layout, "test", spec, cache=options.cache)
+    return data_faces(options.data, options.layout, "test", spec, cache=options.cache, limit=options.limit)
 
 
 def _note_accuracy(model: Path, score: float | None, truth: Faces) -> None:

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """NAME.onnx with its fp16 variant, by the command."""
     out = tmp_path_factory.mktemp("out")
-    assert main(["export", str(run), "--out", str(out), "--name", "m", "--precision", "fp16", "--threads", "2"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--name", "m", "--precision", "fp16", "--limit", "24"]) == 0
     return out / "m.onnx"
 
 
@@ -66,7 +66,7 @@ def test_the_command_writes_model_description_and_report(exported: Path) -> None
     assert (half.precision, half.parent) == ("fp16", spec.sha256)
     report = json.loads(exported.with_name("m-parity.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
-    assert report["count"] == 256
+    assert report["count"] == 24
     for name in ("ONNX Runtime fp32", "OpenVINO fp32"):
         assert rows[name]["agreement"] == 1.0
         assert rows[name]["probs"] < 1e-5
@@ -181,7 +181,7 @@ def test_fp16_is_refused_where_activations_are_too_large(tmp_path: Path) -> None
 
 
 def test_openvino_format_answers_the_same(exported: Path, tmp_path: Path) -> None:
-    assert main(["export", str(exported), "--out", str(tmp_path), "--target", "openvino"]) == 0
+    assert main(["export", str(exported), "--out", str(tmp_path), "--target", "openvino", "--limit", "4"]) == 0
     xml = tmp_path / "m-openvino.xml"
     assert load_spec(xml).parent == load_spec(exported).sha256
     a = open_backend(xml, "openvino", 1).infer(faces(4))
@@ -233,6 +233,6 @@ def test_bench_makes_a_table_and_one_json_line(run: Path, exported: Path, capsys
 
 
 def test_parity_command(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["parity", "--model", str(exported), "--checkpoint", str(run)]) == 0
+    assert main(["parity", "--model", str(exported), "--checkpoint", str(run), "--limit", "8"]) == 0
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert result["rows"][0]["name"] == "PyTorch, not fused"
