@@ -60,7 +60,9 @@ class NetworkSource(Closing):
             raise
         self._first: VideoFrame | None = first
         fps = float(stream.average_rate) if stream.average_rate else None
-        duration = self._container.duration / 1e6 if self._container.duration is not None else None
+        # A film on a web server has an end. An RTSP server may name one too, but it sets the pace like a camera.
+        films = target.lower().startswith(("http:", "https:")) and self._container.duration is not None
+        duration = (self._container.duration or 0) / 1e6 if films else None
         turned = round(first.rotation / 90) % 2 == 1
         self.info = SourceInfo(
             name=options.name or network_name(target),
