@@ -96,7 +96,9 @@ class NetworkSource(Closing):
             now = self._clock() - opened
             base = picture.time_base
             timestamp = float(picture.pts * base) if timed and picture.pts is not None and base is not None else now
-            if selector.wants(index, timestamp):
+            if not self.info.is_live and self._options.end is not None and timestamp >= self._options.end:
+                return
+            if (self.info.is_live or timestamp >= self._options.start) and selector.wants(index, timestamp):
                 start = self._clock()
                 image = ffmpeg.to_bgr(picture, self._options.mirror)
                 self.decode_time = self._decoding + self._clock() - start
@@ -163,4 +165,4 @@ def _ffmpeg_options(target: str, options: SourceOptions) -> dict[str, str]:
             "analyzeduration": "200000",
             "fpsprobesize": "2",
         }
-    return {"fflags": "nobuffer"}
+    return {}  # "nobuffer" would throw away the first frames of a film

@@ -1,0 +1,100 @@
+"""Cameras and films over HTTP."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import cv2
+import pytest
+from clips import DEMO, empty_frames
+
+from leaf_rt.errors import AuthError, ConnectionLost, LeafError, NotAVideo, NotFound
+from leaf_rt.sources import SourceOptions, open_source
+
+FPS = 20
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/mjpeg is a camera, /film.mp4 a file, /page a page, /locked wants a password."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/mjpeg":
+            self._camera()
+        elif path == "/film.mp4":
+            self._send(200, "video/mp4", DEMO.read_bytes())
+        elif path == "/page":
+            self._send(200, "text/html", b"<html>" + b"hello " * 500)
+        else:
+            self._send(401 if path == "/locked" else 404, "text/plain", b"")
+
+    def _send(self, code: int, kind: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except OSError:
+            self.close_connection = True
+
+    def _camera(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        pictures = [cv2.imencode(".jpg", image)[1].tobytes() for image in empty_frames(10)]
+        try:
+            for picture in itertools.islice(itertools.cycle(pictures), 60):
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture))
+                self.wfile.write(picture + b"\r\n")
+                time.sleep(1 / FPS)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        """Tests are quiet."""
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_camera_that_sends_jpegs_keeps_true_time(base: str) -> None:
+    with open_source(f"{base}/mjpeg") as source:
+        assert (source.info.width, source.info.height, source.info.is_live) == (320, 180, True)
+        begin = time.monotonic()
+        frames = [frame for frame, _ in zip(source, range(25), strict=False)]
+        gone = time.monotonic() - begin
+    assert frames[-1].timestamp - frames[0].timestamp == pytest.approx(gone, abs=0.3)
+
+
+def test_a_film_on_a_server_is_no_live_source(base: str) -> None:
+    with open_source(f"{base}/film.mp4", SourceOptions(stride=24)) as source:
+        assert not source.info.is_live
+        assert source.info.duration == pytest.approx(19.7, abs=0.1)
+        assert [frame.index for frame in source] == list(range(0, 472, 24))
+    with open_source(f"{base}/film.mp4", SourceOptions(start=2.0, end=3.0)) as source:
+        assert [frame.index for frame in source] == list(range(48, 72))
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [("/locked", AuthError), ("/nothing", NotFound), ("/page", NotAVideo)], ids=lambda v: str(v)
+)
+def test_what_a_server_refuses(base: str, path: str, error: type[LeafError]) -> None:
+    url = base.replace("127.0.0.1", "me:secret@127.0.0.1") + path
+    with pytest.raises(error) as caught:
+        open_source(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_tls_where_there_is_none(base: str) -> None:
+    with pytest.raises(ConnectionLost, match="TLS"):
+        open_source(base.replace("http:", "https:") + "/mjpeg", SourceOptions(open_timeout=2, read_timeout=1))
