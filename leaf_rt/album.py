@@ -46,7 +46,9 @@ class Album:
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         wanted = self.recognition
-        backend = open_backend(wanted.model, wanted.backend, wanted.threads)
+        backend = open_backend(
+            wanted.model, wanted.backend, wanted.threads, say=lambda text: console.note(self.out, text)
+        )
         codes: list[int] = []
         shared: list[Sink] = []
         try:

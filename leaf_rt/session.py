@@ -64,7 +64,10 @@ class Session:
         """
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
-        backend = open_backend(self.recognition.model, self.recognition.backend, self.recognition.threads)
+        wanted = self.recognition
+        backend = open_backend(
+            wanted.model, wanted.backend, wanted.threads, say=lambda text: console.note(self.out, text)
+        )
         window: Window | None = None
         shared: list[Sink] = []
         try:
