@@ -206,28 +206,37 @@ def test_two_processes_equal_one(root: Path) -> None:
             np.testing.assert_allclose(value, weights2[key], atol=1e-5, err_msg=key)
 
 
-def test_sigterm_saves_and_a_killed_run_resumes(root: Path) -> None:
-    recipe = tiny(root, run__epochs=2, run__steps=40, run__log_every=1)
-    prepared(recipe)
+def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
+    recipe = tiny(root, run__epochs=2, run__steps=40, run__log_every=1, run__checkpoint_steps=7)
     fit(recipe, root / "whole")
     (root / "recipe.toml").write_text(to_toml(recipe))
-    options = ["--recipe", str(root / "recipe.toml"), "--out", str(root / "run"), "--quiet"]
-    command = [sys.executable, "-m", "train", *options]
-    process = subprocess.Popen(command, cwd=HERE.parent, stderr=subprocess.PIPE, text=True)
-    log = root / "run" / "log.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (log.is_file() and log.read_text().count('"step"') > 5):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130, words
+    run, log = root / "run", root / "run" / "log.jsonl"
+
+    def interrupted(options: list[str], lines: int, number: signal.Signals) -> tuple[int, str]:
+        command = [sys.executable, "-m", "train", *options, "--quiet"]
+        process = subprocess.Popen(command, cwd=HERE.parent, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (log.is_file() and log.read_text().count('"step", ') >= lines):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, words = process.communicate(timeout=60)
+        return process.returncode, words
+
+    start = ["--recipe", str(root / "recipe.toml"), "--out", str(run)]
+    code, words = interrupted(start, 9, signal.SIGKILL)
+    assert code == -signal.SIGKILL, words
+    killed_at = load(run / "last.pt")["step"]
+    assert killed_at % 7 == 0
+    code, words = interrupted(["--resume", str(run)], log.read_text().count('"step", ') + 2, signal.SIGTERM)
+    assert code == 130, words
     assert "go on with: leaf-rt train --resume" in words
-    assert 0 < load(root / "run" / "last.pt")["step"] < 80
-    assert not list((root / "run").glob("*.part"))
-    assert main(["--resume", str(root / "run"), "--quiet"]) == 0
-    whole, resumed = (tensors(load(root / n / "last.pt")["ema"]) for n in ("whole", "run"))
+    assert killed_at < load(run / "last.pt")["step"] < 80
+    assert main(["--resume", str(run), "--quiet"]) == 0
+    whole, resumed = (tensors(load(folder / "last.pt")) for folder in (root / "whole", run))
+    assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    assert (root / "run" / "report.html").is_file()
+    assert (run / "report.html").is_file()
+    assert not list(run.glob(".*.part"))
 
 
 def test_refusals(root: Path) -> None:

@@ -83,8 +83,8 @@ class Training:
         self.sums: dict[str, float] = {}  # of the epoch so far
         self.metrics: dict[str, Any] = {}
 
-    def fit(self, reporter: Reporter, stop: StopSignal) -> bool:
-        """Train to the end; False where a signal stopped it early, with its state saved."""
+    def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
+        """Train to the end; False where a signal stopped it early, with its state saved. The main process reports."""
         run = self.recipe.run
         while self.step < self.end:
             epoch = self.step // self.steps
@@ -93,7 +93,7 @@ class Training:
             for name, value in terms.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.step += 1
-            if self.world.main:
+            if reporter is not None:
                 reporter.step(self.step, self.steps, self.end, terms, self.threshold.thresholds.tolist())
             if self.step % self.steps == 0:
                 self.end_epoch(epoch + 1, side, reporter)
@@ -201,7 +201,7 @@ class Training:
             truth=truth,
         )
 
-    def end_epoch(self, epoch: int, side: int, reporter: Reporter) -> None:
+    def end_epoch(self, epoch: int, side: int, reporter: Reporter | None) -> None:
         """New class thresholds, validation, log, checkpoint; ``epoch`` counts from 1."""
         run, data = self.recipe.run, self.data
         if self.recipe.method.threshold == "class" and self.semi:
@@ -215,7 +215,7 @@ class Training:
             self.metrics = {"epoch": epoch, **measure(probs, data.validation.label, data.labels)}
             better = self.metrics["accuracy"] > self.best
             self.best = max(self.best, self.metrics["accuracy"])
-        if self.world.main:
+        if reporter is not None:
             means = {k: v / self.steps for k, v in self.sums.items() if k not in ("judged", "correct")}
             if self.sums.get("judged"):
                 means["pseudo_accuracy"] = self.sums["correct"] / self.sums["judged"]

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,11 @@ def train_command(
     with world(recipe.run.device) as here:
         console = Console(stderr=True) if here.main and not quiet else None
         data = _load(recipe, here, console, folder / SPLIT if resume else None)
-        for note in data.notes:
-            if console:
-                console.print(f"note: {note}")
+        notes = list(data.notes)
+        if len(data.labelled) < recipe.run.batch:
+            notes.append(f"{len(data.labelled)} labelled pictures fill a batch of {recipe.run.batch} more than once")
+        for note in notes if console else ():
+            Console(stderr=True).print(f"note: {note}", soft_wrap=True)
         if dry_run:
             from train.dryrun import dry_run as describe
 
@@ -82,13 +84,16 @@ def train_command(
         training = Training(recipe, data, here, folder)
         if resume:
             training.restore()
-        batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
-        with (
-            Reporter(folder if here.main else folder / f".rank{here.rank}", data.labels, batch,
-                     recipe.run.log_every, console, tensorboard=here.main) as reporter,
-            StopSignal() as stop,
-        ):  # fmt: skip
             if here.main:
+                for torn in folder.glob(".*.part"):  # left by a process that was killed while it wrote
+                    torn.unlink()
+        batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
+        with ExitStack() as stack:
+            stop = stack.enter_context(StopSignal())
+            reporter = None
+            if here.main:
+                made = Reporter(folder, data.labels, batch, recipe.run.log_every, console)
+                reporter = stack.enter_context(made)
                 reporter.event("resume" if resume else "start", step=training.step, recipe=to_dict(recipe),
                                labels=list(data.labels), split=data.split.hash)  # fmt: skip
             done = training.fit(reporter, stop)
