@@ -6,10 +6,14 @@ import random
 
 import numpy as np
 import pytest
+from fakes import FakeBackend
+from streams import OneFace
 
-from leaf_rt.pipeline import PipelineOptions
+from leaf_rt.detect import FaceDetector
+from leaf_rt.pipeline import Pipeline
 from leaf_rt.stream.link import Backoff, FreezeWatch, MediaClock
-from leaf_rt.stream.load import LoadControl, cheaper
+from leaf_rt.stream.load import LoadControl, Thrift, Thrifty
+from leaf_rt.track import FaceTracker
 
 
 def test_backoff_doubles_from_one_to_thirty_seconds() -> None:
@@ -134,7 +138,18 @@ def test_a_few_lost_frames_are_no_load() -> None:
     assert not any(changes)
 
 
-def test_each_level_halves_the_answers() -> None:
-    rates = [cheaper(PipelineOptions(emotion_hz=10.0), level).emotion_hz for level in range(4)]
-    assert rates == [10.0, 5.0, 2.5, 1.25]
-    assert cheaper(PipelineOptions(emotion_hz=0.0), 1).emotion_hz == 10.0
+def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
+    detector = OneFace()
+    detector.detect_every = 1  # type: ignore[attr-defined]
+    pipeline = Pipeline(detector, FaceTracker(), FakeBackend())
+    thrift = Thrift(pipeline)
+    seen = []
+    for level in (0, 1, 2, 3, 0):
+        thrift.set_level(level)
+        seen.append((pipeline.options.emotion_hz, pipeline.options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
+    assert seen == [(10.0, 16, 1), (5.0, 8, 2), (2.5, 4, 3), (1.25, 2, 4), (10.0, 16, 1)]
+
+
+def test_the_real_detector_can_leave_out_frames() -> None:
+    with FaceDetector() as detector:
+        assert isinstance(detector, Thrifty)

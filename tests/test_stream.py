@@ -20,7 +20,7 @@ from leaf_rt.errors import BackendError, CodecError, ConnectionLost, NotFound, O
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
 from leaf_rt.sources import SourceInfo, SourceOptions, Target, open_source
-from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, feed, link, run
+from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, feed, lane, link, load, run
 from leaf_rt.types import Frame, Prediction
 
 QUICK = RunOptions(drain_timeout=5.0)
@@ -232,6 +232,18 @@ def test_a_source_that_falls_silent_is_given_up_and_opened_again(monkeypatch: py
     assert stats.sources[0].stalls == 1
     assert "sent no frame for 0.2 s" in events[0].text
     assert hung.closed.wait(5)
+    assert balanced(stats)
+
+
+def test_a_live_source_that_falls_behind_costs_less_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "LoadControl", lambda: load.LoadControl(period=0.1))
+    events: list[Event] = []
+    script = Script(LIVE, slow_frames(150, 0.005))
+    ask = SourceOptions(max_reconnects=0)
+    hooks = Hooks(event=events.append)
+    stats = play(Opener(a=[script]), "a", ask=ask, act=lambda one: time.sleep(0.02), hooks=hooks)
+    assert stats.sources[0].level == 3
+    assert next(e.text for e in events if e.kind == "load") == "falls behind: each frame gets less work (level 1)"
     assert balanced(stats)
 
 

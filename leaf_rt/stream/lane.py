@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from leaf_rt.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.feed import Feed, Item
-from leaf_rt.stream.load import LoadControl, cheaper
+from leaf_rt.stream.load import LoadControl, Thrift
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.stream.writer import Work, Writer
 from leaf_rt.types import Estimates, Prediction
@@ -33,6 +33,7 @@ class Lane:
         self.closed = False
         self._run, self._report = run, report
         self._load = LoadControl()
+        self._thrift: Thrift | None = None
         self._bad_in_row = 0
 
     @property
@@ -44,7 +45,7 @@ class Lane:
         """Settle what the frames go through; once, at the first frame."""
         self.pipeline = pipeline
         self.writers = list(writers)
-        self._options = pipeline.options
+        self._thrift = Thrift(pipeline)
 
     def prepare(self, item: Item) -> Pending | None:
         """First half of a frame's way; None, counted and reported, where it breaks the pipeline."""
@@ -86,12 +87,12 @@ class Lane:
     def shed(self, now: float) -> None:
         """Make frames cheaper or dearer, as a live source falls behind or keeps up."""
         stats = self.stats
-        if self.pipeline is None or not stats.info.is_live or stats.state != "open":
+        if self._thrift is None or not stats.info.is_live or stats.state != "open":
             return
         if self._load.update(now, stats.captured, stats.dropped):
             rose = self._load.level > stats.level
             stats.level = self._load.level
-            self.pipeline.options = cheaper(self._options, stats.level)
+            self._thrift.set_level(stats.level)
             text = "falls behind: each frame gets less work" if rose else "keeps up again: each frame gets more work"
             self._report(Event("info", stats.info.name, "load", f"{text} (level {stats.level})"))
 

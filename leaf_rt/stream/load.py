@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
-from leaf_rt.pipeline import PipelineOptions
+from leaf_rt.pipeline import Pipeline
 
 MAX_LEVEL = 3
 
 
-def cheaper(options: PipelineOptions, level: int) -> PipelineOptions:
-    """What a frame may cost at a level: each level halves the answers per second, and the faces asked for at once."""
-    if level == 0:
-        return options
-    rate = options.emotion_hz if options.emotion_hz > 0 else 20.0
-    return replace(options, emotion_hz=max(rate / 2**level, 1.0), max_per_frame=max(options.max_per_frame >> level, 1))
+@runtime_checkable
+class Thrifty(Protocol):
+    """A detector that can leave out frames, between which the tracker predicts."""
+
+    detect_every: int
+
+
+class Thrift:
+    """What a pipeline costs at full work, and how to make it cheaper.
+
+    Each level halves the answers per second and the faces asked for at once, and lets the detector look at one frame
+    less often: every second one at level 1, every third at level 2.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._options = pipeline.options
+        detector = pipeline.detector
+        self._detect_every = detector.detect_every if isinstance(detector, Thrifty) else 1
+
+    def set_level(self, level: int) -> None:
+        """Work at this level from the next frame on; 0 is full work."""
+        full = self._options
+        if level == 0:
+            self._pipeline.options = full
+        else:
+            rate = full.emotion_hz if full.emotion_hz > 0 else 20.0
+            rate, faces = max(rate / 2**level, 1.0), max(full.max_per_frame >> level, 1)
+            self._pipeline.options = replace(full, emotion_hz=rate, max_per_frame=faces)
+        detector = self._pipeline.detector
+        if isinstance(detector, Thrifty):
+            detector.detect_every = self._detect_every + level
 
 
 class LoadControl:

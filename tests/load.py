@@ -1,0 +1,111 @@
+"""What sources and faces cost: the tables of docs/load.md.
+
+    python tests/load.py [--seconds 20] [--crowd ../shared/media/solvay_1927.jpg]
+
+Sources: 1, 4 and 16 replays of the demo clip at their own speed, one face each, records written, no video.
+Crowd: a still of many people as a 25 frames/s clip, all but some of the faces painted over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from clips import DEMO
+
+from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.detect import FaceDetector
+from leaf_rt.pipeline import Pipeline
+from leaf_rt.sinks.jsonl import JsonlSink
+from leaf_rt.sources import SourceInfo, SourceOptions, Target
+from leaf_rt.stream import Hooks, RunOptions, RunStats, run
+from leaf_rt.track import FaceTracker
+from leaf_rt.types import Frame
+
+
+def sources(count: int, seconds: float, backend: Backend) -> str:
+    """One row: so many replays side by side."""
+
+    def pipeline(info: SourceInfo) -> Pipeline:
+        return Pipeline(FaceDetector(), FaceTracker(), backend)
+
+    warm = min(5.0, seconds / 4)
+    marks: list[tuple[float, float, int, int, int]] = []
+
+    def progress(stats: RunStats) -> None:
+        if not marks and stats.seconds < warm:
+            return
+        done = [sum(getattr(s, key) for s in stats.sources) for key in ("captured", "processed", "dropped")]
+        marks.append((stats.seconds, time.process_time(), *done))
+
+    targets = [Target(str(DEMO), SourceOptions(realtime=True, loop=True)) for _ in range(count)]
+    with tempfile.TemporaryDirectory() as place:
+        sink = JsonlSink(Path(place) / "r.jsonl", backend.spec.labels)
+        options = RunOptions(duration=seconds)
+        stats = run(targets, pipeline, backend, shared=[sink], hooks=Hooks(progress=progress), options=options)
+    (t0, cpu0, captured0, processed0, dropped0), (t1, cpu1, captured, processed, dropped) = marks[0], marks[-1]
+    rate = (processed - processed0) / (t1 - t0)
+    lost = (dropped - dropped0) / max(captured - captured0, 1)
+    p50 = float(np.median([s.latency.p50 for s in stats.sources])) * 1e3
+    p95 = float(np.median([s.latency.p95 for s in stats.sources])) * 1e3
+    cpu = (cpu1 - cpu0) / (t1 - t0)
+    level = max(s.level for s in stats.sources)
+    return (
+        f"| {count} | {rate / count:.1f} | {rate:.0f} | {p50:.0f} / {p95:.0f} | {100 * lost:.0f} % |"
+        f" {100 * cpu:.0f} % | {1e3 * cpu / rate:.1f} | {level} |"
+    )
+
+
+def crowd(picture: np.ndarray, count: int, backend: Backend, frames: int = 150) -> str:
+    """One row: a picture in which ``count`` faces are left."""
+    detector = FaceDetector()
+    boxes = detector.detect_picture(picture).xyxy
+    detector.close()
+    image = picture.copy()
+    size = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    for x0, y0, x1, y1 in boxes[np.argsort(-size)[count:]]:
+        pad = 0.3 * (x1 - x0)
+        cv2.rectangle(image, (int(x0 - pad), int(y0 - pad)), (int(x1 + pad), int(y1 + pad)), (90, 90, 90), -1)
+    pipeline = Pipeline(FaceDetector(), FaceTracker(), backend)
+    costs, seen = [], []
+    for index in range(frames):
+        begin = time.perf_counter()
+        seen.append(len(pipeline.step(Frame(image, index, index / 25, "crowd"))))
+        costs.append(time.perf_counter() - begin)
+    pipeline.close()
+    late = np.array(costs[frames // 3 :]) * 1e3
+    return (
+        f"| {count} | {int(np.median(seen[frames // 3 :]))} | {np.median(late):.1f} | {np.percentile(late, 95):.1f} |"
+    )
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--crowd", type=Path, default=Path("../shared/media/solvay_1927.jpg"))
+    given = parser.parse_args()
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    lines = [f"{os.cpu_count()} cores, load before: {load}", ""]
+    backend = open_backend(DEFAULT_MODEL)
+    lines.append(
+        "| sources | frames/s each | frames/s | latency p50 / p95, ms | dropped | CPU | ms CPU per frame | level |"
+    )
+    lines.append("|---|---|---|---|---|---|---|---|")
+    lines += [sources(count, given.seconds, backend) for count in (1, 4, 16)]
+    picture = cv2.imread(str(given.crowd))
+    if picture is not None:
+        lines += ["", "| faces in the picture | faces reported | ms per frame, p50 | p95 |", "|---|---|---|---|"]
+        lines += [crowd(picture, count, backend) for count in (1, 4, 16, 29)]
+    backend.close()
+    print("\n".join(lines))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
