@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from engines.export import Loaded, export
 from engines.fuse import Deployed, Preparation
-from engines.parity import ways
 from engines.quantize import quantize_onnxruntime, quantize_openvino
 from leaf_rt.artifact import ModelSpec, load_spec, save_spec, sha256_of, variant_path
-from leaf_rt.backends.base import Backend, default_threads, open_backend
-from leaf_rt.backends.measure import Timing, measure
+from leaf_rt.backends.base import default_threads
+from leaf_rt.backends.measure import Measured, measure_backends
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import LeafError
 from leaf_rt.labels import FERPLUS8
@@ -29,49 +28,22 @@ from train.model import build_model
 EAGER = "PyTorch eager"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Rows, what could not run and why, and the threads that all used."""
-
-    rows: list[Timing]
-    left_out: list[str]
-    threads: int
-
-
-def bench(model: Path, loaded: Loaded | None, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Result:
-    """Time all ways to run a model.
+def bench(model: Path, loaded: Loaded | None, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Measured:
+    """Time all ways to run a model, and its checkpoint in eager PyTorch.
 
     Args:
         model: NAME.onnx; variants beside it are taken in.
-        loaded: Its checkpoint, for eager PyTorch as its author would run it: no fusing, no compilation.
+        loaded: Its checkpoint, as its author would run it: no fusing, no compilation.
         batches: Faces per call.
         threads: Of every way; 0 takes the default of the back ends.
         repeats: Calls per way and size.
     """
     threads = threads or default_threads()
-    faces = golden_faces(load_spec(model).side)
-    timed: dict[str, Callable[[U8], object]] = {}
-    opened: list[Backend] = []
-    left_out: list[str] = []
-    if loaded is not None:
-        timed[EAGER] = _eager(loaded, threads)
-    for name, path, backend, precision in ways(model):
-        if "proof" in name:
-            continue
-        try:
-            opened.append(open_backend(path, backend, threads, precision=precision))
-        except LeafError as e:
-            left_out.append(f"{name}: {e}")
-            continue
-        timed[name] = opened[-1].infer
-    try:
-        return Result(measure(timed, faces, batches, repeats), left_out, threads)
-    finally:
-        for one in opened:
-            one.close()
+    eager = {EAGER: _eager(loaded, threads)} if loaded is not None else {}
+    return measure_backends(model, batches, threads, repeats, others=eager)
 
 
-def bench_fresh(backbone: str, net_side: int, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Result:
+def bench_fresh(backbone: str, net_side: int, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Measured:
     """``bench`` for an architecture with random weights: times do not depend on them. Int8 where its tools are here."""
     torch.manual_seed(0)
     options = {"backbone": backbone, "num_classes": len(FERPLUS8)}
@@ -95,7 +67,7 @@ def bench_fresh(backbone: str, net_side: int, batches: Sequence[int], threads: i
                 continue
             save_spec(_int8(path, out), out)
         result = bench(path, loaded, batches, threads, repeats)
-    return Result(result.rows, [*notes, *result.left_out], result.threads)
+    return Measured(result.rows, [*notes, *result.left_out], result.threads)
 
 
 def _int8(model: Path, out: Path) -> ModelSpec:

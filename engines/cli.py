@@ -268,14 +268,11 @@ def _parity(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from engines.bench import EAGER, bench, bench_fresh
-    from leaf_rt.backends.measure import json_line, table
+    from leaf_rt.backends.measure import json_line, parse_batches, table
 
-    try:
-        batches = [int(n) for n in options.batch.split(",")]
-    except ValueError:
-        batches = []
-    if not batches or min(batches) < 1 or options.repeats < 1:
-        raise BackendError(f"--batch {options.batch} --repeats {options.repeats}: wanted whole numbers from 1")
+    batches = parse_batches(options.batch)
+    if options.repeats < 1:
+        raise BackendError(f"--repeats {options.repeats}: wanted a whole number from 1")
     if options.backbone:
         result = bench_fresh(options.backbone, options.net_side, batches, options.threads, options.repeats)
         title = f"{options.backbone} at {options.net_side} px"

@@ -18,7 +18,8 @@ from engines.faces import Faces
 from engines.fuse import Deployed
 from engines.quantize import accuracy
 from leaf_rt.artifact import variant_path
-from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.base import open_backend
+from leaf_rt.backends.measure import Way, ways
 from leaf_rt.backends.parity import compare
 from leaf_rt.errors import LeafError
 from leaf_rt.types import U8, Prediction
@@ -83,26 +84,6 @@ class Report:
         return json.dumps({"bench": "parity", **asdict(self)}, ensure_ascii=False)
 
 
-def ways(model: Path) -> list[tuple[str, Path, str, str]]:
-    """Name, file, back end and precision of every way to run NAME.onnx and its variants on a CPU."""
-    found = [("ONNX Runtime fp32", model, "onnxruntime", "")]
-    int8 = variant_path(model, "int8")
-    if int8.is_file():
-        found.append(("ONNX Runtime int8", int8, "onnxruntime", ""))
-    found += [("OpenVINO fp32", model, "openvino", ""), ("OpenVINO bf16", model, "openvino", "bf16")]
-    if int8.is_file():
-        found.append(("OpenVINO int8, ONNX Runtime's file", int8, "openvino", ""))
-    xml = variant_path(model, "int8", ".xml")
-    if xml.is_file():
-        found.append(("OpenVINO int8, nncf's file", xml, "openvino", ""))
-    half = variant_path(model, "fp16")
-    if half.is_file():
-        found.append(("fp16 graph (on CPU, for proof alone)", half, "onnxruntime", ""))
-    if candidate("tensorrt").available()[0]:
-        found.append(("TensorRT", model, "tensorrt", ""))
-    return found
-
-
 def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int = 0) -> Report:
     """Run all ways.
 
@@ -117,14 +98,16 @@ def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int
     if loaded is not None:
         module = Deployed(loaded.model, loaded.preparation).eval()
         answers.append(("PyTorch, not fused", batched(lambda x: _torch(module, x), faces.images)))
-    for name, path, backend, precision in ways(model):
+    half = variant_path(model, "fp16")
+    on_cpu = [Way("fp16 graph (on CPU, for proof alone)", half, "onnxruntime")] if half.is_file() else []
+    for way in (*ways(model), *on_cpu):
         try:
-            opened = open_backend(path, backend, threads, precision=precision)
+            opened = open_backend(way.path, way.backend, threads, precision=way.precision)
         except LeafError as e:
-            left_out.append(f"{name}: {e}")
+            left_out.append(f"{way.name}: {e}")
             continue
         try:
-            answers.append((name, batched(opened.infer, faces.images)))
+            answers.append((way.name, batched(opened.infer, faces.images)))
         finally:
             opened.close()
     reference = answers[0][1]

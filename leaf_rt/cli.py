@@ -304,10 +304,25 @@ def bench(
     model: opt.Model = None,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Time the back ends alone, with so many faces per call, as 1,4,8,16,32."),
+    ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
     from leaf_rt import console
+
+    if batch is not None:
+        from leaf_rt.artifact import DEFAULT_MODEL
+        from leaf_rt.backends.measure import json_line, measure_backends, parse_batches, table
+
+        found = measure_backends(model or DEFAULT_MODEL, parse_batches(batch), threads, backend=backend)
+        typer.echo(table(found.rows))
+        for text in found.left_out:
+            typer.echo(f"left out: {text}")
+        typer.echo(json_line(found.rows, model=str(model or DEFAULT_MODEL), threads=found.threads))
+        return
     from leaf_rt.bench import end_to_end, rows
 
     recognition = opt.recognition(model, backend, threads, face_range)

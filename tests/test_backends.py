@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from engines_fakes import CLASSES, DIM, SIDE, describe, faces, tiny_onnx
 from leaf_rt.artifact import load_spec
 from leaf_rt.backends import auto
 from leaf_rt.backends.base import CANDIDATES, NAMES, Backend, default_threads, open_backend
-from leaf_rt.backends.measure import json_line, measure, table
+from leaf_rt.backends.measure import json_line, measure, parse_batches, table
 from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.cli import main
 from leaf_rt.errors import BackendError, ModelError, NotFound
 from leaf_rt.types import Prediction
 
@@ -271,3 +273,23 @@ def test_measure_takes_turns_and_medians() -> None:
     assert rows[3].faces_per_s == pytest.approx(1000)
     assert "4.0x" in table(rows, "slow")
     assert '"batch": 8' in json_line(rows, model="m")
+
+
+def test_the_command_times_the_back_ends(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--model", str(model), "--batch", "1,2", "--threads", "1"]) == 0
+    *table_lines, last = capsys.readouterr().out.strip().splitlines()
+    rows = json.loads(last)["rows"]
+    assert {("ONNX Runtime fp32", 1), ("ONNX Runtime fp32", 2)} <= {(row["name"], row["batch"]) for row in rows}
+    assert any(line.startswith("| ONNX Runtime fp32 |") for line in table_lines)
+    assert main(["bench", "--model", str(model), "--batch", "1", "--backend", "onnxruntime"]) == 0
+    names = {row["name"] for row in json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"]}
+    assert names == {"ONNX Runtime fp32"}
+    assert main(["bench", "--model", str(model), "--batch", "0"]) == BackendError.exit_code
+    assert main(["bench", "--model", str(model), "--batch", "1", "--backend", "tensorflow"]) == BackendError.exit_code
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,,2", "1.5"])
+def test_bad_batches_are_named(text: str) -> None:
+    with pytest.raises(BackendError, match="wanted whole numbers from 1"):
+        parse_batches(text)
+    assert parse_batches("1, 4,8") == [1, 4, 8]

@@ -54,7 +54,7 @@ def choose(model: Path, spec: ModelSpec, threads: int, say: Say, folder: Path | 
             cpu.append(one)
     if not cpu:
         raise BackendError(f"no back end can run {model.name} here ({'; '.join(passed)})")
-    gpu = next((text for text in passed if "driver" in text or "tensorrt" in text), "no GPU engine")
+    gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine")
     if len(cpu) == 1:
         return load(cpu[0], model, spec, Wanted(threads, f"the one CPU back end installed; {_short(gpu)}", "", say))
     return _measured(model, spec, threads, say, cpu, folder or cache_folder(), _short(gpu))

@@ -1,6 +1,6 @@
-"""Latency and throughput of ways to run a model, measured in turns so that a busy moment hits all alike.
+"""Latency and throughput of every way to run a model here, in turns so that a busy moment hits all alike.
 
-Knows clocks and callables; must not know back ends.
+Knows clocks, and which files and precisions the back ends take; must not know a back end's inside.
 """
 
 from __future__ import annotations
@@ -9,11 +9,35 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from leaf_rt.artifact import load_spec, variant_path
+from leaf_rt.backends.base import CANDIDATES, Backend, default_threads, open_backend
+from leaf_rt.backends.parity import golden_faces
+from leaf_rt.errors import BackendError, LeafError
 from leaf_rt.types import U8
+
+TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to run a model.
+
+    Attributes:
+        name: For people.
+        path: The file.
+        backend: As for ``open_backend``.
+        precision: As for ``open_backend``; "" for the file's own.
+    """
+
+    name: str
+    path: Path
+    backend: str
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +59,93 @@ class Timing:
     p95_ms: float
     per_face_ms: float
     faces_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rows, what could not run and why, and the threads that all used."""
+
+    rows: list[Timing]
+    left_out: list[str]
+    threads: int
+
+
+def ways(model: Path) -> list[Way]:
+    """Every way to run NAME.onnx and the variants beside it with what is installed here; GPUs where there is one."""
+    found = [Way("ONNX Runtime fp32", model, "onnxruntime")]
+    int8, by_nncf = variant_path(model, "int8"), variant_path(model, "int8", ".xml")
+    if int8.is_file():
+        found.append(Way("ONNX Runtime int8", int8, "onnxruntime"))
+    found += [Way("OpenVINO fp32", model, "openvino"), Way("OpenVINO bf16", model, "openvino", "bf16")]
+    if int8.is_file():
+        found.append(Way("OpenVINO int8 (ONNX Runtime's file)", int8, "openvino"))
+    if by_nncf.is_file():
+        found.append(Way("OpenVINO int8 (nncf's file)", by_nncf, "openvino"))
+    for one in CANDIDATES:
+        if one.name.startswith("tensorrt") and one.available()[0]:
+            found.append(Way(f"{TITLES[one.name]} fp32", model, one.name, "fp32"))
+            if variant_path(model, "fp16").is_file():
+                found.append(Way(f"{TITLES[one.name]} fp16", model, one.name, "fp16"))
+    return found
+
+
+def measure_backends(
+    model: Path,
+    batches: Sequence[int],
+    threads: int = 0,
+    repeats: int = 50,
+    backend: str = "auto",
+    others: Mapping[str, Callable[[U8], object]] | None = None,
+) -> Measured:
+    """Time all ways to run a model.
+
+    Args:
+        model: NAME.onnx; variants beside it are taken in.
+        batches: Faces per call.
+        threads: Of every way; 0 takes the default of the back ends.
+        repeats: Calls per way and size.
+        backend: This one alone; "auto" takes all.
+        others: More to time beside them, by name.
+
+    Raises:
+        LeafError: The model cannot be read, or the one back end asked for cannot run it.
+    """
+    threads = threads or default_threads()
+    faces = golden_faces(load_spec(model).side)
+    timed = dict(others or {})
+    opened: list[Backend] = []
+    left_out: list[str] = []
+    try:
+        for way in ways(model):
+            if backend not in ("auto", way.backend):
+                continue
+            try:
+                opened.append(open_backend(way.path, way.backend, threads, precision=way.precision))
+            except LeafError as e:
+                left_out.append(f"{way.name}: {e}")
+                continue
+            timed[way.name] = opened[-1].infer
+        if not opened and backend != "auto":
+            open_backend(model, backend, threads)  # says what is the matter
+        return Measured(measure(timed, faces, batches, repeats), left_out, threads)
+    finally:
+        for one in opened:
+            one.close()
+
+
+def parse_batches(text: str) -> list[int]:
+    """Batch sizes from "1,4,8".
+
+    Raises:
+        BackendError: It is no list of whole numbers from 1.
+    """
+    try:
+        batches = [int(part) for part in text.split(",")]
+    except ValueError:
+        batches = []
+    if not batches or min(batches) < 1:
+        raise BackendError(f"--batch {text}: wanted whole numbers from 1, as in 1,4,8")
+    return batches
 
 
 def measure(
