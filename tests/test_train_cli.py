@@ -157,6 +157,22 @@ def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
     assert recipe.split.counts == ("fear=3", "anger=4")
 
 
+def test_some_labels_are_chosen_evenly_unless_said_otherwise() -> None:
+    assert resolve({"split.labels": 100}).split.kind == "balanced"
+    assert resolve({"split.share": 0.1}).split.kind == "share"
+    assert resolve({}).split.kind == "all"
+    assert resolve({"split.labels": 100, "split.kind": "floor"}).split.kind == "floor"
+
+
+def test_own_faces_need_no_recipe(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--epochs", "1", "--steps", "1", "--batch", "4", "--run.batch_unlabelled", "4", "--sides", "16"]
+    data = ["--data", str(root / "data"), "--labels", "10", "--data.align", "no", "--data.cache", str(root / "own")]
+    assert main([*data, *small, "--out", str(root / "run"), "--run.threads", "1"]) == 0
+    words = " ".join(capsys.readouterr().err.split())
+    assert "starts from random weights" in words
+    assert json.loads((root / "run" / "meta.json").read_text())["training"]["labelled"] == 10
+
+
 def test_presets_and_overrides() -> None:
     official = resolve({"method.mode": "official"}).method
     assert (official.shared, official.k, official.combine, official.unsupervised) == (True, 1, "log", "scalar")

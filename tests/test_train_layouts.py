@@ -13,7 +13,7 @@ from train_fakes import CLASSES, write_folder
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.labels import AFFECTNET8, FER2013_7, FERPLUS8, RAFDB7
-from train.layouts import TEST, TRAIN, VALIDATION, read_listing
+from train.layouts import TEST, TRAIN, VALIDATION, guess_layout, read_listing
 from train.source import decode
 
 DOT = np.full((8, 8, 3), 120, np.uint8)
@@ -87,6 +87,18 @@ def test_list_problems(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(DataError, match=words):
         read_listing("list", tmp_path)
+
+
+def test_a_layout_is_recognised(tmp_path: Path) -> None:
+    signs = {"ferplus": "fer2013new.csv", "fer2013": "fer2013.csv", "rafdb": "basic/EmoLabel/x", "folder": "a/x",
+             "affectnet8": "train_set/annotations/x"}  # fmt: skip
+    for layout, sign in signs.items():
+        (tmp_path / layout / sign).parent.mkdir(parents=True)
+        (tmp_path / layout / sign).write_text("emotion,pixels,Usage\n")
+        assert guess_layout(tmp_path / layout) == layout
+    assert guess_layout(tmp_path / "fer2013" / "fer2013.csv") == "fer2013"
+    (tmp_path / "list.csv").write_text("path,label\n")
+    assert guess_layout(tmp_path / "list.csv") == "list"
 
 
 def test_ferplus(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def read_listing(layout: str, path: Path) -> Listing:
         raise NotFound("data.path is not set; give the data with --data")
     if not path.exists():
         raise NotFound(f"--data {path}: no such file or folder")
+    layout = guess_layout(path) if layout == "auto" else layout
     listing = _LAYOUTS[layout](path)
     training = listing.label[listing.split == TRAIN]
     if not (training >= 0).any():
@@ -71,6 +72,20 @@ def read_listing(layout: str, path: Path) -> Listing:
     if empty:
         raise DataError(f"--data {path}: no training picture of class {', '.join(empty)}; add some or remove the class")
     return listing
+
+
+def guess_layout(path: Path) -> str:
+    """The layout that a data set's own files speak of; "folder" where none does."""
+    if path.is_file():
+        with path.open(encoding="utf-8-sig", errors="replace") as f:
+            return "fer2013" if path.suffix == ".csv" and "pixels" in f.readline() else "list"
+    signs = {
+        "ferplus": "fer2013new.csv",
+        "fer2013": "fer2013.csv",
+        "rafdb": "basic/EmoLabel",
+        "affectnet8": "train_set/annotations",
+    }
+    return next((layout for layout, sign in signs.items() if (path / sign).exists()), "folder")
 
 
 def _listing(

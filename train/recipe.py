@@ -24,7 +24,7 @@ LEVELS = ("semantic", "instance", "category")
 class Data:
     """Which pictures, and how they become crops."""
 
-    layout: str = "folder"  # folder, list, ferplus, rafdb, affectnet7, affectnet8, fer2013
+    layout: str = "auto"  # auto looks; folder, list, ferplus, rafdb, affectnet7, affectnet8, fer2013
     path: str = ""  # folder or list file
     cache: str = ""  # folder of the crops; beside the data's name in the user's cache folder if empty
     side: int = 64  # px of the cached crops
@@ -188,7 +188,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.layout": ("folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"),
+    "data.layout": ("auto", "folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"),
     "data.color": ("grey", "rgb"),
     "data.targets": ("hard", "soft"),
     "data.duplicates": ("report", "drop"),
@@ -251,6 +251,9 @@ def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
 def resolve(values: Mapping[str, Any], where: str = "options") -> Recipe:
     """A recipe from "section.key" values over the preset of their method; errors name ``where``."""
     typed = {key: _convert(key, value, where) for key, value in values.items()}
+    if "split.kind" not in typed:  # who asks for some labels wants them chosen
+        kind = "balanced" if typed.get("split.labels") else "share" if typed.get("split.share") else "all"
+        typed["split.kind"] = kind
     name = typed.get("method.name", Method.__dataclass_fields__["name"].default)
     mode = typed.get("method.mode", "paper")
     preset = PRESETS[f"leaf-{mode}" if name == "leaf" else name]

@@ -27,6 +27,7 @@ from train.recipe import Recipe, load_recipe, to_dict, to_toml
 from train.stopping import StopSignal
 
 RECIPE = "recipe.toml"
+OWN = "own"  # the recipe where none is named
 # What may differ when a run goes on: where it runs and how much it says, nothing that changes its result.
 FREE = {"data.path", "data.cache", "model.weights", "split.path", "run.device", "run.threads", "run.log_every",
         "run.checkpoint_steps"}  # fmt: skip
@@ -56,7 +57,7 @@ def train_command(
         LeafError: Anything that a person can mend.
     """
     folder = Path(resume or out or "runs/last")
-    recipe = _resumed(folder, overrides) if resume else load_recipe(source, overrides)
+    recipe = _resumed(folder, overrides) if resume else load_recipe(source or OWN, overrides)
     if not resume and not dry_run and (folder / LAST).is_file():
         raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
     if recipe.run.before and not dry_run:
@@ -71,6 +72,10 @@ def train_command(
         notes = list(data.notes)
         if len(data.labelled) < recipe.run.batch:
             notes.append(f"{len(data.labelled)} labelled pictures fill a batch of {recipe.run.batch} more than once")
+        if not (recipe.model.weights or recipe.run.before):
+            notes.append(
+                "the network starts from random weights; --weights with a face-recognition one learns far faster"
+            )
         for note in notes if console else ():
             Console(stderr=True).print(f"note: {note}", soft_wrap=True)
         if dry_run:
@@ -139,7 +144,7 @@ def _resumed(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
 
 def prepare_command(source: str | None, overrides: Mapping[str, Any], out: str | None) -> int:
     """``prepare``: fill a crop cache and say what is in the data."""
-    given = {"data.layout": "ferplus", **overrides} if source is None and _is_ferplus(overrides) else dict(overrides)
+    given = dict(overrides)
     if out:
         given["data.cache"] = out
     recipe = load_recipe(source, given)
@@ -167,11 +172,6 @@ def prepare_command(source: str | None, overrides: Mapping[str, Any], out: str |
     return 0
 
 
-def _is_ferplus(overrides: Mapping[str, Any]) -> bool:
-    """Whether no layout was named and the folder is plainly FERPlus's."""
-    return "data.layout" not in overrides and (Path(overrides.get("data.path", "")) / "fer2013new.csv").is_file()
-
-
 def evaluate_command(
     source: str | None,
     overrides: Mapping[str, Any],
@@ -184,13 +184,10 @@ def evaluate_command(
 ) -> int:
     """``evaluate``: accuracy, recall per class, confusion; as a table and, if asked, JSON."""
     path = Path(model)
-    given = dict(overrides)
     own = path / RECIPE if path.is_dir() else path.parent / RECIPE
     if source is None and own.is_file() and path.suffix not in (".onnx", ".plan", ".xml"):
         source = str(own)
-    elif source is None and _is_ferplus(given):
-        given["data.layout"] = "ferplus"
-    recipe = load_recipe(source, given)
+    recipe = load_recipe(source, overrides)
     silent = json_path == "-"
     console = Console(stderr=True)
     with cropping(None if silent else console) as progress:
