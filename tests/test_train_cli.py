@@ -120,7 +120,7 @@ def test_a_run_is_neither_overwritten_nor_changed(root: Path, capsys: pytest.Cap
 def test_prepare_counts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "data" / "train" / "fear" / "bad.png").write_bytes(b"x")
     data = ["--data", str(root / "data"), "--data.align", "false", "--out", str(root / "crops")]
-    assert main(["prepare", *data]) == 0
+    assert main(["train", "prepare", *data]) == 0
     words = capsys.readouterr().err
     assert "unreadable: 1 train/fear/bad.png" in words
     assert (root / "crops" / "images.npy").is_file()

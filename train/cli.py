@@ -31,7 +31,14 @@ SHORT = {
     "amp": "run.amp",
     "threads": "run.threads",
 }
-COMMANDS = ("train", "prepare", "evaluate", "study", "bench")
+_USAGE = {
+    "train": "--data DATA --out DIR",
+    "prepare": "--data DATA",
+    "evaluate": "MODEL --data DATA",
+    "study": "--table N --data DATA",
+    "bench": "--recipe NAME",
+}
+COMMANDS = tuple(_USAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; 0 is success, 130 an interruption whose state was saved, others as in ``leaf_rt.errors``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"] and arguments[1:2] and arguments[1] in COMMANDS:
+        del arguments[0]  # `leaf-rt train prepare ...`
     if not arguments or arguments[0] not in COMMANDS:
         if arguments and not arguments[0].startswith("-"):
             sys.stderr.write(f"unknown command {arguments[0]}; there are {', '.join(COMMANDS)}\n")
@@ -67,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="{" + ",".join(COMMANDS) + "}")
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str, *, recipe: bool = True) -> Any:
-        sub = commands.add_parser(name, help=text, description=text)
+        usage = f"leaf-rt {'' if name in ('train', 'evaluate') else 'train '}{name} {_USAGE[name]} [options]"
+        sub = commands.add_parser(name, help=text, description=text, usage=usage)
         sub.set_defaults(run=run)
         sub.add_argument("--debug", action="store_true", help="show tracebacks")
         if recipe:
