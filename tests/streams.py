@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from fakes import FakeBackend, FakeDetector, face_at
 
@@ -131,3 +132,34 @@ class OneFace(FakeDetector):
 
 def pipelines(backend: FakeBackend, act: Callable[[Frame], None] | None = None) -> Callable[[SourceInfo], Pipeline]:
     return lambda info: Pipeline(OneFace(act), FaceTracker(), backend)
+
+
+class FakeCapture:
+    """What OpenCV shows of a camera, as the test says."""
+
+    def __init__(self, opened: bool = True, pictures: int = 5, size: tuple[int, int] = (480, 640)) -> None:
+        self.opened, self.left, self.size = opened, pictures, size
+        self.asked: dict[int, float] = {}
+        self.released = 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.opened
+
+    def grab(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self) -> tuple[bool, Any]:
+        image = np.zeros((*self.size, 3), np.uint8)
+        image[:, 0] = 255
+        return True, image
+
+    def set(self, prop: int, value: float) -> bool:
+        self.asked[prop] = value
+        return True
+
+    def get(self, prop: int) -> float:
+        return 30.0 if prop == cv2.CAP_PROP_FPS else 0.0
+
+    def release(self) -> None:
+        self.released += 1

@@ -15,14 +15,17 @@ from pathlib import Path
 import av
 import jsonschema
 import numpy as np
+import pyarrow.parquet
 import pytest
 from clips import DEMO, empty_frames, frames_in, write_clip
 from streams import INFO, LABELS, LIVE, estimates, frame, picture
 
-from leaf_rt.errors import NoPermission, OutputError
+from leaf_rt.errors import OutputError
 from leaf_rt.sinks.base import Sink, record
-from leaf_rt.sinks.csv import CsvSink
+from leaf_rt.sinks.csv import CsvSink, columns, flat
+from leaf_rt.sinks.events import EventSink
 from leaf_rt.sinks.jsonl import JsonlSink
+from leaf_rt.sinks.parquet import ParquetSink
 from leaf_rt.sinks.video import VideoSink, letterbox
 from leaf_rt.sources import SourceOptions, open_source
 from leaf_rt.types import U8, Estimates, Frame
@@ -38,6 +41,8 @@ def plain(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
 def make(kind: str, path: Path) -> Sink:
     if kind == "video":
         return VideoSink(path, LABELS, plain)
+    if kind == "parquet":
+        return ParquetSink(path, LABELS)
     return JsonlSink(path, LABELS) if kind == "jsonl" else CsvSink(path, LABELS)
 
 
@@ -109,6 +114,54 @@ def test_standard_output_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
     assert after == "after"
 
 
+def test_parquet_holds_the_same_values(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    with ParquetSink(path, LABELS) as sink:
+        for index in range(3000):
+            sink.write(INFO, frame(index), estimates(index / 25, 2), 0.01)
+        assert not path.exists()  # a Parquet file without its end is none
+    table = pyarrow.parquet.read_table(path)
+    assert (table.num_rows, tuple(table.column_names)) == (6000, columns(LABELS))
+    assert tuple(table.slice(5999, 1).to_pylist()[0].values()) == flat(
+        record(INFO, frame(2999), estimates(2999 / 25, 2), 1, LABELS, 0.01)
+    )
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parquet_without_faces_has_its_columns(tmp_path: Path) -> None:
+    with ParquetSink(tmp_path / "r.parquet", LABELS):
+        pass
+    assert pyarrow.parquet.read_table(tmp_path / "r.parquet").num_rows == 0
+
+
+def test_events_tell_start_end_and_dwell(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    shown = [1, 1, 1, -1, -1, 3, 3]
+    with EventSink(path, LABELS) as sink:
+        for index, emotion in enumerate(shown):
+            one = replace(estimates(index / 10), emotion=np.array([emotion]))
+            sink.write(INFO, frame(index, index / 10), one, 0.0)
+        assert [json.loads(line)["emotion"] for line in path.read_text().splitlines()] == ["happiness", "uncertain"]
+        sink.write(INFO, frame(50, 5.0), estimates(5.0), 0.0)  # she was away for too long
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(e["emotion"], e["start_s"], e["end_s"], e["dwell_s"]) for e in events] == [
+        ("happiness", 0.0, 0.3, 0.3),
+        ("uncertain", 0.3, 0.5, 0.2),
+        ("sadness", 0.5, 0.6, 0.1),
+        ("happiness", 5.0, 5.0, 0.0),
+    ]
+    assert events[0]["peak"] == pytest.approx(0.93, abs=0.01)
+
+
+def test_events_of_two_sources_and_generations_are_apart(tmp_path: Path) -> None:
+    with EventSink(tmp_path / "e.jsonl", LABELS) as sink:
+        sink.write(INFO, frame(0, 0.0), estimates(0.0), 0.0)
+        sink.write(LIVE, frame(0, 0.0), estimates(0.0), 0.0)
+        sink.write(LIVE, frame(1, 0.1, generation=1), estimates(0.1), 0.0)
+    events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert sorted((e["source"], e["generation"]) for e in events) == [("cam", 0), ("cam", 1), ("clip.mp4", 0)]
+
+
 # Refusals
 
 
@@ -155,12 +208,28 @@ def test_a_device_without_room(kind: str) -> None:
         make(kind, Path("/dev/full")).write(INFO, frame(0), estimates(0.0), 0.0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "video"])
-def test_no_permission(tmp_path: Path, kind: str) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(NoPermission):
-        make(kind, tmp_path / "r")
+def test_no_permission(tmp_path: Path) -> None:
+    """In a process of its own that is not root, for root may write everywhere."""
+    code = f"""
+        import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+        from pathlib import Path
+        from test_sinks import make
+        from leaf_rt.errors import NoPermission
+        os.chmod({str(tmp_path)!r}, 0o555)
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        for kind in ("jsonl", "csv", "parquet", "video"):
+            try:
+                make(kind, Path({str(tmp_path)!r}) / kind)
+            except NoPermission:
+                print(kind)
+    """
+    for folder in tmp_path.parents:
+        if folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["jsonl", "csv", "parquet", "video"], done.stderr
 
 
 # Video

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import DEMO, empty_frames, write_clip, write_sound
+from streams import FakeCapture
 
 from leaf_rt.errors import (
     CodecError,
@@ -308,37 +309,6 @@ def test_a_picture_is_a_source_of_one_frame(tmp_path: Path) -> None:
 
 
 # Cameras
-
-
-class FakeCapture:
-    """What OpenCV shows of a camera, as the test says."""
-
-    def __init__(self, opened: bool = True, pictures: int = 5, size: tuple[int, int] = (480, 640)) -> None:
-        self.opened, self.left, self.size = opened, pictures, size
-        self.asked: dict[int, float] = {}
-        self.released = 0
-
-    def isOpened(self) -> bool:  # noqa: N802
-        return self.opened
-
-    def grab(self) -> bool:
-        self.left -= 1
-        return self.left >= 0
-
-    def retrieve(self) -> tuple[bool, Any]:
-        image = np.zeros((*self.size, 3), np.uint8)
-        image[:, 0] = 255
-        return True, image
-
-    def set(self, prop: int, value: float) -> bool:
-        self.asked[prop] = value
-        return True
-
-    def get(self, prop: int) -> float:
-        return 30.0 if prop == cv2.CAP_PROP_FPS else 0.0
-
-    def release(self) -> None:
-        self.released += 1
 
 
 @pytest.fixture

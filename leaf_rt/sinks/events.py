@@ -1,0 +1,91 @@
+"""Expressions as events: one JSON line when a shown expression of a person ends, with its start, end and dwell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from leaf_rt.labels import UNCERTAIN
+from leaf_rt.sinks.base import Closing
+from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.types import Estimates, Frame
+
+SCHEMA_VERSION = 1
+_Person: TypeAlias = tuple[str, int, int]  # source, generation, track_id
+
+
+@dataclass(slots=True)
+class _Episode:
+    """An expression that is being shown."""
+
+    emotion: int
+    start: float  # s
+    last: float  # s, when it was last seen
+    peak: float  # its greatest smoothed probability
+
+
+class EventSink(Closing):
+    """Writes an event per person and shown expression; see ``Sink`` and docs/records.md.
+
+    Args:
+        target: A path, or "-" for standard output.
+        labels: Class names in the model's order.
+        max_gap: s without the person after which the expression has ended.
+    """
+
+    wants_image = False
+
+    def __init__(self, target: Path | str, labels: Sequence[str], max_gap: float = 1.0) -> None:
+        self._file = LineFile(target)
+        self._labels = tuple(labels)
+        self._max_gap = max_gap
+        self._shown: dict[_Person, _Episode] = {}
+        self.name = self._file.name
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
+        """Take one frame; write the expressions that have ended in it."""
+        now, lines = frame.timestamp, []
+        for person, episode in list(self._shown.items()):
+            gone = person[0] == source.name and (now - episode.last > self._max_gap or person[1] != frame.generation)
+            if gone:
+                lines.append(self._line(person, self._shown.pop(person)))
+        for row, track_id in enumerate(estimates.track_id.tolist()):
+            person, emotion = (source.name, frame.generation, track_id), int(estimates.emotion[row])
+            share = float(estimates.smoothed[row, emotion]) if emotion >= 0 else 0.0
+            episode = self._shown.get(person) or _Episode(emotion, now, now, share)
+            if episode.emotion != emotion:
+                episode.last = now
+                lines.append(self._line(person, episode))
+                episode = _Episode(emotion, now, now, share)
+            episode.last, episode.peak = now, max(episode.peak, share)
+            self._shown[person] = episode
+        if lines:
+            self._file.write("".join(lines))
+
+    def close(self) -> None:
+        """Write what is still shown, and close the file."""
+        shown, self._shown = self._shown, {}
+        try:
+            if shown:
+                self._file.write("".join(self._line(person, episode) for person, episode in shown.items()))
+        finally:
+            self._file.close()
+
+    def _line(self, person: _Person, episode: _Episode) -> str:
+        source, generation, track_id = person
+        event = {
+            "schema_version": SCHEMA_VERSION,
+            "source": source,
+            "generation": generation,
+            "track_id": track_id,
+            "emotion": self._labels[episode.emotion] if episode.emotion >= 0 else UNCERTAIN,
+            "start_s": round(episode.start, 6),
+            "end_s": round(episode.last, 6),
+            "dwell_s": round(episode.last - episode.start, 6),
+            "peak": round(episode.peak, 5),
+        }
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
