@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -524,3 +526,20 @@ def test_a_real_clip_through_real_parts(tmp_path: Path) -> None:
     assert calls[-1] == 72
     assert len(backend.batches) == 72
     assert sum(backend.batches) == pytest.approx(30, abs=1)  # 10 answers per second
+
+
+def test_the_terminal_belongs_to_the_caller() -> None:
+    """Without any set-up of logging, warnings of a run must not appear on standard error by themselves."""
+    code = (
+        "import sys; sys.path[:0] = ['tests']\n"
+        "from streams import *\n"
+        "from leaf_rt.sources import Target\n"
+        "from leaf_rt.stream import run\n"
+        "script = Script(INFO, [frame(0)])\n"
+        "script.warnings = ['clip.mp4: was cut off']\n"
+        "run([Target('a')], pipelines(FakeBackend()), FakeBackend(), opener=Opener(a=[script]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=DEMO.parents[1], capture_output=True, timeout=60, check=True
+    )
+    assert done.stderr == b""

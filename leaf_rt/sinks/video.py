@@ -35,6 +35,7 @@ TIME_BASE = Fraction(1, 90000)
 FRAGMENT = 1.0  # s of video that a killed process loses at most, besides the encoder's few frames
 
 _log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())  # who wants the lines adds a handler; the terminal belongs to the caller
 av.logging.set_level(None)
 
 

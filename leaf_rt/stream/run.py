@@ -33,6 +33,7 @@ from leaf_rt.stream.writer import Writer
 from leaf_rt.types import Prediction
 
 _log = logging.getLogger("leaf_rt.stream")
+_log.addHandler(logging.NullHandler())  # who wants the lines adds a handler; the terminal belongs to the caller
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _TICK = 0.25  # s in which a stop is noticed at the latest while nothing else happens
 
