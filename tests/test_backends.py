@@ -243,6 +243,7 @@ def test_parity_tells_equal_from_unequal() -> None:
     off[0] = off[0, ::-1]
     assert not compare(Prediction(probs, features), Prediction(off, features)).ok  # one large difference
     assert not compare(Prediction(probs, features), Prediction(probs * np.float32(np.nan), features)).ok
+    assert not compare(Prediction(probs, features), Prediction(probs, features[::-1].copy())).ok  # right labels alone
     with pytest.raises(ValueError, match="parity: wanted probs"):
         compare(Prediction(probs, features), Prediction(probs[:3], features[:3]))
 

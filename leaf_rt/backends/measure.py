@@ -77,10 +77,8 @@ def ways(model: Path) -> list[Way]:
     if int8.is_file():
         found.append(Way("ONNX Runtime int8", int8, "onnxruntime"))
     found += [Way("OpenVINO fp32", model, "openvino"), Way("OpenVINO bf16", model, "openvino", "bf16")]
-    if int8.is_file():
-        found.append(Way("OpenVINO int8 (ONNX Runtime's file)", int8, "openvino"))
     if by_nncf.is_file():
-        found.append(Way("OpenVINO int8 (nncf's file)", by_nncf, "openvino"))
+        found.append(Way("OpenVINO int8", by_nncf, "openvino"))
     for one in CANDIDATES:
         if one.name.startswith("tensorrt") and one.available()[0]:
             found.append(Way(f"{TITLES[one.name]} fp32", model, one.name, "fp32"))

@@ -30,6 +30,12 @@ class OpenVinoBackend:
             )
         if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("--precision bf16: this processor has no bf16 arithmetic; use fp32 or an int8 model")
+        if spec.precision == "int8" and model.suffix == ".onnx":
+            # OpenVINO 2026.4 gives wrong features on ONNX Runtime's quantised graphs for batches above 1.
+            raise BackendError(
+                f"{model.name}: OpenVINO runs int8 models of its own tool alone; `leaf-rt export --precision int8 "
+                "--target openvino` makes one, or take --backend onnxruntime"
+            )
         self.spec = spec
         threads = wanted.threads or default_threads()
         version = ov.__version__.split("-")[0]

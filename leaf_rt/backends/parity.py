@@ -17,6 +17,7 @@ from leaf_rt.types import U8, Prediction
 
 MIN_AGREEMENT = 0.995
 MAX_DIFFERENCE = 0.02
+MIN_COSINE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,14 @@ class Parity:
     @property
     def ok(self) -> bool:
         """Whether an engine of lower precision may stand in for its fp32 model; never with NaN."""
-        return self.agreement >= MIN_AGREEMENT and self.probs <= MAX_DIFFERENCE
+        close = self.probs <= MAX_DIFFERENCE and self.cosine >= MIN_COSINE
+        return self.agreement >= MIN_AGREEMENT and close
 
     def __str__(self) -> str:
-        return f"{self.agreement:.2%} equal labels, probabilities differ by at most {self.probs:.1e}"
+        return (
+            f"{self.agreement:.2%} equal labels, probabilities differ by at most {self.probs:.1e}, features by a "
+            f"cosine of {self.cosine:.4f}"
+        )
 
 
 def compare(reference: Prediction, other: Prediction) -> Parity:
