@@ -26,7 +26,7 @@ class Person:
         first: s, media time of the first frame it was seen on.
         last: s, when the last one made way for the next.
         seconds: s on screen; gaps do not count.
-        shown: (C + 1,) s for which each label was shown; the last is "uncertain".
+        shown: (C + 1,) s for which each label was shown, above 0 in sum; the last is "uncertain".
         times: (T,) s, the middle of each stretch, rising; stretches without the person are left out.
         curve: (T, C) mean smoothed probabilities over the stretch; rows sum to 1.
         emotion: (T,) int64, the label shown longest in the stretch; -1 is "uncertain".
@@ -43,9 +43,7 @@ class Person:
 
     def shares(self, labels: tuple[str, ...]) -> dict[str, float]:
         """Share of the time on screen per label that was shown at all, largest first; "uncertain" included."""
-        if self.seconds <= 0:
-            return {}
-        pairs = zip((*labels, UNCERTAIN), (self.shown / self.seconds).tolist(), strict=True)
+        pairs = zip((*labels, UNCERTAIN), (self.shown / self.shown.sum()).tolist(), strict=True)
         return dict(sorted(((name, share) for name, share in pairs if share > 0), key=lambda pair: -pair[1]))
 
 
@@ -154,11 +152,11 @@ class Summary:
             track = self._tracks.setdefault(track_id, _Track(now, now))
             track.last = self.end
             track.seconds += seconds
-            weight = max(seconds, 1e-9)  # the one frame of a picture has no length, but it has probabilities
+            weight = max(seconds, 1e-9)  # the one frame of a picture has no length, but it shows something
             values = np.zeros(2 * c + 2)
             values[0] = weight
             values[1 : c + 1] = estimates.smoothed[row] * weight
-            values[c + 1 + int(estimates.emotion[row]) % (c + 1)] = seconds  # -1 becomes c: "uncertain"
+            values[c + 1 + int(estimates.emotion[row]) % (c + 1)] = weight  # -1 becomes c: "uncertain"
             self._stretches += track.add(int(now // self._resolution), values)
         if self._stretches > self._max_stretches:
             self._coarsen()

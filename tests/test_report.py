@@ -106,10 +106,11 @@ def test_a_stall_of_a_live_source_counts_for_max_gap_and_a_reconnect_not_at_all(
     assert summary.people()[0].seconds == pytest.approx(0.4)
 
 
-def test_one_frame_alone_has_no_length_but_a_curve() -> None:
+def test_one_frame_alone_has_no_length_but_an_expression() -> None:
     (person,) = run([seen(3.0, {1: HAPPY})]).people()
     assert person.seconds == 0.0
-    assert person.shares(FERPLUS8) == {}
+    assert person.shares(FERPLUS8) == {"happiness": 1.0}
+    assert person.emotion.tolist() == [HAPPY]
     assert person.curve[0, HAPPY] == pytest.approx(0.79)
 
 
