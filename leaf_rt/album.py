@@ -15,7 +15,7 @@ from leaf_rt.detect import FaceDetector
 from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
 from leaf_rt.picture import read_picture, write_picture
-from leaf_rt.places import Places, make_folder
+from leaf_rt.places import Places, make_folder, readable
 from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.csv import CsvSink
@@ -88,8 +88,9 @@ class Album:
         )
         latency = time.perf_counter() - start
         height, width = image.shape[:2]
-        info = SourceInfo(path.name, str(path), "picture", width, height, frame_count=1, decoder="OpenCV", path=path)
-        frame = Frame(image, 0, 0.0, path.name)
+        name = readable(path.name)
+        info = SourceInfo(name, str(path), "picture", width, height, frame_count=1, decoder="OpenCV", path=path)
+        frame = Frame(image, 0, 0.0, name)
         files: dict[str, str] = {}
         for sink in shared:
             sink.write(info, frame, estimates, latency)
@@ -107,7 +108,7 @@ class Album:
             files = {"picture": str(place), **files}
         count = len(estimates)
         faces = "no face found" if count == 0 else f"{count} face" if count == 1 else f"{count} faces"
-        self.results.print(f"{path.name}: {width}x{height}, {faces}", style="bold", markup=False)
+        self.results.print(f"{name}: {width}x{height}, {faces}", style="bold", markup=False)
         if count:
             console.faces(self.results, estimates, labels)
         console.facts(self.results, files)

@@ -6,6 +6,7 @@ stdout carries records.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from leaf_rt.report import Summary
     from leaf_rt.types import Estimates
 
-_MARKS = {"ok": ("✓", "green"), "limited": ("·", "yellow"), "missing": ("✗", "red")}
+_MARKS = {"ok": ("✓", "+", "green"), "limited": ("·", "-", "yellow"), "missing": ("✗", "x", "red")}
 
 
 def console(stderr: bool = True) -> Console:
     """A console on the stream as it is now (tests and pipes replace it), without reshaping long lines in files."""
     stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to fail
+        stream.reconfigure(errors="backslashreplace")
     plain = Console(file=stream, highlight=False, soft_wrap=False)
     if not plain.is_terminal:
         plain.width = max(plain.width, 160)
@@ -70,7 +73,7 @@ def note(out: Console, sentence: str) -> None:
 def progress(out: Console) -> Progress:
     """A bar with frames/s and time left; silent where nobody watches."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # file names may hold [brackets]
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -129,14 +132,15 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
     """The doctor's report."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", style="bold")
+    table.add_column(overflow="fold", min_width=16)
+    plain = out.options.ascii_only
     for finding in found:
-        mark, color = _MARKS[finding.status]
+        sign, plain_sign, color = _MARKS[finding.status]
         text = Text(finding.found)
         if finding.remedy:
-            text.append(f"\n→ {finding.remedy}", style="dim")
-        table.add_row(Text(mark, style=color), finding.topic, text)
+            text.append(f"\n{'->' if plain else '→'} {finding.remedy}", style="dim")
+        table.add_row(Text(plain_sign if plain else sign, style=color), finding.topic, text)
     out.print(table)
 
 

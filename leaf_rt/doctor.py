@@ -96,7 +96,7 @@ def _processor() -> Finding:
 def _gpu() -> Finding:
     driver = Path("/proc/driver/nvidia/version")
     if not driver.is_file() and find_spec("cuda") is None:
-        return Finding("GPU", LIMITED, "no NVIDIA driver", "nothing to do: the CPU back ends serve; see docs for GPUs")
+        return Finding("GPU", LIMITED, "no NVIDIA driver", "nothing to do: the CPU back ends serve")
     if driver.is_file():
         line = driver.read_text(encoding="utf-8", errors="replace").splitlines()[0]
         return Finding("GPU", OK, line.partition("Module")[2].split("  ")[1].strip() if "Module" in line else line)

@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from leaf_rt.request import Outputs, Recognition
 
+_LONGEST = 1e9  # s; FFmpeg counts microseconds in 64 bits
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
 
 
@@ -41,6 +42,8 @@ def seconds(text: str | float) -> float:
     total = 0.0
     for part in str(text).split(":"):
         total = total * 60 + float(part)
+    if total > _LONGEST:
+        raise typer.BadParameter(f"{text!r} is longer than any file")
     return total
 
 
@@ -104,7 +107,11 @@ Model: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int,
     typer.Option(
-        min=0, metavar="N", help="CPU threads for inference; 0: the back end's choice.", rich_help_panel=_RECOGNITION
+        min=0,
+        max=1024,
+        metavar="N",
+        help="CPU threads for inference; 0: the back end's choice.",
+        rich_help_panel=_RECOGNITION,
     ),
 ]
 FaceRange: TypeAlias = Annotated[

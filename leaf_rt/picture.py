@@ -5,6 +5,7 @@ Knows files and OpenCV's codecs; must not know detectors, models or terminals.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,8 @@ def write_picture(path: Path, image: U8) -> None:
 
 
 def _read(path: Path) -> bytes:
+    if re.match(r"[a-z]{2,}:/", str(path)):  # its text may hold a password
+        raise NotAVideo("an address is no picture file; fetch the picture first, then give the file")
     try:
         data = path.read_bytes()
     except FileNotFoundError as e:

@@ -6,10 +6,13 @@ Knows paths and the errors a person can act on; must not know what is written.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from leaf_rt.errors import NoPermission, OutputError
 from leaf_rt.sinks.base import output_error
+
+_LONGEST_STEM = 220  # bytes; file systems take names of 255, and number, ending and ".part" come on top
 
 
 class Places:
@@ -19,13 +22,20 @@ class Places:
         self._taken: set[Path] = set()
 
     def take(self, folder: Path, stem: str, ending: str) -> Path:
-        """``folder/stem.leaf.ending``, with a number where that was given out already."""
+        """``folder/stem.leaf.ending``, with a number where that was given out already, cut to what can be a name."""
+        if len(os.fsencode(stem)) > _LONGEST_STEM:
+            stem = os.fsencode(stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
         number, path = 1, folder / f"{stem}.leaf{ending}"
         while path in self._taken:
             number += 1
             path = folder / f"{stem}-{number}.leaf{ending}"
         self._taken.add(path)
         return path
+
+
+def readable(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def make_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
 from leaf_rt.pipeline import Detector, Pipeline
-from leaf_rt.places import Places, make_folder, write_whole
+from leaf_rt.places import Places, make_folder, readable, write_whole
 from leaf_rt.report import Summary
 from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
@@ -106,7 +106,11 @@ class Session:
     def place(self, info: SourceInfo, ending: str) -> Path:
         """Where a result of a source goes."""
         path = info.path
-        stem = path.stem if path is not None and info.name in (path.name, info.target) else _file_name(info.name)
+        stem = (
+            path.stem
+            if path is not None and info.name in (readable(path.name), readable(info.target))
+            else _file_name(info.name)
+        )
         folder = self.outputs.out or (path.parent if path is not None else Path())
         return self._places.take(folder, stem, ending)
 
@@ -267,7 +271,7 @@ class _Round:
     def _conclude(self, name: str, summary: Summary, stats: RunStats | None) -> None:
         out: Console = self.session.results
         out.print()
-        title = f"{name}: {summary.frames} frames"
+        title = f"{name}: {_frames(summary.frames)}"
         if stats is not None and stats.seconds > 0:
             title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
             own = next((s for s in stats.sources if s.info.name == name), None)
@@ -284,13 +288,17 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "live"
 
 
+def _frames(count: int) -> str:
+    return f"{count} frame" if count == 1 else f"{count} frames"
+
+
 def describe(info: SourceInfo) -> str:
     """A source in one line: what, how large, how fast, how long."""
     parts = [f"{info.name}: {info.width}x{info.height}"]
     if info.fps is not None:
         parts.append(f"{info.fps:.5g} frames/s")
     if info.frame_count is not None:
-        parts.append(f"{info.frame_count} frames")
+        parts.append(_frames(info.frame_count))
     if info.duration is not None:
         parts.append(f"{info.duration:.1f} s")
     parts.append("live" if info.is_live else "with sound" if info.has_audio else "no sound")
@@ -298,11 +306,11 @@ def describe(info: SourceInfo) -> str:
 
 
 def distinct(targets: Sequence[Target]) -> list[Target]:
-    """The same targets, with the whole path as name where two files have the same name."""
+    """The same targets, files named as text, by the whole path where two have the same name."""
     names = [target.options.name or Path(target.target).name for target in targets]
-    return [
-        target
-        if target.options.name or "://" in target.target or names.count(name) == 1
-        else replace(target, options=replace(target.options, name=target.target))
-        for target, name in zip(targets, names, strict=True)
-    ]
+    result: list[Target] = []
+    for target, name in zip(targets, names, strict=True):
+        text = readable(name if names.count(name) == 1 else target.target)
+        as_it_is = target.options.name or "://" in target.target or text == name
+        result.append(target if as_it_is else replace(target, options=replace(target.options, name=text)))
+    return result

@@ -141,6 +141,20 @@ def test_several_files_with_the_same_name_into_one_folder(leaf: Leaf, clip: Path
         assert {row["source"] for row in csv.DictReader(f)} == {str(clip)}
 
 
+@pytest.mark.parametrize(
+    "name", ["[b] 100% $x_$.mp4", "n" * 250 + ".mp4", "ü" * 124 + ".mp4", os.fsdecode(b"b\xff.mp4")]
+)
+def test_file_names_of_every_kind(leaf: Leaf, tmp_path: Path, name: str) -> None:
+    write_clip(tmp_path / "one.mp4", demo_frames(1)).rename(tmp_path / name)
+    done = leaf("video", tmp_path / name)
+    assert (done.code, "note: " in done.err) == (0, False), done.err
+    made = {path.suffix: path for path in tmp_path.glob("*.leaf.*")}
+    assert set(made) == {".mp4", ".jsonl", ".png"}
+    (row,) = records(made[".jsonl"].read_text())
+    assert f"{row['emotion']} 100%" in done.out
+    assert leaf("image", tmp_path / name.replace("mp4", "png")).code == 3
+
+
 def test_a_file_that_fails_does_not_stop_the_others(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf("video", tmp_path / "none.mp4", clip, "--out", tmp_path, "--no-save-video")
     assert done.code == 3
@@ -206,6 +220,8 @@ def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) 
         (("--start", "5", "--end", "2"), "--end"),
         (("--start", "1:75"), "m:ss"),
         (("--end", "soon"), "m:ss"),
+        (("--start", "99999999999999"), "--start"),
+        (("--threads", "100000"), "--threads"),
         (("--stride", "0"), "--stride"),
         (("--range", "wide"), "--range"),
         (("--smooth", "nan"), "--smooth"),
@@ -245,6 +261,13 @@ def test_pictures_on_stdout_and_one_that_fails(leaf: Leaf, face: Path, tmp_path:
     assert len(records(done.out)) == 2
     assert "none.jpg" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_password_in_an_address_is_not_repeated(leaf: Leaf) -> None:
+    done = leaf("image", "http://user:secret@host/face.jpg")
+    assert done.code == 5
+    assert "fetch the picture" in done.sentence()
+    assert "secret" not in done.out + done.err
 
 
 def test_doctor(leaf: Leaf, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""What a person sees, on terminals narrow, plain or without the letters."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from leaf_rt import console
+from leaf_rt.doctor import LIMITED, MISSING, OK, Finding
+
+FOUND = [
+    Finding("model leaf-mobilefacenet.onnx", OK, "8 classes"),
+    Finding("window", LIMITED, "no display", "nothing to do"),
+    Finding("mediapipe", MISSING, "gone", "pip install mediapipe"),
+]
+
+
+def words(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_a_name_in_brackets_is_no_markup() -> None:
+    out = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    with console.progress(out) as bar:
+        bar.add_task("[bold] clip [/x].mp4", total=3, rate="")
+        bar.refresh()
+    assert isinstance(out.file, io.StringIO)
+    assert "[bold] clip [/x].mp4" in out.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_the_doctor_loses_no_finding_on_a_narrow_terminal(width: int) -> None:
+    out = Console(file=io.StringIO(), width=width, color_system=None)
+    console.findings(out, FOUND)
+    assert isinstance(out.file, io.StringIO)
+    said = words(out.file.getvalue())
+    for finding in FOUND:
+        assert words(finding.found) in said
+
+
+def test_a_terminal_without_the_letters_gets_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    out = console.console(stderr=False)
+    console.findings(out, FOUND)
+    console.facts(out, {"video": "Bäche.mp4"})
+    out.file.flush()
+    text = raw.getvalue().decode("ascii")
+    assert "-> pip install mediapipe" in text
+    assert "B\\xe4che.mp4" in text
