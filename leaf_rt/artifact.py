@@ -114,8 +114,12 @@ def sha256_of(path: Path) -> str:
 
 
 def variant_path(model: Path, precision: str, suffix: str = "") -> Path:
-    """Where the same model in another precision lies: beside it, as NAME-int8.onnx beside NAME.onnx."""
-    return model.with_name(f"{model.stem}-{precision}{suffix or model.suffix}")
+    """Where the same model in another precision lies: beside it, as NAME-int8.onnx beside NAME.onnx.
+
+    OpenVINO's own format, suffix ".xml", has a name of its own, for the description beside it: NAME-int8-openvino.xml.
+    """
+    own = "-openvino" if suffix == ".xml" else ""
+    return model.with_name(f"{model.stem}-{precision}{own}{suffix or model.suffix}")
 
 
 def spec_path(model: Path) -> Path:

@@ -106,4 +106,4 @@ def test_the_hash_of_an_openvino_model_covers_its_weights(tmp_path: Path) -> Non
 
 def test_variants_lie_beside_the_model() -> None:
     assert variant_path(Path("a/m.onnx"), "int8") == Path("a/m-int8.onnx")
-    assert variant_path(Path("a/m.onnx"), "int8", ".xml") == Path("a/m-int8.xml")
+    assert variant_path(Path("a/m.onnx"), "int8", ".xml") == Path("a/m-int8-openvino.xml")
