@@ -152,7 +152,7 @@ def test_bad_choices_fail_loudly(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="ONNX Runtime computes as the model file says"):
         open_backend(model, "onnxruntime", precision="bf16")
     with pytest.raises(BackendError, match="in fp32 or bf16"):
-        open_backend(model, "openvino", precision="int8")
+        open_backend(model, "openvino", precision="fp64")
     assert set(NAMES) == {"auto", *(one.name for one in CANDIDATES)}
 
 
@@ -294,3 +294,25 @@ def test_bad_batches_are_named(text: str) -> None:
     with pytest.raises(BackendError, match="wanted whole numbers from 1"):
         parse_batches(text)
     assert parse_batches("1, 4,8") == [1, 4, 8]
+
+
+def test_int8_is_taken_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    model = tmp_path / "m.onnx"
+    spec = tiny_onnx(model)
+    with pytest.raises(BackendError, match=r"m-int8\.onnx is missing"):
+        open_backend(model, "onnxruntime", precision="int8")
+    with pytest.raises(BackendError, match=r"no back end can run m\.onnx here .*m-int8\.onnx is missing"):
+        open_backend(model, precision="int8")
+    int8 = tmp_path / "m-int8.onnx"
+    tiny_onnx(int8, precision="int8", parent=spec.sha256)
+    for name in ("auto", "onnxruntime"):
+        backend = open_backend(model, name, precision="int8")
+        assert (backend.name, backend.spec.precision) == ("onnxruntime", "int8")
+        assert "int8 on CPU" in backend.reason
+    assert open_backend(model).spec.precision == "fp32"
+    tiny_onnx(int8, precision="int8", parent="0" * 64)
+    with pytest.raises(BackendError, match=r"m-int8\.onnx was not made from m\.onnx"):
+        open_backend(model, "onnxruntime", precision="int8")
+    with pytest.raises(BackendError, match="--backend auto takes int8 or"):
+        open_backend(model, precision="bf16")

@@ -9,11 +9,12 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from leaf_rt.artifact import ModelSpec
-from leaf_rt.backends.base import CANDIDATES, Backend, Candidate, Say, Wanted, default_threads, load
+from leaf_rt.backends.base import CANDIDATES, Backend, Candidate, Say, Wanted, default_threads, int8_file, load
 from leaf_rt.backends.cache import cache_folder, name_of, usable, write_atomically
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.errors import BackendError, LeafError
@@ -23,7 +24,9 @@ BATCH = 4  # faces per call while measuring
 MEMORY = "auto.json"
 
 
-def choose(model: Path, spec: ModelSpec, threads: int, say: Say, folder: Path | None = None) -> Backend:
+def choose(
+    model: Path, spec: ModelSpec, threads: int, say: Say, precision: str = "", folder: Path | None = None
+) -> Backend:
     """The best back end for a model here.
 
     Args:
@@ -31,61 +34,79 @@ def choose(model: Path, spec: ModelSpec, threads: int, say: Say, folder: Path | 
         spec: Its description.
         threads: As for ``open_backend``.
         say: Told what takes long and what was passed over.
+        precision: "" for the model's own, "int8" for the quantised files beside it.
         folder: Of the memory; None takes the cache folder.
 
     Raises:
         BackendError: No back end can run it; the message says why for each.
     """
+    if precision not in ("", "int8", spec.precision):
+        raise BackendError(f"--precision {precision}: --backend auto takes int8 or the model's own ({spec.precision})")
+    quantised = precision == "int8" and spec.precision == "fp32"
     passed: list[str] = []
-    cpu: list[Candidate] = []
+    cpu: list[_Entry] = []
     for one in CANDIDATES:
-        if model.suffix not in one.formats:
+        if model.suffix not in one.formats or (quantised and one.name.startswith("tensorrt")):
             continue
         ok, why = one.available()
         if not ok:
             passed.append(why if one.name in why else f"{one.name}: {why}")
-        elif one.name.startswith("tensorrt"):
-            try:
+            continue
+        try:
+            if one.name.startswith("tensorrt"):
                 return load(one, model, spec, Wanted(threads, "the GPU is the quickest", "", say))
-            except LeafError as e:
-                say(f"{one.name} passed over: {e}")
-                passed.append(f"{one.name}: {e}")
-        else:
-            cpu.append(one)
-    if not cpu:
-        raise BackendError(f"no back end can run {model.name} here ({'; '.join(passed)})")
-    gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine")
-    if len(cpu) == 1:
-        return load(cpu[0], model, spec, Wanted(threads, f"the one CPU back end installed; {_short(gpu)}", "", say))
-    return _measured(model, spec, threads, say, cpu, folder or cache_folder(), _short(gpu))
-
-
-def _measured(
-    model: Path, spec: ModelSpec, threads: int, say: Say, cpu: list[Candidate], folder: Path, gpu: str
-) -> Backend:
-    """The winner remembered for this machine and model, or the winner of a measurement now."""
-    threads_used = threads or default_threads()
-    key = name_of({
-        "model": spec.sha256, "threads": threads_used, "machine": platform.node(), "processor": _processor(),
-        "versions": [one.version() for one in cpu],
-    })  # fmt: skip
-    known = _recall(folder).get(key)
-    if isinstance(known, dict) and (one := next((c for c in cpu if c.name == known.get("winner")), None)):
-        try:
-            return load(one, model, spec, Wanted(threads, f"the quickest here ({known.get('why')}); {gpu}", "", say))
-        except LeafError as e:
-            say(f"{one.name} was the quickest here but fails now: {e}")
-    opened: dict[str, Backend] = {}
-    failures: list[LeafError] = []
-    for one in cpu:
-        try:
-            opened[one.name] = load(one, model, spec, Wanted(threads, "", "", say))
+            cpu.append(_Entry(one, *(int8_file(model, spec, one) if quantised else (model, spec))))
         except LeafError as e:
             say(f"{one.name} passed over: {e}")
+            passed.append(f"{one.name}: {e}")
+    if not cpu:
+        raise BackendError(f"no back end can run {model.name} here ({'; '.join(passed)})")
+    gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine").partition(";")[
+        0
+    ]
+    if quantised:
+        gpu = "int8 was asked for"
+    if len(cpu) == 1:
+        return cpu[0].open(Wanted(threads, f"the one CPU back end for it here; {gpu}", "", say))
+    return _measured(cpu, threads, say, folder or cache_folder(), gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A CPU back end and the file that it would run."""
+
+    candidate: Candidate
+    path: Path
+    spec: ModelSpec
+
+    def open(self, wanted: Wanted) -> Backend:
+        return load(self.candidate, self.path, self.spec, wanted)
+
+
+def _measured(cpu: list[_Entry], threads: int, say: Say, folder: Path, gpu: str) -> Backend:
+    """The winner remembered for this machine and model, or the winner of a measurement now."""
+    key = name_of({
+        "models": [entry.spec.sha256 for entry in cpu], "threads": threads or default_threads(),
+        "machine": platform.node(), "processor": _processor(),
+        "versions": [entry.candidate.version() for entry in cpu],
+    })  # fmt: skip
+    known = _recall(folder).get(key)
+    if isinstance(known, dict) and (best := next((c for c in cpu if c.candidate.name == known.get("winner")), None)):
+        try:
+            return best.open(Wanted(threads, f"the quickest here ({known.get('why')}); {gpu}", "", say))
+        except LeafError as e:
+            say(f"{best.candidate.name} was the quickest here but fails now: {e}")
+    opened: dict[str, Backend] = {}
+    failures: list[LeafError] = []
+    for entry in cpu:
+        try:
+            opened[entry.candidate.name] = entry.open(Wanted(threads, "", "", say))
+        except LeafError as e:
+            say(f"{entry.candidate.name} passed over: {e}")
             failures.append(e)
     if not opened:
         raise failures[-1]
-    times = _race(opened, spec, say)
+    times = _race(opened, cpu[0].spec, say)
     winner = min(times, key=lambda name: times[name])
     why = ", ".join(f"{name} {times[name] * 1e3:.1f} ms" for name in sorted(times, key=lambda n: times[n])) + " a face"
     for name, backend in opened.items():
@@ -105,7 +126,8 @@ def _race(
     reference = opened["onnxruntime"].infer(faces[:64]) if "onnxruntime" in opened else None
     fit = dict(opened)
     for name, backend in opened.items():
-        if reference is not None and name != "onnxruntime":
+        # Quantised files of two tools differ by more than rounding; each has its accuracy proven at export.
+        if reference is not None and name != "onnxruntime" and spec.precision != "int8":
             parity = compare(reference, backend.infer(faces[:64]))
             if not parity.ok:
                 say(f"{name} passed over: it answers otherwise than ONNX Runtime ({parity})")
@@ -148,7 +170,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _short(text: str) -> str:
-    return text.partition(";")[0]

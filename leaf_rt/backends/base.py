@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from leaf_rt.artifact import ModelSpec, load_spec
+from leaf_rt.artifact import ModelSpec, load_spec, variant_path
 from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.types import U8, Prediction
 
@@ -211,7 +211,8 @@ def open_backend(
         model: The model file; its JSON lies beside it.
         name: One of ``NAMES``. An explicit choice fails loudly; only "auto" falls back.
         threads: CPU threads for inference; 0 leaves the choice to the back end.
-        precision: Of the arithmetic where the runtime has a choice, see ``Wanted``; only with an explicit back end.
+        precision: "int8" takes the quantised files beside an fp32 model, which keep its accuracy within half a point
+            but not its every answer; with an explicit back end also what ``Wanted`` says.
         say: Told what takes long or went wrong, a sentence at a time.
 
     Raises:
@@ -226,8 +227,10 @@ def open_backend(
     if name == "auto":
         from leaf_rt.backends.auto import choose
 
-        return choose(model, spec, threads, say)
+        return choose(model, spec, threads, say, precision)
     one = candidate(name)
+    if precision == "int8" and spec.precision == "fp32":
+        model, spec = int8_file(model, spec, one)
     if model.suffix not in one.formats:
         raise BackendError(f"--backend {name}: runs {' and '.join(one.formats)} files, not {model.name}")
     ok, why = one.available()
@@ -235,6 +238,25 @@ def open_backend(
         raise BackendError(f"--backend {name}: {why}")
     wanted = Wanted(threads, "asked for with --backend", precision, say)
     return load(one, model, spec, wanted)
+
+
+def int8_file(model: Path, spec: ModelSpec, one: Candidate) -> tuple[Path, ModelSpec]:
+    """The quantised form of an fp32 model for one back end, and its description.
+
+    Raises:
+        BackendError: There is none, or it was made from another model.
+    """
+    if one.name.startswith("tensorrt"):
+        raise BackendError(f"--precision int8: is for the CPU; {one.name} runs fp16 and fp32")
+    path = variant_path(model, "int8", ".xml" if one.name == "openvino" else ".onnx")
+    if not path.is_file():
+        raise BackendError(
+            f"--precision int8: {path.name} is missing beside {model.name}; `leaf-rt export --precision int8` makes it"
+        )
+    own = load_spec(path)
+    if own.parent != spec.sha256:
+        raise BackendError(f"--precision int8: {path.name} was not made from {model.name}; export it again")
+    return path, own
 
 
 def load(one: Candidate, model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
