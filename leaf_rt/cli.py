@@ -6,6 +6,7 @@ at its top, so that `leaf-rt --help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from leaf_rt import options as opt
-from leaf_rt.errors import BackendError, LeafError, NotFound
+from leaf_rt.errors import BackendError, LeafError, NoPermission, NotFound, OutputError
 
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
@@ -62,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as e:  # noqa: BLE001 - the outermost frame: a bug ends here, said aloud and with its exit code
+        refused = _refused(e)
+        if refused is not None:
+            _say(e, debug, str(refused))
+            return refused.exit_code
         hint = "" if debug else "; --debug shows where"
         _say(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
         return EXIT_BUG
@@ -76,8 +81,19 @@ def _say(error: BaseException, debug: bool, sentence: str) -> None:
     console.error(console.console(), sentence)
 
 
+def _refused(error: Exception) -> LeafError | None:
+    """What a refusal by the operating system means to a person, None for any other error."""
+    if isinstance(error, PermissionError) and error.filename:
+        return NoPermission(f"{error.filename}: no permission; change its permissions, or choose another place")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if not error.filename:
+            _mute_stdout()
+        return OutputError(f"{error.filename or 'standard output'}: no room left to write; free some space")
+    return None
+
+
 def _mute_stdout() -> None:
-    """What is still buffered for a reader who has gone must not raise again at exit."""
+    """What is still buffered for output that failed must not raise again at exit."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
 
@@ -255,7 +271,9 @@ def webcam(
 
 @app.command()
 def image(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.", readable=False)
+    ],
     out: opt.Out = None,
     save_picture: opt.SavePicture = True,
     jsonl: opt.Jsonl = None,
@@ -299,7 +317,9 @@ def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
 
 @app.command()
 def bench(
-    file: Annotated[Path | None, typer.Argument(help="A clip; by default the demo clip of the repository.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A clip; by default the demo clip of the repository.", readable=False)
+    ] = None,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
     threads: opt.Threads = 0,

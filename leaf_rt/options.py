@@ -54,10 +54,14 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+# readable=False: whoever opens the file says what is wrong, with its own exit code.
 _RESULTS, _RECOGNITION, _TIME, _LIVE = "Results", "Recognition", "What is read", "Live sources"
 
 Out: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for all results.", rich_help_panel=_RESULTS)
+    Path | None,
+    typer.Option(
+        "--out", "-o", readable=False, metavar="DIR", help="Folder for all results.", rich_help_panel=_RESULTS
+    ),
 ]
 Jsonl: TypeAlias = Annotated[
     str | None,
@@ -67,10 +71,14 @@ Jsonl: TypeAlias = Annotated[
 ]
 NoJsonl: TypeAlias = Annotated[bool, typer.Option("--no-jsonl", help="Write no records.", rich_help_panel=_RESULTS)]
 Csv: TypeAlias = Annotated[
-    Path | None, typer.Option("--csv", metavar="PATH", help="Records as a table as well.", rich_help_panel=_RESULTS)
+    Path | None,
+    typer.Option("--csv", readable=False, metavar="PATH", help="Records as a table as well.", rich_help_panel=_RESULTS),
 ]
 Plot: TypeAlias = Annotated[
-    Path | None, typer.Option("--plot", metavar="PATH", help="Where the timeline goes (PNG).", rich_help_panel=_RESULTS)
+    Path | None,
+    typer.Option(
+        "--plot", readable=False, metavar="PATH", help="Where the timeline goes (PNG).", rich_help_panel=_RESULTS
+    ),
 ]
 NoPlot: TypeAlias = Annotated[bool, typer.Option("--no-plot", help="Draw no timeline.", rich_help_panel=_RESULTS)]
 SaveVideo: TypeAlias = Annotated[
@@ -102,7 +110,13 @@ BackendName: TypeAlias = Annotated[
 ]
 Model: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--model", metavar="PATH", help="Another model than the bundled one.", rich_help_panel=_RECOGNITION),
+    typer.Option(
+        "--model",
+        readable=False,
+        metavar="PATH",
+        help="Another model than the bundled one.",
+        rich_help_panel=_RECOGNITION,
+    ),
 ]
 Threads: TypeAlias = Annotated[
     int,
@@ -188,7 +202,9 @@ Duration: TypeAlias = Annotated[
 
 Sources: TypeAlias = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="TOML file that names the sources; all run at once.", rich_help_panel=_LIVE),
+    typer.Option(
+        readable=False, metavar="FILE", help="TOML file that names the sources; all run at once.", rich_help_panel=_LIVE
+    ),
 ]
 RtspTransport: TypeAlias = Annotated[Transport, typer.Option(help="How RTSP packets travel.", rich_help_panel=_LIVE)]
 Wait: TypeAlias = Annotated[

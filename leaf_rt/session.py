@@ -80,7 +80,7 @@ class Session:
                 try:
                     stats = one.run(part, together)
                 except LeafError as e:
-                    if len(rounds) == 1:
+                    if len(rounds) == 1 and not self._was_said(e):
                         raise
                     self.complain(e)
                 else:
@@ -100,8 +100,12 @@ class Session:
     def complain(self, error: Exception) -> None:
         """Remember an error for the exit code, and say it unless an event has said it already."""
         self.errors.append(error)
-        if not console.nobody_reads(error) and not any(str(error).endswith(text) for text in self.said):
+        if not console.nobody_reads(error) and not self._was_said(error):
             console.error(self.out, str(error))
+            self.said.add(str(error))
+
+    def _was_said(self, error: Exception) -> bool:
+        return any(str(error).endswith(text) for text in self.said)
 
     def place(self, info: SourceInfo, ending: str) -> Path:
         """Where a result of a source goes."""
@@ -164,6 +168,8 @@ class _Round:
                 detector.close()
             for name, summary in self.summaries.items():
                 summary.finish()
+                if stats is None and summary.frames == 0:  # it could not begin; the error that follows says why
+                    continue
                 self._timeline(name, summary)
                 self._conclude(name, summary, stats)
         for failure in stats.failures:

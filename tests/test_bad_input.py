@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -30,10 +31,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(24))
 
 
-def child(*arguments: object, file_size: int) -> Done:
+def child(*arguments: object, file_size: int = resource.RLIM_INFINITY, prefix: tuple[str, ...] = ()) -> Done:
     """The command in a process that cannot write files larger than this, as on a disk that is nearly full."""
     done = subprocess.run(
-        [sys.executable, "-m", "leaf_rt", *map(str, arguments)],
+        [*prefix, sys.executable, "-m", "leaf_rt", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -194,11 +195,47 @@ def test_a_result_that_cannot_be_placed(leaf: Leaf, clip: Path, tmp_path: Path, 
     assert done.code in (errors.OutputError.exit_code, errors.NotFound.exit_code)
 
 
+def unprivileged() -> tuple[str, ...]:
+    """How to start a process for which permissions hold: root reads and writes everything."""
+    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root without setpriv cannot be refused"
+)
+def test_what_may_not_be_read_or_written_is_one_sentence_with_its_exit_code(clip: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copy(DEFAULT_MODEL, tmp_path / "mine.onnx"))
+    spec_path(model).touch(mode=0)
+    picture = tmp_path / "face.png"
+    picture.touch(mode=0)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    for name, arguments in {
+        "face.png": ("image", picture),
+        "mine.json": ("video", clip, "--model", model, "--out", tmp_path),
+        "closed": ("video", clip, "--out", closed),
+    }.items():
+        done = child(*arguments, prefix=unprivileged())
+        assert name in done.sentence()
+        assert done.code == errors.NoPermission.exit_code
+        assert "no face found" not in done.out
+
+
+def test_standard_output_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "leaf_rt", "doctor"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == errors.OutputError.exit_code
+    assert done.stderr == "error: standard output: no room left to write; free some space\n"
+
+
 def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     """/dev/full refuses every byte, as a full disk does."""
     done = leaf("video", clip, "--jsonl", "/dev/full", "--out", tmp_path)
     assert "/dev/full" in done.sentence()
     assert done.code == errors.OutputError.exit_code
+    one = write_clip(tmp_path / "one.mp4", demo_frames(1))
+    assert "/dev/full" in leaf("video", one, "--jsonl", "/dev/full", "--no-save-video", "--no-plot").sentence()
     assert frames_in(tmp_path / "face.leaf.mp4") == 24  # the other results are whole
 
 
