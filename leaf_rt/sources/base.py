@@ -199,16 +199,25 @@ def is_url(target: str) -> bool:
 
 
 def redact(target: str) -> str:
-    """The target without user, password and whatever in its query looks like a secret; other text as it is."""
-    if not is_url(target):
+    """The target without user, password and whatever in its query looks like a secret; other text as it is.
+
+    A password may hold characters that belong in no address, such as "/", "?", "#" and "@". So where there can be one,
+    all up to the last "@" goes, rather than too little.
+    """
+    start = re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/+", target)
+    if start is None:
         return target
+    scheme, rest = start.group().strip(), target[start.end() :]
+    if re.match(r"[^/?#]*[:@]", rest):
+        rest = rest.rpartition("@")[2]
+    if not is_url(scheme):  # "rtsp:/..." is a slip of the pen, and is read as a file name
+        return scheme + rest
     try:
-        parts = urlsplit(target)
+        parts = urlsplit(scheme + rest)
         query = [(k, "***" if _SECRET.search(k) else v) for k, v in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError:  # not even an address; show nothing of it that could be a password
-        return target.split("://", 1)[0] + "://***"
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, urlencode(query, safe="*/:"), ""))
+        return f"{scheme}***"
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query, safe="*/:"), ""))
 
 
 def network_name(target: str) -> str:
