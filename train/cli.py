@@ -76,8 +76,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="{" + ",".join(COMMANDS) + "}")
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str, *, recipe: bool = True) -> Any:
-        usage = f"leaf-rt {'' if name in ('train', 'evaluate') else 'train '}{name} {_USAGE[name]} [options]"
-        sub = commands.add_parser(name, help=text, description=text, usage=usage)
+        typed = f"leaf-rt {'' if name in ('train', 'evaluate') else 'train '}{name}"
+        sub = commands.add_parser(
+            name, help=text, description=text, prog=typed, usage=f"{typed} {_USAGE[name]} [options]"
+        )
         sub.set_defaults(run=run)
         sub.add_argument("--debug", action="store_true", help="show tracebacks")
         if recipe:
