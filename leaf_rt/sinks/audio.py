@@ -7,6 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av.error
+import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
@@ -16,18 +18,24 @@ from leaf_rt.sources.ffmpeg import open_container
 
 _COPIED = frozenset({"aac", "mp3", "mp3float"})  # fit into an MP4 as they are; others become AAC
 _RATE = 48000  # Hz of sound that is encoded anew
+_SLACK = _RATE // 20  # samples by which the times of such sound may be off without a gap or an overlap
 
 
 class Soundtrack:
     """Copies the first sound stream of ``path`` into ``output``, from the media time ``start`` (s) on.
 
-    Construct it before the first packet is written to ``output``.
+    Construct it before the first packet is written to ``output``. Sound whose times run backwards is left out. Where a
+    method raises, the sound is over, but ``output`` still takes pictures.
+
+    Attributes:
+        skipped: Pieces of sound that were left out.
 
     Raises:
         LookupError, av.error.FFmpegError, OSError, ValueError: The sound cannot be read or taken over.
     """
 
     def __init__(self, path: Path, output: OutputContainer, start: float) -> None:
+        self.skipped = 0
         self._input = open_container(f"file:{path}", {})
         try:
             if not self._input.streams.audio:
@@ -37,11 +45,15 @@ class Soundtrack:
             self._zero = (self._input.start_time or 0) / 1e6  # s on the file's own clock where media time is 0
             if start > 0:
                 self._input.seek(round((self._zero + start) * 1e6), backward=True)
-            self._copied = source.codec_context.name in _COPIED
+            codec = source.codec_context
+            # AAC without a header of its own, as in transport streams, carries one in each packet: MP4 refuses that.
+            self._copied = codec.name in _COPIED and not (codec.name == "aac" and codec.extradata is None)
+            self._dts: int | None = None  # of the newest packet that was copied
+            self._position: int | None = None  # samples that were encoded anew, from ``start`` on
             if self._copied:
                 self._stream: AudioStream = output.add_stream_from_template(source)
             else:
-                layout = "mono" if source.codec_context.channels == 1 else "stereo"
+                layout = "mono" if codec.channels == 1 else "stereo"
                 self._stream = output.add_stream("aac", rate=_RATE, layout=layout)
                 self._resampler = AudioResampler(format="fltp", layout=layout, rate=_RATE)
             self._packets = self._input.demux(source)
@@ -51,14 +63,19 @@ class Soundtrack:
             raise
 
     def advance(self, output: OutputContainer, until: float) -> None:
-        """Write what sounds before the media time ``until``, s."""
+        """Write what sounds before the media time ``until``, s.
+
+        Raises:
+            av.error.FFmpegError, ValueError: The sound does not decode, or ``output`` does not take it.
+            OSError: It cannot be written.
+        """
         while self._next is not None and (time := self._time(self._next)) < until:
             if time >= self._start:
                 self._write(output, self._next)
             self._next = self._read()
 
     def finish(self, output: OutputContainer, until: float) -> None:
-        """Write the rest up to the media time ``until``, s; once, before ``output`` is closed."""
+        """Write the rest up to the media time ``until``, s; once, at the end. Raises as ``advance``."""
         self.advance(output, until)
         if not self._copied:
             output.mux(self._stream.encode(None))
@@ -79,17 +96,47 @@ class Soundtrack:
         return None
 
     def _write(self, output: OutputContainer, packet: Packet[AudioStream]) -> None:
-        base = packet.time_base or Fraction(1)
-        shift = round((self._zero + self._start) / base)
         if self._copied:
-            packet.pts = (packet.pts or 0) - shift
-            if packet.dts is not None:
-                packet.dts -= shift
-            packet.stream = self._stream
-            output.mux(packet)
+            self._copy(output, packet)
             return
         for decoded in packet.decode():
-            if decoded.pts is not None:
-                decoded.pts -= shift
-            for frame in self._resampler.resample(decoded):
-                output.mux(self._stream.encode(frame))
+            self._encode(output, decoded)
+
+    def _copy(self, output: OutputContainer, packet: Packet[AudioStream]) -> None:
+        dts = packet.dts if packet.dts is not None else packet.pts or 0
+        if self._dts is not None and dts <= self._dts:
+            self.skipped += 1
+            return
+        self._dts = dts
+        shift = round((self._zero + self._start) / (packet.time_base or Fraction(1)))
+        packet.pts = (packet.pts or 0) - shift
+        packet.dts = dts - shift
+        packet.stream = self._stream
+        output.mux(packet)
+
+    def _encode(self, output: OutputContainer, decoded: AudioFrame) -> None:
+        """Encode anew, as one row of samples without a seam: silence fills gaps, and overlaps are left out."""
+        if decoded.time is not None:
+            due = round((decoded.time - self._zero - self._start) * _RATE)
+            if self._position is None:
+                self._position = due
+            if due < self._position - _SLACK:
+                self.skipped += 1
+                return
+            while due > self._position + _SLACK:
+                self._append(output, _silence(min(due - self._position, _RATE), self._resampler.layout.name))
+        for frame in self._resampler.resample(decoded):
+            self._append(output, frame)
+
+    def _append(self, output: OutputContainer, frame: AudioFrame) -> None:
+        self._position = self._position or 0
+        frame.pts, frame.time_base = self._position, Fraction(1, _RATE)
+        self._position += frame.samples
+        output.mux(self._stream.encode(frame))
+
+
+def _silence(samples: int, layout: str) -> AudioFrame:
+    channels = 1 if layout == "mono" else 2
+    frame = AudioFrame.from_ndarray(np.zeros((channels, samples), np.float32), "fltp", layout)
+    frame.sample_rate = _RATE
+    return frame

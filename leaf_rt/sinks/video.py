@@ -20,6 +20,7 @@ import av.logging
 import cv2
 import numpy as np
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
@@ -71,6 +72,7 @@ class VideoSink(Closing):
         self._first = self._end = self._key = 0.0  # s, media time
         self._pts = -1
         self._failed = False
+        self._refused = f"the encoder {codec} refuses the frames"
         if codec not in av.codecs_available:
             raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; leave the video out with --no-save-video")
         try:
@@ -90,12 +92,14 @@ class VideoSink(Closing):
         start = time.perf_counter()
         image = self._draw(frame.image.copy(), estimates, self._labels)
         self.draw_time = time.perf_counter() - start
-        with self._reported():
-            if self._stream is None:
+        if self._stream is None:
+            with self._reported(self._refused):
                 self._stream = self._begin(container, source, frame, image)
-            self._encode(container, self._stream, image, frame.timestamp, source.fps)
-            if self._sound is not None:
-                self._sound.advance(container, frame.timestamp)
+        with self._reported(self._refused):
+            packets = self._encode(self._stream, image, frame.timestamp, source.fps)
+        with self._reported():
+            container.mux(packets)
+            self._bring_sound(container, frame.timestamp)
 
     def close(self) -> None:
         """Finish the file; a video that got no frame is removed."""
@@ -110,10 +114,11 @@ class VideoSink(Closing):
                 with contextlib.suppress(av.error.FFmpegError, OSError):  # it was reported when it happened
                     container.close()
             else:
+                with self._reported(self._refused):
+                    packets = self._stream.encode(None)
                 with self._reported():
-                    container.mux(self._stream.encode(None))
-                    if self._sound is not None:
-                        self._sound.finish(container, self._end)
+                    container.mux(packets)
+                    self._bring_sound(container, self._end, last=True)
                     container.close()
         finally:
             if self._sound is not None:
@@ -141,9 +146,27 @@ class VideoSink(Closing):
                 _log.warning("%s: its sound cannot be taken along (%s)", source.name, e)
         return stream
 
-    def _encode(
-        self, container: OutputContainer, stream: VideoStream, image: U8, timestamp: float, fps: float | None
-    ) -> None:
+    def _bring_sound(self, container: OutputContainer, until: float, last: bool = False) -> None:
+        """Take the sound along up to the media time ``until``, s; sound that fails ends alone."""
+        sound = self._sound
+        if sound is None:
+            return
+        try:
+            if last:
+                sound.finish(container, until)
+            else:
+                sound.advance(container, until)
+        except (av.error.FFmpegError, ValueError) as e:
+            if isinstance(e, OSError):  # the disk is full, or the like: the pictures fail as well
+                raise
+            _log.warning("%s: the sound ends early (%s)", self.name, e)
+            self._sound = None
+            sound.close()
+        else:
+            if last and sound.skipped:
+                _log.warning("%s: %d pieces of sound whose times run back were left out", self.name, sound.skipped)
+
+    def _encode(self, stream: VideoStream, image: U8, timestamp: float, fps: float | None) -> list[Packet[VideoStream]]:
         picture = VideoFrame.from_ndarray(letterbox(image, *self._size), format="bgr24")
         self._pts = max(round((timestamp - self._first) / TIME_BASE), self._pts + 1)
         picture.pts, picture.time_base = self._pts, TIME_BASE
@@ -152,11 +175,11 @@ class VideoSink(Closing):
         if timestamp - self._key >= FRAGMENT:
             picture.pict_type = PictureType.I
             self._key = timestamp
-        container.mux(stream.encode(picture))
+        return stream.encode(picture)
 
     @contextlib.contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Turn FFmpeg's errors into ours."""
+    def _reported(self, failure: str = "the video cannot be written") -> Iterator[None]:
+        """Turn FFmpeg's errors into ours; ``failure`` tells what did not work."""
         try:
             yield
         except OSError as e:
@@ -164,7 +187,7 @@ class VideoSink(Closing):
             raise output_error(self.name, e) from e
         except (av.error.FFmpegError, ValueError) as e:
             self._failed = True
-            raise OutputError(f"{self.name}: the encoder {self._codec} refuses the frames ({e})") from e
+            raise OutputError(f"{self.name}: {failure} ({e})") from e
 
 
 def letterbox(image: U8, width: int, height: int) -> U8:

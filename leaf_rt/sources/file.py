@@ -6,6 +6,8 @@ Knows PyAV through ``leaf_rt.sources.ffmpeg``; must not know threads or clocks.
 from __future__ import annotations
 
 import os
+import statistics
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from leaf_rt.sources import ffmpeg
 from leaf_rt.sources.base import Closing, Selector, SourceInfo, SourceOptions
 from leaf_rt.types import Frame
 
-_MIN_STEP = 1e-3  # s between frames where a file's own times stand still or run backwards
+_MIN_STEP = 1e-3  # s between frames where a file's own times stand still or step back a little
 
 
 class FileSource(Closing):
@@ -121,7 +123,8 @@ class FileSource(Closing):
         """Decode from where the container stands, leaving out what lies before ``start``."""
         ffmpeg.use_threads(self._stream)
         period = 1.0 / float(self._stream.average_rate or 25)
-        time = self._options.start - period
+        time = self._options.start - period  # s, the file's own word
+        going_on = _GoingOn(period)
         try:
             for packet in self._container.demux(self._stream):
                 try:
@@ -131,8 +134,9 @@ class FileSource(Closing):
                     continue
                 for frame in frames:
                     time = self._media_time(frame.pts, self._stream) if frame.pts is not None else time + period
-                    if time >= self._options.start - 1e-6:
-                        yield frame, index, time
+                    media_time = going_on.after(time)
+                    if media_time >= self._options.start - 1e-6:
+                        yield frame, index, media_time
                         index += 1
         except (av.error.FFmpegError, OSError) as e:
             self._broken += 1
@@ -194,6 +198,34 @@ class FileSource(Closing):
             has_audio=bool(self._container.streams.audio) and not options.loop,
             path=self._path,
         )
+
+
+class _GoingOn:
+    """Lets media time go on where a file's own times start again, as in files joined end to end.
+
+    There it goes on by the usual step: the median of the last ones. Times that rise come out as they went in.
+
+    Args:
+        period: s between frames as the file states it, until a step was seen.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._period = period
+        self._steps: deque[float] = deque(maxlen=31)  # s
+        self._last: float | None = None  # s, the file's own time of the newest frame
+        self._offset = 0.0  # s, media time minus the file's own
+
+    def after(self, time: float) -> float:
+        """Media time (s) of the next frame, of which the file says ``time``, s."""
+        if self._last is not None:
+            step = time - self._last
+            usual = statistics.median(self._steps) if step < 0 and self._steps else self._period
+            if step < -1.5 * usual:  # less is two frames that changed places
+                self._offset += usual - step
+            elif step > 0:
+                self._steps.append(step)
+        self._last = time
+        return time + self._offset
 
 
 def _open(path: Path) -> InputContainer:
