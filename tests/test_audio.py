@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 from clips import frames_in
 from streams import LABELS, estimates, picture
 
@@ -29,6 +30,7 @@ def talking(path: Path, codec: str, size: tuple[int, int] = (320, 240), gap: flo
         video = out.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         sound = out.add_stream(codec, rate=48000, layout="mono")
+        assert isinstance(sound, AudioStream)
         for index in range(15):
             image = np.ascontiguousarray(np.resize(picture(index), (size[1], size[0], 3)))
             out.mux(video.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
