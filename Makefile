@@ -14,7 +14,10 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest --cov=leaf_rt --cov=train --cov=engines --cov-report=term:skip-covered
 
+# On a machine with an NVIDIA GPU: TensorRT from NVIDIA's package index, then every test that needs the GPU.
 test-gpu: $(VENV)/.dev
+	$(PIP) --editable ".[dev,tensorrt]"
+	@$(BIN)/python -c "import sys; from leaf_rt.backends.tensorrt.cuda import probe; gpu = probe(); sys.exit(gpu if isinstance(gpu, str) else 0)"
 	$(BIN)/python -m pytest -m gpu
 
 lint: $(VENV)/.dev

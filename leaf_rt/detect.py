@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from leaf_rt.appearance import describe
+from leaf_rt.artifact import DETECTORS
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.native_log import hush
 from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
@@ -34,18 +35,6 @@ from leaf_rt.watch import FORGET, KEEP, PER_CALL, Watchlist
 
 Range = Literal["auto", "short", "full"]
 Kind = Literal["short", "full"]
-
-# name and sha256 of the bundled models
-_FILES: dict[Kind, tuple[str, str]] = {
-    "short": (
-        "face_detection_short_range.tflite",
-        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-    ),
-    "full": (
-        "face_detection_full_range_sparse.tflite",
-        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
-    ),
-}
 
 MIN_SIDE = 16  # px; no search in pictures below
 SEARCH_SIDE = 512  # px; what is searched is first shrunk to this, the models see 128 or 192 px
@@ -125,7 +114,7 @@ class FaceDetector:
         self.min_confidence = min_confidence
         self.detect_every = detect_every
         _library()
-        self._data: dict[Kind, bytes] = {kind: _verified(kind) for kind in _FILES}
+        self._data: dict[Kind, bytes] = {kind: _verified(kind) for kind in get_args(Kind)}
         self._models: dict[tuple[Kind, bool], _Model] = {}
         self._closed = False
         self.reset()
@@ -301,7 +290,7 @@ def _library() -> tuple[Any, Any]:
 
 def _verified(kind: Kind) -> bytes:
     """The bytes of a bundled model."""
-    name, sha256 = _FILES[kind]
+    name, sha256 = DETECTORS[kind]
     path = resources.files("leaf_rt") / "models" / name
     try:
         data = path.read_bytes()

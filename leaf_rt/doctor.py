@@ -1,7 +1,7 @@
 """What this machine can and cannot do for leaf-rt, each finding with what to do about it.
 
-Looks, and loads the bundled model once; changes nothing. Must not know terminals. Runtimes are asked by their package
-versions alone, for importing a GPU runtime on a machine without a driver can crash.
+Looks, and loads the bundled model once; changes nothing. Must not know terminals. A GPU is asked for through CUDA,
+which survives a machine without a driver; TensorRT, which may not, by its package version alone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from leaf_rt.artifact import DEFAULT_MODEL, MODELS, load_spec, sha256_of
+from leaf_rt.artifact import DEFAULT_MODEL, DETECTORS, MODELS, load_spec, sha256_of
+from leaf_rt.backends.base import CANDIDATES, open_backend
+from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
 
-# The face detectors' files as they stand inside the mediapipe 0.10.21 wheel.
-DETECTORS = {
-    "face_detection_short_range.tflite": "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-    "face_detection_full_range_sparse.tflite": "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
-}
 OK, LIMITED, MISSING = "ok", "limited", "missing"
 
 
@@ -94,13 +91,12 @@ def _processor() -> Finding:
 
 
 def _gpu() -> Finding:
-    driver = Path("/proc/driver/nvidia/version")
-    if not driver.is_file() and find_spec("cuda") is None:
-        return Finding("GPU", LIMITED, "no NVIDIA driver", "nothing to do: the CPU back ends serve")
-    if driver.is_file():
-        line = driver.read_text(encoding="utf-8", errors="replace").splitlines()[0]
-        return Finding("GPU", OK, line.partition("Module")[2].split("  ")[1].strip() if "Module" in line else line)
-    return Finding("GPU", LIMITED, "no NVIDIA driver", "install NVIDIA's driver, or go on with the CPU back ends")
+    gpu = probe()
+    if isinstance(gpu, str):
+        found, _, remedy = gpu.partition("; ")
+        return Finding("GPU", LIMITED, found, remedy or "nothing to do: the CPU back ends serve")
+    memory = f"{gpu.memory / 2**30:.0f} GiB"
+    return Finding("GPU", OK, f"{gpu.name}, compute capability {gpu.capability}, {memory}, driver {gpu.driver}")
 
 
 def _package(topic: str, distribution: str, absent: str) -> Finding:
@@ -112,10 +108,9 @@ def _package(topic: str, distribution: str, absent: str) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    for name in ("tensorrt-cu13", "tensorrt-cu12", "tensorrt", "tensorrt-rtx-cu13"):
-        version = version_of(name)
-        if version is not None:
-            return Finding("TensorRT", OK, f"{name} {version}")
+    installed = [v for one in CANDIDATES if one.name.startswith("tensorrt") and (v := one.version()) is not None]
+    if installed:
+        return Finding("TensorRT", OK, ", ".join(installed))
     return Finding(
         "TensorRT", LIMITED, "not installed", "on a machine with an NVIDIA GPU: pip install 'leaf-rt[tensorrt]'"
     )
@@ -125,8 +120,6 @@ def _model(path: Path) -> Finding:
     topic = f"model {path.name}"
     try:
         spec = load_spec(path)
-        from leaf_rt.backends.base import open_backend
-
         backend = open_backend(path)
         backend.close()
     except LeafError as e:
@@ -137,7 +130,7 @@ def _model(path: Path) -> Finding:
 
 
 def _detectors() -> Finding:
-    for name, digest in DETECTORS.items():
+    for name, digest in DETECTORS.values():
         path = MODELS / name
         if not path.is_file():
             return Finding("face detectors", MISSING, f"{name} is not there", "install leaf-rt again")

@@ -281,10 +281,10 @@ def test_a_closed_detector_says_so():
 
 def test_a_damaged_or_missing_model_is_refused(monkeypatch):
     name = "face_detection_short_range.tflite"
-    monkeypatch.setitem(detect._FILES, "short", (name, "0" * 64))
+    monkeypatch.setitem(detect.DETECTORS, "short", (name, "0" * 64))
     with pytest.raises(ModelError, match=r"short_range\.tflite is damaged .* install leaf-rt again"):
         FaceDetector()
-    monkeypatch.setitem(detect._FILES, "short", ("gone.tflite", "0" * 64))
+    monkeypatch.setitem(detect.DETECTORS, "short", ("gone.tflite", "0" * 64))
     with pytest.raises(ModelError, match=r"gone\.tflite cannot be read"):
         FaceDetector()
 
