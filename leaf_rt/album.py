@@ -31,7 +31,7 @@ class Album:
     def __init__(self, recognition: Recognition, outputs: Outputs) -> None:
         self.recognition, self.outputs = recognition, outputs
         self.out = console.console(stderr=True)
-        self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
+        self.results = self.out if outputs.on_stdout else console.console(stderr=False)
         self._places = Places()
 
     def run(self, paths: Sequence[Path]) -> int:
@@ -47,7 +47,11 @@ class Album:
             make_folder(self.outputs.out)
         wanted = self.recognition
         backend = open_backend(
-            wanted.model, wanted.backend, wanted.threads, say=lambda text: console.note(self.out, text)
+            wanted.model,
+            wanted.backend,
+            wanted.threads,
+            precision=wanted.precision,
+            say=lambda text: console.note(self.out, text),
         )
         codes: list[int] = []
         shared: list[Sink] = []
@@ -57,6 +61,10 @@ class Album:
                 shared.append(JsonlSink("-" if target == "-" else Path(target), backend.spec.labels))
             if self.outputs.csv is not None:
                 shared.append(CsvSink(self.outputs.csv, backend.spec.labels))
+            if self.outputs.parquet is not None:
+                from leaf_rt.sinks.parquet import ParquetSink
+
+                shared.append(ParquetSink(self.outputs.parquet, backend.spec.labels))
             detector = FaceDetector(range=wanted.range)
             try:
                 for path in paths:

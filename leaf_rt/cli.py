@@ -6,10 +6,8 @@ at its top, so that `leaf-rt --help` answers at once.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from leaf_rt import options as opt
-from leaf_rt.errors import BackendError, LeafError, NoPermission, NotFound, OutputError
+from leaf_rt.errors import BackendError, LeafError, NotFound
 
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
@@ -56,14 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from leaf_rt import console
 
         if console.nobody_reads(e):
-            _mute_stdout()
+            console.mute_stdout()
         else:
             _say(e, debug, str(e))
         return console.exit_code(e)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as e:  # noqa: BLE001 - the outermost frame: a bug ends here, said aloud and with its exit code
-        refused = _refused(e)
+        from leaf_rt import console
+
+        refused = console.refused(e)
         if refused is not None:
             _say(e, debug, str(refused))
             return refused.exit_code
@@ -79,23 +79,6 @@ def _say(error: BaseException, debug: bool, sentence: str) -> None:
     if debug:
         traceback.print_exception(error)
     console.error(console.console(), sentence)
-
-
-def _refused(error: Exception) -> LeafError | None:
-    """What a refusal by the operating system means to a person, None for any other error."""
-    if isinstance(error, PermissionError) and error.filename:
-        return NoPermission(f"{error.filename}: no permission; change its permissions, or choose another place")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        if not error.filename:
-            _mute_stdout()
-        return OutputError(f"{error.filename or 'standard output'}: no room left to write; free some space")
-    return None
-
-
-def _mute_stdout() -> None:
-    """What is still buffered for output that failed must not raise again at exit."""
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
 
 
 def _version(wanted: bool) -> None:
@@ -125,12 +108,15 @@ def video(
     jsonl: opt.Jsonl = None,
     no_jsonl: opt.NoJsonl = False,
     csv: opt.Csv = None,
+    parquet: opt.Parquet = None,
+    events: opt.Events = None,
     plot: opt.Plot = None,
     no_plot: opt.NoPlot = False,
     show: opt.Show = False,
     blur: opt.Blur = False,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
+    precision: opt.PrecisionName = opt.Precision.MODEL,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
     max_faces: opt.MaxFaces = 0,
@@ -161,7 +147,9 @@ def video(
         raise typer.BadParameter("must lie after --start", param_hint="--end")
     if not targets and sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur, max_faces)
+    outputs = opt.outputs(
+        out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur, max_faces, events=events, parquet=parquet
+    )
 
     from leaf_rt.session import Session, distinct
     from leaf_rt.sources import SourceOptions, Target
@@ -191,6 +179,7 @@ def video(
         backend,
         threads,
         face_range,
+        precision=precision,
         max_faces=max_faces,
         emotion_hz=emotion_hz,
         smooth=smooth,
@@ -215,12 +204,15 @@ def webcam(
     jsonl: opt.Jsonl = None,
     no_jsonl: opt.NoJsonl = False,
     csv: opt.Csv = None,
+    parquet: opt.Parquet = None,
+    events: opt.Events = None,
     plot: opt.Plot = None,
     no_plot: opt.NoPlot = False,
     show: opt.ShowAuto = None,
     blur: opt.Blur = False,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
+    precision: opt.PrecisionName = opt.Precision.MODEL,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
     max_faces: opt.MaxFaces = 0,
@@ -236,7 +228,7 @@ def webcam(
 ) -> None:
     """Recognise expressions live, in a window; q or Ctrl-C ends it.
 
-    Nothing is written unless --out, --save-video, --jsonl, --csv or --plot asks for it.
+    Nothing is written unless --out, --save-video, --plot or a file of records asks for it.
     """
     from leaf_rt.doctor import why_no_window
     from leaf_rt.session import Session
@@ -257,6 +249,7 @@ def webcam(
         backend,
         threads,
         face_range,
+        precision=precision,
         max_faces=max_faces,
         emotion_hz=emotion_hz,
         smooth=smooth,
@@ -264,7 +257,9 @@ def webcam(
         uncertain_below=uncertain_below,
     )
     in_window = why_no_window() is None if show is None else show
-    outputs = opt.outputs(out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur, max_faces)
+    outputs = opt.outputs(
+        out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur, max_faces, events=events, parquet=parquet
+    )
     session = Session(recognition, outputs, RunOptions(duration=duration))
     raise typer.Exit(session.run([Target(device, read)], together=True))
 
@@ -279,9 +274,11 @@ def image(
     jsonl: opt.Jsonl = None,
     no_jsonl: opt.NoJsonl = False,
     csv: opt.Csv = None,
+    parquet: opt.Parquet = None,
     blur: opt.Blur = False,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
+    precision: opt.PrecisionName = opt.Precision.MODEL,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
     max_faces: opt.MaxFaces = 0,
@@ -295,9 +292,15 @@ def image(
     from leaf_rt.album import Album
 
     recognition = opt.recognition(
-        model, backend, threads, face_range, max_faces=max_faces, uncertain_below=uncertain_below
+        model,
+        backend,
+        threads,
+        face_range,
+        precision=precision,
+        max_faces=max_faces,
+        uncertain_below=uncertain_below,
     )
-    outputs = opt.outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur, max_faces)
+    outputs = opt.outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur, max_faces, parquet=parquet)
     raise typer.Exit(Album(recognition, outputs).run(files))
 
 

@@ -6,9 +6,12 @@ stdout carries records.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import LeafError, NoPermission, OutputError
 from leaf_rt.labels import COLORS, UNCERTAIN
 
 if TYPE_CHECKING:
@@ -48,6 +51,23 @@ def exit_code(error: BaseException) -> int:
     if nobody_reads(error):
         return 128 + 13  # what shells report for SIGPIPE
     return error.exit_code if isinstance(error, LeafError) else 1
+
+
+def refused(error: Exception) -> LeafError | None:
+    """What a refusal by the operating system means to a person, None for any other error."""
+    if isinstance(error, PermissionError) and error.filename:
+        return NoPermission(f"{error.filename}: no permission; change its permissions, or choose another place")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if not error.filename:
+            mute_stdout()
+        return OutputError(f"{error.filename or 'standard output'}: no room left to write; free some space")
+    return None
+
+
+def mute_stdout() -> None:
+    """What is still buffered for output that failed must not raise again at exit."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
 
 
 def facts(out: Console, rows: Mapping[str, str]) -> None:

@@ -35,6 +35,13 @@ class Transport(StrEnum):
     UDP = "udp"
 
 
+class Precision(StrEnum):
+    """Which of a model's files runs."""
+
+    MODEL = "model"
+    INT8 = "int8"
+
+
 def seconds(text: str | float) -> float:
     """Read ``90``, ``1:30``, ``1:30.5`` or ``0:01:30`` as seconds; a default comes as the number it is."""
     if not _TIME_OF_DAY.fullmatch(str(text)):
@@ -73,6 +80,22 @@ NoJsonl: TypeAlias = Annotated[bool, typer.Option("--no-jsonl", help="Write no r
 Csv: TypeAlias = Annotated[
     Path | None,
     typer.Option("--csv", readable=False, metavar="PATH", help="Records as a table as well.", rich_help_panel=_RESULTS),
+]
+Parquet: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--parquet", readable=False, metavar="PATH", help="Records as Parquet as well.", rich_help_panel=_RESULTS
+    ),
+]
+Events: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--events",
+        readable=False,
+        metavar="PATH",
+        help="Each expression's start, end and dwell, one JSON per line.",
+        rich_help_panel=_RESULTS,
+    ),
 ]
 Plot: TypeAlias = Annotated[
     Path | None,
@@ -126,6 +149,12 @@ Threads: TypeAlias = Annotated[
         metavar="N",
         help="CPU threads for inference; 0: the back end's choice.",
         rich_help_panel=_RECOGNITION,
+    ),
+]
+PrecisionName: TypeAlias = Annotated[
+    Precision,
+    typer.Option(
+        "--precision", help="int8: the quantised files beside the model, for the CPU.", rich_help_panel=_RECOGNITION
     ),
 ]
 FaceRange: TypeAlias = Annotated[
@@ -224,6 +253,7 @@ def recognition(
     threads: int,
     face_range: Range,
     *,
+    precision: Precision = Precision.MODEL,
     max_faces: int = 0,
     emotion_hz: float = 10.0,
     smooth: float = 0.3,
@@ -240,6 +270,7 @@ def recognition(
         model=model or DEFAULT_MODEL,
         backend=backend,
         threads=threads,
+        precision="" if precision is Precision.MODEL else precision.value,
         range=face_range.value,
         pipeline=PipelineOptions(emotion_hz=emotion_hz, max_faces=max_faces),
         smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
@@ -257,6 +288,9 @@ def outputs(
     show: bool,
     blur: bool,
     max_faces: int,
+    *,
+    events: Path | None = None,
+    parquet: Path | None = None,
 ) -> Outputs:
     """Put the options of the results together."""
     if blur and max_faces > 0:
@@ -265,6 +299,10 @@ def outputs(
         )
     if jsonl is not None and no_jsonl:
         raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
+    if parquet is not None and str(parquet) == "-":
+        raise typer.BadParameter("needs the name of a file", param_hint="--parquet")
+    if [jsonl, str(csv), str(events)].count("-") > 1:
+        raise typer.BadParameter("standard output takes one of --jsonl, --csv and --events", param_hint="-")
     if plot is not None and no_plot:
         raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
 
@@ -275,6 +313,8 @@ def outputs(
         save_video=save,
         jsonl="" if no_jsonl else jsonl,
         csv=csv,
+        events=events,
+        parquet=parquet,
         plot=Path() if no_plot else plot,
         show=show,
         blur=blur,

@@ -19,6 +19,7 @@ class Recognition:
         model: Model file.
         backend: "auto" or the name of a back end.
         threads: CPU threads for inference; 0 leaves the choice to the back end.
+        precision: "" for the model's own, "int8" for the quantised files beside it.
         range: Face detector: "auto", "short" or "full".
         pipeline: What a frame may cost.
         smooth: How fast answers follow.
@@ -27,6 +28,7 @@ class Recognition:
     model: Path = DEFAULT_MODEL
     backend: str = "auto"
     threads: int = 0
+    precision: str = ""
     range: Literal["auto", "short", "full"] = "auto"
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
@@ -40,7 +42,9 @@ class Outputs:
         out: Folder for the results; None: beside the file.
         save_video: Whether to write the annotated video.
         jsonl: One file of records for all sources, "-" for standard output; "" for no records at all.
-        csv: One CSV file for all sources.
+        csv: One CSV file for all sources, "-" for standard output.
+        events: One file of expressions with start, end and dwell for all sources, "-" for standard output.
+        parquet: One Parquet file for all sources.
         plot: The timeline's file, for a single source; Path("") for none.
         show: Whether to open a window.
         blur: Hide faces in every picture that is written or shown.
@@ -50,6 +54,13 @@ class Outputs:
     save_video: bool | None = None
     jsonl: str | None = None
     csv: Path | None = None
+    events: Path | None = None
+    parquet: Path | None = None
     plot: Path | None = None
     show: bool = False
     blur: bool = False
+
+    @property
+    def on_stdout(self) -> bool:
+        """Whether standard output carries results, so that words for people must go elsewhere."""
+        return "-" in (self.jsonl, str(self.csv), str(self.events))

@@ -46,7 +46,7 @@ class Session:
     def __init__(self, recognition: Recognition, outputs: Outputs, options: RunOptions) -> None:
         self.recognition, self.outputs, self.options = recognition, outputs, options
         self.out = console.console(stderr=True)
-        self.results = self.out if outputs.jsonl == "-" else console.console(stderr=False)
+        self.results = self.out if outputs.on_stdout else console.console(stderr=False)
         self.errors: list[Exception] = []
         self.said: set[str] = set()
         self._places = Places()
@@ -66,14 +66,18 @@ class Session:
             make_folder(self.outputs.out)
         wanted = self.recognition
         backend = open_backend(
-            wanted.model, wanted.backend, wanted.threads, say=lambda text: console.note(self.out, text)
+            wanted.model,
+            wanted.backend,
+            wanted.threads,
+            precision=wanted.precision,
+            say=lambda text: console.note(self.out, text),
         )
         window: Window | None = None
         shared: list[Sink] = []
         try:
             if self.outputs.show:
                 window = Window(backend.spec.labels, self.outputs.blur)
-            shared.extend(self._shared(backend.spec.labels))
+            self._open_shared(shared, backend.spec.labels)
             rounds = [list(targets)] if together else [[target] for target in targets]
             for part in rounds:
                 one = _Round(self, backend, window, shared)
@@ -118,16 +122,25 @@ class Session:
         folder = self.outputs.out or (path.parent if path is not None else Path())
         return self._places.take(folder, stem, ending)
 
-    def _shared(self, labels: tuple[str, ...]) -> list[Sink]:
-        from leaf_rt.sinks.csv import CsvSink
-        from leaf_rt.sinks.jsonl import JsonlSink
+    def _open_shared(self, sinks: list[Sink], labels: tuple[str, ...]) -> None:
+        """Append the sinks of all sources, one by one, so that those before one that fails can be closed."""
+        outputs = self.outputs
+        if outputs.jsonl:
+            from leaf_rt.sinks.jsonl import JsonlSink
 
-        sinks: list[Sink] = []
-        if self.outputs.jsonl:
-            sinks.append(JsonlSink("-" if self.outputs.jsonl == "-" else Path(self.outputs.jsonl), labels))
-        if self.outputs.csv is not None:
-            sinks.append(CsvSink(self.outputs.csv, labels))
-        return sinks
+            sinks.append(JsonlSink("-" if outputs.jsonl == "-" else Path(outputs.jsonl), labels))
+        if outputs.csv is not None:
+            from leaf_rt.sinks.csv import CsvSink
+
+            sinks.append(CsvSink(outputs.csv, labels))
+        if outputs.events is not None:
+            from leaf_rt.sinks.events import EventSink
+
+            sinks.append(EventSink(outputs.events, labels))
+        if outputs.parquet is not None:
+            from leaf_rt.sinks.parquet import ParquetSink
+
+            sinks.append(ParquetSink(outputs.parquet, labels))
 
 
 class _Round:
@@ -256,7 +269,7 @@ class _Round:
 
     def _event(self, event: Event) -> None:
         if event.level == "error":
-            if not (self.session.outputs.jsonl == "-" and event.kind == "sink" and "closed the pipe" in event.text):
+            if not (self.session.outputs.on_stdout and event.kind == "sink" and "closed the pipe" in event.text):
                 console.error(self.session.out, f"{event.source}: {event.text}")
             self.session.said.add(event.text)
         else:

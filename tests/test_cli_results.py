@@ -1,0 +1,100 @@
+"""The outputs and the precision that the command line offers beside its three results, on real clips."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+from clips import demo_frames, write_clip
+from commands import Leaf
+
+from leaf_rt.artifact import DEFAULT_MODEL, load_spec, save_spec, sha256_of, variant_path
+
+QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
+
+
+@pytest.fixture
+def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
+    return Leaf(capfd)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(24))
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("face") / "face.png"
+    cv2.imwrite(str(path), demo_frames(1)[0])
+    return path
+
+
+def test_expressions_as_events_and_records_as_parquet(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    events, table = tmp_path / "events.jsonl", tmp_path / "faces.parquet"
+    done = leaf("video", clip, *QUIET, "--events", events, "--parquet", table)
+    assert done.code == 0, done.err
+    shown = [json.loads(line) for line in events.read_text().splitlines()]
+    assert shown[0]["start_s"] == 0
+    assert all(event["dwell_s"] == pytest.approx(event["end_s"] - event["start_s"], abs=1e-5) for event in shown)
+    assert shown[-1]["end_s"] == pytest.approx(23 / 24, abs=0.05)
+    rows = pq.read_table(table)
+    assert rows.num_rows == 24
+    assert set(rows.column("source").to_pylist()) == {"face.mp4"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events.jsonl", "faces.parquet"]
+
+
+def test_events_on_standard_output_are_alone_there(leaf: Leaf, clip: Path) -> None:
+    done = leaf("video", clip, *QUIET, "--events", "-")
+    assert done.code == 0, done.err
+    assert all("dwell_s" in json.loads(line) for line in done.out.splitlines())
+    assert "on screen" in done.err
+
+
+def test_standard_output_is_given_away_once(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    assert leaf("video", clip, "--jsonl", "-", "--events", "-").code == 2
+    assert leaf("video", clip, "--parquet", "-").code == 2
+    done = leaf("video", clip, *QUIET, "--events", tmp_path / "none" / "a.jsonl")
+    assert done.code == 9
+    assert "folder does not exist" in done.sentence()
+
+
+def test_parquet_without_its_library_says_what_to_install(
+    leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = leaf("video", clip, *QUIET, "--parquet", tmp_path / "a.parquet")
+    assert done.code == 9
+    assert "pip install 'leaf-rt[parquet]'" in done.sentence()
+
+
+def test_pictures_as_parquet(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    table = tmp_path / "faces.parquet"
+    assert leaf("image", face, "--no-save-picture", "--no-jsonl", "--parquet", table).code == 0
+    assert pq.read_table(table).num_rows == 1
+
+
+def test_int8_runs_the_file_made_from_the_model(leaf: Leaf, clip: Path, face: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    shutil.copy(DEFAULT_MODEL, model)
+    spec = load_spec(DEFAULT_MODEL)
+    save_spec(spec, model)
+    asked = ("--model", model, "--backend", "onnxruntime", "--precision", "int8")
+    for command in (("video", clip, *QUIET), ("image", face, "--no-save-picture", "--no-jsonl")):
+        done = leaf(*command, *asked)
+        assert done.code == 10
+        assert "--precision int8" in done.sentence()
+    own = variant_path(model, "int8")
+    shutil.copy(DEFAULT_MODEL, own)
+    save_spec(replace(spec, precision="int8", parent=spec.sha256, sha256=sha256_of(own)), own)
+    done = leaf("video", clip, *QUIET, *asked)
+    assert done.code == 0, done.err
+    assert "int8" in next(line for line in done.err.splitlines() if line.startswith("precision"))
+    assert leaf("image", face, "--no-save-picture", "--no-jsonl", *asked).code == 0
+    assert leaf("webcam", "--precision", "int4").code == 2
