@@ -45,10 +45,21 @@ SCAN_PERIOD = 0.8  # s in which the search of a video visits every region once
 EMPTY_PERIOD = 0.3  # s, the same while nobody is known
 
 
-class _Model:
-    """One MediaPipe detector with a clock of its own."""
+class DetectorModel:
+    """One MediaPipe detector with a clock of its own: one look at one picture, without any search.
 
-    def __init__(self, data: bytes, video: bool) -> None:
+    Args:
+        kind: ``short`` sees faces wider than about a tenth of the picture, ``full`` smaller ones.
+        video: Whether pictures follow one another, so that the detector may track; otherwise each stands alone.
+        min_confidence: Finds below are left out; the search's own limits come on top.
+
+    Raises:
+        BackendError: MediaPipe cannot be loaded.
+        ModelError: The bundled model is missing or damaged.
+    """
+
+    def __init__(self, kind: Kind, video: bool, min_confidence: float = min(PROPOSE, KEEP) - 0.1) -> None:
+        data = _verified(kind)
         mediapipe, vision = _library()
         self._mediapipe = mediapipe
         self._video = video
@@ -56,7 +67,7 @@ class _Model:
         options = vision.FaceDetectorOptions(
             base_options=mediapipe.tasks.BaseOptions(model_asset_buffer=data),
             running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
-            min_detection_confidence=min(PROPOSE, KEEP) - 0.1,
+            min_detection_confidence=min_confidence,
         )
         with hush():
             self._detector: Any = vision.FaceDetector.create_from_options(options)
@@ -114,8 +125,9 @@ class FaceDetector:
         self.min_confidence = min_confidence
         self.detect_every = detect_every
         _library()
-        self._data: dict[Kind, bytes] = {kind: _verified(kind) for kind in get_args(Kind)}
-        self._models: dict[tuple[Kind, bool], _Model] = {}
+        for kind in get_args(Kind):  # a damaged one is found now, not when it is first needed
+            _verified(kind)
+        self._models: dict[tuple[Kind, bool], DetectorModel] = {}
         self._closed = False
         self.reset()
 
@@ -192,12 +204,12 @@ class FaceDetector:
         proposals = proposals[suppress(proposals, min_iou=0.5)]
         return self._close_ups(image, proposals, video=False)
 
-    def _model(self, kind: Kind, video: bool) -> _Model:
+    def _model(self, kind: Kind, video: bool) -> DetectorModel:
         if self._closed:
             raise ValueError("FaceDetector: it is closed; make a new one")
         model = self._models.get((kind, video))
         if model is None:
-            model = self._models[kind, video] = _Model(self._data[kind], video)
+            model = self._models[kind, video] = DetectorModel(kind, video)
         return model
 
     def _next_regions(self, step: float, lost: bool) -> list[tuple[Kind, Region]]:

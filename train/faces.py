@@ -2,21 +2,19 @@
 
 Training pictures are mostly tight crops already, too tight for the detector: they get a border first, as wide as what
 the runtime's close-ups show round a face. A photograph in which that finds nobody is searched as the runtime does.
-Knows MediaPipe (inside) and ``leaf_rt.face``; must not know labels or files.
+Knows ``leaf_rt.detect`` and ``leaf_rt.face``; must not know labels or files.
 """
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
 
-from leaf_rt.artifact import MODELS
+from leaf_rt.detect import DetectorModel, FaceDetector
 from leaf_rt.face import crop_faces, crop_plain
-from leaf_rt.native_log import hush
-from leaf_rt.types import F32, U8
+from leaf_rt.types import F32, U8, Detections
 
 BORDER = 0.25  # of the picture's longer side, replicated on every side
 DETECTION_SIDE = 192  # px of the bordered picture's longer side that the detector sees
@@ -36,17 +34,16 @@ class FaceCropper:
     def __init__(self, side: int, margin: float, color: str, *, align: bool = True) -> None:
         self.side, self.margin, self.color = side, margin, color
         self._align = align
-        self._detector: Any = None  # opened for the first picture: a full cache needs none
-        self._search: Any = None
+        self._detector: DetectorModel | None = None  # opened for the first picture: a full cache needs none
+        self._search: FaceDetector | None = None
 
     def __enter__(self) -> FaceCropper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        with hush():
-            for detector in (self._detector, self._search):
-                if detector is not None:
-                    detector.close()
+        for detector in (self._detector, self._search):
+            if detector is not None:
+                detector.close()
 
     def crop(self, image: U8) -> tuple[U8, bool]:
         """The crop of a BGR picture (H, W, 3), and whether a face was found."""
@@ -65,48 +62,31 @@ class FaceCropper:
         """Keypoints (6, 2) in px of the largest, surest face of a BGR picture, or None."""
         if not self._align:
             return None
-        import mediapipe as mp
-
         if self._detector is None:
-            self._detector = _open_detector()
-
+            self._detector = DetectorModel("short", video=False, min_confidence=MIN_CONFIDENCE)
         height, width = image.shape[:2]
         border = round(BORDER * max(height, width))
         bordered = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
         scale = DETECTION_SIDE / max(bordered.shape[:2])
         size = (max(1, round(bordered.shape[1] * scale)), max(1, round(bordered.shape[0] * scale)))
         how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-        seen = cv2.cvtColor(cv2.resize(bordered, size, interpolation=how), cv2.COLOR_BGR2RGB)
-        result = self._detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(seen)))
-        if not result.detections:
+        seen = np.asarray(cv2.resize(bordered, size, interpolation=how), np.uint8)
+        found = self._detector.find(seen)
+        if not len(found):
             return self._searched(image) if max(height, width) > 2 * DETECTION_SIDE else None
-        best = max(result.detections, key=lambda d: d.categories[0].score * d.bounding_box.width)
-        points = np.array([[k.x, k.y] for k in best.keypoints], np.float32)
-        return np.asarray(points * (width + 2 * border, height + 2 * border) - border, np.float32)
+        best = _largest_surest(found)
+        back = np.divide((bordered.shape[1], bordered.shape[0]), size)
+        return np.asarray(found.keypoints[best] * back - border, np.float32)
 
     def _searched(self, image: U8) -> F32 | None:
         """``find`` by the runtime's search for faces of any size."""
-        from leaf_rt.detect import FaceDetector
-
         if self._search is None:
             self._search = FaceDetector()
         found = self._search.detect_picture(image)
         if not len(found):
             return None
-        best = int(np.argmax(found.confidence * (found.xyxy[:, 2] - found.xyxy[:, 0])))
-        return np.asarray(found.keypoints[best], np.float32)
+        return np.asarray(found.keypoints[_largest_surest(found)], np.float32)
 
 
-def _open_detector() -> Any:
-    import mediapipe as mp
-    from mediapipe.tasks.python import vision
-
-    options = vision.FaceDetectorOptions(
-        base_options=mp.tasks.BaseOptions(model_asset_path=str(MODELS / "face_detection_short_range.tflite")),
-        min_detection_confidence=MIN_CONFIDENCE,
-    )
-    with hush():
-        detector = vision.FaceDetector.create_from_options(options)
-        blank = np.zeros((128, 128, 3), np.uint8)
-        detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=blank))  # the first call logs, too
-    return detector
+def _largest_surest(found: Detections) -> int:
+    return int(np.argmax(found.confidence * (found.xyxy[:, 2] - found.xyxy[:, 0])))
