@@ -135,6 +135,7 @@ def video(
     rtsp_transport: opt.RtspTransport = opt.Transport.TCP,
     wait: opt.Wait = False,
     max_reconnects: opt.MaxReconnects = None,
+    metrics: opt.Metrics = None,
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions in video files and streams.
@@ -151,6 +152,7 @@ def video(
         out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur, max_faces, events=events, parquet=parquet
     )
 
+    from leaf_rt.request import Monitor
     from leaf_rt.session import Session, distinct
     from leaf_rt.sources import SourceOptions, Target
     from leaf_rt.stream import RunOptions
@@ -186,7 +188,7 @@ def video(
         min_dwell=min_dwell,
         uncertain_below=uncertain_below,
     )
-    session = Session(recognition, outputs, RunOptions(duration=duration))
+    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics))
     raise typer.Exit(session.run(distinct(wanted), together))
 
 
@@ -224,6 +226,7 @@ def webcam(
     duration: opt.Duration = None,
     wait: opt.Wait = False,
     max_reconnects: opt.MaxReconnects = None,
+    metrics: opt.Metrics = None,
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions live, in a window; q or Ctrl-C ends it.
@@ -231,6 +234,7 @@ def webcam(
     Nothing is written unless --out, --save-video, --plot or a file of records asks for it.
     """
     from leaf_rt.doctor import why_no_window
+    from leaf_rt.request import Monitor
     from leaf_rt.session import Session
     from leaf_rt.sources import SourceOptions, Target
     from leaf_rt.stream import RunOptions
@@ -260,7 +264,7 @@ def webcam(
     outputs = opt.outputs(
         out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur, max_faces, events=events, parquet=parquet
     )
-    session = Session(recognition, outputs, RunOptions(duration=duration))
+    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics))
     raise typer.Exit(session.run([Target(device, read)], together=True))
 
 

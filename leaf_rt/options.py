@@ -63,6 +63,7 @@ def finite(value: float | None) -> float | None:
 
 # readable=False: whoever opens the file says what is wrong, with its own exit code.
 _RESULTS, _RECOGNITION, _TIME, _LIVE = "Results", "Recognition", "What is read", "Live sources"
+_WATCHING = "Watching it run"
 
 Out: TypeAlias = Annotated[
     Path | None,
@@ -244,6 +245,17 @@ MaxReconnects: TypeAlias = Annotated[
     typer.Option(min=0, metavar="N", help="Give a lost source up after this many tries.", rich_help_panel=_LIVE),
 ]
 
+Metrics: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics",
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="Answer /metrics (Prometheus) and /healthz there, to this machine alone; 0: a free port.",
+        rich_help_panel=_WATCHING,
+    ),
+]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

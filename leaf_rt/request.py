@@ -64,3 +64,14 @@ class Outputs:
     def on_stdout(self) -> bool:
         """Whether standard output carries results, so that words for people must go elsewhere."""
         return "-" in (self.jsonl, str(self.csv), str(self.events))
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """How programs watch a run.
+
+    Attributes:
+        metrics: TCP port of this machine that answers /metrics and /healthz, 0 for a free one; None for no such thing.
+    """
+
+    metrics: int | None = None

@@ -5,6 +5,7 @@ Knows every part of the runtime by its interface; must not know how options are 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,10 +18,11 @@ from leaf_rt import console
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
+from leaf_rt.metrics import MetricsServer
 from leaf_rt.pipeline import Detector, Pipeline
 from leaf_rt.places import Places, make_folder, readable, write_whole
 from leaf_rt.report import Summary
-from leaf_rt.request import Outputs, Recognition
+from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
@@ -43,8 +45,12 @@ class _Kept:
 class Session:
     """Runs sources and says what came of them."""
 
-    def __init__(self, recognition: Recognition, outputs: Outputs, options: RunOptions) -> None:
+    def __init__(
+        self, recognition: Recognition, outputs: Outputs, options: RunOptions, monitor: Monitor | None = None
+    ) -> None:
         self.recognition, self.outputs, self.options = recognition, outputs, options
+        self.monitor = monitor or Monitor()
+        self.server: MetricsServer | None = None
         self.out = console.console(stderr=True)
         self.results = self.out if outputs.on_stdout else console.console(stderr=False)
         self.errors: list[Exception] = []
@@ -64,6 +70,13 @@ class Session:
         """
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
+        with contextlib.ExitStack() as open_now:
+            if self.monitor.metrics is not None:
+                self.server = open_now.enter_context(MetricsServer(self.monitor.metrics))
+                console.note(self.out, f"metrics at http://127.0.0.1:{self.server.port}/metrics")
+            return self._run(targets, together)
+
+    def _run(self, targets: Sequence[Target], together: bool) -> int:
         wanted = self.recognition
         backend = open_backend(
             wanted.model,
@@ -260,6 +273,8 @@ class _Round:
                 self.stop.set()
 
     def _progress(self, stats: RunStats) -> None:
+        if self.session.server is not None:
+            self.session.server.update(stats)
         for source in stats.sources:
             task = self.tasks.get(source.info.name)
             if task is not None:
