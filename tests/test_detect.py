@@ -63,13 +63,13 @@ def sightings(shown: Shown) -> dict[int, list[tuple[float, np.ndarray]]]:
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of all pictures that a model is asked about from now on."""
     calls: list[tuple[int, ...]] = []
-    find = detect._Model.find
+    find = detect.DetectorModel.find
 
-    def counted(self: detect._Model, image: np.ndarray) -> Detections:
+    def counted(self: detect.DetectorModel, image: np.ndarray) -> Detections:
         calls.append(image.shape)
         return find(self, image)
 
-    monkeypatch.setattr(detect._Model, "find", counted)
+    monkeypatch.setattr(detect.DetectorModel, "find", counted)
     return calls
 
 
