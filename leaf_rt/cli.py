@@ -10,12 +10,13 @@ import importlib
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from leaf_rt import jsonlog
 from leaf_rt import options as opt
 from leaf_rt.errors import BackendError, LeafError, NotFound
 
@@ -43,9 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
+    if "--log-json" in arguments:
+        with jsonlog.json_log(debug):
+            return _run(arguments, debug, jsonlog.failure)
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
+    return _run(arguments, debug, _say)
+
+
+def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None]) -> int:
     try:
         app(args=arguments, prog_name="leaf-rt")
     except SystemExit as e:
@@ -56,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if console.nobody_reads(e):
             console.mute_stdout()
         else:
-            _say(e, debug, str(e))
+            say(e, debug, str(e))
         return console.exit_code(e)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -65,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         refused = console.refused(e)
         if refused is not None:
-            _say(e, debug, str(refused))
+            say(e, debug, str(refused))
             return refused.exit_code
         hint = "" if debug else "; --debug shows where"
-        _say(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
+        say(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
         return EXIT_BUG
     return 0
 
@@ -136,6 +144,7 @@ def video(
     wait: opt.Wait = False,
     max_reconnects: opt.MaxReconnects = None,
     metrics: opt.Metrics = None,
+    log_json: opt.LogJson = False,
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions in video files and streams.
@@ -154,7 +163,8 @@ def video(
 
     from leaf_rt.request import Monitor
     from leaf_rt.session import Session, distinct
-    from leaf_rt.sources import SourceOptions, Target
+    from leaf_rt.sources import SourceOptions, Target, is_camera
+    from leaf_rt.sources.base import is_url
     from leaf_rt.stream import RunOptions
 
     read = SourceOptions(
@@ -175,7 +185,7 @@ def video(
         wanted += load_targets(sources, read)
     if plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
-    together = sources is not None or realtime or loop or any(_is_live(target.target) for target in wanted)
+    together = sources is not None or realtime or loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
     recognition = opt.recognition(
         model,
         backend,
@@ -188,7 +198,7 @@ def video(
         min_dwell=min_dwell,
         uncertain_below=uncertain_below,
     )
-    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics))
+    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics, log_json))
     raise typer.Exit(session.run(distinct(wanted), together))
 
 
@@ -227,6 +237,7 @@ def webcam(
     wait: opt.Wait = False,
     max_reconnects: opt.MaxReconnects = None,
     metrics: opt.Metrics = None,
+    log_json: opt.LogJson = False,
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions live, in a window; q or Ctrl-C ends it.
@@ -264,7 +275,7 @@ def webcam(
     outputs = opt.outputs(
         out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur, max_faces, events=events, parquet=parquet
     )
-    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics))
+    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics, log_json))
     raise typer.Exit(session.run([Target(device, read)], together=True))
 
 
@@ -385,8 +396,3 @@ def _forward(module: str, command: str, arguments: list[str]) -> int:
             raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
         raise BackendError(f"leaf-rt {command}: needs {e.name}; install it with: pip install 'leaf-rt[train]'") from e
     return int(target.main([command, *arguments]))
-
-
-def _is_live(target: str) -> bool:
-    """Whether a target is a stream or a camera rather than a file."""
-    return "://" in target or target.isdigit() or target.startswith("/dev/video")

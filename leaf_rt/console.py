@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("✓", "+", "green"), "limited": ("·", "-", "yellow"), "missing": ("✗", "x", "red")}
 
 
-def console(stderr: bool = True) -> Console:
-    """A console on the stream as it is now (tests and pipes replace it), without reshaping long lines in files."""
+def console(stderr: bool = True, quiet: bool = False) -> Console:
+    """A console on the stream as it is now (tests and pipes replace it), without reshaping long lines in files.
+
+    A quiet one swallows everything.
+    """
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to fail
         stream.reconfigure(errors="backslashreplace")
-    plain = Console(file=stream, highlight=False, soft_wrap=False)
+    plain = Console(file=stream, highlight=False, soft_wrap=False, quiet=quiet)
     if not plain.is_terminal:
         plain.width = max(plain.width, 160)
     return plain
@@ -100,7 +103,7 @@ def progress(out: Console) -> Progress:
         TimeRemainingColumn(compact=True),
         console=out,
         transient=True,
-        disable=not out.is_terminal,
+        disable=out.quiet or not out.is_terminal,
         expand=True,
     )
 

@@ -256,6 +256,12 @@ Metrics: TypeAlias = Annotated[
         rich_help_panel=_WATCHING,
     ),
 ]
+LogJson: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--log-json", help="Say on stderr what happens as JSON, one object per line.", rich_help_panel=_WATCHING
+    ),
+]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TaskID
 
-from leaf_rt import console
+from leaf_rt import console, jsonlog
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
@@ -51,7 +51,7 @@ class Session:
         self.recognition, self.outputs, self.options = recognition, outputs, options
         self.monitor = monitor or Monitor()
         self.server: MetricsServer | None = None
-        self.out = console.console(stderr=True)
+        self.out = console.console(stderr=True, quiet=self.monitor.log_json)
         self.results = self.out if outputs.on_stdout else console.console(stderr=False)
         self.errors: list[Exception] = []
         self.said: set[str] = set()
@@ -73,7 +73,7 @@ class Session:
         with contextlib.ExitStack() as open_now:
             if self.monitor.metrics is not None:
                 self.server = open_now.enter_context(MetricsServer(self.monitor.metrics))
-                console.note(self.out, f"metrics at http://127.0.0.1:{self.server.port}/metrics")
+                self.say("info", f"metrics at http://127.0.0.1:{self.server.port}/metrics", event="metrics")
             return self._run(targets, together)
 
     def _run(self, targets: Sequence[Target], together: bool) -> int:
@@ -83,7 +83,7 @@ class Session:
             wanted.backend,
             wanted.threads,
             precision=wanted.precision,
-            say=lambda text: console.note(self.out, text),
+            say=lambda text: self.say("info", text, event="backend"),
         )
         window: Window | None = None
         shared: list[Sink] = []
@@ -118,8 +118,19 @@ class Session:
         """Remember an error for the exit code, and say it unless an event has said it already."""
         self.errors.append(error)
         if not console.nobody_reads(error) and not self._was_said(error):
-            console.error(self.out, str(error))
+            self.say("error", str(error), event="error")
             self.said.add(str(error))
+
+    def say(self, level: str, text: str, source: str = "", event: str = "note") -> None:
+        """Say one thing to whoever reads stderr; arguments as for ``jsonlog.say``."""
+        if self.monitor.log_json:
+            jsonlog.say(level, text, source, event)
+            return
+        sentence = f"{source}: {text}" if source else text
+        if level == "error":
+            console.error(self.out, sentence)
+        else:
+            console.note(self.out, sentence)
 
     def _was_said(self, error: Exception) -> bool:
         return any(str(error).endswith(text) for text in self.said)
@@ -254,6 +265,8 @@ class _Round:
         self.infos[info.name] = info
         self.summaries[info.name] = Summary(self.labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
         spec, wanted = self.backend.spec, self.session.recognition
+        if self.session.monitor.log_json:
+            jsonlog.say("info", f"{describe(info)}; {self.backend.reason}", info.name, "opened")
         console.facts(self.session.out, {
             "source": describe(info),
             "decoder": info.decoder,
@@ -285,10 +298,10 @@ class _Round:
     def _event(self, event: Event) -> None:
         if event.level == "error":
             if not (self.session.outputs.on_stdout and event.kind == "sink" and "closed the pipe" in event.text):
-                console.error(self.session.out, f"{event.source}: {event.text}")
+                self.session.say(event.level, event.text, event.source, event.kind)
             self.session.said.add(event.text)
         else:
-            console.note(self.session.out, f"{event.source}: {event.text}")
+            self.session.say(event.level, event.text, event.source, event.kind)
 
     def _timeline(self, name: str, summary: Summary) -> None:
         path = self.files.get(name, {}).get("timeline")
@@ -311,6 +324,8 @@ class _Round:
             own = next((s for s in stats.sources if s.info.name == name), None)
             if own is not None and own.dropped:
                 title += f", {own.dropped} dropped"
+        if self.session.monitor.log_json:
+            jsonlog.say("info", title.removeprefix(f"{name}: "), name, "finished")
         out.print(title, style="bold", markup=False)
         console.people(out, summary)
         files = {kind: path for kind, path in self.files.get(name, {}).items() if path.exists()}

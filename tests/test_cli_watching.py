@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -36,7 +39,7 @@ def port() -> int:
 
 
 class Scraper(threading.Thread):
-    """Asks for the metrics until a frame was finished, then once for the health."""
+    """Asks for the metrics until a frame was finished, then once for the health, and ends the run as Ctrl-C does."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class Scraper(threading.Thread):
                 text = self.get("/metrics")
                 if 'leaf_processed_total{source="face.mp4"}' in text and "leaf_up" in text:
                     self.metrics, self.health = text, self.get("/healthz")
+                    os.kill(os.getpid(), signal.SIGINT)
                     return
             except (urllib.error.URLError, ConnectionError):  # not there yet, or no frame yet
                 continue
@@ -62,7 +66,7 @@ class Scraper(threading.Thread):
 def test_metrics_are_served_while_it_runs_and_not_after(leaf: Leaf, clip: Path, port: int) -> None:
     scraper = Scraper(port)
     scraper.start()
-    done = leaf("video", clip, *QUIET, "--realtime", "--loop", "--duration", "2", "--metrics", port)
+    done = leaf("video", clip, *QUIET, "--realtime", "--loop", "--duration", "60", "--metrics", port)
     scraper.over.set()
     scraper.join(10)
     assert done.code == 0, done.err
@@ -91,3 +95,45 @@ def test_metrics_without_their_library_say_what_to_install(
     done = leaf("video", clip, *QUIET, "--metrics", "0")
     assert done.code == 9
     assert "pip install 'leaf-rt[metrics]'" in done.sentence()
+
+
+def lines(text: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_log_is_json_and_nothing_else(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "cut.mp4"
+    broken.write_bytes(b"no film")
+    done = leaf("video", clip, broken, "--no-save-video", "--no-plot", "--jsonl", "-", "--log-json")
+    assert done.code == 5
+    said = lines(done.err)
+    for line in said:
+        assert set(line) == {"time", "level", "source", "event", "text"}
+        assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+        assert line["level"] in {"info", "warning", "error"}
+    told = [(line["event"], line["source"]) for line in said if line["event"] in {"opened", "finished"}]
+    assert told == [("opened", "face.mp4"), ("finished", "face.mp4")]
+    (error,) = [line for line in said if line["level"] == "error"]
+    assert "cut.mp4" in error["text"]
+    assert len(lines(done.out)) == 48
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_event_of_the_run_is_logged_once_with_its_kind(leaf: Leaf, clip: Path) -> None:
+    done = leaf("video", clip, "--no-save-video", "--no-plot", "--jsonl", "/dev/full", "--log-json")
+    assert done.code == 9
+    said = lines(done.err)
+    (failed,) = [line for line in said if line["level"] == "error"]
+    assert (failed["event"], failed["source"]) == ("sink", "/dev/full")
+    assert "no room left" in failed["text"]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_last_word_is_json_too(leaf: Leaf, tmp_path: Path, debug: bool) -> None:
+    done = leaf("video", tmp_path / "none.mp4", "--log-json", *(["--debug"] if debug else []))
+    assert done.code == 3
+    last = lines(done.err)[-1]
+    assert (last["level"], last["event"]) == ("error", "error")
+    assert "none.mp4" in last["text"]
+    assert ("traceback" in last) is debug
+    assert leaf("video", tmp_path / "none.mp4").sentence()  # and words again for the next call
