@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
+from leaf_rt.stream.stats import SourceStats
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
 
@@ -180,7 +182,7 @@ class _Round:
         self.files: dict[str, dict[str, Path]] = {}  # per source: kind of result -> path
         self.detectors: list[Detector] = []  # ready for sources that are not open yet
         self.bar = console.progress(session.out)
-        self.tasks: dict[str, TaskID] = {}
+        self.tasks: list[TaskID] = []  # one per source, in their order
 
     def run(self, targets: Sequence[Target], live: bool) -> RunStats:
         """Run, then write the timelines and say what was found; also when the run broke off."""
@@ -276,7 +278,6 @@ class _Round:
             "precision": spec.precision,
             "batch": f"all faces of a frame, {wanted.pipeline.max_per_frame} at most",
         })  # fmt: skip
-        self.tasks[info.name] = self.bar.add_task(info.name, total=info.frame_count, rate="")
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
         self.summaries[info.name].add(estimates, frame.generation)
@@ -288,12 +289,18 @@ class _Round:
     def _progress(self, stats: RunStats) -> None:
         if self.session.server is not None:
             self.session.server.update(stats)
-        for source in stats.sources:
-            task = self.tasks.get(source.info.name)
-            if task is not None:
-                dropped = f", {source.dropped} dropped" if source.dropped else ""
-                rate = f"{stats.fps:.0f} frames/s{dropped}"
-                self.bar.update(task, completed=source.processed, rate=rate)
+        now = time.monotonic()
+        for number, source in enumerate(stats.sources):
+            info = source.info
+            if number == len(self.tasks):
+                self.tasks.append(self.bar.add_task(info.name, total=info.frame_count, rate=""))
+            self.bar.update(
+                self.tasks[number],
+                description=info.name,
+                total=info.frame_count,
+                completed=source.processed,
+                rate=status(source, now),
+            )
 
     def _event(self, event: Event) -> None:
         if event.level == "error":
@@ -339,6 +346,25 @@ def _file_name(name: str) -> str:
 
 def _frames(count: int) -> str:
     return f"{count} frame" if count == 1 else f"{count} frames"
+
+
+def status(source: SourceStats, now: float) -> str:
+    """How a source stands, in one line; a file's rate alone.
+
+    Args:
+        source: Its counters.
+        now: s, on the run's clock.
+    """
+    dropped = [f"{source.dropped} dropped"] if source.dropped else []
+    if not source.info.is_live:
+        return ", ".join([f"{source.fps:.0f} frames/s", *dropped])
+    if source.state != "open":
+        return f"{source.state} for {max(now - source.since, 0):.0f} s"
+    parts = [f"open, {source.capture_fps:.0f} frames/s in, {source.fps:.0f} out", *dropped]
+    if source.level:
+        parts.append(f"load level {source.level}")
+    parts.append("1 face" if source.faces == 1 else f"{source.faces} faces")
+    return ", ".join([*parts, f"{source.latency.p95 * 1e3:.0f} ms"])
 
 
 def describe(info: SourceInfo) -> str:

@@ -18,6 +18,10 @@ import pytest
 from clips import demo_frames, write_clip
 from commands import Leaf
 
+from leaf_rt.session import status
+from leaf_rt.sources import SourceInfo
+from leaf_rt.stream.stats import SourceStats
+
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
 
 
@@ -137,3 +141,15 @@ def test_the_last_word_is_json_too(leaf: Leaf, tmp_path: Path, debug: bool) -> N
     assert "none.mp4" in last["text"]
     assert ("traceback" in last) is debug
     assert leaf("video", tmp_path / "none.mp4").sentence()  # and words again for the next call
+
+
+def test_the_line_of_a_source_says_how_it_stands() -> None:
+    camera = SourceInfo("door", "0", "camera", 640, 360, is_live=True)
+    source = SourceStats(camera, state="open", dropped=3, level=1, faces=2, capture_fps=25.2, fps=24.8)
+    for milliseconds in range(1, 101):
+        source.latency.add(milliseconds / 1e3)
+    assert status(source, 5.0) == "open, 25 frames/s in, 25 out, 3 dropped, load level 1, 2 faces, 95 ms"
+    source.state, source.since = "lost", 2.0
+    assert status(source, 9.0) == "lost for 7 s"
+    film = SourceInfo("a.mp4", "a.mp4", "file", 640, 360, frame_count=10)
+    assert status(SourceStats(film, state="open", fps=30.0), 1.0) == "30 frames/s"
