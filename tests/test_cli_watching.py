@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
+import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -42,41 +41,37 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-class Scraper(threading.Thread):
-    """Asks for the metrics until a frame was finished, then once for the health, and ends the run as Ctrl-C does."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self.address = f"http://127.0.0.1:{port}"
-        self.metrics = self.health = ""
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.05):
-            try:
-                text = self.get("/metrics")
-                if 'leaf_processed_total{source="face.mp4"}' in text and "leaf_up" in text:
-                    self.metrics, self.health = text, self.get("/healthz")
-                    os.kill(os.getpid(), signal.SIGINT)
-                    return
-            except (urllib.error.URLError, ConnectionError):  # not there yet, or no frame yet
-                continue
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.address + path, timeout=5) as answer:
-            return str(answer.read().decode())
+def get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return str(answer.read().decode())
 
 
-def test_metrics_are_served_while_it_runs_and_not_after(leaf: Leaf, clip: Path, port: int) -> None:
-    scraper = Scraper(port)
-    scraper.start()
-    done = leaf("video", clip, *QUIET, "--realtime", "--loop", "--duration", "60", "--metrics", port)
-    scraper.over.set()
-    scraper.join(10)
-    assert done.code == 0, done.err
-    assert 'leaf_up{source="face.mp4"} 1.0' in scraper.metrics
-    assert json.loads(scraper.health)["healthy"] is True
-    assert f"http://127.0.0.1:{port}/metrics" in done.err
+def scrape(port: int, until: float) -> tuple[str, str]:
+    """The metrics, once a frame was finished, and the health; asked for again and again until then."""
+    while time.monotonic() < until:
+        try:
+            text = get(port, "/metrics")
+            if 'leaf_processed_total{source="face.mp4"}' in text and "leaf_up" in text:
+                return text, get(port, "/healthz")
+        except (urllib.error.URLError, ConnectionError):  # not there yet
+            pass
+        time.sleep(0.05)
+    raise TimeoutError("no metrics of a finished frame")
+
+
+def test_metrics_are_served_while_it_runs_and_not_after(clip: Path, port: int) -> None:
+    command = [sys.executable, "-m", "leaf_rt", "video", str(clip), *QUIET, "--realtime", "--loop", "--duration", "60"]
+    with subprocess.Popen([*command, "--metrics", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        try:
+            metrics, health = scrape(port, time.monotonic() + 40)
+            run.send_signal(signal.SIGINT)
+            _, err = run.communicate(timeout=20)
+        finally:
+            run.kill()
+    assert run.returncode == 0, err.decode()
+    assert 'leaf_up{source="face.mp4"} 1.0' in metrics
+    assert json.loads(health)["healthy"] is True
+    assert f"http://127.0.0.1:{port}/metrics" in err.decode()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=2)
 
