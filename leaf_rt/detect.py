@@ -78,14 +78,17 @@ class DetectorModel:
         picture = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         )
-        if self._video:
-            # MediaPipe wants whole milliseconds that strictly grow. Nothing in the detector depends on elapsed time,
-            # so a tick per call will do, and no repeated, jumping or restarted media time can ever break it.
-            self._clock_ms += 1
-            result = self._detector.detect_for_video(picture, self._clock_ms)
-        else:
-            result = self._detector.detect(picture)
+        with hush():  # LiteRT warns of unaligned memory at any call, as memory happens to lie
+            result = self._run(picture)
         return _converted(result.detections, image.shape[1], image.shape[0])
+
+    def _run(self, picture: Any) -> Any:
+        if not self._video:
+            return self._detector.detect(picture)
+        # MediaPipe wants whole milliseconds that strictly grow. Nothing in the detector depends on elapsed time, so a
+        # tick per call will do, and no repeated, jumping or restarted media time can ever break it.
+        self._clock_ms += 1
+        return self._detector.detect_for_video(picture, self._clock_ms)
 
     def close(self) -> None:
         """Free it; its last words are kept off the terminal."""
