@@ -23,7 +23,13 @@ STAGES = ("detect", "track", "align", "infer", "smooth")
 
 
 class Detector(Protocol):
-    """Finds faces in the frames of one source; ``leaf_rt.detect.FaceDetector`` is the real one."""
+    """Finds faces in the frames of one source; ``leaf_rt.detect.FaceDetector`` is the real one.
+
+    Attributes:
+        lag: s since some known face was last looked for, as of the newest frame; 0 where all were looked for in it.
+    """
+
+    lag: float
 
     def detect(self, frame: Frame) -> Detections:
         """The faces in a frame."""
@@ -56,12 +62,18 @@ class PipelineOptions:
 
     Attributes:
         emotion_hz: Answers per second and face; 0 classifies every face in every frame.
-        max_per_frame: Faces classified in one frame at most; who waited longest comes first.
+        total_hz: Answers per second of all faces together; a crowd shares them in turn, whoever waited longest first.
+            A face's first answer is given at once all the same.
+        min_hz: Answers per second that a face gets in the largest crowd; fewer, and the filter has nothing to smooth.
+        max_per_frame: Faces classified in one frame at most, unless ``emotion_hz`` is 0.
         max_faces: People reported per frame at most, the largest first; 0 sets no limit.
-        max_coast: s for which a face is still reported after it was last found.
+        max_coast: s for which a face is still reported after it was last found, not counting the time in which it was
+            not looked for.
     """
 
     emotion_hz: float = 10.0
+    total_hz: float = 40.0
+    min_hz: float = 1.5
     max_per_frame: int = 16
     max_faces: int = 0
     max_coast: float = 0.2
@@ -75,6 +87,26 @@ class _Person:
     confidence: float
     probs: F32 | None  # (C,), the newest raw answer
     poor: bool
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many faces may be classified now, so that a second of media costs the same at every frame rate."""
+
+    time: float | None = None  # s, of the last frame
+    credit: float = 0.0  # answers
+
+    def grant(self, now: float, rate: float, firsts: int, wanted: int) -> int:
+        """Answers for a frame at ``now`` of the ``wanted`` ones, ``firsts`` of which wait for nothing.
+
+        ``rate`` is in answers per second. What is not used is not saved up, and first answers are not paid back.
+        """
+        gain = 0.0 if self.time is None else rate * min(max(now - self.time, 0.0), 1.0)
+        self.time = now
+        self.credit = min(self.credit + gain, gain + 1.0)
+        granted = min(wanted, max(firsts, int(self.credit)))
+        self.credit = max(self.credit - granted, 0.0)
+        return granted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +144,7 @@ class Pipeline:
         self.timings: dict[str, float] = dict.fromkeys(STAGES, 0.0)  # s, of the newest frame
         self._people: dict[int, _Person] = {}
         self._generation = 0
+        self._budget = _Budget()
         self._clock = clock
 
     def step(self, frame: Frame) -> Estimates:
@@ -161,6 +194,7 @@ class Pipeline:
         self.tracker.reset()
         self.smoother.reset()
         self._people.clear()
+        self._budget = _Budget()
 
     def close(self) -> None:
         """Free the detector; the back end belongs to whoever opened it."""
@@ -184,13 +218,21 @@ class Pipeline:
         """Rows (K,) of the tracks to classify now, in order of rows."""
         period = 1.0 / self.options.emotion_hz if self.options.emotion_hz > 0 else 0.0
         waiting = [
-            (self._people[track_id].due, row)
+            (self._people[track_id].probs is not None, self._people[track_id].due, row)
             for row, (track_id, index) in enumerate(
                 zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True)
             )
             if index >= 0 and self._people[track_id].due <= now + 1e-6
         ]
-        chosen = sorted(row for _, row in sorted(waiting)[: self.options.max_per_frame])
+        waiting.sort()
+        if period > 0:
+            waiting = waiting[: self.options.max_per_frame]
+            rate = max(self.options.total_hz, min(self.options.min_hz, self.options.emotion_hz) * len(self._people))
+            allowed = self._budget.grant(
+                now, rate, firsts=sum(not known for known, _, _ in waiting), wanted=len(waiting)
+            )
+            waiting = waiting[:allowed]
+        chosen = sorted(row for _, _, row in waiting)
         for row in chosen:
             person = self._people[int(tracks.track_id[row])]
             # On a fixed beat, so that the mean rate is kept; a face that waited longer than a beat starts a new one.
@@ -198,10 +240,11 @@ class Pipeline:
         return np.array(chosen, dtype=np.int64)
 
     def _report(self, tracks: Tracks, classified_rows: I64, now: float) -> Estimates:
+        patience = self.options.max_coast + self.detector.lag
         visible = [
             row
             for row, track_id in enumerate(tracks.track_id.tolist())
-            if tracks.time_since_update[row] <= self.options.max_coast
+            if tracks.time_since_update[row] <= patience
             and track_id in self._people
             and self._people[track_id].probs is not None
         ]

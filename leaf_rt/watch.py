@@ -14,7 +14,7 @@ from leaf_rt.search import WINDOW, Window, join, suppress
 from leaf_rt.types import F32, Detections
 
 KEEP = 0.5  # confidence in the close-up that keeps a known face
-REVISIT = 0.15  # s between looks at a known face, at most
+REVISIT = 0.2  # s between looks at a known face of a crowd
 FORGET = 1.0  # s for which the place of a lost face is still looked at
 WIDE = 1.4  # a window for a face that was missed, or whose speed is not known, is wider by this factor
 MAX_AHEAD = 0.3  # s; a face is predicted no further than this
@@ -98,17 +98,24 @@ class Watchlist:
     def __init__(self) -> None:
         self._known: list[Known] = []
         self._time = -math.inf  # s, of the last turn
+        self._owed = 0.0  # mosaics that should have been looked at by now
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def turn(self, now: float) -> list[Known]:
-        """The faces to look at now; faces that were gone for too long are forgotten."""
+    def turn(self, now: float, revisit: float = REVISIT) -> list[Known]:
+        """The faces to look at now, ``revisit`` s apart; faces that were gone for too long are forgotten."""
         self._known = [k for k in self._known if abs(now - k.seen) <= FORGET]
         step = max(now - self._time, 0.0) if math.isfinite(self._time) else 0.0
         self._time = now
-        calls = max(math.ceil(len(self._known) * min(step / REVISIT, 1.0) / PER_CALL), 1)
+        self._owed += len(self._known) * min(step / revisit, 1.0) / PER_CALL
+        calls = max(int(self._owed), 1)
+        self._owed = max(self._owed - calls, 0.0)
         return sorted(self._known, key=lambda k: -k.urgency(now))[: calls * PER_CALL]
+
+    def lag(self, now: float) -> float:
+        """Since when, in s, the face that waits longest was not looked for; 0 where none waits."""
+        return max((now - k.looked for k in self._known if not k.missed), default=0.0)
 
     def settle(self, looked: list[Known], parts: list[Detections], now: float) -> tuple[Detections, bool]:
         """Take what the windows of these faces showed.

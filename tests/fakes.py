@@ -63,6 +63,7 @@ class FakeDetector:
         self.script = list(script)
         self.resets = 0
         self.closed = False
+        self.lag = 0.0
 
     def detect(self, frame: Frame) -> Detections:
         return self.script.pop(0) if self.script else Detections.empty()

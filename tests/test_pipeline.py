@@ -46,6 +46,36 @@ def test_many_faces_are_spread_over_frames_and_none_is_forgotten():
     assert len(out[-1]) == 12
 
 
+@pytest.mark.parametrize("fps", [10, 25, 60])
+@pytest.mark.parametrize(("faces", "rate"), [(1, 10), (4, 40), (16, 40), (29, 43.5)])
+def test_a_crowd_costs_a_second_of_video_no_more_answers_than_four_faces(faces, rate, fps):
+    crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(faces)))
+    backend = FakeBackend()
+    out = run(pipeline([crowd] * 4 * fps, backend), 4 * fps, fps)
+    assert len(out[1]) == faces  # the first answers are not put off
+    later = backend.batches[fps:]
+    assert sum(later) / 3 == pytest.approx(rate, rel=0.05)
+    assert max(later) <= rate / fps + 2
+    asked = {i: [e.timestamp for e in out if e.classified[e.track_id == i].any()] for i in range(1, faces + 1)}
+    assert max(np.diff(times).max() for times in asked.values()) <= 1.6 * faces / rate + 2 / fps  # all in turn
+
+
+def test_rate_zero_classifies_every_face_of_any_crowd():
+    crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(29)))
+    backend = FakeBackend()
+    run(pipeline([crowd] * 5, backend, emotion_hz=0.0), 5)
+    assert backend.batches == [29] * 5
+
+
+def test_a_face_that_was_not_looked_for_is_still_reported():
+    pipe = pipeline([face_at(50, 40)] * 15, max_coast=0.2)
+    run(pipe, 15)
+    pipe.detector.lag = 0.3
+    assert len(pipe.step(frame(28, 28 / 30))) == 1  # 0.47 s after it was found
+    pipe.detector.lag = 0.0
+    assert len(pipe.step(frame(29, 29 / 30))) == 0
+
+
 def test_the_largest_faces_are_kept():
     two = join(face_at(10, 10, 40), face_at(150, 50, 120))
     out = run(pipeline([two] * 10, max_faces=1), 10)

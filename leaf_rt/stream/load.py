@@ -37,8 +37,12 @@ class Thrift:
             self._pipeline.options = full
         else:
             rate = full.emotion_hz if full.emotion_hz > 0 else 20.0
-            rate, faces = max(rate / 2**level, 1.0), max(full.max_per_frame >> level, 1)
-            self._pipeline.options = replace(full, emotion_hz=rate, max_per_frame=faces)
+            self._pipeline.options = replace(
+                full,
+                emotion_hz=max(rate / 2**level, 1.0),
+                total_hz=full.total_hz / 2**level,
+                max_per_frame=max(full.max_per_frame >> level, 1),
+            )
         detector = self._pipeline.detector
         if isinstance(detector, Thrifty):
             detector.detect_every = self._detect_every + level
