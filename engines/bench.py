@@ -17,7 +17,7 @@ from engines.fuse import Deployed, Preparation
 from engines.quantize import quantize_onnxruntime, quantize_openvino
 from leaf_rt.artifact import ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.backends.base import default_threads
-from leaf_rt.backends.measure import Measured, measure_backends
+from leaf_rt.backends.measure import REPEATS, Measured, Timing, measure_backends
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import LeafError
 from leaf_rt.labels import FERPLUS8
@@ -28,7 +28,9 @@ from train.model import build_model
 EAGER = "PyTorch eager"
 
 
-def bench(model: Path, loaded: Loaded | None, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Measured:
+def bench(
+    model: Path, loaded: Loaded | None, batches: Sequence[int], threads: int = 0, repeats: int = REPEATS
+) -> Measured:
     """Time all ways to run a model, and its checkpoint in eager PyTorch.
 
     Args:
@@ -39,11 +41,22 @@ def bench(model: Path, loaded: Loaded | None, batches: Sequence[int], threads: i
         repeats: Calls per way and size.
     """
     threads = threads or default_threads()
-    eager = {EAGER: _eager(loaded, threads)} if loaded is not None else {}
+    eager = {(EAGER, "fp32"): _eager(loaded, threads)} if loaded is not None else {}
     return measure_backends(model, batches, threads, repeats, others=eager)
 
 
-def bench_fresh(backbone: str, net_side: int, batches: Sequence[int], threads: int = 0, repeats: int = 50) -> Measured:
+def verdict(rows: Sequence[Timing]) -> str:
+    """Which way is the quickest at the largest batch, and how many times faster than eager PyTorch per face."""
+    largest = [row for row in rows if row.batch == max(r.batch for r in rows)]
+    best = min(largest, key=lambda row: row.per_face_ms)
+    text = f"quickest at batch {best.batch}: {best.runtime} {best.precision}, {best.per_face_ms:.2f} ms per face"
+    eager = next((row for row in largest if row.runtime == EAGER), None)
+    return text if eager is None else f"{text}, {eager.per_face_ms / best.per_face_ms:.1f} times faster than {EAGER}"
+
+
+def bench_fresh(
+    backbone: str, net_side: int, batches: Sequence[int], threads: int = 0, repeats: int = REPEATS
+) -> Measured:
     """``bench`` for an architecture with random weights: times do not depend on them. Int8 where its tools are here."""
     torch.manual_seed(0)
     options = {"backbone": backbone, "num_classes": len(FERPLUS8)}

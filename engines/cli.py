@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from leaf_rt.errors import BackendError, LeafError, ModelError
 if TYPE_CHECKING:
     from engines.export import Loaded
     from engines.faces import Faces
+    from leaf_rt.backends.measure import Measured
 
 CALIBRATION_HINT = "--data PATH --layout ferplus (or another layout of the trainer)"
 
@@ -79,10 +80,10 @@ def parser() -> argparse.ArgumentParser:
     data(one)
     one.set_defaults(run=_parity)
 
-    one = command("bench", "Time every runtime and precision. The last line is JSON.")
-    one.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    one = command("bench", "Time every runtime and precision: a table, and a line of JSON at the end.")
+    one.add_argument("--model", type=Path, help="the bundled one by default")
     one.add_argument("--checkpoint", type=Path, help="also time its PyTorch model, eager")
-    one.add_argument("--backbone", help="instead of a model: an architecture of the trainer, random weights")
+    one.add_argument("--backbone", help="an architecture of the trainer, random weights; with --model after that")
     one.add_argument("--net-side", type=int, default=224, help="of --backbone, px")
     one.add_argument("--batch", default="1,4,8", help="faces per call, as 1,4,8,16,32")
     one.add_argument("--repeats", type=int, default=50)
@@ -267,23 +268,33 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from engines.bench import EAGER, bench, bench_fresh
+    from engines.bench import EAGER, bench, bench_fresh, verdict
+    from leaf_rt.backends.auto import processor
     from leaf_rt.backends.measure import json_line, parse_batches, table
 
     batches = parse_batches(options.batch)
     if options.repeats < 1:
         raise BackendError(f"--repeats {options.repeats}: wanted a whole number from 1")
-    if options.backbone:
-        result = bench_fresh(options.backbone, options.net_side, batches, options.threads, options.repeats)
-        title = f"{options.backbone} at {options.net_side} px"
-    else:
-        result = bench(options.model, _loaded(options), batches, options.threads, options.repeats)
-        title = options.model.name
-    _say(f"{title}, {result.threads} threads, medians of {options.repeats}\n")
-    _say(table(result.rows, EAGER))
-    for text in result.left_out:
-        _say(f"left out: {text}")
-    _say(json_line(result.rows, model=title, threads=result.threads, repeats=options.repeats))
+    threads, repeats = options.threads, options.repeats
+    jobs: list[tuple[str, Callable[[], Measured]]] = []
+    if options.model is not None or options.checkpoint is not None or options.backbone is None:
+        model = options.model = options.model or DEFAULT_MODEL
+        jobs.append((model.name, lambda: bench(model, _loaded(options), batches, threads, repeats)))
+    if options.backbone is not None:
+        name, side = options.backbone, options.net_side
+        jobs.append((f"{name} at {side} px", lambda: bench_fresh(name, side, batches, threads, repeats)))
+    lines = []
+    for title, job in jobs:
+        result = job()
+        _say(f"{title}, {processor()}, {result.threads} threads, medians of {repeats} calls\n")
+        _say(f"{table(result.rows, EAGER)}\n\n{verdict(result.rows)}")
+        for text in result.left_out:
+            _say(f"left out: {text}")
+        _say("")
+        facts = {"model": title, "processor": processor(), "threads": result.threads, "repeats": repeats}
+        lines.append(json_line(result.rows, **facts, verdict=verdict(result.rows)))
+    for line in lines:
+        _say(line)
     return 0
 
 

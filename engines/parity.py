@@ -99,15 +99,17 @@ def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int
         module = Deployed(loaded.model, loaded.preparation).eval()
         answers.append(("PyTorch, not fused", batched(lambda x: _torch(module, x), faces.images)))
     half = variant_path(model, "fp16")
-    on_cpu = [Way("fp16 graph (on CPU, for proof alone)", half, "onnxruntime")] if half.is_file() else []
-    for way in (*ways(model), *on_cpu):
+    named = [(way.name, way) for way in ways(model)]
+    if half.is_file():
+        named.append(("fp16 graph (on CPU, for proof alone)", Way("onnxruntime", "fp16", half)))
+    for name, way in named:
         try:
-            opened = open_backend(way.path, way.backend, threads, precision=way.precision)
+            opened = open_backend(way.path, way.backend, threads, precision=way.arithmetic)
         except LeafError as e:
-            left_out.append(f"{way.name}: {e}")
+            left_out.append(f"{name}: {e}")
             continue
         try:
-            answers.append((way.name, batched(opened.infer, faces.images)))
+            answers.append((name, batched(opened.infer, faces.images)))
         finally:
             opened.close()
     reference = answers[0][1]

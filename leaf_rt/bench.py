@@ -72,7 +72,7 @@ def end_to_end(clip: Path | None, recognition: Recognition) -> EndToEnd:
         raise NotFound(
             "bench: the demo clip comes with the repository alone; give a clip, as in leaf-rt bench clip.mp4"
         )
-    backend = open_backend(recognition.model, recognition.backend, recognition.threads)
+    backend = open_backend(recognition.model, recognition.backend, recognition.threads, precision=recognition.precision)
 
     def pipeline(_: SourceInfo) -> Pipeline:
         detector = FaceDetector(range=recognition.range)

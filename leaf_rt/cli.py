@@ -124,7 +124,7 @@ def video(
     blur: opt.Blur = False,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
-    precision: opt.PrecisionName = opt.Precision.MODEL,
+    precision: opt.PrecisionName = opt.Precision.AUTO,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
     max_faces: opt.MaxFaces = 0,
@@ -224,7 +224,7 @@ def webcam(
     blur: opt.Blur = False,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
-    precision: opt.PrecisionName = opt.Precision.MODEL,
+    precision: opt.PrecisionName = opt.Precision.AUTO,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
     max_faces: opt.MaxFaces = 0,
@@ -293,7 +293,7 @@ def image(
     blur: opt.Blur = False,
     backend: opt.BackendName = "auto",
     model: opt.Model = None,
-    precision: opt.PrecisionName = opt.Precision.MODEL,
+    precision: opt.PrecisionName = opt.Precision.AUTO,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
     max_faces: opt.MaxFaces = 0,
@@ -339,6 +339,7 @@ def bench(
         Path | None, typer.Argument(help="A clip; by default the demo clip of the repository.", readable=False)
     ] = None,
     backend: opt.BackendName = "auto",
+    precision: opt.PrecisionName = opt.Precision.AUTO,
     model: opt.Model = None,
     threads: opt.Threads = 0,
     face_range: opt.FaceRange = opt.Range.AUTO,
@@ -355,7 +356,8 @@ def bench(
         from leaf_rt.artifact import DEFAULT_MODEL
         from leaf_rt.backends.measure import json_line, measure_backends, parse_batches, table
 
-        found = measure_backends(model or DEFAULT_MODEL, parse_batches(batch), threads, backend=backend)
+        one = "" if precision is opt.Precision.AUTO else precision.value
+        found = measure_backends(model or DEFAULT_MODEL, parse_batches(batch), threads, backend=backend, precision=one)
         typer.echo(table(found.rows))
         for text in found.left_out:
             typer.echo(f"left out: {text}")
@@ -363,7 +365,7 @@ def bench(
         return
     from leaf_rt.bench import end_to_end, rows
 
-    recognition = opt.recognition(model, backend, threads, face_range)
+    recognition = opt.recognition(model, backend, threads, face_range, precision=precision)
     result = end_to_end(file, recognition)
     console.facts(console.console(stderr=False), rows(result))
     typer.echo(result.json())

@@ -36,9 +36,12 @@ class Transport(StrEnum):
 
 
 class Precision(StrEnum):
-    """Which of a model's files runs."""
+    """What a model computes in; "auto" leaves it to the back end."""
 
-    MODEL = "model"
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
 
@@ -155,7 +158,9 @@ Threads: TypeAlias = Annotated[
 PrecisionName: TypeAlias = Annotated[
     Precision,
     typer.Option(
-        "--precision", help="int8: the quantised files beside the model, for the CPU.", rich_help_panel=_RECOGNITION
+        "--precision",
+        help="fp32; int8: the quantised files beside the model, on CPUs; bf16: OpenVINO; fp16: GPUs; auto: the best.",
+        rich_help_panel=_RECOGNITION,
     ),
 ]
 FaceRange: TypeAlias = Annotated[
@@ -271,7 +276,7 @@ def recognition(
     threads: int,
     face_range: Range,
     *,
-    precision: Precision = Precision.MODEL,
+    precision: Precision = Precision.AUTO,
     max_faces: int = 0,
     emotion_hz: float = 10.0,
     smooth: float = 0.3,
@@ -288,7 +293,7 @@ def recognition(
         model=model or DEFAULT_MODEL,
         backend=backend,
         threads=threads,
-        precision="" if precision is Precision.MODEL else precision.value,
+        precision="" if precision is Precision.AUTO else precision.value,
         range=face_range.value,
         pipeline=PipelineOptions(emotion_hz=emotion_hz, max_faces=max_faces),
         smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),

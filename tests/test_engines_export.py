@@ -225,10 +225,11 @@ def test_bench_makes_a_table_and_one_json_line(run: Path, exported: Path, capsys
     assert main(["bench", *arguments]) == 0
     *table, last = capsys.readouterr().out.strip().splitlines()
     result: dict[str, Any] = json.loads(last)
-    assert {(r["name"], r["batch"]) for r in result["rows"]} >= {
-        ("PyTorch eager", 1), ("ONNX Runtime fp32", 2), ("OpenVINO fp32", 1),
+    assert {(r["runtime"], r["precision"], r["batch"]) for r in result["rows"]} >= {
+        ("PyTorch eager", "fp32", 1), ("ONNX Runtime", "fp32", 2), ("OpenVINO", "fp32", 1),
     }  # fmt: skip
-    assert any(line.startswith("| OpenVINO fp32 |") for line in table)
+    assert any(line.startswith("| OpenVINO | fp32 |") for line in table)
+    assert "times faster than PyTorch eager" in result["verdict"]
     assert main(["bench", "--model", str(exported), "--batch", "0"]) == 10
 
 

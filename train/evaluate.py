@@ -70,7 +70,7 @@ def _exported(model: Path, data: Data, split: str, name: str, progress: Callable
     spec = load_spec(model)
     data = dataclasses.replace(data, side=spec.side, margin=spec.margin, color=spec.color)
     labels, images, samples = load_split(data, split, progress)
-    backend = open_backend(model, name)
+    backend = open_backend(model, name, precision=spec.precision)  # this very file, not a quicker one beside it
     try:
         parts = [
             backend.infer(_bgr(images[samples.row[i : i + 64]])).probs for i in range(0, len(samples), 64)

@@ -9,18 +9,32 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from leaf_rt.artifact import ModelSpec
-from leaf_rt.backends.base import CANDIDATES, Backend, Candidate, Say, Wanted, default_threads, int8_file, load
+from leaf_rt.backends.base import (
+    CANDIDATES,
+    Backend,
+    Candidate,
+    Say,
+    Wanted,
+    candidate,
+    default_threads,
+    int8_file,
+    int8_path,
+    load,
+)
 from leaf_rt.backends.cache import cache_folder, name_of, usable, write_atomically
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.errors import BackendError, LeafError
+from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for measuring, all back ends together
 BATCH = 4  # faces per call while measuring
+PROOF = 64  # stored crops on which a way must agree with the model
+ROUGH = 0.9  # share of equal labels below which a quantised file is taken for miscomputed
 MEMORY = "auto.json"
 
 
@@ -34,19 +48,16 @@ def choose(
         spec: Its description.
         threads: As for ``open_backend``.
         say: Told what takes long and what was passed over.
-        precision: "" for the model's own, "int8" for the quantised files beside it.
+        precision: "" for the quickest that comes with the model; else that one alone.
         folder: Of the memory; None takes the cache folder.
 
     Raises:
         BackendError: No back end can run it; the message says why for each.
     """
-    if precision not in ("", "int8", spec.precision):
-        raise BackendError(f"--precision {precision}: --backend auto takes int8 or the model's own ({spec.precision})")
-    quantised = precision == "int8" and spec.precision == "fp32"
     passed: list[str] = []
     cpu: list[_Entry] = []
     for one in CANDIDATES:
-        if model.suffix not in one.formats or (quantised and one.name.startswith("tensorrt")):
+        if model.suffix not in one.formats:
             continue
         ok, why = one.available()
         if not ok:
@@ -54,59 +65,96 @@ def choose(
             continue
         try:
             if one.name.startswith("tensorrt"):
-                return load(one, model, spec, Wanted(threads, "the GPU is the quickest", "", say))
-            cpu.append(_Entry(one, *(int8_file(model, spec, one) if quantised else (model, spec))))
+                if precision in ("", "fp32", "fp16") and spec.precision != "int8":
+                    return load(one, model, spec, Wanted(threads, "the GPU is the quickest", precision, say))
+                passed.append(f"{one.name}: runs fp32 and fp16")
+            else:
+                cpu += _entries(one, model, spec, precision, say)
         except LeafError as e:
             say(f"{one.name} passed over: {e}")
             passed.append(f"{one.name}: {e}")
     if not cpu:
-        raise BackendError(f"no back end can run {model.name} here ({'; '.join(passed)})")
-    gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine").partition(";")[
-        0
-    ]
-    if quantised:
-        gpu = "int8 was asked for"
+        asked = f" in {precision}" if precision else ""
+        raise BackendError(f"no back end can run {model.name}{asked} here ({'; '.join(passed)})")
+    gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine")
+    gpu = gpu.partition(";")[0] if precision in ("", "fp32") else f"{precision} was asked for"
     if len(cpu) == 1:
         return cpu[0].open(Wanted(threads, f"the one CPU back end for it here; {gpu}", "", say))
-    return _measured(cpu, threads, say, folder or cache_folder(), gpu)
+    return _measured(cpu, (model, spec), threads, say, folder or cache_folder(), gpu)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A CPU back end and the file that it would run."""
+    """A CPU back end, the file that it would run, and the arithmetic where the file leaves that open."""
 
     candidate: Candidate
     path: Path
     spec: ModelSpec
+    arithmetic: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.candidate.name} {self.arithmetic or self.spec.precision}"
 
     def open(self, wanted: Wanted) -> Backend:
-        return load(self.candidate, self.path, self.spec, wanted)
+        return load(self.candidate, self.path, self.spec, replace(wanted, precision=self.arithmetic))
 
 
-def _measured(cpu: list[_Entry], threads: int, say: Say, folder: Path, gpu: str) -> Backend:
+def _entries(one: Candidate, model: Path, spec: ModelSpec, precision: str, say: Say) -> list[_Entry]:
+    """The ways in which a CPU back end can run a model at the precision asked for; not empty.
+
+    Raises:
+        BackendError: It cannot.
+    """
+    if precision == spec.precision:
+        return [_Entry(one, model, spec)]
+    exact = spec.precision == "fp32"
+    if precision == "int8" and exact:
+        return [_Entry(one, *int8_file(model, spec, one))]
+    if precision == "bf16" and exact and one.name == "openvino":
+        return [_Entry(one, model, spec, precision)]
+    if precision != "":
+        raise BackendError(f"--precision {precision}: {one.name} does not run this {spec.precision} model so")
+    found = [_Entry(one, model, spec)]
+    if exact and int8_path(model, one).is_file():
+        try:
+            found.append(_Entry(one, *int8_file(model, spec, one)))
+        except LeafError as e:
+            say(str(e))
+    return found
+
+
+def _measured(
+    cpu: list[_Entry], own: tuple[Path, ModelSpec], threads: int, say: Say, folder: Path, gpu: str
+) -> Backend:
     """The winner remembered for this machine and model, or the winner of a measurement now."""
     key = name_of({
-        "models": [entry.spec.sha256 for entry in cpu], "threads": threads or default_threads(),
-        "machine": platform.node(), "processor": _processor(),
+        "models": [(entry.name, entry.spec.sha256) for entry in cpu], "threads": threads or default_threads(),
+        "machine": platform.node(), "processor": processor(),
         "versions": [entry.candidate.version() for entry in cpu],
     })  # fmt: skip
     known = _recall(folder).get(key)
-    if isinstance(known, dict) and (best := next((c for c in cpu if c.candidate.name == known.get("winner")), None)):
+    if isinstance(known, dict) and (best := next((e for e in cpu if e.name == known.get("winner")), None)):
         try:
-            return best.open(Wanted(threads, f"the quickest here ({known.get('why')}); {gpu}", "", say))
+            return best.open(Wanted(threads, _because(best, cpu, str(known.get("why")), gpu), "", say))
         except LeafError as e:
-            say(f"{best.candidate.name} was the quickest here but fails now: {e}")
+            say(f"{best.name} was the quickest here but fails now: {e}")
     opened: dict[str, Backend] = {}
     failures: list[LeafError] = []
     for entry in cpu:
         try:
-            opened[entry.candidate.name] = entry.open(Wanted(threads, "", "", say))
+            opened[entry.name] = entry.open(Wanted(threads, "", "", say))
         except LeafError as e:
-            say(f"{entry.candidate.name} passed over: {e}")
+            say(f"{entry.name} passed over: {e}")
             failures.append(e)
     if not opened:
         raise failures[-1]
-    times = _race(opened, cpu[0].spec, say)
+    try:
+        times = _race(opened, _exact(opened, own, threads), say)
+    except LeafError:
+        for backend in opened.values():
+            backend.close()
+        raise
     winner = min(times, key=lambda name: times[name])
     why = ", ".join(f"{name} {times[name] * 1e3:.1f} ms" for name in sorted(times, key=lambda n: times[n])) + " a face"
     for name, backend in opened.items():
@@ -114,24 +162,52 @@ def _measured(cpu: list[_Entry], threads: int, say: Say, folder: Path, gpu: str)
             backend.close()
     _remember(folder, key, {"winner": winner, "why": why}, say)
     chosen = opened[winner]
-    chosen.reason += f"the quickest here ({why}, measured now); {gpu}"
+    best = next(entry for entry in cpu if entry.name == winner)
+    chosen.reason += _because(best, cpu, f"{why}, measured now", gpu)
     return chosen
 
 
+def _because(best: _Entry, cpu: list[_Entry], why: str, gpu: str) -> str:
+    """Why this one runs, and how to get the exact one where a quantised file won unasked."""
+    unasked = best.spec.precision == "int8" and any(entry.spec.precision == "fp32" for entry in cpu)
+    return f"the quickest here ({why}); {gpu}{'; --precision fp32 for the exact one' if unasked else ''}"
+
+
+def _exact(opened: dict[str, Backend], own: tuple[Path, ModelSpec], threads: int) -> Prediction | None:
+    """What the model itself says of the stored crops by ONNX Runtime; None where that cannot run it."""
+    model, spec = own
+    one = candidate("onnxruntime")
+    if (known := opened.get(f"onnxruntime {spec.precision}")) is not None:
+        return known.infer(golden_faces(spec.side)[:PROOF])
+    if model.suffix not in one.formats or not one.available()[0]:
+        return None
+    backend = load(one, model, spec, Wanted(threads))
+    try:
+        return backend.infer(golden_faces(spec.side)[:PROOF])
+    finally:
+        backend.close()
+
+
 def _race(
-    opened: dict[str, Backend], spec: ModelSpec, say: Say, clock: Callable[[], float] = time.perf_counter
+    opened: dict[str, Backend], exact: Prediction | None, say: Say, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Median seconds per face of each back end whose answers agree, in turns, so that load hits all alike."""
-    faces = golden_faces(spec.side)
-    reference = opened["onnxruntime"].infer(faces[:64]) if "onnxruntime" in opened else None
+    """Median seconds per face of each way whose answers agree, in turns, so that load hits all alike.
+
+    Raises:
+        BackendError: None agrees.
+    """
+    side = next(iter(opened.values())).spec.side
+    faces = golden_faces(side)
     fit = dict(opened)
     for name, backend in opened.items():
-        # Quantised files of two tools differ by more than rounding; each has its accuracy proven at export.
-        if reference is not None and name != "onnxruntime" and spec.precision != "int8":
-            parity = compare(reference, backend.infer(faces[:64]))
-            if not parity.ok:
-                say(f"{name} passed over: it answers otherwise than ONNX Runtime ({parity})")
-                del fit[name]
+        parity = compare(exact, backend.infer(faces[:PROOF])) if exact is not None else None
+        # Quantised files differ by more than rounding, and their accuracy is proven at export: here only a processor
+        # that computes them wrongly is to be found.
+        if parity is not None and not (parity.agreement >= ROUGH if name.endswith("int8") else parity.ok):
+            say(f"{name} passed over: it answers otherwise than the model in ONNX Runtime ({parity})")
+            del fit[name]
+    if not fit:
+        raise BackendError(f"{' and '.join(opened)} answer otherwise than the model in ONNX Runtime; take another one")
     took: dict[str, list[float]] = {name: [] for name in fit}
     for backend in fit.values():
         backend.infer(faces[:BATCH])
@@ -163,7 +239,8 @@ def _remember(folder: Path, key: str, choice: dict[str, str], say: Say) -> None:
         say(f"the back end is measured at every start: {why}; set LEAF_RT_CACHE to a folder of yours")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the processor calls itself."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

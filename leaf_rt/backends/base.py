@@ -187,6 +187,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate("openvino", ("openvino",), ("openvino",), "openvino", (".onnx", ".xml"), _openvino),
     Candidate("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), ("onnxruntime",), "", (".onnx",), _onnxruntime),
 )  # fmt: skip
+ARITHMETIC = ("fp32", "fp16", "bf16", "int8")
 NAMES = ("auto", *(candidate.name for candidate in reversed(CANDIDATES)))
 
 
@@ -211,8 +212,9 @@ def open_backend(
         model: The model file; its JSON lies beside it.
         name: One of ``NAMES``. An explicit choice fails loudly; only "auto" falls back.
         threads: CPU threads for inference; 0 leaves the choice to the back end.
-        precision: "int8" takes the quantised files beside an fp32 model, which keep its accuracy within half a point
-            but not its every answer; with an explicit back end also what ``Wanted`` says.
+        precision: "" leaves it to "auto", which takes the quickest file that comes with the model, and is the file's
+            own with an explicit back end. "int8" takes the quantised files beside an fp32 model, which keep its
+            accuracy within half a point but not its every answer. Others as ``Wanted`` says.
         say: Told what takes long or went wrong, a sentence at a time.
 
     Raises:
@@ -221,6 +223,8 @@ def open_backend(
     """
     if name not in NAMES:
         raise BackendError(f"--backend {name}: unknown; choose one of {', '.join(NAMES)}")
+    if precision and precision not in ARITHMETIC:
+        raise BackendError(f"--precision {precision}: unknown; choose one of {', '.join(ARITHMETIC)}")
     if threads < 0:
         raise BackendError(f"--threads {threads}: wanted 0 (leave the choice) or more")
     spec = load_spec(model)
@@ -240,6 +244,11 @@ def open_backend(
     return load(one, model, spec, wanted)
 
 
+def int8_path(model: Path, one: Candidate) -> Path:
+    """Where the quantised form of a model for one back end lies, if there is one."""
+    return variant_path(model, "int8", ".xml" if one.name == "openvino" else ".onnx")
+
+
 def int8_file(model: Path, spec: ModelSpec, one: Candidate) -> tuple[Path, ModelSpec]:
     """The quantised form of an fp32 model for one back end, and its description.
 
@@ -248,10 +257,12 @@ def int8_file(model: Path, spec: ModelSpec, one: Candidate) -> tuple[Path, Model
     """
     if one.name.startswith("tensorrt"):
         raise BackendError(f"--precision int8: is for the CPU; {one.name} runs fp16 and fp32")
-    path = variant_path(model, "int8", ".xml" if one.name == "openvino" else ".onnx")
+    path = int8_path(model, one)
     if not path.is_file():
+        target = " --target openvino" if one.name == "openvino" else ""
         raise BackendError(
-            f"--precision int8: {path.name} is missing beside {model.name}; `leaf-rt export --precision int8` makes it"
+            f"--precision int8: {path.name} is missing beside {model.name}; `leaf-rt export --precision int8{target}` "
+            "makes it"
         )
     own = load_spec(path)
     if own.parent != spec.sha256:

@@ -14,13 +14,16 @@ from statistics import median
 
 import numpy as np
 
-from leaf_rt.artifact import load_spec, variant_path
+from leaf_rt.artifact import load_spec
 from leaf_rt.backends.base import CANDIDATES, Backend, default_threads, open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, LeafError
 from leaf_rt.types import U8
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+REPEATS = 50
+BLOCK = 5  # calls of one way in a row
+Label = tuple[str, str]  # runtime, precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,26 @@ class Way:
     """One way to run a model.
 
     Attributes:
-        name: For people.
-        path: The file.
         backend: As for ``open_backend``.
-        precision: As for ``open_backend``; "" for the file's own.
+        precision: What it computes in.
+        path: The file.
+        arithmetic: The precision to give to ``open_backend``; "" for the file's own.
     """
 
-    name: str
-    path: Path
     backend: str
-    precision: str = ""
+    precision: str
+    path: Path
+    arithmetic: str = ""
+
+    @property
+    def runtime(self) -> str:
+        """The back end's name for people."""
+        return TITLES[self.backend]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.runtime} {self.precision}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,8 @@ class Timing:
     """One way at one batch size.
 
     Attributes:
-        name: Of the way.
+        runtime: What ran it.
+        precision: What it computed in.
         batch: Faces per call.
         latency_ms: Median of a call.
         p95_ms: 95th percentile of a call.
@@ -53,7 +67,8 @@ class Timing:
         faces_per_s: Faces / time of all calls.
     """
 
-    name: str
+    runtime: str
+    precision: str
     batch: int
     latency_ms: float
     p95_ms: float
@@ -71,19 +86,14 @@ class Measured:
 
 
 def ways(model: Path) -> list[Way]:
-    """Every way to run NAME.onnx and the variants beside it with what is installed here; GPUs where there is one."""
-    found = [Way("ONNX Runtime fp32", model, "onnxruntime")]
-    int8, by_nncf = variant_path(model, "int8"), variant_path(model, "int8", ".xml")
-    if int8.is_file():
-        found.append(Way("ONNX Runtime int8", int8, "onnxruntime"))
-    found += [Way("OpenVINO fp32", model, "openvino"), Way("OpenVINO bf16", model, "openvino", "bf16")]
-    if by_nncf.is_file():
-        found.append(Way("OpenVINO int8", by_nncf, "openvino"))
+    """Every way to run NAME.onnx and the variants beside it, whether they are there or not; GPUs where there is one."""
+    found = [
+        Way("onnxruntime", "fp32", model), Way("onnxruntime", "int8", model, "int8"),
+        Way("openvino", "fp32", model), Way("openvino", "bf16", model, "bf16"), Way("openvino", "int8", model, "int8"),
+    ]  # fmt: skip
     for one in CANDIDATES:
         if one.name.startswith("tensorrt") and one.available()[0]:
-            found.append(Way(f"{TITLES[one.name]} fp32", model, one.name, "fp32"))
-            if variant_path(model, "fp16").is_file():
-                found.append(Way(f"{TITLES[one.name]} fp16", model, one.name, "fp16"))
+            found += [Way(one.name, "fp32", model, "fp32"), Way(one.name, "fp16", model, "fp16")]
     return found
 
 
@@ -91,9 +101,10 @@ def measure_backends(
     model: Path,
     batches: Sequence[int],
     threads: int = 0,
-    repeats: int = 50,
+    repeats: int = REPEATS,
     backend: str = "auto",
-    others: Mapping[str, Callable[[U8], object]] | None = None,
+    precision: str = "",
+    others: Mapping[Label, Callable[[U8], object]] | None = None,
 ) -> Measured:
     """Time all ways to run a model.
 
@@ -103,10 +114,11 @@ def measure_backends(
         threads: Of every way; 0 takes the default of the back ends.
         repeats: Calls per way and size.
         backend: This one alone; "auto" takes all.
-        others: More to time beside them, by name.
+        precision: This one alone; "" takes all.
+        others: More to time beside them.
 
     Raises:
-        LeafError: The model cannot be read, or the one back end asked for cannot run it.
+        LeafError: The model cannot be read, or nothing of what was asked for can run it.
     """
     threads = threads or default_threads()
     faces = golden_faces(load_spec(model).side)
@@ -115,16 +127,17 @@ def measure_backends(
     left_out: list[str] = []
     try:
         for way in ways(model):
-            if backend not in ("auto", way.backend):
+            if backend not in ("auto", way.backend) or precision not in ("", way.precision):
                 continue
             try:
-                opened.append(open_backend(way.path, way.backend, threads, precision=way.precision))
+                opened.append(open_backend(way.path, way.backend, threads, precision=way.arithmetic))
             except LeafError as e:
                 left_out.append(f"{way.name}: {e}")
                 continue
-            timed[way.name] = opened[-1].infer
-        if not opened and backend != "auto":
-            open_backend(model, backend, threads)  # says what is the matter
+            timed[way.runtime, way.precision] = opened[-1].infer
+        if not opened and (backend != "auto" or precision):
+            opened.append(open_backend(model, backend, threads, precision=precision))  # says what is the matter
+            timed[TITLES[opened[0].name], precision or opened[0].spec.precision] = opened[0].infer
         return Measured(measure(timed, faces, batches, repeats), left_out, threads)
     finally:
         for one in opened:
@@ -147,49 +160,59 @@ def parse_batches(text: str) -> list[int]:
 
 
 def measure(
-    ways: Mapping[str, Callable[[U8], object]],
+    ways: Mapping[Label, Callable[[U8], object]],
     faces: U8,
     batches: Sequence[int],
-    repeats: int = 50,
+    repeats: int = REPEATS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Time every way at every batch size.
 
+    The ways take turns, ``BLOCK`` calls each, so that a busy moment of the machine hits all alike. The first call of a
+    turn is not counted: it finds the caches, and the spinning threads, of the way before it.
+
     Args:
-        ways: Name to a function of (N, S, S, 3) uint8 faces.
+        ways: Runtime and precision to a function of (N, S, S, 3) uint8 faces.
         faces: Real crops, taken round and round.
         batches: Sizes.
-        repeats: Calls per way and size, after two that are not counted.
+        repeats: Calls per way and size that are counted.
         clock: s.
     """
     rows: list[Timing] = []
     for batch in batches:
-        took: dict[str, list[float]] = {name: [] for name in ways}
-        for round_number in range(repeats + 2):
-            first = round_number * batch % len(faces)
-            part = np.ascontiguousarray(np.take(faces, range(first, first + batch), axis=0, mode="wrap"))
-            for name, run in ways.items():
-                start = clock()
-                run(part)
-                if round_number >= 2:
-                    took[name].append((clock() - start) * 1e3)
-        for name, times in took.items():
+        took: dict[Label, list[float]] = {label: [] for label in ways}
+        for first in range(-BLOCK, repeats, BLOCK):  # the first turn warms up
+            parts = [_part(faces, batch, number) for number in range(first, min(first + BLOCK, repeats))]
+            for label, run in ways.items():
+                run(parts[0])
+                for part in parts:
+                    start = clock()
+                    run(part)
+                    if first >= 0:
+                        took[label].append((clock() - start) * 1e3)
+        for (runtime, precision), times in took.items():
             middle = median(times)
             p95 = float(np.percentile(times, 95))
-            rows.append(Timing(name, batch, middle, p95, middle / batch, 1e3 * batch * len(times) / sum(times)))
+            throughput = 1e3 * batch * len(times) / sum(times)
+            rows.append(Timing(runtime, precision, batch, middle, p95, middle / batch, throughput))
     return rows
 
 
+def _part(faces: U8, batch: int, number: int) -> U8:
+    first = number * batch % len(faces)
+    return np.ascontiguousarray(np.take(faces, range(first, first + batch), axis=0, mode="wrap"))
+
+
 def table(rows: Sequence[Timing], against: str | None = None) -> str:
-    """A Markdown table of ms per face; with ``against``, also how many times faster than that way."""
+    """A Markdown table with a row per runtime and precision; with ``against``, also how many times that runtime."""
     batches = sorted({row.batch for row in rows})
-    base = {row.batch: row.per_face_ms for row in rows if row.name == against}
-    head = ["", *(f"batch {b}: ms per face (p95 of a call), faces/s" for b in batches)]
+    base = {row.batch: row.per_face_ms for row in rows if row.runtime == against}
+    head = ["back end", "precision", *(f"batch {b}: ms per face (p95 of a call), faces/s" for b in batches)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for name in dict.fromkeys(row.name for row in rows):
-        cells = [name]
-        for row in (r for b in batches for r in rows if r.name == name and r.batch == b):
-            times = f", {base[row.batch] / row.per_face_ms:.1f}x" if base and name != against else ""
+    for label in dict.fromkeys((row.runtime, row.precision) for row in rows):
+        cells = [*label]
+        for row in (r for b in batches for r in rows if (r.runtime, r.precision) == label and r.batch == b):
+            times = f", {base[row.batch] / row.per_face_ms:.1f}x" if base and row.runtime != against else ""
             cells.append(f"{row.per_face_ms:.2f} ({row.p95_ms:.1f}), {row.faces_per_s:.0f}{times}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

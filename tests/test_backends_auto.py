@@ -1,0 +1,182 @@
+"""The choice that "auto" makes: measured once, remembered, and never a way that answers wrongly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines_fakes import CLASSES, faces, tiny_onnx
+
+from leaf_rt.artifact import load_spec
+from leaf_rt.backends import auto
+from leaf_rt.backends.base import Backend, candidate, open_backend
+from leaf_rt.errors import BackendError
+from leaf_rt.types import Prediction
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    tiny_onnx(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.05)
+    first = open_backend(model)
+    assert "measured now" in first.reason
+    assert (cache / "auto.json").is_file()
+    monkeypatch.setattr(auto, "_race", None)  # a second measurement would fail
+    second = open_backend(model)
+    assert second.name == first.name
+    assert "the quickest here (" in second.reason
+    (cache / "auto.json").write_text("{damaged")
+    with pytest.raises(TypeError):
+        open_backend(model)  # measured again
+
+
+def test_auto_survives_a_cache_that_cannot_be_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the folder should be")
+    monkeypatch.setenv("LEAF_RT_CACHE", str(blocked / "cache"))
+    said: list[str] = []
+    backend = open_backend(model, say=said.append)
+    assert backend.infer(faces(1)).probs.shape == (1, CLASSES)
+    assert any("measured at every start" in text and "LEAF_RT_CACHE" in text for text in said)
+
+
+def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    right = open_backend(model, "onnxruntime")
+
+    class Wrong:
+        name, spec = "openvino", load_spec(model)
+
+        def infer(self, crops: np.ndarray) -> Prediction:
+            out = right.infer(crops)
+            return Prediction(np.roll(out.probs, 1, axis=1), out.features)
+
+    said: list[str] = []
+    opened: dict[str, Backend] = {"openvino fp32": Wrong(), "openvino int8": Wrong(), "onnxruntime fp32": right}  # type: ignore[dict-item]
+    times = auto._race(opened, right.infer(faces(auto.PROOF)), said.append)
+    assert list(times) == ["onnxruntime fp32"]
+    assert [text.partition(" passed")[0] for text in said] == ["openvino fp32", "openvino int8"]
+    assert "answers otherwise" in said[0]
+    del opened["onnxruntime fp32"]
+    with pytest.raises(BackendError, match="openvino fp32 and openvino int8 answer otherwise"):
+        auto._race(opened, right.infer(faces(auto.PROOF)), said.append)
+
+
+def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
+    """In a process of its own: what TensorRT does without a driver is a crash, not an exception."""
+    code = (
+        "from leaf_rt.backends.base import CANDIDATES, open_backend; from pathlib import Path;"
+        "print([c.available() for c in CANDIDATES]);"
+        f"b = open_backend(Path({str(model)!r})); print(b.reason)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the quickest here" in done.stdout or "the one CPU back end" in done.stdout or "GPU" in done.stdout
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An fp32 model with an int8 file beside it."""
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    model = tmp_path / "m.onnx"
+    spec = tiny_onnx(model)
+    tiny_onnx(tmp_path / "m-int8.onnx", precision="int8", parent=spec.sha256)
+    return model
+
+
+def quickest(monkeypatch: pytest.MonkeyPatch, winner: str) -> None:
+    """Let the race be won by the way of this name."""
+    race = auto._race
+    monkeypatch.setattr(
+        auto, "_race", lambda *a: {k: 0.001 if k == winner else max(v, 0.002) for k, v in race(*a).items()}
+    )
+
+
+def test_the_quantised_file_takes_part_in_the_race_and_says_so(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quickest(monkeypatch, "onnxruntime int8")
+    for how in ("measured now", "the quickest here"):  # then remembered
+        backend = open_backend(pair)
+        assert (backend.name, backend.spec.precision) == ("onnxruntime", "int8")
+        for words in ("int8 on CPU", "onnxruntime int8 1.0 ms", "onnxruntime fp32", how, "--precision fp32"):
+            assert words in backend.reason
+    assert open_backend(pair, precision="fp32").spec.precision == "fp32"
+
+
+def test_the_exact_model_wins_where_it_is_the_quickest(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quickest(monkeypatch, "onnxruntime fp32")
+    backend = open_backend(pair)
+    assert backend.spec.precision == "fp32"
+    assert "--precision fp32" not in backend.reason
+
+
+def test_a_quantised_file_that_this_machine_miscomputes_is_passed_over(
+    pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = pair.with_name("m-int8.onnx")
+    tiny_onnx(int8, precision="int8", parent=load_spec(pair).sha256, seed=5)
+    said: list[str] = []
+    assert open_backend(pair, say=said.append).spec.precision == "fp32"
+    assert "onnxruntime int8 passed over: it answers otherwise" in said[0]
+
+
+def test_a_quantised_file_of_another_model_is_passed_over(pair: Path) -> None:
+    tiny_onnx(pair.with_name("m-int8.onnx"), precision="int8", parent="0" * 64)
+    said: list[str] = []
+    assert open_backend(pair, say=said.append).spec.precision == "fp32"
+    assert "m-int8.onnx was not made from m.onnx" in said[0]
+    for name in ("auto", "onnxruntime"):
+        with pytest.raises(BackendError, match=r"m-int8\.onnx was not made from m\.onnx"):
+            open_backend(pair, name, precision="int8")
+
+
+def test_int8_is_taken_where_it_is_asked_for(pair: Path) -> None:
+    for name in ("auto", "onnxruntime"):
+        backend = open_backend(pair, name, precision="int8")
+        assert (backend.name, backend.spec.precision) == ("onnxruntime", "int8")
+        assert "int8 on CPU" in backend.reason
+    assert open_backend(pair, "onnxruntime").spec.precision == "fp32"
+    pair.with_name("m-int8.onnx").unlink()
+    with pytest.raises(BackendError, match=r"m-int8\.onnx is missing"):
+        open_backend(pair, "onnxruntime", precision="int8")
+    with pytest.raises(BackendError, match=r"no back end can run m\.onnx in int8 here .*m-int8\.onnx is missing"):
+        open_backend(pair, precision="int8")
+
+
+def test_a_precision_that_no_back_end_has_here_says_why_for_each(pair: Path) -> None:
+    int8 = pair.with_name("m-int8.onnx")
+    with pytest.raises(BackendError, match=r"m-int8\.onnx in bf16 here .*onnxruntime does not run this int8 model so"):
+        open_backend(int8, precision="bf16")
+    with pytest.raises(BackendError, match=r"in fp32 here .*onnxruntime does not run this int8 model so"):
+        open_backend(int8, precision="fp32")
+
+
+@pytest.mark.skipif(not candidate("openvino").available()[0], reason="OpenVINO is not installed")
+def test_bf16_needs_a_processor_that_has_it(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(BackendError, match="--precision bf16: this processor has no bf16 arithmetic; use fp32"):
+        open_backend(pair, precision="bf16")
+
+
+@pytest.mark.skipif(candidate("tensorrt-rtx").available()[0], reason="there is a GPU: see make test-gpu")
+def test_fp16_needs_a_gpu(pair: Path) -> None:
+    with pytest.raises(BackendError, match=r"no back end can run m\.onnx in fp16 here .*(driver|installed)"):
+        open_backend(pair, precision="fp16")
