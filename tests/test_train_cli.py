@@ -60,6 +60,12 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     start, end = (load_model(root / "run" / name)[0].state_dict() for name in ("before", "."))
     assert json.loads((root / "run" / "before" / "meta.json").read_text())["training"]["epochs_done"] == 2
     assert all((start[k] == end[k]).all() for k in start)
+    checkpoint = root / "run" / "before" / "last.pt"
+    assert train(root, "--out", str(root / "third"), "--run.before", str(checkpoint)) == 0
+    assert not (root / "third" / "before").exists()
+    again = load_model(root / "third")[0].state_dict()
+    assert all((start[k] == again[k]).all() for k in start)
+    assert train(root, "--out", str(root / "none"), "--run.before", str(root / "none.pt")) != 0
 
 
 def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,12 +27,11 @@ from train.model import FaceModel, Output, model_options
 from train.optim import build_optimizer, ema_decay, learning_rate, set_learning_rate, shrink, update_ema
 from train.progress import Reporter
 from train.recipe import Recipe, to_dict
-from train.start import start_model
+from train.start import earlier, start_model
 from train.stopping import StopSignal
 from train.views import Views, draw_views
 
 SPLIT = "split.json"
-BEFORE = "before"  # folder of the run that came before, in a run's folder
 
 
 class Training:
@@ -63,7 +62,7 @@ class Training:
                 raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
         self.images = Images(data.images, device)
         self.views = Views(recipe.augment, device, channels_last=run.channels_last)
-        self.student = start_model(recipe, data, self.images, self.views, out / BEFORE if run.before else None)
+        self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out))
         self.ema: FaceModel = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
         if world.size > 1:

@@ -133,7 +133,7 @@ class Optim:
 class Run:
     """How long, on what, and what is kept."""
 
-    before: str = ""  # a recipe whose run comes first, in the run's folder; its EMA model is where this one starts
+    before: str = ""  # start from this EMA model: a checkpoint (.pt), or a recipe whose run then comes first
     epochs: int = 20
     stop: int = 0  # end after this epoch, while the schedule is that of all epochs; 0 is off
     steps: int = 0  # per epoch; 0 is one pass over the labelled pictures

@@ -21,9 +21,10 @@ from train.data import TrainingData, copies, crop_spec, load_data, open_crops
 from train.distributed import World, world
 from train.evaluate import evaluate
 from train.layouts import SPLITS
-from train.loop import BEFORE, SPLIT, Training
+from train.loop import SPLIT, Training
 from train.progress import Reporter
 from train.recipe import Recipe, load_recipe, to_dict, to_toml
+from train.start import BEFORE, earlier
 from train.stopping import StopSignal
 
 RECIPE = "recipe.toml"
@@ -60,7 +61,7 @@ def train_command(
     recipe = _resumed(folder, overrides) if resume else load_recipe(source or OWN, overrides)
     if not resume and not dry_run and (folder / LAST).is_file():
         raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
-    if recipe.run.before and not dry_run:
+    if recipe.run.before and earlier(recipe, folder) == folder / BEFORE and not dry_run:
         code = _before(recipe, overrides, folder / BEFORE, quiet=quiet)
         if code:
             return code

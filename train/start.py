@@ -21,6 +21,16 @@ from train.model import FaceModel, build_model, model_options
 from train.recipe import Recipe
 from train.views import Views
 
+BEFORE = "before"  # folder of the run that came before, in a run's folder
+
+
+def earlier(recipe: Recipe, out: Path) -> Path | None:
+    """Where the model lies that the run into ``out`` starts from: a run's folder or a checkpoint; None: nowhere."""
+    before = recipe.run.before
+    if not before:
+        return None
+    return Path(before) if Path(before).suffix == ".pt" else out / BEFORE
+
 
 def start_model(
     recipe: Recipe, data: TrainingData, images: Images, views: Views, before: Path | None = None
@@ -32,7 +42,7 @@ def start_model(
         data: The training pictures are what batch norms are brought to.
         images: The crops.
         views: Makes views of them.
-        before: A finished run of the same network whose EMA model is the start.
+        before: A finished run of the same network, or its checkpoint, whose EMA model is the start.
     """
     torch.manual_seed(recipe.run.seed)
     memory = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
