@@ -80,7 +80,7 @@ def export(loaded: Loaded, out: Path, faces: U8, precision: str = "fp32", licenc
         loaded: The checkpoint.
         out: NAME.onnx, where the fp32 model is or will be.
         faces: (N, S, S, 3) uint8 BGR, real crops; for fp16 the range of the activations is checked on them.
-        precision: "fp32" or "fp16".
+        precision: "fp32" or "fp16"; the description of the second names the first, which must have been written.
         licence: Of the weights.
 
     Returns:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from engines_fakes import faces, tiny_onnx
+from engines_fakes import RTX, faces, tiny_onnx
 from test_engines_fuse import SPEC, SmallNet, shake
 
 from engines.cli import main
@@ -126,7 +126,7 @@ def test_pooling_and_norms_stay_in_float32_in_the_fp16_graph(exported: Path) -> 
     assert not halves & {"ReduceMean", "Softmax", "Gemm"}
 
 
-@pytest.mark.skipif(candidate("tensorrt-rtx").version() is None, reason="tensorrt-rtx is not installed")
+@RTX
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_builds_the_fused_engine_with_its_profile(exported: Path, precision: str) -> None:
     trt = importlib.import_module("tensorrt_rtx")
@@ -134,6 +134,15 @@ def test_tensorrt_builds_the_fused_engine_with_its_profile(exported: Path, preci
     plan = build_plan(trt, path.read_bytes(), Profile(1, 4, 32)).plan
     weights = path.stat().st_size
     assert 0.5 * weights < len(plan) < 4 * weights
+
+
+@RTX
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_builds_gates_and_experts_with_their_profile(tmp_path: Path, precision: str) -> None:
+    trt = importlib.import_module("tensorrt_rtx")
+    for each in ("fp32", precision):  # the fp16 file names the fp32 one that it belongs to
+        path = export(leaf(), tmp_path / "leaf.onnx", faces(8), each)
+    assert len(build_plan(trt, path.read_bytes(), Profile(1, 4, 32)).plan) > path.stat().st_size / 2
 
 
 def test_gates_and_experts_are_dense_maths_in_the_graph(tmp_path: Path) -> None:

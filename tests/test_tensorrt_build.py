@@ -1,0 +1,112 @@
+"""The TensorRT builder through the real one of TensorRT-RTX, which needs no GPU."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from engines_fakes import RTX, tiny_onnx
+from onnx import TensorProto, numpy_helper
+
+from leaf_rt.backends.tensorrt.build import Profile, build_plan, check_module
+from leaf_rt.errors import BackendError, ModelError
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Any:
+    return importlib.import_module("tensorrt_rtx")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> onnx.ModelProto:
+    tiny_onnx(tmp_path / "tiny.onnx")
+    return onnx.load(tmp_path / "tiny.onnx")
+
+
+@RTX
+def test_a_graph_with_a_free_batch_becomes_a_plan(rtx: Any, tiny: onnx.ModelProto) -> None:
+    built = build_plan(rtx, tiny.SerializeToString(), Profile(1, 4, 32))
+    assert len(built.plan) > 1000
+    assert built.timings == b""  # TensorRT-RTX keeps none
+
+
+@RTX
+@pytest.mark.parametrize("content", [b"rubbish", None])
+def test_rubbish_is_refused(rtx: Any, tiny: onnx.ModelProto, content: bytes | None) -> None:
+    data = tiny.SerializeToString()[:-200] if content is None else content
+    with pytest.raises(ModelError, match=r"tensorrt_rtx .* cannot take this graph"):
+        build_plan(rtx, data, Profile())
+
+
+@RTX
+def test_an_unsupported_operator_is_named(rtx: Any, tiny: onnx.ModelProto) -> None:
+    node = next(n for n in tiny.graph.node if n.op_type == "MatMul")
+    node.op_type, node.name = "Det", "the_odd_one"
+    del node.input[1:]
+    with pytest.raises(ModelError, match=r"operator Det \(the_odd_one\) is not supported"):
+        build_plan(rtx, tiny.SerializeToString(), Profile())
+
+
+@RTX
+def test_mixed_types_are_named(rtx: Any, tiny: onnx.ModelProto) -> None:
+    next(t for t in tiny.graph.initializer if t.name == "small").CopyFrom(
+        numpy_helper.from_array(np.float16(1 / 255), "small")
+    )
+    with pytest.raises(ModelError, match=r"operator Mul .* must have same input types"):
+        build_plan(rtx, tiny.SerializeToString(), Profile())
+
+
+@RTX
+def test_wrong_inputs_are_named(rtx: Any, tiny: onnx.ModelProto) -> None:
+    floats = onnx.ModelProto()
+    floats.CopyFrom(tiny)
+    floats.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    with pytest.raises(ModelError, match=r"faces is DataType\.FLOAT, wanted DataType\.UINT8"):
+        build_plan(rtx, floats.SerializeToString(), Profile())
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(tiny)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    with pytest.raises(ModelError, match=r"wanted \(-1, S, S, 3\)"):
+        build_plan(rtx, fixed.SerializeToString(), Profile())
+    foreign = onnx.ModelProto()
+    foreign.CopyFrom(tiny)
+    foreign.graph.output[0].name = foreign.graph.node[-1].output[0] = "classes"
+    with pytest.raises(ModelError, match="this is no graph of `leaf-rt export`"):
+        build_plan(rtx, foreign.SerializeToString(), Profile())
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 8), (4, 2, 8), (1, 9, 8)])
+def test_wrong_profiles_are_named(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ModelError, match="wanted 1 <= smallest <= best <= largest"):
+        Profile(*sizes)
+
+
+@RTX
+def test_a_profile_that_the_module_refuses_is_an_error(rtx: Any, tiny: onnx.ModelProto) -> None:
+    bad = Profile()
+    object.__setattr__(bad, "best", 64)  # beyond the largest: past our own check, so that TensorRT's is met
+    with pytest.raises(ModelError, match="refuses the profile"):
+        build_plan(rtx, tiny.SerializeToString(), bad)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (types.SimpleNamespace(__name__="json"), "is no TensorRT module"),
+        (types.SimpleNamespace(__name__="tensorrt", __version__="8.6.1", Builder=1), "8.6.1 is not supported"),
+        (types.SimpleNamespace(__name__="tensorrt", __version__="10.2.0", Builder=1), "10.2.0 is not supported"),
+    ],
+)
+def test_unfit_modules_are_refused(module: Any, words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        check_module(module)
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "10.13.2.6", "11.4.0"])
+def test_versions_ten_and_eleven_are_taken(version: str) -> None:
+    assert check_module(types.SimpleNamespace(__name__="tensorrt", __version__=version, Builder=1)).endswith(version)

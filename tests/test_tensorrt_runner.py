@@ -1,0 +1,113 @@
+"""The engine runner on a fake of the few CUDA and engine calls that it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from engines_fakes import CLASSES, DIM, SIDE, FakeContext, FakeCuda, faces, network
+
+from leaf_rt.backends.tensorrt.runner import EngineRunner
+from leaf_rt.errors import BackendError
+
+
+def runner(cuda: FakeCuda, largest: int = 32, **options: Any) -> EngineRunner:
+    return EngineRunner(FakeContext(cuda, network, **options), cuda, SIDE, CLASSES, DIM, largest)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 31, 32, 33, 70])
+def test_any_batch_is_split_and_padded_and_right(count: int) -> None:
+    cuda = FakeCuda()
+    with runner(cuda) as engine:
+        crops = faces(count)
+        for _ in range(2):  # the first call records, the second replays
+            out = engine.infer(crops)
+            probs, features = network(crops)
+            np.testing.assert_allclose(out.probs, probs, rtol=1e-6)
+            np.testing.assert_allclose(out.features, features, rtol=1e-6)
+    assert cuda.alive == {}, "not everything was freed"
+
+
+def test_each_bucket_is_recorded_once_after_a_run_outside_the_record() -> None:
+    cuda = FakeCuda()
+    with runner(cuda) as engine:
+        assert engine.buckets == (1, 2, 4, 8, 16, 32)
+        engine.infer(faces(3))
+        assert cuda.calls == [
+            "upload", "execute", "download", "download", "synchronize",  # once, so that set-up is done
+            "upload", "execute", "download", "download",  # into the record
+            "launch", "synchronize",
+        ]  # fmt: skip
+        cuda.calls.clear()
+        engine.infer(faces(4))  # the same bucket
+        assert cuda.calls == ["launch", "synchronize"]
+
+
+def test_faces_of_the_batch_before_are_wiped() -> None:
+    cuda = FakeCuda()
+    with runner(cuda, largest=4) as engine:
+        engine.infer(np.full((4, SIDE, SIDE, 3), 255, np.uint8))
+        engine.infer(np.full((3, SIDE, SIDE, 3), 7, np.uint8))
+        padding = engine._faces.array[engine._faces.nbytes(3) :]
+        assert padding.max() == 0
+
+
+def test_answers_are_copies() -> None:
+    with runner(FakeCuda()) as engine:
+        first = engine.infer(faces(2))
+        kept = first.probs.copy()
+        engine.infer(faces(6)[4:])
+        np.testing.assert_array_equal(first.probs, kept)
+
+
+def test_a_largest_batch_that_is_no_power_of_two() -> None:
+    with runner(FakeCuda(), largest=6) as engine:
+        assert engine.buckets == (1, 2, 4, 6)
+        assert engine.infer(faces(13)).probs.shape == (13, CLASSES)
+
+
+def test_a_refused_shape_and_a_refused_run_are_errors_and_leave_no_record_open() -> None:
+    cuda = FakeCuda()
+    engine = EngineRunner(FakeContext(cuda, network, largest=2), cuda, SIDE, CLASSES, DIM, 4)
+    with pytest.raises(BackendError, match="refuses a batch of 4"):
+        engine.infer(faces(3))
+    engine.close()
+    engine.close()
+    assert cuda.alive == {}
+    engine = runner(cuda, refuse=frozenset([4]))
+    with pytest.raises(BackendError, match="refused to run a batch of 4"):
+        engine.infer(faces(3))
+    assert engine.infer(faces(1)).probs.shape == (1, CLASSES)  # the stream still works
+    engine.close()
+    with pytest.raises(BackendError, match="closed"):
+        engine.infer(faces(1))
+
+
+def test_a_run_refused_while_recording_ends_the_record() -> None:
+    cuda = FakeCuda()
+
+    class Fickle(FakeContext):
+        runs = 0
+
+        def execute_async_v3(self, stream: int) -> bool:
+            self.runs += 1
+            return self.runs != 2 and super().execute_async_v3(stream)
+
+    with EngineRunner(Fickle(cuda, network), cuda, SIDE, CLASSES, DIM, 4) as engine:
+        with pytest.raises(BackendError, match="refused to run"):
+            engine.infer(faces(1))
+        assert cuda.recording is None
+        assert engine.infer(faces(1)).probs.shape == (1, CLASSES)
+
+
+def test_an_engine_of_other_tensors_is_refused_and_freed() -> None:
+    cuda = FakeCuda()
+
+    class Foreign(FakeContext):
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            return name == "faces"
+
+    with pytest.raises(BackendError, match="no tensor 'probs'"):
+        EngineRunner(Foreign(cuda, network), cuda, SIDE, CLASSES, DIM, 4)
+    assert cuda.alive == {}
