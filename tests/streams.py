@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +15,9 @@ from fakes import FakeBackend, FakeDetector, face_at
 
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.pipeline import Pipeline
-from leaf_rt.sources import SourceInfo, SourceOptions
+from leaf_rt.sources import SourceInfo, SourceOptions, Target
 from leaf_rt.sources.base import Closing
+from leaf_rt.stream import RunOptions, RunStats, run
 from leaf_rt.track import FaceTracker
 from leaf_rt.types import Detections, Estimates, Frame
 
@@ -163,3 +166,61 @@ class FakeCapture:
 
     def release(self) -> None:
         self.released += 1
+
+
+QUICK = RunOptions(drain_timeout=5.0)
+
+
+class Calm(random.Random):
+    """Dice that always show the middle: no jitter."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+def frames(count: int, start: int = 0, **fields: Any) -> list[Frame]:
+    return [frame(i, **fields) for i in range(start, start + count)]
+
+
+def slow_frames(count: int, gap: float = 0.01, start: int = 0) -> list[Frame | Callable[[], None]]:
+    """Frames that a pipeline can keep up with."""
+    return [entry for one in frames(count, start) for entry in (one, lambda: time.sleep(gap))]
+
+
+def watched_frames(count: int, sink: Keeping, name: str = "cam") -> list[Frame | Callable[[], None]]:
+    """Frames of a live source, the next one no sooner than the last one has come through: none is dropped."""
+    before: list[int] = []
+
+    def rows() -> int:
+        return sum(row[0] == name for row in list(sink.rows))
+
+    def seen() -> None:
+        deadline = time.monotonic() + 5
+        while rows() <= before[-1] and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    return [entry for one in frames(count) for entry in (lambda: before.append(rows()), one, seen)]
+
+
+def play(opener: Any, *names: str, ask: SourceOptions | None = None, **arguments: Any) -> RunStats:
+    targets = [Target(f"rtsp://u:p@host/{name}", ask or SourceOptions()) for name in names]
+    backend = arguments.pop("backend", None) or FakeBackend()
+    act = arguments.pop("act", None)
+    arguments.setdefault("options", QUICK)
+    return run(targets, pipelines(backend, act), backend, opener=opener, rng=Calm(), **arguments)
+
+
+def balanced(stats: RunStats) -> bool:
+    return all(s.captured == s.processed + s.dropped + s.failed for s in stats.sources)
+
+
+def capture_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(("capture", "writer", "faces", "open"))]
+
+
+def no_thread_stays() -> None:
+    """Every thread that a run started ends soon after it."""
+    deadline = time.monotonic() + 5
+    while capture_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert capture_threads() == []

@@ -6,14 +6,8 @@ import random
 
 import numpy as np
 import pytest
-from fakes import FakeBackend
-from streams import OneFace
 
-from leaf_rt.detect import FaceDetector
-from leaf_rt.pipeline import Pipeline
 from leaf_rt.stream.link import Backoff, FreezeWatch, MediaClock
-from leaf_rt.stream.load import LoadControl, Thrift, Thrifty
-from leaf_rt.track import FaceTracker
 
 
 def test_backoff_doubles_from_one_to_thirty_seconds() -> None:
@@ -114,42 +108,3 @@ def test_a_frozen_picture_is_told_once_and_forgotten_when_it_moves() -> None:
     assert not watch.see(moved, 15.0)
     assert not watch.frozen
     assert [watch.see(moved, t) for t in (24.9, 25.0)] == [False, True]
-
-
-def test_load_control_rises_while_frames_are_lost_and_comes_back_slowly() -> None:
-    control = LoadControl(period=2.0, too_many=0.1, calm=5)
-    captured = dropped = 0
-    levels = []
-    for second in range(80):
-        captured += 25
-        dropped += 10 if second < 12 else 0
-        control.update(float(second), captured, dropped)
-        levels.append(control.level)
-    assert levels[0] == 0
-    assert max(levels) == 3
-    assert levels.index(3) <= 8
-    assert levels[-1] < 3
-    assert (np.diff(levels[12:]) <= 0).all()
-
-
-def test_a_few_lost_frames_are_no_load() -> None:
-    control = LoadControl()
-    changes = [control.update(float(s), 25 * s, s) for s in range(60)]
-    assert not any(changes)
-
-
-def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
-    detector = OneFace()
-    detector.detect_every = 1  # type: ignore[attr-defined]
-    pipeline = Pipeline(detector, FaceTracker(), FakeBackend())
-    thrift = Thrift(pipeline)
-    seen = []
-    for level in (0, 1, 2, 3, 0):
-        thrift.set_level(level)
-        seen.append((pipeline.options.emotion_hz, pipeline.options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
-    assert seen == [(10.0, 16, 1), (5.0, 8, 2), (2.5, 4, 3), (1.25, 2, 4), (10.0, 16, 1)]
-
-
-def test_the_real_detector_can_leave_out_frames() -> None:
-    with FaceDetector() as detector:
-        assert isinstance(detector, Thrifty)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from leaf_rt.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.feed import Feed, Item
-from leaf_rt.stream.load import LoadControl, Thrift
+from leaf_rt.stream.load import Counters, LoadControl, Thrift
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.stream.writer import Work, Writer
 from leaf_rt.types import Estimates, Prediction
@@ -75,26 +75,32 @@ class Lane:
     ) -> None:
         """Count a finished frame and hand it to all writers; a file's frame waits for room there."""
         stats = self.stats
+        stats.processed += 1
         work = Work(stats.info, item.frame, estimates, latency)
         for writer in (*shared, *self.writers):
             writer.put(work, not stats.info.is_live, gave_up)
-        stats.processed += 1
         stats.position = item.frame.timestamp
         stats.faces = len(estimates)
         stats.latency.add(latency)
         self._bad_in_row = 0
 
-    def shed(self, now: float) -> None:
-        """Make frames cheaper or dearer, as a live source falls behind or keeps up."""
+    def shed(self, now: float, live: int, served: int, busy: float, files: int) -> None:
+        """Make a live source's frames cheaper or dearer, as the load rises or falls; see ``Counters``."""
         stats = self.stats
-        if self._thrift is None or not stats.info.is_live or stats.state != "open":
+        if self._thrift is None or not stats.info.is_live:
             return
-        if self._load.update(now, stats.captured, stats.dropped):
+        if stats.state != "open":
+            self._load.restart()
+            return
+        changed = self._load.update(now, Counters(stats.captured, stats.dropped, live, served, busy, files))
+        stats.demand = self._load.demand
+        if changed:
             rose = self._load.level > stats.level
             stats.level = self._load.level
             self._thrift.set_level(stats.level)
-            text = "falls behind: each frame gets less work" if rose else "keeps up again: each frame gets more work"
-            self._report(Event("info", stats.info.name, "load", f"{text} (level {stats.level})"))
+            work = "less work, before any more are lost" if rose else "more work again"
+            text = f"{stats.demand:.0%} busy: each frame gets {work} (level {stats.level})"
+            self._report(Event("info", stats.info.name, "load", text))
 
     def close(self, lock: threading.RLock) -> None:
         """Free the pipeline and let the writers finish; once no frame comes any more."""

@@ -25,6 +25,7 @@ from leaf_rt.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources import Source, SourceInfo, Target, is_camera, open_source, redact
 from leaf_rt.sources.base import is_url, network_name
+from leaf_rt.stream import batch
 from leaf_rt.stream.feed import Clock, Feed, Item, Opener, close_quietly
 from leaf_rt.stream.lane import Lane
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
@@ -115,6 +116,7 @@ class _Shell:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._pool: ThreadPoolExecutor | None = None
         self._started = self._progressed = 0.0
+        self._busy, self._served = 0.0, 0  # s of work, and frames that were worked on
         self._hurry_after: float | None = None  # when to stop waiting for slow sinks
 
     def open(self, targets: Sequence[Target], opener: Opener, rng: random.Random) -> None:
@@ -136,15 +138,14 @@ class _Shell:
         """From the first frame to the last closed file."""
         workers = self._options.workers or min(len(self._lanes), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, "faces") if workers > 1 else None
-        patience = 0.0  # a second SIGINT waits for nothing
+        patience = self._options.drain_timeout
         try:
             self._shared = [self._writer(sink) for sink in shared]
             for lane in self._lanes:
                 lane.feed.start()
             self._loop()
-            patience = self._options.drain_timeout
-        except Exception:
-            patience = self._options.drain_timeout
+        except KeyboardInterrupt:
+            patience = 0.0  # a second SIGINT waits for nothing
             raise
         finally:
             self._close(patience)
@@ -242,11 +243,15 @@ class _Shell:
                     for lane in self._lanes:
                         lane.feed.stop()
             items = self._gather(None if draining else end)
-            self.stats.stages["wait"].add(self._clock.monotonic() - begin)
+            waited = self._clock.monotonic()
+            self.stats.stages["wait"].add(waited - begin)
             if items is None:
                 return
             if items:
                 self._step(items)
+            self._tell_if_due()
+            self._busy += self._clock.monotonic() - waited if items else 0.0
+            self._served += len(items)
             self._after_round()
 
     def _gather(self, end: float | None) -> list[tuple[Lane, Item]] | None:
@@ -258,44 +263,47 @@ class _Shell:
                     return None
                 deadlines = [now + _TICK, end, *(lane.feed.deadline() for lane in self._lanes)]
                 self._ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
-            elif self._options.batch_wait > 0 and len(self._lanes) > 1:
-                self._await_others(now + self._options.batch_wait)
+            if self._options.batch_wait > 0 and any(lane.feed.has_item() for lane in self._lanes):
+                self._await_others()
             now = self._clock.monotonic()
             for lane in self._lanes:
                 lane.feed.check(now)
             return [(lane, lane.feed.take()) for lane in self._lanes if lane.feed.has_item()]
 
-    def _await_others(self, until: float) -> None:
-        while any(not lane.feed.has_item() and not lane.feed.ended for lane in self._lanes):
+    def _await_others(self) -> None:
+        """Wait for sources that will soon have a frame, to serve all in one call. Call under the lock."""
+        arrived = min(lane.feed.oldest for lane in self._lanes if lane.feed.has_item())
+        until = batch.deadline(arrived, self._options.batch_wait, self.stats.sources)
+        while any(not lane.feed.has_item() and batch.worth_waiting(lane.stats, until) for lane in self._lanes):
             left = until - self._clock.monotonic()
             if left <= 0 or not self._ready.wait(left):
                 return
 
     def _step(self, items: list[tuple[Lane, Item]]) -> None:
-        """Everything for one frame of each of these sources."""
+        """Everything for one frame of each of these sources; every one of them is counted, whatever breaks."""
         begin = self._clock.monotonic()
-        for lane, _ in items:
-            self._equip(lane)
-        if self._pool is not None and len(items) > 1:
-            halves = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), items))
-        else:
-            halves = [lane.prepare(item) for lane, item in items]
-        waiting = [(lane, item, half) for (lane, item), half in zip(items, halves, strict=True) if half is not None]
-        if not waiting:
-            return
+        in_hand = {lane for lane, _ in items}
         try:
-            answers = self._infer([half for _, _, half in waiting])
-        except Exception:
-            for lane, _, _ in waiting:
+            for lane, _ in items:
+                self._equip(lane)
+            if self._pool is not None and len(items) > 1:
+                halves = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), items))
+            else:
+                halves = [lane.prepare(item) for lane, item in items]
+            waiting = [(lane, item, half) for (lane, item), half in zip(items, halves, strict=True) if half is not None]
+            in_hand = {lane for lane, _, _ in waiting}  # the others have counted their bad frame
+            answers = self._infer([half for _, _, half in waiting]) if waiting else []
+            for (lane, item, half), answer in zip(waiting, answers, strict=True):
+                estimates = lane.finish(half, answer)
+                in_hand.remove(lane)
+                if estimates is None:
+                    continue
+                latency = self._clock.monotonic() - (item.arrived if lane.info.is_live else begin)
+                lane.deliver(item, estimates, latency, self._shared, self._hurry)
+                self._hooks.frame(lane.info, item.frame, estimates)
+        finally:
+            for lane in in_hand:
                 lane.stats.failed += 1
-            raise
-        for (lane, item, half), answer in zip(waiting, answers, strict=True):
-            estimates = lane.finish(half, answer)
-            if estimates is None:
-                continue
-            latency = self._clock.monotonic() - (item.arrived if lane.info.is_live else begin)
-            lane.deliver(item, estimates, latency, self._shared, self._hurry)
-            self._hooks.frame(lane.info, item.frame, estimates)
 
     def _infer(self, halves: Sequence[Pending]) -> list[Prediction]:
         """One call for all faces. A failure is reported and tried once more; a second one ends the run."""
@@ -328,14 +336,13 @@ class _Shell:
         """Tell what happened, adapt to the load, tidy up after sources that have ended."""
         self._say_events()
         now = self._clock.monotonic()
+        live = sum(lane.stats.captured for lane in self._lanes if lane.info.is_live)
+        files = sum(not lane.info.is_live and not lane.closed for lane in self._lanes)
         for lane in self._lanes:
             if self._options.shed:
-                lane.shed(now)
+                lane.shed(now, live, self._served, self._busy, files)
             if not lane.closed and lane.feed.ended:
                 lane.close(self._lock)
-        if now - self._progressed >= self._options.progress_every:
-            self._progressed = now
-            self._tell()
         writers = self._writers()
         if writers and all(writer.stats.off for writer in writers):
             raise next(writer.error for writer in writers if writer.error is not None)
@@ -346,6 +353,12 @@ class _Shell:
                 event = self._events.get_nowait()
                 _log.log(_LEVELS[event.level], "%s: %s", event.source, event.text)
                 self._hooks.event(event)
+
+    def _tell_if_due(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._progressed >= self._options.progress_every:
+            self._progressed = now
+            self._tell()
 
     def _tell(self) -> None:
         self._say_events()

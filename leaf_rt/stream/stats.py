@@ -91,6 +91,7 @@ class SourceStats:
         capture_fps: Frames that came in per second, over the last seconds.
         fps: Frames finished per second, over the last seconds.
         level: Load shedding: 0 does all the work, each step above halves some of it.
+        demand: What all live frames ask of the loop that serves this one: s of work per s, 1 is all it can do.
         latency: s from capture (live) or start of processing (files) to finished estimates.
     """
 
@@ -113,8 +114,15 @@ class SourceStats:
     capture_fps: float = 0.0
     fps: float = 0.0
     level: int = 0
+    demand: float = 0.0
     latency: StageStats = field(default_factory=StageStats)
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
+
+    @property
+    def interval(self) -> float | None:
+        """Between two frames that come in, s; as measured, else as promised, else None."""
+        fps = self.capture_fps if self.capture_fps > 0 else self.info.fps
+        return 1.0 / fps if fps else None
 
     def update_rates(self, now: float, window: float = 3.0) -> None:
         """Renew the two rates at ``now``, s, over the last ``window`` s."""

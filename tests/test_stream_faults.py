@@ -1,0 +1,150 @@
+"""What breaks in mid-run: frames, back ends, sinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from fakes import FakeBackend
+from streams import (
+    INFO,
+    LIVE,
+    Failing,
+    Keeping,
+    Opener,
+    Script,
+    balanced,
+    frames,
+    no_thread_stays,
+    play,
+    slow_frames,
+)
+
+from leaf_rt.errors import BackendError, OutputError
+from leaf_rt.sources import SourceOptions
+from leaf_rt.stream import Hooks, RunOptions
+from leaf_rt.types import Frame, Prediction
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays() -> Iterable[None]:
+    yield
+    no_thread_stays()
+
+
+def test_a_bad_frame_is_counted_reported_and_left_out() -> None:
+    def act(one: Frame) -> None:
+        if one.index == 5:
+            raise RuntimeError("the detector stumbled")
+
+    sink, events = Keeping(), []
+    stats = play(Opener(a=[Script(INFO, frames(20))]), "a", act=act, shared=[sink], hooks=Hooks(event=events.append))
+    assert [row[1] for row in sink.rows] == [i for i in range(20) if i != 5]
+    assert stats.sources[0].failed == 1
+    assert balanced(stats)
+    assert "stumbled" in events[0].text
+
+
+def test_a_source_whose_every_frame_fails_is_given_up_and_the_other_goes_on() -> None:
+    def act(one: Frame) -> None:
+        if one.source == "clip.mp4":
+            raise RuntimeError("never")
+
+    opener = Opener(a=[Script(INFO, frames(100))], b=[Script(INFO, frames(100))])
+    stats = play(opener, "a", "b", act=act)
+    assert stats.sources[0].failed == 30
+    assert stats.sources[1].processed == 100
+    assert [str(e) for e in stats.failures] == ["never"]
+    assert balanced(stats)
+
+
+class Stumbling(FakeBackend):
+    """Fails on the calls of these numbers."""
+
+    def __init__(self, *calls: int) -> None:
+        super().__init__()
+        self.calls, self.fails = 0, calls
+
+    def infer(self, faces: Any) -> Prediction:
+        self.calls += 1
+        if self.calls in self.fails:
+            raise BackendError("the engine stumbled")
+        return super().infer(faces)
+
+
+def test_an_engine_that_fails_once_is_asked_again() -> None:
+    sink, events = Keeping(), []
+    stats = play(
+        Opener(a=[Script(INFO, frames(20))]), "a", backend=Stumbling(4), shared=[sink], hooks=Hooks(event=events.append)
+    )
+    assert len(sink.rows) == 20
+    assert stats.inference_errors == 1
+    assert [(e.level, e.kind) for e in events] == [("warning", "inference")]
+
+
+def test_an_engine_that_fails_twice_ends_the_run_and_every_file_is_closed() -> None:
+    sink = Keeping()
+    with pytest.raises(BackendError, match="stumbled"):
+        play(Opener(a=[Script(INFO, frames(20))]), "a", backend=Stumbling(4, 5), shared=[sink])
+    assert sink.closed == 1
+    assert [row[1] for row in sink.rows] == [0, 1, 2]
+
+
+def test_one_failing_sink_is_switched_off_and_the_others_go_on() -> None:
+    def full(n: int) -> None:
+        if n == 3:
+            raise OutputError("failing: no room left")
+
+    bad, good, events = Failing(full), Keeping(), []
+    stats = play(Opener(a=[Script(INFO, frames(50))]), "a", shared=[bad, good], hooks=Hooks(event=events.append))
+    assert (len(bad.rows), len(good.rows), bad.closed) == (3, 50, 1)
+    assert [str(e) for e in stats.failures] == ["failing: no room left"]
+    assert [(e.level, e.source, e.text) for e in events] == [("error", "failing", "no room left")]
+
+
+def test_when_no_sink_is_left_the_run_stops_and_says_why() -> None:
+    def full(n: int) -> None:
+        raise OutputError("failing: no room left")
+
+    script = Script(INFO, slow_frames(3000, 0.001))
+    with pytest.raises(OutputError, match="no room left"):
+        play(Opener(a=[script]), "a", shared=[Failing(full)])
+
+
+def test_a_sink_that_stumbles_leaves_out_a_frame_one_that_lies_down_is_switched_off() -> None:
+    def stumble(n: int) -> None:
+        if n == 3:
+            raise ValueError("one bad face")
+
+    def lie_down(n: int) -> None:
+        if n > 3:
+            raise ValueError("all bad")
+
+    first, second = Failing(stumble, "first"), Failing(lie_down, "second")
+    stats = play(Opener(a=[Script(INFO, frames(50))]), "a", shared=[first, second])
+    assert (len(first.rows), len(second.rows)) == (49, 4)
+    assert [s.failed for s in stats.sinks] == [1, 10]
+    assert [type(e) for e in stats.failures] == [OutputError]
+
+
+def test_a_sink_that_blocks_does_not_slow_a_live_source() -> None:
+    gate = threading.Event()
+    blocked = Failing(lambda n: gate.wait(20) and None)
+    blocked.wants_image = True
+    free = Keeping()
+    script = Script(LIVE, [*slow_frames(60, 0.005), gate.set])
+    stats = play(Opener(a=[script]), "a", ask=SourceOptions(max_reconnects=0), shared=[blocked, free])
+    assert len(free.rows) == stats.sources[0].processed >= 50
+    assert stats.sinks[0].dropped >= 40
+    assert balanced(stats)
+
+
+def test_a_sink_that_never_comes_back_is_given_up_at_the_end() -> None:
+    gate = threading.Event()
+    sinks = [Failing(lambda n: gate.wait(20) and None), Keeping()]
+    script, patience = Script(LIVE, slow_frames(5)), RunOptions(drain_timeout=0.2)
+    stats = play(Opener(a=[script]), "a", ask=SourceOptions(max_reconnects=0), shared=sinks, options=patience)
+    gate.set()
+    assert "did not finish within" in str(stats.failures[-1])

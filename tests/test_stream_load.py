@@ -1,0 +1,276 @@
+"""Load: doing less before frames are lost, and sharing calls without holding anybody up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from fakes import FakeBackend
+from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
+
+from leaf_rt.detect import FaceDetector
+from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.sources import SourceInfo, SourceOptions, Target
+from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, batch, lane, run
+from leaf_rt.stream.load import LITTLE, TOO_MUCH, Counters, LoadControl, Thrift, Thrifty
+from leaf_rt.stream.stats import SourceStats
+from leaf_rt.track import FaceTracker
+from leaf_rt.types import Detections, Frame
+
+FPS = 25
+
+
+def levels(
+    control: LoadControl, cost: Callable[[float, int], float], seconds: float, lost: float = 0.0, sources: int = 1
+) -> list[int]:
+    """The level after every frame of one of ``sources`` cameras; ``cost`` (s) depends on the time and on the level."""
+    seen, busy = [], 0.0
+    for count in range(1, int(seconds * FPS) + 1):
+        busy += cost(count / FPS, control.level) * sources
+        control.update(count / FPS, Counters(count, int(lost * count), count * sources, count * sources, busy))
+        seen.append(control.level)
+    return seen
+
+
+def cheaper(cost: float) -> Callable[[float, int], float]:
+    """Every level halves the cost of a frame."""
+    return lambda t, level: cost / 2**level
+
+
+def test_the_level_rises_before_a_frame_is_lost() -> None:
+    slowly = levels(LoadControl(), lambda t, level: min(0.010 + 0.005 * t, 0.060) / 2**level, 20.0)
+    first = slowly.index(1)
+    assert 0.010 + 0.005 * first / FPS < 1.0 / FPS  # at this time all frames can still be served
+    assert max(slowly) == 1  # 0.060 / 2 is enough
+    assert slowly[-1] == 1
+
+
+def test_an_easy_load_never_rises_and_a_hopeless_one_goes_to_the_top_quickly() -> None:
+    assert max(levels(LoadControl(), cheaper(0.8 * TOO_MUCH / FPS), 60.0)) == 0
+    assert levels(LoadControl(), lambda t, level: 0.5, 3.0)[-1] == 3
+
+
+def test_a_cold_start_is_no_load() -> None:
+    assert max(levels(LoadControl(), lambda t, level: 0.3 if t < 0.2 else 0.01, 20.0)) == 0
+
+
+def test_the_demand_of_all_cameras_counts() -> None:
+    assert max(levels(LoadControl(), cheaper(0.012), 10.0, sources=1)) == 0
+    assert max(levels(LoadControl(), cheaper(0.012), 10.0, sources=4)) == 1
+
+
+def test_lost_frames_raise_the_level_whatever_the_demand_says() -> None:
+    assert max(levels(LoadControl(), cheaper(0.002), 5.0, lost=0.2)) == 3
+    assert max(levels(LoadControl(), cheaper(0.002), 60.0, lost=0.02)) == 0
+
+
+def test_the_level_falls_only_after_a_calm_time_that_grows() -> None:
+    control = LoadControl(calm=5.0)
+    heavy_until = 10.0
+    seen = levels(control, lambda t, level: (0.060 if t < heavy_until else 0.002) / 2**level, 60.0)
+    falls = [k / FPS for k in range(1, len(seen)) if seen[k] < seen[k - 1]]
+    assert seen[int(heavy_until * FPS) - 1] == 1
+    assert len(falls) == 1
+    assert heavy_until + 5.0 <= falls[0] < heavy_until + 7.0
+    again = levels(LoadControl(calm=5.0), cheaper(0.030), 600.0)
+    assert again == [0] * len(again)
+
+
+@pytest.mark.parametrize("cost", [0.02, 0.03, 0.034, 0.036, 0.04, 0.05, 0.07, 0.1, 0.15, 0.3])
+def test_a_steady_load_does_not_swing(cost: float) -> None:
+    """Where a level halves the cost, what is LITTLE at one level fits into the one below."""
+    assert 2 * LITTLE < TOO_MUCH
+    seen = levels(LoadControl(), cheaper(cost), 600.0)
+    assert seen == sorted(seen)
+
+
+def test_where_a_level_saves_more_than_half_the_growing_calm_damps_the_swing() -> None:
+    seen = levels(LoadControl(), lambda t, level: 0.04 / 4**level, 600.0)
+    changes = [k / FPS for k, (a, b) in enumerate(pairwise(seen)) if a != b]
+    assert 2 <= len(changes) <= 22
+    assert sum(t > 300 for t in changes) <= 6
+
+
+def test_a_file_beside_takes_its_turn_in_every_round() -> None:
+    control = LoadControl()
+    for count in range(1, 100):  # both cost 15 ms: 25 frames of the camera and 25 or more of the file fit
+        control.update(count / FPS, Counters(count, 0, count, 2 * count, 2 * count * 0.015, files=1))
+    assert control.level == 0
+    assert control.demand == pytest.approx(0.75)
+    for count in range(100, 200):
+        control.update(count / FPS, Counters(count, 0, count, 2 * count, 2 * count * 0.025, files=1))
+    assert control.level > 0
+
+
+def test_what_was_counted_while_the_source_was_away_says_nothing() -> None:
+    control = LoadControl()
+    levels(control, cheaper(0.01), 5.0)
+    control.restart()
+    assert not control.update(60.0, Counters(126, 100, 126, 126, 60.0))
+    assert not control.update(60.5, Counters(127, 110, 127, 127, 61.0))
+
+
+def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
+    detector = OneFace()
+    detector.detect_every = 1  # type: ignore[attr-defined]
+    pipeline = Pipeline(detector, FaceTracker(), FakeBackend())
+    thrift = Thrift(pipeline)
+    seen = []
+    for level in (0, 1, 2, 3, 0):
+        thrift.set_level(level)
+        options = pipeline.options
+        seen.append((options.emotion_hz, options.total_hz, options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
+    assert seen == [(10.0, 40, 16, 1), (5.0, 20, 8, 2), (2.5, 10, 4, 3), (1.25, 5, 2, 4), (10.0, 40, 16, 1)]
+
+
+def test_the_real_detector_can_leave_out_frames() -> None:
+    with FaceDetector() as detector:
+        assert isinstance(detector, Thrifty)
+
+
+class Laborious(OneFace):
+    """Works as long on a frame as ``cost`` says, and on those that it may leave out not at all."""
+
+    def __init__(self, cost: Callable[[Frame], float]) -> None:
+        super().__init__(lambda one: time.sleep(cost(one)))
+        self.detect_every = 1
+        self._skipped = 0
+
+    def detect(self, frame: Frame) -> Detections:
+        self._skipped += 1
+        if self._skipped < self.detect_every:
+            return Detections.empty()
+        self._skipped = 0
+        return super().detect(frame)
+
+
+def rising_load(shed: bool) -> tuple[RunStats, list[Event]]:
+    """A camera whose frames cost 10 ms at first and in the end 60 ms, of the 40 ms that there are."""
+    interval, count, events = 0.04, 110, []
+    begin: list[float] = []
+
+    def tick(index: int) -> Callable[[], None]:
+        def wait() -> None:
+            begin.append(time.monotonic())
+            time.sleep(max(begin[0] + index * interval - begin[-1], 0.0))
+
+        return wait
+
+    script = Script(LIVE, [entry for i in range(count) for entry in (tick(i), frame(i))])
+    backend = FakeBackend()
+    stats = run(
+        [Target("rtsp://host/a", SourceOptions(max_reconnects=0))],
+        lambda info: Pipeline(Laborious(lambda one: min(0.01 + one.index / 75 * 0.05, 0.06)), FaceTracker(), backend),
+        backend,
+        opener=Opener(a=[script]),
+        hooks=Hooks(event=events.append),
+        options=RunOptions(shed=shed),
+    )
+    return stats, [e for e in events if e.kind == "load"]
+
+
+def test_a_rising_load_is_answered_before_frames_are_lost() -> None:
+    stats, events = rising_load(shed=True)
+    source = stats.sources[0]
+    assert source.level >= 1
+    assert "% busy: each frame gets less work, before any more are lost (level 1)" in events[0].text
+    assert source.dropped <= 4
+    assert balanced(stats)
+
+
+def test_the_same_load_without_shedding_loses_many() -> None:
+    stats, events = rising_load(shed=False)
+    assert stats.sources[0].dropped >= 12
+    assert events == []
+
+
+def test_a_hopeless_load_goes_to_the_highest_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "LoadControl", lambda: LoadControl(period=0.1, warm_up=0.1))
+    entries: list[Any] = [entry for one in frames(150) for entry in (one, lambda: time.sleep(0.005))]
+    act = {"act": lambda one: time.sleep(0.02)}
+    stats = play(Opener(a=[Script(LIVE, entries)]), "a", ask=SourceOptions(max_reconnects=0), **act)
+    assert stats.sources[0].level == 3
+    assert stats.sources[0].demand > 1.0
+    assert balanced(stats)
+
+
+# Sharing calls
+
+
+def live(fps: float, last_frame: float | None = None, **fields: Any) -> SourceStats:
+    state = fields.pop("state", "open")
+    return SourceStats(replace(LIVE, fps=fps, **fields), state=state, last_frame=last_frame)
+
+
+def test_a_frame_waits_at_most_one_frame_time_of_the_fastest_live_source() -> None:
+    slow, fast, lost, film = live(10.0), live(50.0), live(100.0, state="lost"), SourceStats(INFO, state="open")
+    assert batch.deadline(7.0, 5.0, [slow, fast, lost, film]) == pytest.approx(7.02)
+    assert batch.deadline(7.0, 0.01, [slow, fast]) == pytest.approx(7.01)
+    assert batch.deadline(7.0, 0.5, [film]) == pytest.approx(7.5)
+    assert batch.deadline(7.0, 0.5, [live(10.0), SourceStats(replace(LIVE, fps=None), state="open")]) == 7.0
+    fast.capture_fps = 40.0  # what is measured counts, not what was promised
+    assert batch.deadline(7.0, 5.0, [slow, fast]) == pytest.approx(7.025)
+
+
+def test_nobody_waits_for_a_source_that_has_nothing_to_give() -> None:
+    assert batch.worth_waiting(live(25.0, last_frame=7.0), 7.04)
+    assert not batch.worth_waiting(live(1.0, last_frame=7.0), 7.04)
+    assert not batch.worth_waiting(live(25.0, last_frame=7.0, state="lost"), 9.0)
+    assert not batch.worth_waiting(SourceStats(INFO, state="ended"), 9.0)
+    assert batch.worth_waiting(SourceStats(INFO, state="open"), 7.0)
+
+
+def test_faces_of_all_ready_frames_go_into_one_call() -> None:
+    backend = FakeBackend()
+    opener = Opener(a=[Script(INFO, frames(20))], b=[Script(INFO, frames(20))])
+    play(opener, "a", "b", backend=backend, options=RunOptions(batch_wait=0.5))
+    assert max(backend.batches) == 2
+    assert sum(backend.batches) == 2 * 8  # 0.8 s at 10 answers per second, for each
+
+
+@pytest.mark.parametrize("wait", [0.0, 30.0])
+def test_waiting_for_others_holds_a_frame_up_for_one_frame_time_at_most(wait: float) -> None:
+    """Two cameras out of step: with a long wait their frames share calls, and none is a frame time old."""
+
+    def camera(name: str, delay: float) -> Script:
+        start: list[float] = []
+
+        def pace(index: int) -> Callable[[], None]:
+            def sleep() -> None:
+                start.append(time.monotonic())
+                time.sleep(max(start[0] + delay + 0.04 * index - start[-1], 0.0))
+
+            return sleep
+
+        return Script(
+            replace(LIVE, name=name, fps=25.0), [e for i in range(40) for e in (pace(i), frame(i, source=name))]
+        )
+
+    rounds: list[int] = []
+
+    class Counting(FakeBackend):
+        def infer(self, faces: Any) -> Any:
+            rounds.append(len(faces))
+            return super().infer(faces)
+
+    sink = Keeping()
+    targets = [Target(f"rtsp://host/{name}", SourceOptions(max_reconnects=0)) for name in ("a", "b")]
+    backend = Counting()
+
+    def pipeline(info: SourceInfo) -> Pipeline:
+        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(emotion_hz=0.0))
+
+    opener = Opener(a=[camera("a", 0.0)], b=[camera("b", 0.015)])
+    stats = run(targets, pipeline, backend, shared=[sink], opener=opener, options=RunOptions(batch_wait=wait))
+    assert balanced(stats)
+    middle = sorted(sink.latencies)[len(sink.latencies) // 2]
+    if wait == 0.0:
+        assert middle < 0.01
+        assert rounds.count(2) < 5
+    else:
+        assert max(sorted(sink.latencies)[:-4]) < 0.06  # a frame time and the work; a busy machine may be late at times
+        assert rounds.count(2) >= 5
