@@ -59,6 +59,29 @@ def write_sound(path: Path, seconds: float = 0.5) -> Path:
     return path
 
 
+def broken(kind: str, path: Path) -> Path:
+    """Put something there that is no whole video; "missing" puts nothing there."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("this is a letter to my aunt\n" * 50)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "noise":
+        path.write_bytes(np.random.default_rng(1).bytes(50_000))
+    elif kind == "sound":
+        write_sound(path)
+    elif kind == "index lost":  # an MP4 whose index stood at the end
+        data = write_clip(path, empty_frames(24)).read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    elif kind == "not a single frame":
+        packets = bytearray(write_clip(path, empty_frames(3), movflags="faststart").read_bytes())
+        begin = packets.index(b"mdat") + 4
+        packets[begin:] = bytes(len(packets) - begin)
+        path.write_bytes(packets)
+    return path
+
+
 def frames_in(path: Path) -> int:
     """How many frames a video file gives, decoded from first to last; raises where it is not valid."""
     with av.open(str(path)) as container:

@@ -1,8 +1,14 @@
-"""What tests share: the pictures and clips of ../shared/media, where they are at hand."""
+"""What tests share: the command line, a clip with a face, and the media of ../shared/media where they are at hand."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from commands import Leaf
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
@@ -17,3 +23,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def media() -> Path:
     return MEDIA
+
+
+@pytest.fixture
+def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
+    """The command line, in this process."""
+    from commands import Leaf
+
+    return Leaf(capfd)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames of one woman, 24 per second, 640x360: ``face.mp4`` in a folder of its own."""
+    from clips import demo_frames, write_clip
+
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(30))
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One frame of the clip: ``face.png``."""
+    import cv2
+    from clips import demo_frames
+
+    path = tmp_path_factory.mktemp("face") / "face.png"
+    cv2.imwrite(str(path), demo_frames(1)[0])
+    return path

@@ -14,21 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import demo_frames, empty_frames, frames_in, write_clip, write_sound
+from clips import broken, demo_frames, frames_in, write_clip
 from commands import Done, Leaf
 
 from leaf_rt import errors
 from leaf_rt.artifact import DEFAULT_MODEL, spec_path
-
-
-@pytest.fixture
-def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
-    return Leaf(capfd)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(24))
 
 
 def child(*arguments: object, file_size: int = resource.RLIM_INFINITY, prefix: tuple[str, ...] = ()) -> Done:
@@ -44,40 +34,34 @@ def child(*arguments: object, file_size: int = resource.RLIM_INFINITY, prefix: t
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def bad_video(kind: str, folder: Path) -> Path:
-    path = folder / f"{kind}.mp4"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "text":
-        path.write_text("this is a letter to my aunt\n" * 50)
-    elif kind == "empty":
-        path.touch()
-    elif kind == "noise":
-        path.write_bytes(np.random.default_rng(0).bytes(50_000))
-    elif kind == "sound":
-        write_sound(path)
-    elif kind == "cut":  # an MP4 whose index stood at the end
-        data = write_clip(path, empty_frames(24)).read_bytes()
-        path.write_bytes(data[: len(data) // 2])
-    return path
-
-
 @pytest.mark.parametrize(
-    ("kind", "error"),
+    ("command", "kind", "error"),
     [
-        ("missing", errors.NotFound),
-        ("folder", errors.NotAVideo),
-        ("text", errors.NotAVideo),
-        ("empty", errors.NotAVideo),
-        ("noise", errors.NotAVideo),
-        ("sound", errors.NotAVideo),
-        ("cut", errors.CodecError),
+        ("video", "missing", errors.NotFound),
+        ("video", "folder", errors.NotAVideo),
+        ("video", "text", errors.NotAVideo),
+        ("video", "empty", errors.NotAVideo),
+        ("video", "noise", errors.NotAVideo),
+        ("video", "sound", errors.NotAVideo),
+        ("video", "index lost", errors.CodecError),
+        ("image", "missing", errors.NotFound),
+        ("image", "folder", errors.NotAVideo),
+        ("image", "text", errors.NotAVideo),
+        ("image", "empty", errors.NotAVideo),
+        ("image", "cut", errors.CodecError),
     ],
 )
-def test_a_file_that_is_no_video(leaf: Leaf, tmp_path: Path, kind: str, error: type[errors.LeafError]) -> None:
-    path = bad_video(kind, tmp_path)
-    done = leaf("video", path, "--out", tmp_path / "out")
-    assert str(path) in done.sentence() or path.name in done.sentence()
+def test_a_file_that_is_no_video_or_picture(
+    leaf: Leaf, tmp_path: Path, command: str, kind: str, error: type[errors.LeafError]
+) -> None:
+    path = tmp_path / ("v.mp4" if command == "video" else "p.png")
+    if kind == "cut":
+        cv2.imwrite(str(path), demo_frames(1)[0])
+        path.write_bytes(path.read_bytes()[:20_000])
+    else:
+        broken(kind, path)
+    done = leaf(command, path, "--out", tmp_path / "out")
+    assert str(path) in done.sentence()
     assert done.code == error.exit_code
     assert list((tmp_path / "out").iterdir()) == []  # no empty results that look like an answer
 
@@ -108,38 +92,6 @@ def test_a_frame_size_that_changes_in_the_stream(leaf: Leaf, tmp_path: Path) -> 
     assert {row["frame_index"] for row in rows} >= {0, 23}
     last = rows[-1]["box"]
     assert last[2] < 330, "the boxes of the small frames are in their own pixels"
-
-
-def bad_picture(kind: str, folder: Path) -> Path:
-    path = folder / f"{kind}.png"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "text":
-        path.write_text("no picture at all")
-    elif kind == "empty":
-        path.touch()
-    elif kind == "cut":
-        cv2.imwrite(str(path), demo_frames(1)[0])
-        path.write_bytes(path.read_bytes()[:20_000])
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("missing", errors.NotFound),
-        ("folder", errors.NotAVideo),
-        ("text", errors.NotAVideo),
-        ("empty", errors.NotAVideo),
-        ("cut", errors.CodecError),
-    ],
-)
-def test_a_file_that_is_no_picture(leaf: Leaf, tmp_path: Path, kind: str, error: type[errors.LeafError]) -> None:
-    path = bad_picture(kind, tmp_path)
-    done = leaf("image", path, "--out", tmp_path / "out")
-    assert str(path) in done.sentence()
-    assert done.code == error.exit_code
-    assert list((tmp_path / "out").iterdir()) == []
 
 
 def odd_picture(kind: str) -> np.ndarray:
@@ -180,7 +132,7 @@ def test_an_out_folder_that_cannot_be(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     folder = tmp_path / place  # an absolute place stays as it is
-    path = clip if command == "video" else bad_picture("missing", tmp_path)
+    path = clip if command == "video" else tmp_path / "missing.png"
     done = leaf(command, path, "--out", folder)
     assert "--out" in done.sentence()
     assert done.code in (code, errors.NoPermission.exit_code)
@@ -236,7 +188,7 @@ def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None
     assert done.code == errors.OutputError.exit_code
     one = write_clip(tmp_path / "one.mp4", demo_frames(1))
     assert "/dev/full" in leaf("video", one, "--jsonl", "/dev/full", "--no-save-video", "--no-plot").sentence()
-    assert frames_in(tmp_path / "face.leaf.mp4") == 24  # the other results are whole
+    assert frames_in(tmp_path / "face.leaf.mp4") == 30  # the other results are whole
 
 
 def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
@@ -277,7 +229,7 @@ def damaged_model(kind: str, folder: Path) -> Path:
     ("kind", "error"),
     [
         ("missing", errors.NotFound),
-        ("alone", errors.NotFound),
+        ("alone", errors.ModelError),
         ("truncated", errors.ModelError),
         ("foreign", errors.ModelError),
         ("labels", errors.ModelError),

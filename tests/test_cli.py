@@ -35,23 +35,6 @@ FIELDS = {
 }
 
 
-@pytest.fixture
-def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
-    return Leaf(capfd)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(30))
-
-
-@pytest.fixture(scope="module")
-def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("face") / "face.png"
-    cv2.imwrite(str(path), demo_frames(1)[0])
-    return path
-
-
 def records(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 

@@ -8,32 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import pyarrow.parquet as pq
 import pytest
-from clips import demo_frames, write_clip
 from commands import Leaf
 
 from leaf_rt.artifact import DEFAULT_MODEL, load_spec, save_spec, sha256_of, variant_path
 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
-
-
-@pytest.fixture
-def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
-    return Leaf(capfd)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(24))
-
-
-@pytest.fixture(scope="module")
-def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("face") / "face.png"
-    cv2.imwrite(str(path), demo_frames(1)[0])
-    return path
 
 
 def test_expressions_as_events_and_records_as_parquet(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
@@ -43,9 +24,9 @@ def test_expressions_as_events_and_records_as_parquet(leaf: Leaf, clip: Path, tm
     shown = [json.loads(line) for line in events.read_text().splitlines()]
     assert shown[0]["start_s"] == 0
     assert all(event["dwell_s"] == pytest.approx(event["end_s"] - event["start_s"], abs=1e-5) for event in shown)
-    assert shown[-1]["end_s"] == pytest.approx(23 / 24, abs=0.05)
+    assert shown[-1]["end_s"] == pytest.approx(29 / 24, abs=0.05)
     rows = pq.read_table(table)
-    assert rows.num_rows == 24
+    assert rows.num_rows == 30
     assert set(rows.column("source").to_pylist()) == {"face.mp4"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.jsonl", "faces.parquet"]
 

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from clips import demo_frames, write_clip
 from commands import Leaf
 
 from leaf_rt.session import status
@@ -22,16 +21,6 @@ from leaf_rt.sources import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
-
-
-@pytest.fixture
-def leaf(capfd: pytest.CaptureFixture[str]) -> Leaf:
-    return Leaf(capfd)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "face.mp4", demo_frames(48))
 
 
 @pytest.fixture
@@ -114,7 +103,7 @@ def test_the_log_is_json_and_nothing_else(leaf: Leaf, clip: Path, tmp_path: Path
     assert told == [("opened", "face.mp4"), ("finished", "face.mp4")]
     (error,) = [line for line in said if line["level"] == "error"]
     assert "cut.mp4" in error["text"]
-    assert len(lines(done.out)) == 48
+    assert len(lines(done.out)) == 30
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

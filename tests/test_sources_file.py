@@ -1,0 +1,259 @@
+"""Video files: every frame once, in order and in time, and what is no video."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from clips import DEMO, broken, empty_frames, write_clip, write_sound
+
+from leaf_rt.errors import CodecError, LeafError, NoFrames, NotAVideo, NotFound
+from leaf_rt.sources import SourceOptions, open_source
+from leaf_rt.types import Frame
+
+ROOT = Path(__file__).parents[1]
+
+
+def read(path: Path, **options: Any) -> list[Frame]:
+    with open_source(str(path), SourceOptions(**options)) as source:
+        return list(source)
+
+
+def numbered(count: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
+    """Pictures whose brightness tells their number."""
+    return [np.full((height, width, 3), 8 * i + 4, np.uint8) for i in range(count)]
+
+
+def number_of(frame: Frame) -> int:
+    return round((float(frame.image.mean()) - 4) / 8)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 numbered frames at 10 per second, with key frames 12 apart at most."""
+    path = tmp_path_factory.mktemp("clip") / "numbered.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10, options={"g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for image in numbered(30):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_every_frame_comes_once_in_order(clip: Path) -> None:
+    with open_source(str(clip)) as source:
+        frames = list(source)
+        assert (source.info.width, source.info.height, source.info.fps) == (96, 64, 10.0)
+        assert (source.info.frame_count, source.info.duration) == (30, pytest.approx(3.0))
+        assert (source.info.kind, source.info.is_live, source.info.has_audio) == ("file", False, False)
+        assert source.warnings == []
+    assert [number_of(f) for f in frames] == [f.index for f in frames] == list(range(30))
+    assert [f.timestamp for f in frames] == pytest.approx([i / 10 for i in range(30)])
+    assert all(f.image.flags.c_contiguous and f.source == "numbered.mp4" for f in frames)
+    assert {(f.generation, f.captured_at) for f in frames} == {(0, None)}
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"stride": 7}, [0, 7, 14, 21, 28]),
+        ({"start": 1.45}, list(range(15, 30))),
+        ({"start": 0.6, "end": 1.2}, list(range(6, 12))),
+        ({"end": 0.35, "stride": 2}, [0, 2]),
+        ({"max_fps": 5.0}, list(range(0, 30, 2))),
+        ({"start": 2.0, "stride": 4}, [20, 24, 28]),
+    ],
+)
+def test_the_part_that_was_asked_for(clip: Path, options: dict[str, Any], wanted: list[int]) -> None:
+    frames = read(clip, **options)
+    assert [number_of(f) for f in frames] == wanted
+    assert [f.index for f in frames] == wanted
+    assert [f.timestamp for f in frames] == pytest.approx([i / 10 for i in wanted])
+    with open_source(str(clip), SourceOptions(**options)) as source:
+        assert source.info.frame_count == pytest.approx(len(wanted), abs=1)
+
+
+def test_a_loop_goes_on_in_time_and_number(clip: Path) -> None:
+    with open_source(str(clip), SourceOptions(loop=True, start=2.5)) as source:
+        frames = [frame for frame, _ in zip(source, range(13), strict=False)]
+        assert (source.info.frame_count, source.info.duration) == (None, None)
+    assert [number_of(f) for f in frames] == [25, 26, 27, 28, 29] * 2 + [25, 26, 27]
+    assert [f.index for f in frames] == list(range(13))
+    assert np.diff([f.timestamp for f in frames]) == pytest.approx(np.full(12, 0.1))
+
+
+def test_times_of_a_variable_frame_rate(tmp_path: Path) -> None:
+    wanted = [0.0, 0.1, 0.15, 0.9, 1.0, 3.0]
+    with av.open(str(tmp_path / "v.mkv"), "w") as out:
+        stream = out.add_stream("libx264", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for t, image in zip(wanted, numbered(6), strict=True):
+            picture = av.VideoFrame.from_ndarray(image, format="bgr24")
+            picture.pts, picture.time_base = round(t * 20), Fraction(1, 20)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    frames = read(tmp_path / "v.mkv")
+    assert [f.timestamp for f in frames] == pytest.approx(wanted, abs=1e-3)
+    assert [f.index for f in read(tmp_path / "v.mkv", start=0.5)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_clip_taken_upright_is_shown_upright(tmp_path: Path, turn: int) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:32, :48] = 255  # upper left
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.set_display_rotation(turn)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        out.mux(stream.encode(None))
+    with open_source(str(path)) as source:
+        shown = next(iter(source)).image
+        assert shown.shape == (source.info.height, source.info.width, 3)
+    upright = np.rot90(image, turn // 90)  # counter-clockwise, as FFmpeg's display matrix counts
+    assert np.abs(shown.astype(int) - upright).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "ending"),
+    [
+        ("libx264", "yuv444p", "mkv"),
+        ("libx264", "yuv420p10le", "mkv"),
+        ("libx264", "gray", "mkv"),
+        ("ffv1", "gray16le", "mkv"),
+        ("ffv1", "bgra", "mkv"),
+        ("gif", "rgb8", "gif"),
+        ("mjpeg", "yuvj422p", "avi"),
+    ],
+)
+def test_odd_pixel_formats(tmp_path: Path, codec: str, pixels: str, ending: str) -> None:
+    path = tmp_path / f"v.{ending}"
+    image = np.full((50, 70, 3), 200, np.uint8)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 70, 50, pixels
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=pixels)))
+        out.mux(stream.encode(None))
+    frames = read(path)
+    assert len(frames) == 3
+    assert frames[2].image.shape == (50, 70, 3)
+    assert frames[2].image.mean() == pytest.approx(200, abs=16)  # grey H.264 states no range; few colours in a GIF
+
+
+def test_a_frame_size_that_changes(tmp_path: Path) -> None:
+    large = write_clip(tmp_path / "a.ts", empty_frames(5)).read_bytes()
+    small = write_clip(tmp_path / "b.ts", empty_frames(5, 90, 160)).read_bytes()
+    (tmp_path / "c.ts").write_bytes(large + small)
+    frames = read(tmp_path / "c.ts")
+    assert [f.image.shape[:2] for f in frames] == [(180, 320)] * 5 + [(90, 160)] * 5
+    assert (np.diff([f.timestamp for f in frames]) > 0).all()
+
+
+def test_mirror_swaps_left_and_right(tmp_path: Path) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, :48] = 255
+    path = write_clip(tmp_path / "v.mp4", [image])
+    assert read(path)[0].image[:, :40].min() > 240
+    assert read(path, mirror=True)[0].image[:, 56:].min() > 240
+
+
+def test_the_demo_clip_is_read_whole() -> None:
+    assert len(read(DEMO, stride=10)) == 48
+
+
+# Files that are none
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("missing", NotFound, "no such file"),
+        ("folder", NotAVideo, "is a folder"),
+        ("text", NotAVideo, "no video that FFmpeg knows"),
+        ("empty", NotAVideo, "0 bytes"),
+        ("sound", NotAVideo, "sound only"),
+        ("noise", NotAVideo, "no video that FFmpeg knows"),
+        ("index lost", CodecError, "cut off"),
+        ("not a single frame", LeafError, "get a fresh copy"),
+    ],
+)
+def test_what_does_not_open(tmp_path: Path, kind: str, error: type[LeafError], words: str, capfd: Any) -> None:
+    path = tmp_path / "film: 1.mp4"  # a name that FFmpeg would take for an address
+    broken(kind, path)
+    with pytest.raises(error, match=words) as caught:
+        open_source(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert capfd.readouterr() == ("", "")  # nothing of FFmpeg's own
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg command to put a cover into a song")
+def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
+    song, cover, path = tmp_path / "s.m4a", tmp_path / "c.png", tmp_path / "song.mp3"
+    write_sound(song)
+    cv2.imwrite(str(cover), empty_frames(1)[0])
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", song, "-i", cover, "-map", "0", "-map", "1", "-c:v", "copy",
+         "-disposition:v", "attached_pic", path],
+        check=True, timeout=30, capture_output=True,
+    )  # fmt: skip
+    with pytest.raises(NotAVideo, match="sound only"):
+        open_source(str(path))
+
+
+def test_start_after_the_end_says_how_long_the_file_is(clip: Path) -> None:
+    with pytest.raises(NoFrames, match=r"--start 99 s, the file is 3.0 s long"):
+        open_source(str(clip), SourceOptions(start=99))
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    clip = tmp_path / "v.mp4"
+    clip.touch(mode=0)
+    code = (
+        "import os, sys\n"
+        "from leaf_rt.errors import NoPermission\n"
+        "import leaf_rt.sources.file, leaf_rt.sources.still\n"  # nobody may not read our libraries
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        f"try: leaf_rt.sources.open_source({str(clip)!r})\n"
+        "except NoPermission: sys.exit(42)\n"
+    )
+    for folder in tmp_path.parents:
+        if folder.owner() == tmp_path.owner() and folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True)
+    assert done.returncode == 42, done.stderr.decode()
+
+
+def test_a_cut_file_gives_what_it_has_and_one_warning(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", empty_frames(60), movflags="faststart").read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(whole[: len(whole) // 2])
+    with open_source(str(path)) as source:
+        frames = list(source)
+        assert 5 < len(frames) < 55
+        assert [f.index for f in frames] == list(range(len(frames)))
+        assert len(source.warnings) == 1
+        assert "cut off" in source.warnings[0]
+
+
+def test_a_damaged_middle_is_left_out_with_one_warning(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "v.mp4", empty_frames(60), movflags="faststart")
+    data = bytearray(path.read_bytes())
+    middle = (data.index(b"mdat") + len(data)) // 2
+    data[middle : middle + 3000] = np.random.default_rng(0).bytes(3000)
+    path.write_bytes(data)
+    with open_source(str(path)) as source:
+        frames = list(source)
+        assert 20 < len(frames) <= 60
+        assert len(source.warnings) <= 1
