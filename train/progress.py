@@ -18,6 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 LOG = "log.jsonl"
+TERMS = {
+    "loss_x": "labelled",
+    "loss_u": "unlabelled",
+    "loss_s": "contrast",
+    "loss_fair": "fairness",
+    "loss_balance": "load balance",
+}
 
 
 class Reporter:
@@ -118,7 +125,8 @@ class Reporter:
                 self._board.add_scalar(f"validation/{name}", fresh[name], epoch)
         if self.console is not None:
             said = f", validation {100 * fresh['accuracy']:.2f} %" if fresh else ""
-            self.console.print(f"epoch {epoch}: loss {means.get('loss', 0.0):.4f}{said} ({self._rate:.0f} images/s)")
+            line = f"epoch {epoch}: loss {means.get('loss', 0.0):.4f}{said} ({self._rate:.0f} images/s)"
+            self.console.print(line, highlight=False)
         self._since = time.monotonic()  # evaluation is not training time
 
     def _view(
@@ -128,14 +136,18 @@ class Reporter:
             f"epoch {(step - 1) // per_epoch + 1}, step {step} of {total}, {self._rate:.0f} images/s, "
             f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
         )
-        terms = Table.grid(padding=(0, 2))
-        terms.add_row(*(f"{k} {v:.3f}" for k, v in means.items()))
+        terms = ", ".join(f"{said} {means[k]:.3f}" for k, said in TERMS.items() if k in means)
         classes = Table("class", *self.labels)
         classes.add_row("threshold", *(f"{t:.3f}" for t in thresholds))
         recall = self._last_epoch.get("recall", {})
         if recall:
             classes.add_row("recall", *("-" if recall[c] is None else f"{recall[c]:.3f}" for c in self.labels))
-        parts: list[Text | Table] = [head, terms, classes]
+        parts: list[Text | Table] = [head, Text(f"loss {means['loss']:.3f}: {terms}")]
+        if "coverage" in means:
+            right = f", {100 * means['pseudo_accuracy']:.1f} % of them right" if "pseudo_accuracy" in means else ""
+            several = f"; {means['positives']:.2f} classes each" if "positives" in means else ""
+            parts.append(Text(f"pseudo-labels: {100 * means['coverage']:.1f} % trusted{right}{several}"))
+        parts.append(classes)
         for level, share in enumerate(self._load):
             parts.append(Text(f"expert load {level + 1}: " + " ".join(f"{v:.2f}" for v in share)))
         return Group(*parts)

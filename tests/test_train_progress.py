@@ -1,0 +1,50 @@
+"""What the live view of a training says."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from train.progress import Reporter, read_log
+
+TERMS = {
+    "loss": 1.5, "loss_x": 1.0, "loss_u": 0.5, "coverage": 0.25, "judged": 8.0, "correct": 6.0, "positives": 2.0,
+    "seconds_input": 0.0,
+}  # fmt: skip
+
+
+def view(out: Path, *calls: dict[str, float]) -> str:
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=True, no_color=True, width=120)
+    with Reporter(out, ["calm", "glad"], batch=48, every=1, console=console, tensorboard=False) as reporter:
+        reporter.epoch(1, 48, {}, {"epoch": 1, "accuracy": 0.5, "recall": {"calm": 0.25, "glad": None}}, [0.8, 0.7],
+                       [[0.9, 0.1], [0.4, 0.6]])  # fmt: skip
+        for step, terms in enumerate(calls, 1):
+            reporter.step(step, 10, 20, terms, [0.8, 0.725])
+    return page.getvalue()
+
+
+def test_the_live_view_says_loss_pseudo_labels_thresholds_and_expert_load(tmp_path: Path) -> None:
+    page = view(tmp_path, TERMS)
+    assert "epoch 1: loss 0.0000, validation 50.00 %" in page
+    assert "epoch 1, step 1 of 20" in page
+    assert "left" in page
+    assert "loss 1.500: labelled 1.000, unlabelled 0.500" in page
+    assert "pseudo-labels: 25.0 % trusted, 75.0 % of them right; 2.00 classes each" in page
+    assert all(word in page for word in ("calm", "glad", "0.800", "0.725", "0.250"))
+    assert "expert load 1: 0.90 0.10" in page
+    assert "expert load 2: 0.40 0.60" in page
+
+
+def test_the_live_view_claims_nothing_of_pseudo_labels_where_there_are_none(tmp_path: Path) -> None:
+    page = view(tmp_path, {"loss": 0.75, "loss_x": 0.75, "seconds_input": 0.0})
+    assert "loss 0.750: labelled 0.750" in page
+    assert "pseudo-labels" not in page
+
+
+def test_unknown_truth_is_no_accuracy(tmp_path: Path) -> None:
+    page = view(tmp_path, {**TERMS, "judged": 0.0, "correct": 0.0})
+    assert "pseudo-labels: 25.0 % trusted; 2.00 classes each" in page
+    assert "pseudo_accuracy" not in read_log(tmp_path)[-1]
