@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,23 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     again = load_model(root / "third")[0].state_dict()
     assert all((start[k] == again[k]).all() for k in start)
     assert train(root, "--out", str(root / "none"), "--run.before", str(root / "none.pt")) != 0
+
+
+def test_torchrun_trains_like_one_process(root: Path) -> None:
+    recipe = tiny(root, method__noise=False, model__dropout=0.0, optim__name="sgd", optim__lr=0.05)
+    (root / "small.toml").write_text(to_toml(recipe))
+    assert train(root, "--out", str(root / "one")) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "train"]
+    options = ["train", "--recipe", str(root / "small.toml"), "--quiet", "--out", str(root / "two")]
+    run = subprocess.run(
+        [*torchrun, *options], cwd=Path(__file__).parents[1], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert (root / "two" / "report.html").is_file()
+    one, two = (load_model(root / name)[0].state_dict() for name in ("one", "two"))
+    for key, value in one.items():
+        np.testing.assert_allclose(value, two[key], atol=1e-4, err_msg=key)
 
 
 def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -263,6 +264,18 @@ def test_mixed_precision_stays_finite(root: Path, amp: str) -> None:
         assert np.isfinite(training.train_step(16)["loss"])
         training.step += 1
     assert all(torch.isfinite(p).all() for p in training.student.parameters())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile builds with g++, which is not installed")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own call
+def test_a_compiled_step_is_the_same_step(root: Path) -> None:
+    plain, compiled = (
+        steps_of(tiny(root, run__compile=on, method__noise=False, model__dropout=0.0, optim__name="sgd"), ALONE)
+        for on in (False, True)
+    )
+    assert plain[0][-1]["loss"] == pytest.approx(compiled[0][-1]["loss"], abs=1e-4)
+    for key, value in plain[1].items():
+        np.testing.assert_allclose(value, compiled[1][key], atol=1e-4, err_msg=key)
 
 
 def test_schedules() -> None:
