@@ -129,12 +129,15 @@ def _export(options: argparse.Namespace) -> int:
 
 def _adopt(options: argparse.Namespace) -> Path:
     """An exported fp32 .onnx file, in the folder asked for."""
+    from leaf_rt.backends.base import open_backend
+
     source: Path = options.source
     spec = load_spec(source)
     if spec.precision != "fp32":
         raise ModelError(f"{source}: is {spec.precision}; export starts from the fp32 file or the checkpoint")
     if options.precision == "fp16":
         raise ModelError("--precision fp16: is made from the checkpoint, not from an .onnx file; give the run")
+    open_backend(source, "onnxruntime", options.threads).close()  # before anything is written
     model: Path = options.out / f"{options.name or source.stem}.onnx"
     if model.resolve() != source.resolve():
         options.out.mkdir(parents=True, exist_ok=True)

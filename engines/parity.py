@@ -21,7 +21,7 @@ from leaf_rt.artifact import variant_path
 from leaf_rt.backends.base import open_backend
 from leaf_rt.backends.measure import Way, ways
 from leaf_rt.backends.parity import compare
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.types import U8, Prediction
 from train.checkpoint import save_json
 
@@ -92,6 +92,9 @@ def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int
         faces: At least one.
         loaded: The checkpoint; its unfused torch model is the reference. Without it ONNX Runtime's fp32 is.
         threads: As for ``open_backend``.
+
+    Raises:
+        ModelError: Nothing here runs the model.
     """
     answers: list[tuple[str, Prediction]] = []
     left_out: list[str] = []
@@ -112,6 +115,8 @@ def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int
             answers.append((name, batched(opened.infer, faces.images)))
         finally:
             opened.close()
+    if not answers:
+        raise ModelError(f"{model}: no runtime here can run it ({'; '.join(left_out)})")
     reference = answers[0][1]
     scale = float(np.abs(reference.features).max()) or 1.0
     rows = []

@@ -147,14 +147,14 @@ def load_spec(model: Path) -> ModelSpec:
     """Read and check the JSON beside a model, and the model's hash against it.
 
     Raises:
-        NotFound: The model or its JSON is missing.
-        ModelError: The JSON is broken, lacks or has foreign fields, or the hash disagrees.
+        NotFound: There is no such model.
+        ModelError: The JSON is missing or broken, lacks or has foreign fields, or the hash disagrees.
     """
     if not model.is_file():
         raise NotFound(f"model {model}: no such file; give a file that `leaf-rt export` wrote")
     path = spec_path(model)
     if not path.is_file():
-        raise NotFound(f"model {model}: its description {path.name} is missing; keep the two files together")
+        raise ModelError(f"model {model}: its description {path.name} is missing; keep the two files together")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as e:

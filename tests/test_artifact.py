@@ -48,7 +48,7 @@ def test_missing_files_are_named(model: Path) -> None:
     with pytest.raises(NotFound, match=r"gone\.onnx: no such file"):
         load_spec(model.with_name("gone.onnx"))
     spec_path(model).unlink()
-    with pytest.raises(NotFound, match=r"m\.json is missing"):
+    with pytest.raises(ModelError, match=r"m\.json is missing"):
         load_spec(model)
 
 

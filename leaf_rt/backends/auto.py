@@ -28,7 +28,7 @@ from leaf_rt.backends.base import (
 )
 from leaf_rt.backends.cache import cache_folder, name_of, usable, write_atomically
 from leaf_rt.backends.parity import compare, golden_faces
-from leaf_rt.errors import BackendError, LeafError
+from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for measuring, all back ends together
@@ -55,9 +55,11 @@ def choose(
         BackendError: No back end can run it; the message says why for each.
     """
     passed: list[str] = []
+    notes: list[str] = []
     cpu: list[_Entry] = []
+    on_gpu = precision in ("", "fp32", "fp16") and spec.precision != "int8"
     for one in CANDIDATES:
-        if model.suffix not in one.formats:
+        if model.suffix not in one.formats or (one.name.startswith("tensorrt") and not on_gpu):
             continue
         ok, why = one.available()
         if not ok:
@@ -65,19 +67,19 @@ def choose(
             continue
         try:
             if one.name.startswith("tensorrt"):
-                if precision in ("", "fp32", "fp16") and spec.precision != "int8":
-                    return load(one, model, spec, Wanted(threads, "the GPU is the quickest", precision, say))
-                passed.append(f"{one.name}: runs fp32 and fp16")
-            else:
-                cpu += _entries(one, model, spec, precision, say)
+                return load(one, model, spec, Wanted(threads, "the GPU is the quickest", precision, say))
+            cpu += _entries(one, model, spec, precision, say)
         except LeafError as e:
-            say(f"{one.name} passed over: {e}")
             passed.append(f"{one.name}: {e}")
+            if one.name.startswith("tensorrt") or isinstance(e, ModelError):  # else: it was not asked for
+                notes.append(f"{one.name} passed over: {e}")
     if not cpu:
         asked = f" in {precision}" if precision else ""
         raise BackendError(f"no back end can run {model.name}{asked} here ({'; '.join(passed)})")
+    for note in notes:
+        say(note)
     gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine")
-    gpu = gpu.partition(";")[0] if precision in ("", "fp32") else f"{precision} was asked for"
+    gpu = gpu.partition(";")[0] if on_gpu else f"{precision or spec.precision} is for the CPU"
     if len(cpu) == 1:
         return cpu[0].open(Wanted(threads, f"the one CPU back end for it here; {gpu}", "", say))
     return _measured(cpu, (model, spec), threads, say, folder or cache_folder(), gpu)
@@ -114,7 +116,7 @@ def _entries(one: Candidate, model: Path, spec: ModelSpec, precision: str, say: 
     if precision == "bf16" and exact and one.name == "openvino":
         return [_Entry(one, model, spec, precision)]
     if precision != "":
-        raise BackendError(f"--precision {precision}: {one.name} does not run this {spec.precision} model so")
+        raise BackendError(f"does not run this {spec.precision} model in {precision}")
     found = [_Entry(one, model, spec)]
     if exact and int8_path(model, one).is_file():
         try:
@@ -140,15 +142,16 @@ def _measured(
         except LeafError as e:
             say(f"{best.name} was the quickest here but fails now: {e}")
     opened: dict[str, Backend] = {}
-    failures: list[LeafError] = []
+    failures: dict[str, LeafError] = {}
     for entry in cpu:
         try:
             opened[entry.name] = entry.open(Wanted(threads, "", "", say))
         except LeafError as e:
-            say(f"{entry.name} passed over: {e}")
-            failures.append(e)
+            failures[entry.name] = e
     if not opened:
-        raise failures[-1]
+        raise failures[cpu[-1].name]
+    for name, failure in failures.items():
+        say(f"{name} passed over: {failure}")
     try:
         times = _race(opened, _exact(opened, own, threads), say)
     except LeafError:

@@ -135,7 +135,7 @@ def measure_backends(
                 left_out.append(f"{way.name}: {e}")
                 continue
             timed[way.runtime, way.precision] = opened[-1].infer
-        if not opened and (backend != "auto" or precision):
+        if not opened:
             opened.append(open_backend(model, backend, threads, precision=precision))  # says what is the matter
             timed[TITLES[opened[0].name], precision or opened[0].spec.precision] = opened[0].infer
         return Measured(measure(timed, faces, batches, repeats), left_out, threads)

@@ -10,6 +10,7 @@ import openvino as ov
 from leaf_rt.artifact import ModelSpec
 from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.native_log import hush
 from leaf_rt.types import U8, Prediction
 
 # Left to itself OpenVINO computes in bf16 wherever the processor can: other answers on other machines.
@@ -48,7 +49,8 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,  # the cores also decode and detect
         }
         try:
-            graph = core.read_model(str(model))
+            with hush():  # of what is no ONNX, every reader that OpenVINO tries complains on stderr
+                graph = core.read_model(str(model))
             check_graph(model, spec, _shapes(graph.inputs), _shapes(graph.outputs))
             self._compiled = core.compile_model(graph, "CPU", config)
         except RuntimeError as e:
