@@ -150,6 +150,13 @@ class FaceDetector:
         while self._models:
             self._models.popitem()[1].close()
 
+    def warm_up(self) -> None:
+        """Load now what a video needs, not at its first frame: the models, and OpenCV's colour tables."""
+        describe(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8), np.array([[0, 0, MIN_SIDE, MIN_SIDE]], np.float32))
+        for kind in get_args(Kind):
+            if kind == "short" or self.reach != "short":  # close-ups are the short-range model's, whatever the reach
+                self._model(kind, video=True)
+
     def reset(self) -> None:
         """Forget all faces and places, after a reconnect."""
         self._watch = Watchlist()

@@ -228,7 +228,9 @@ class _Round:
     def _detector(self) -> Detector:
         from leaf_rt.detect import FaceDetector
 
-        return FaceDetector(range=self.session.recognition.range)
+        detector = FaceDetector(range=self.session.recognition.range)
+        detector.warm_up()
+        return detector
 
     def _sinks(self, info: SourceInfo) -> Sequence[Sink]:
         outputs = self.session.outputs

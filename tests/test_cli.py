@@ -72,6 +72,14 @@ def test_a_clip_gives_three_results_beside_it_and_says_where(leaf: Leaf, clip: P
     assert "\x1b" not in done.out + done.err  # nobody watches: no colours, no bar
 
 
+def test_the_first_record_waits_for_no_model_to_load(clip: Path) -> None:
+    with child("video", clip, "--no-save-video", "--no-plot", "--jsonl", "-") as process:
+        out, err = process.communicate(timeout=60)
+    first, *others = (float(str(row["latency_ms"])) for row in records(out))
+    # To load MediaPipe and its models alone takes a second; the whole first frame is searched, so it is the dearest.
+    assert first < 300 + 5 * max(others), err
+
+
 def test_jsonl_on_stdout_is_nothing_but_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf("video", clip, "--no-save-video", "--jsonl", "-", "--out", tmp_path)
     assert len(records(done.out)) == 30

@@ -281,11 +281,11 @@ class _Shell:
 
     def _step(self, items: list[tuple[Lane, Item]]) -> None:
         """Everything for one frame of each of these sources; every one of them is counted, whatever breaks."""
-        begin = self._clock.monotonic()
         in_hand = {lane for lane, _ in items}
         try:
             for lane, _ in items:
                 self._equip(lane)
+            begin = self._clock.monotonic()  # what is loaded for a source's first frame is no part of its latency
             if self._pool is not None and len(items) > 1:
                 halves = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), items))
             else:
