@@ -236,6 +236,11 @@ def test_a_server_that_accepts_and_says_nothing() -> None:
         assert time.monotonic() - begin < 3.0
 
 
+def test_a_server_without_udp_is_told(server: RtspServer) -> None:
+    with pytest.raises(ConnectionLost, match=r"does not send over udp; try --rtsp-transport tcp$"):
+        open_source(server.url(), SourceOptions(rtsp_transport="udp"))
+
+
 def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
     watch = Watching([Target(server.url(), SourceOptions(name="cam", max_reconnects=1))])
     watch.until(lambda: len(watch.rows) > 3)

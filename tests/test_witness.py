@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import DEMO
 from test_live import Watching
 
-from leaf_rt.errors import NotFound
+from leaf_rt.errors import LeafError, NotFound
 from leaf_rt.sources import SourceOptions, Target, open_source
 
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or ""
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs GStreamer's RTSP 
 
 
 @contextmanager
-def serving(port: int) -> Iterator[subprocess.Popen[str]]:
-    command = [PYTHON, str(Path(__file__).with_name("gst_server.py")), str(port), str(DEMO)]
+def serving(port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
+    command = [PYTHON, str(Path(__file__).with_name("gst_server.py")), str(port), str(DEMO), *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
@@ -86,3 +87,22 @@ def test_a_server_that_is_frozen_and_thawed(port: int) -> None:
         process.send_signal(signal.SIGCONT)
         watch.until(lambda: watch.rows[-1][2] == 1, 20.0)
         watch.end()
+
+
+def test_over_udp_frames_arrive_and_a_killed_server_is_a_loss(port: int) -> None:
+    """From a server that speaks nothing else, so that it is UDP indeed."""
+    udp = SourceOptions(name="cam", rtsp_transport="udp", read_timeout=2.0)
+    with serving(port, "udp"):
+        with pytest.raises(LeafError) as caught:
+            open_source(f"rtsp://127.0.0.1:{port}/live")
+        watch = Watching([Target(f"rtsp://127.0.0.1:{port}/live", udp)])
+        watch.until(lambda: len(watch.rows) > 24)
+    assert "--rtsp-transport" in str(caught.value)
+    watch.until(lambda: "lost" in watch.kinds("cam"), 10.5)
+    with serving(port, "udp"):
+        watch.until(lambda: watch.rows[-1][2] == 1, 20.0)
+        stats = watch.end()
+    assert stats.sources[0].reconnects == 1
+    assert stats.sources[0].jumps == 0
+    steps = np.diff([row[3] for row in watch.rows if row[2] == 0])
+    assert float(np.median(steps)) == pytest.approx(1 / 24, abs=0.005)

@@ -6,6 +6,7 @@ Knows PyAV through ``leaf_rt.sources.ffmpeg``; reconnecting, watching and straig
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 
@@ -139,6 +140,10 @@ class NetworkSource(Closing):
                 f"{shown}: no secure connection ({ffmpeg.reason(error)}); does the camera speak TLS on this port?"
             )
         rtsp = target.lower().startswith("rtsp")
+        if rtsp and isinstance(error, OSError) and error.errno == errno.EPROTONOSUPPORT:
+            given = self._options.rtsp_transport
+            other = "udp" if given == "tcp" else "tcp"
+            return ConnectionLost(f"{shown}: does not send over {given}; try --rtsp-transport {other}")
         late = rtsp and self._clock() - self._began >= 0.95 * min(
             self._options.open_timeout, self._options.read_timeout
         )
