@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from fakes import FakeBackend
 from streams import (
     INFO,
     LIVE,
@@ -22,7 +28,10 @@ from streams import (
     slow_frames,
 )
 
-from leaf_rt.stream import Hooks, RunOptions, StopSignal
+from leaf_rt.errors import BackendError, OutputError
+from leaf_rt.sources import SourceInfo
+from leaf_rt.stream import Hooks, RunOptions, RunStats, StopSignal
+from leaf_rt.types import Estimates, Frame, Prediction
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +79,67 @@ def test_a_run_ends_after_its_duration() -> None:
     assert 0.25 < stats.seconds < 1.5
     assert not stats.interrupted
     assert balanced(stats)
+
+
+def endless(name: str) -> Script:
+    """A live source that outruns the pipeline."""
+    entries = [entry for one in frames(4000, source=name) for entry in (one, lambda: time.sleep(0.002))]
+    return Script(replace(LIVE, name=name), entries)
+
+
+class Breaking(FakeBackend):
+    """Answers a few calls, then never again."""
+
+    def infer(self, faces: np.ndarray) -> Prediction:
+        if len(self.batches) >= 12:
+            raise BackendError("the engine broke")
+        return super().infer(faces)
+
+
+def no_room(n: int) -> None:
+    if n == 10:
+        raise OutputError("failing: no room left")
+
+
+def break_off(info: SourceInfo, one: Frame, found: Estimates) -> None:
+    if one.index > 20:
+        raise ZeroDivisionError("a fault of the caller")
+
+
+def raise_signal(number: signal.Signals) -> Callable[[SourceInfo, Frame, Estimates], None]:
+    """Once, after a while."""
+    count = itertools.count()
+    return lambda info, one, found: signal.raise_signal(number) if next(count) == 20 else None
+
+
+def no_sink(info: SourceInfo) -> list[Keeping]:
+    if info.name == "b":
+        raise OutputError("b.mp4: cannot be written")
+    return []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"hooks": Hooks(frame=raise_signal(signal.SIGINT))}, None),
+        ({"hooks": Hooks(frame=raise_signal(signal.SIGTERM))}, None),
+        ({"options": RunOptions(duration=0.3)}, None),
+        ({"backend": Breaking()}, BackendError),
+        ({"shared": [Failing(no_room)]}, OutputError),
+        ({"hooks": Hooks(frame=break_off)}, ZeroDivisionError),
+        ({"sinks": no_sink}, OutputError),
+    ],
+    ids=["SIGINT", "SIGTERM", "duration", "engine", "sink", "hook", "sink that does not open"],
+)
+def test_the_counters_of_two_live_sources_add_up_however_it_ends(
+    arguments: dict[str, Any], error: type[Exception] | None
+) -> None:
+    last: list[RunStats] = []
+    hooks = replace(arguments.pop("hooks", Hooks()), progress=last.append)
+    opener = Opener(a=[endless("a")], b=[endless("b")])
+    with pytest.raises(error) if error is not None else contextlib.nullcontext():
+        play(opener, "a", "b", hooks=hooks, act=lambda one: time.sleep(0.004), **arguments)
+    stats = last[-1]
+    assert balanced(stats)
+    assert sum(s.captured for s in stats.sources) > 10 or arguments.get("sinks") is no_sink
+    assert [s.queued for s in stats.sources] == [0, 0]
