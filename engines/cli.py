@@ -1,4 +1,4 @@
-"""``leaf-rt export`` and ``python -m engines``: export, parity, bench, golden.
+"""``leaf-rt export`` and ``python -m engines``: export, bundle, parity, bench, golden.
 
 Parses options and talks to people; heavy imports stay inside the commands.
 """
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leaf_rt.artifact import DEFAULT_MODEL, ModelSpec, load_spec, save_spec, sha256_of, variant_path
+from leaf_rt.artifact import DEFAULT_MODEL, MODELS, ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.errors import BackendError, LeafError, ModelError
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--licence", default="not stated", help="of the weights, written into the description")
     data(one)
     one.set_defaults(run=_export)
+
+    one = command("bundle", "Make all model files that travel with the package, and their proof, from one run.")
+    one.add_argument("source", type=Path, metavar="RUN|CHECKPOINT")
+    one.add_argument("--out", type=Path, default=MODELS, help="folder for the files; the package's own by default")
+    one.add_argument("--name", default=DEFAULT_MODEL.stem, help=f"of the files (default {DEFAULT_MODEL.stem})")
+    one.add_argument("--net-side", type=int, help="px at which the network sees a face; the checkpoint's by default")
+    one.add_argument("--no-flip", action="store_true", help="do not average over the mirror image: twice as fast")
+    one.add_argument("--licence", help="of the weights; that of the model there now by default")
+    data(one)
+    one.set_defaults(run=_bundle)
 
     one = command("parity", "Compare every runtime and precision on the same faces.")
     one.add_argument("--model", type=Path, default=DEFAULT_MODEL)
@@ -240,6 +250,30 @@ def _faces(options: argparse.Namespace, spec: ModelSpec) -> Faces:
         images = golden_faces(spec.side)[: options.limit]
         return Faces(images, np.full(len(images), -1, np.int64), "stored crops")
     return data_faces(options.data, options.layout, "test", spec, cache=options.cache, limit=options.limit)
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from engines.bundle import bundle, licence_of
+    from engines.export import load, spec_of
+    from engines.faces import data_faces
+    from engines.quantize import CALIBRATION
+
+    if options.data is None:
+        raise BackendError(
+            f"bundle: int8 is calibrated and everything is proven on real faces; give {CALIBRATION_HINT}"
+        )
+    loaded = load(options.source, flip=not options.no_flip, net_side=options.net_side)
+    spec, data, layout, cache = spec_of(loaded), options.data, options.layout, options.cache
+    calibration = data_faces(data, layout, "train", spec, cache=cache, limit=CALIBRATION).images
+    test = data_faces(data, layout, "test", spec, cache=cache, limit=options.limit)
+    licence = options.licence or licence_of(options.out / f"{options.name}.onnx")
+    result = bundle(
+        loaded, options.out, options.name, calibration, test, licence=licence, threads=options.threads, say=_warn
+    )
+    _say(result.text())
+    for path in sorted(options.out.glob(f"{options.name}*")):
+        _say(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
+    return 0
 
 
 def _note_accuracy(model: Path, score: float | None, truth: Faces) -> None:

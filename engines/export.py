@@ -10,7 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,16 @@ def export(loaded: Loaded, out: Path, faces: U8, precision: str = "fp32", licenc
     }  # fmt: skip
     path = out if precision == "fp32" else variant_path(out, precision)
     write_onnx(proto, path, facts)
-    spec = ModelSpec(
+    parent = "" if precision == "fp32" else sha256_of(out)
+    spec = replace(spec_of(loaded, precision, licence), sha256=sha256_of(path), parent=parent)
+    save_spec(spec, path)
+    return path
+
+
+def spec_of(loaded: Loaded, precision: str = "fp32", licence: str = "not stated") -> ModelSpec:
+    """The description of a checkpoint's model file, as yet without its hash and its parent."""
+    geometry, preparation = loaded.meta.geometry, loaded.preparation
+    return ModelSpec(
         labels=loaded.meta.labels,
         side=preparation.side,
         margin=geometry.margin,
@@ -118,17 +127,14 @@ def export(loaded: Loaded, out: Path, faces: U8, precision: str = "fp32", licenc
         mean=preparation.mean,
         std=preparation.std,
         flip=preparation.flip,
-        feature_dim=int(fused.classifier.in_features),
+        feature_dim=int(loaded.model.classifier.in_features),
         precision=precision,
         opset=OPSET,
-        sha256=sha256_of(path),
+        sha256="",
         training=loaded.meta.training,
         metrics={},
         licence=licence,
-        parent="" if precision == "fp32" else sha256_of(out),
     )
-    save_spec(spec, path)
-    return path
 
 
 def to_onnx(deployed: nn.Module, side: int) -> onnx.ModelProto:
