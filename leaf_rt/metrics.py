@@ -34,6 +34,7 @@ _GAUGES = {
     "faces": "People in the newest frame",
     "queued": "Frames that wait for the pipeline",
     "level": "Load shedding, 0 for none",
+    "demand": "Work that all live frames ask for, 1 is all that can be done",
     "frozen": "1 while the picture stands still",
 }
 _QUANTILES = ("0.5", 50.0), ("0.95", 95.0)
