@@ -15,8 +15,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from leaf_rt.artifact import DEFAULT_MODEL, DETECTORS, MODELS, load_spec, sha256_of
+from leaf_rt.artifact import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.backends.base import CANDIDATES, open_backend
+from leaf_rt.backends.cache import cache_folder, usable
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
 
@@ -42,14 +43,15 @@ class Finding:
 
 def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
     """Look at everything, in the order in which a person would ask."""
-    checks: tuple[Callable[[], Finding], ...] = (
+    checks: tuple[Callable[[], Finding | list[Finding]], ...] = (
         _python,
         _processor,
         _gpu,
         lambda: _package("onnxruntime", "onnxruntime", MISSING),
         lambda: _package("openvino", "openvino", LIMITED),
         _tensorrt,
-        lambda: _model(model),
+        lambda: _models(model),
+        _cache,
         _detectors,
         lambda: _package("mediapipe", "mediapipe", MISSING),
         _video,
@@ -57,7 +59,11 @@ def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
         _cameras,
         _training,
     )
-    return [check() for check in checks]
+    found: list[Finding] = []
+    for check in checks:
+        one = check()
+        found += one if isinstance(one, list) else [one]
+    return found
 
 
 def version_of(distribution: str) -> str | None:
@@ -116,17 +122,49 @@ def _tensorrt() -> Finding:
     )
 
 
-def _model(path: Path) -> Finding:
-    topic = f"model {path.name}"
+def _models(path: Path) -> list[Finding]:
+    """The model with its checksum, its other forms beside it, and what runs it here."""
     try:
         spec = load_spec(path)
         backend = open_backend(path)
         backend.close()
     except LeafError as e:
-        return Finding(topic, MISSING, str(e), "install leaf-rt again, or give a good file with --model")
-    size = f"{path.stat().st_size / 2**20:.1f} MiB"
-    found = f"{len(spec.labels)} classes, {spec.precision}, {size}, sha256 {spec.sha256[:12]}, {backend.name} runs it"
-    return Finding(topic, OK, found)
+        return [
+            Finding(f"model {path.name}", MISSING, str(e), "install leaf-rt again, or give a good file with --model")
+        ]
+    found = [Finding(f"model {path.name}", OK, f"{len(spec.labels)} classes, {_file(path, spec)}")]
+    forms = (variant_path(path, "fp16"), variant_path(path, "int8"), variant_path(path, "int8", ".xml"))
+    for form in (form for form in forms if form.is_file()):
+        topic = f"model {form.name}"
+        try:
+            own = load_spec(form)
+        except LeafError as e:
+            found.append(Finding(topic, LIMITED, str(e), "install leaf-rt again, or export it again"))
+            continue
+        if own.parent == spec.sha256:
+            found.append(Finding(topic, OK, _file(form, own)))
+        else:
+            found.append(Finding(topic, LIMITED, f"was not made from {path.name}", "export it again"))
+    return [*found, Finding("inference", OK, backend.reason)]
+
+
+def _file(path: Path, spec: ModelSpec) -> str:
+    weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
+    measured = {name: m["accuracy"] for name, m in spec.metrics.items() if isinstance(m, dict) and "accuracy" in m}
+    scores = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in measured.items()]
+    return ", ".join([
+        spec.precision, f"{weights.stat().st_size / 2**20:.1f} MiB", f"sha256 {spec.sha256[:12]} agrees", *scores
+    ])  # fmt: skip
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    why = usable(folder)
+    if why is None:
+        return Finding("engine cache", OK, str(folder))
+    return Finding(
+        "engine cache", LIMITED, why, "set LEAF_RT_CACHE to a folder of yours, or engines are built each time"
+    )
 
 
 def _detectors() -> Finding:

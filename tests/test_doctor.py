@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from engines_fakes import tiny_onnx
 
 from leaf_rt.artifact import DEFAULT_MODEL, MODELS, spec_path
 from leaf_rt.doctor import LIMITED, MISSING, OK, examine, why_no_window
@@ -32,6 +33,29 @@ def test_a_damaged_model_is_found(tmp_path: Path) -> None:
     (finding,) = [f for f in examine(model) if f.topic == "model mine.onnx"]
     assert finding.status == MISSING
     assert "damaged or foreign" in finding.found
+
+
+def test_every_form_of_a_model_is_shown_with_its_checksum(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    spec = tiny_onnx(model)
+    good = tiny_onnx(tmp_path / "m-int8.onnx", precision="int8", parent=spec.sha256, metrics={"t": {"accuracy": 0.8}})
+    tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent="0" * 64)
+    found = {f.topic: f for f in examine(model)}
+    assert found["model m.onnx"].status == OK
+    assert found["model m-int8.onnx"].found.endswith(f"sha256 {good.sha256[:12]} agrees, t 80.0 %")
+    assert (found["model m-fp16.onnx"].status, found["model m-fp16.onnx"].remedy) == (LIMITED, "export it again")
+    assert "threads" in found["inference"].found
+    (tmp_path / "m-int8.onnx").write_bytes(b"x")
+    (damaged,) = [f for f in examine(model) if f.topic == "model m-int8.onnx"]
+    assert (damaged.status, "damaged or foreign" in damaged.found) == (LIMITED, True)
+
+
+def test_a_cache_that_cannot_be_used_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "file" / "cache"))
+    (finding,) = [f for f in examine() if f.topic == "engine cache"]
+    assert finding.status == LIMITED
+    assert "LEAF_RT_CACHE" in finding.remedy
 
 
 def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
