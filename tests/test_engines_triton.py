@@ -18,16 +18,14 @@ from leaf_rt.artifact import load_spec
 from leaf_rt.errors import ModelError, OutputError
 from leaf_rt.labels import FERPLUS8
 
-FOUND = importlib.util.find_spec("tritonclient")
-pytestmark = pytest.mark.skipif(FOUND is None, reason="tritonclient is not installed")
-
 
 @pytest.fixture(scope="module")
 def schema() -> ModuleType:
     """Triton's schema as its client ships it, read past the client's own imports of gRPC."""
-    assert FOUND is not None
-    assert FOUND.submodule_search_locations
-    path = Path(FOUND.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    found = importlib.util.find_spec("tritonclient")  # part of the set-up of the tests, see pyproject.toml
+    assert found is not None
+    assert found.submodule_search_locations
+    path = Path(found.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
     spec = importlib.util.spec_from_file_location("model_config_pb2", path)
     assert spec is not None
     assert spec.loader is not None
