@@ -19,6 +19,7 @@ import typer
 from leaf_rt import jsonlog
 from leaf_rt import options as opt
 from leaf_rt.errors import BackendError, LeafError, NotFound
+from leaf_rt.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
 
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
@@ -106,45 +107,17 @@ def _root(
 
 
 @app.command()
+@grouped
 def video(
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="FILE|URL...", help="Video files, rtsp:// or http:// streams, cameras."),
     ] = None,
-    out: opt.Out = None,
-    save_video: opt.SaveVideo = None,
-    jsonl: opt.Jsonl = None,
-    no_jsonl: opt.NoJsonl = False,
-    csv: opt.Csv = None,
-    parquet: opt.Parquet = None,
-    events: opt.Events = None,
-    plot: opt.Plot = None,
-    no_plot: opt.NoPlot = False,
-    show: opt.Show = False,
-    blur: opt.Blur = False,
-    backend: opt.BackendName = "auto",
-    model: opt.Model = None,
-    precision: opt.PrecisionName = opt.Precision.AUTO,
-    threads: opt.Threads = 0,
-    face_range: opt.FaceRange = opt.Range.AUTO,
-    max_faces: opt.MaxFaces = 0,
-    emotion_hz: opt.EmotionHz = 10.0,
-    smooth: opt.Smooth = 0.3,
-    min_dwell: opt.MinDwell = 0.4,
-    uncertain_below: opt.UncertainBelow = 0.4,
-    start: opt.Start = 0.0,
-    end: opt.End = None,
-    stride: opt.Stride = 1,
-    max_fps: opt.MaxFps = None,
-    loop: opt.Loop = False,
-    realtime: opt.Realtime = False,
-    duration: opt.Duration = None,
-    sources: opt.Sources = None,
-    rtsp_transport: opt.RtspTransport = opt.Transport.TCP,
-    wait: opt.Wait = False,
-    max_reconnects: opt.MaxReconnects = None,
-    metrics: opt.Metrics = None,
-    log_json: opt.LogJson = False,
+    *,
+    results: Results,
+    recognising: Recognising,
+    reading: Reading,
+    watching: Watching,
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions in video files and streams.
@@ -153,56 +126,28 @@ def video(
     and the timeline NAME.leaf.png. Files run one after the other; streams, cameras and --sources run side by side and
     write only what an option asks for.
     """
-    if end is not None and end <= start:
-        raise typer.BadParameter("must lie after --start", param_hint="--end")
-    if not targets and sources is None:
+    read = reading.request()
+    if not targets and reading.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = opt.outputs(
-        out, save_video, jsonl, no_jsonl, csv, plot, no_plot, show, blur, max_faces, events=events, parquet=parquet
-    )
+    outputs = results.request(recognising)
 
-    from leaf_rt.request import Monitor
     from leaf_rt.session import Session, distinct
-    from leaf_rt.sources import SourceOptions, Target, is_camera
+    from leaf_rt.sources import Target, is_camera, load_targets
     from leaf_rt.sources.base import is_url
     from leaf_rt.stream import RunOptions
 
-    read = SourceOptions(
-        start=start,
-        end=end,
-        stride=stride,
-        max_fps=max_fps,
-        loop=loop,
-        realtime=realtime,
-        rtsp_transport=rtsp_transport.value,
-        wait=wait,
-        max_reconnects=max_reconnects,
-    )
     wanted = [Target(target, read) for target in targets or []]
-    if sources is not None:
-        from leaf_rt.sources import load_targets
-
-        wanted += load_targets(sources, read)
-    if plot is not None and len(wanted) > 1:
+    if reading.sources is not None:
+        wanted += load_targets(reading.sources, read)
+    if results.plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
-    together = sources is not None or realtime or loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
-    recognition = opt.recognition(
-        model,
-        backend,
-        threads,
-        face_range,
-        precision=precision,
-        max_faces=max_faces,
-        emotion_hz=emotion_hz,
-        smooth=smooth,
-        min_dwell=min_dwell,
-        uncertain_below=uncertain_below,
-    )
-    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics, log_json))
-    raise typer.Exit(session.run(distinct(wanted), together))
+    live = reading.realtime or reading.loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
+    session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
+    raise typer.Exit(session.run(distinct(wanted), together=live or reading.sources is not None))
 
 
 @app.command()
+@grouped
 def webcam(
     device: Annotated[str, typer.Option(help="Number or path of the camera.")] = "0",
     width: Annotated[int | None, typer.Option(min=16, help="Picture width to ask the camera for.")] = None,
@@ -211,112 +156,50 @@ def webcam(
         float | None, typer.Option(min=1, callback=opt.finite, help="Frames per second to ask the camera for.")
     ] = None,
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Show it as a mirror does.")] = True,
-    out: opt.Out = None,
-    save_video: opt.SaveVideo = None,
-    jsonl: opt.Jsonl = None,
-    no_jsonl: opt.NoJsonl = False,
-    csv: opt.Csv = None,
-    parquet: opt.Parquet = None,
-    events: opt.Events = None,
-    plot: opt.Plot = None,
-    no_plot: opt.NoPlot = False,
-    show: opt.ShowAuto = None,
-    blur: opt.Blur = False,
-    backend: opt.BackendName = "auto",
-    model: opt.Model = None,
-    precision: opt.PrecisionName = opt.Precision.AUTO,
-    threads: opt.Threads = 0,
-    face_range: opt.FaceRange = opt.Range.AUTO,
-    max_faces: opt.MaxFaces = 0,
-    emotion_hz: opt.EmotionHz = 10.0,
-    smooth: opt.Smooth = 0.3,
-    min_dwell: opt.MinDwell = 0.4,
-    uncertain_below: opt.UncertainBelow = 0.4,
-    max_fps: opt.MaxFps = None,
-    duration: opt.Duration = None,
-    wait: opt.Wait = False,
-    max_reconnects: opt.MaxReconnects = None,
-    metrics: opt.Metrics = None,
-    log_json: opt.LogJson = False,
+    *,
+    results: LiveResults,
+    recognising: Recognising,
+    reading: Annotated[Reading, Only("max_fps", "duration", "wait", "max_reconnects")],
+    watching: Watching,
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions live, in a window; q or Ctrl-C ends it.
 
     Nothing is written unless --out, --save-video, --plot or a file of records asks for it.
     """
-    from leaf_rt.doctor import why_no_window
-    from leaf_rt.request import Monitor
+    read = reading.request(width=width, height=height, fps=fps, mirror=mirror)
+    outputs = results.request(recognising)
+
     from leaf_rt.session import Session
-    from leaf_rt.sources import SourceOptions, Target
+    from leaf_rt.sources import Target
     from leaf_rt.stream import RunOptions
 
-    read = SourceOptions(
-        max_fps=max_fps,
-        wait=wait,
-        max_reconnects=max_reconnects,
-        width=width,
-        height=height,
-        fps=fps,
-        mirror=mirror,
-    )
-    recognition = opt.recognition(
-        model,
-        backend,
-        threads,
-        face_range,
-        precision=precision,
-        max_faces=max_faces,
-        emotion_hz=emotion_hz,
-        smooth=smooth,
-        min_dwell=min_dwell,
-        uncertain_below=uncertain_below,
-    )
-    in_window = why_no_window() is None if show is None else show
-    outputs = opt.outputs(
-        out, save_video, jsonl, no_jsonl, csv, plot, no_plot, in_window, blur, max_faces, events=events, parquet=parquet
-    )
-    session = Session(recognition, outputs, RunOptions(duration=duration), Monitor(metrics, log_json))
+    session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
     raise typer.Exit(session.run([Target(device, read)], together=True))
 
 
 @app.command()
+@grouped
 def image(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.", readable=False)
     ],
-    out: opt.Out = None,
-    save_picture: opt.SavePicture = True,
-    jsonl: opt.Jsonl = None,
-    no_jsonl: opt.NoJsonl = False,
-    csv: opt.Csv = None,
-    parquet: opt.Parquet = None,
-    blur: opt.Blur = False,
-    backend: opt.BackendName = "auto",
-    model: opt.Model = None,
-    precision: opt.PrecisionName = opt.Precision.AUTO,
-    threads: opt.Threads = 0,
-    face_range: opt.FaceRange = opt.Range.AUTO,
-    max_faces: opt.MaxFaces = 0,
-    uncertain_below: opt.UncertainBelow = 0.4,
+    *,
+    results: Annotated[PictureResults, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
+    recognising: Annotated[
+        Recognising, Only("backend", "model", "precision", "threads", "face_range", "max_faces", "uncertain_below")
+    ],
     debug: opt.Debug = False,
 ) -> None:
     """Recognise expressions in pictures; small faces too, for large pictures are searched in tiles.
 
     A picture gives two results beside it (or in --out): the annotated NAME.leaf.jpg and the records NAME.leaf.jsonl.
     """
+    outputs = results.request(recognising)
+
     from leaf_rt.album import Album
 
-    recognition = opt.recognition(
-        model,
-        backend,
-        threads,
-        face_range,
-        precision=precision,
-        max_faces=max_faces,
-        uncertain_below=uncertain_below,
-    )
-    outputs = opt.outputs(out, save_picture, jsonl, no_jsonl, csv, None, True, False, blur, max_faces, parquet=parquet)
-    raise typer.Exit(Album(recognition, outputs).run(files))
+    raise typer.Exit(Album(recognising.request(), outputs).run(files))
 
 
 @app.command()
@@ -334,15 +217,13 @@ def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
 
 
 @app.command()
+@grouped
 def bench(
     file: Annotated[
         Path | None, typer.Argument(help="A clip; by default the demo clip of the repository.", readable=False)
     ] = None,
-    backend: opt.BackendName = "auto",
-    precision: opt.PrecisionName = opt.Precision.AUTO,
-    model: opt.Model = None,
-    threads: opt.Threads = 0,
-    face_range: opt.FaceRange = opt.Range.AUTO,
+    *,
+    recognising: Annotated[Recognising, Only("backend", "model", "precision", "threads", "face_range")],
     batch: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Time the back ends alone, with so many faces per call, as 1,4,8,16,32."),
@@ -350,23 +231,23 @@ def bench(
     debug: opt.Debug = False,
 ) -> None:
     """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
-    from leaf_rt import console
-
+    wanted = recognising.request()
     if batch is not None:
-        from leaf_rt.artifact import DEFAULT_MODEL
         from leaf_rt.backends.measure import json_line, measure_backends, parse_batches, table
 
-        one = "" if precision is opt.Precision.AUTO else precision.value
-        found = measure_backends(model or DEFAULT_MODEL, parse_batches(batch), threads, backend=backend, precision=one)
+        found = measure_backends(
+            wanted.model, parse_batches(batch), wanted.threads, backend=wanted.backend, precision=wanted.precision
+        )
         typer.echo(table(found.rows))
         for text in found.left_out:
             typer.echo(f"left out: {text}")
-        typer.echo(json_line(found.rows, model=str(model or DEFAULT_MODEL), threads=found.threads))
+        typer.echo(json_line(found.rows, model=str(wanted.model), threads=found.threads))
         return
+
+    from leaf_rt import console
     from leaf_rt.bench import end_to_end, rows
 
-    recognition = opt.recognition(model, backend, threads, face_range, precision=precision)
-    result = end_to_end(file, recognition)
+    result = end_to_end(file, wanted)
     console.facts(console.console(stderr=False), rows(result))
     typer.echo(result.json())
 

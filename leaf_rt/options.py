@@ -1,7 +1,4 @@
-"""The command line's options that several commands share, and how their values are read.
-
-Knows typer and, inside functions, what a call asks for.
-"""
+"""The command line's options that several commands share, and how their values are read. Knows typer alone."""
 
 from __future__ import annotations
 
@@ -9,12 +6,9 @@ import math
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
-
-if TYPE_CHECKING:
-    from leaf_rt.request import Outputs, Recognition
 
 _LONGEST = 1e9  # s; FFmpeg counts microseconds in 64 bits
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
@@ -113,11 +107,11 @@ SaveVideo: TypeAlias = Annotated[
     typer.Option("--save-video/--no-save-video", help="Write the annotated video.", rich_help_panel=_RESULTS),
 ]
 SavePicture: TypeAlias = Annotated[
-    bool,
+    bool | None,
     typer.Option("--save-picture/--no-save-picture", help="Write the annotated picture.", rich_help_panel=_RESULTS),
 ]
 Show: TypeAlias = Annotated[
-    bool, typer.Option("--show/--no-show", help="Open a window; q or Ctrl-C ends it.", rich_help_panel=_RESULTS)
+    bool | None, typer.Option("--show/--no-show", help="Open a window; q or Ctrl-C ends it.", rich_help_panel=_RESULTS)
 ]
 ShowAuto: TypeAlias = Annotated[
     bool | None,
@@ -268,77 +262,3 @@ LogJson: TypeAlias = Annotated[
     ),
 ]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def recognition(
-    model: Path | None,
-    backend: str,
-    threads: int,
-    face_range: Range,
-    *,
-    precision: Precision = Precision.AUTO,
-    max_faces: int = 0,
-    emotion_hz: float = 10.0,
-    smooth: float = 0.3,
-    min_dwell: float = 0.4,
-    uncertain_below: float = 0.4,
-) -> Recognition:
-    """Put the options of recognition together."""
-    from leaf_rt.artifact import DEFAULT_MODEL
-    from leaf_rt.pipeline import PipelineOptions
-    from leaf_rt.request import Recognition
-    from leaf_rt.smooth import SmoothOptions
-
-    return Recognition(
-        model=model or DEFAULT_MODEL,
-        backend=backend,
-        threads=threads,
-        precision="" if precision is Precision.AUTO else precision.value,
-        range=face_range.value,
-        pipeline=PipelineOptions(emotion_hz=emotion_hz, max_faces=max_faces),
-        smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
-    )
-
-
-def outputs(
-    out: Path | None,
-    save: bool | None,
-    jsonl: str | None,
-    no_jsonl: bool,
-    csv: Path | None,
-    plot: Path | None,
-    no_plot: bool,
-    show: bool,
-    blur: bool,
-    max_faces: int,
-    *,
-    events: Path | None = None,
-    parquet: Path | None = None,
-) -> Outputs:
-    """Put the options of the results together."""
-    if blur and max_faces > 0:
-        raise typer.BadParameter(
-            "leaves the other faces unknown and so unhidden; not with --blur", param_hint="--max-faces"
-        )
-    if jsonl is not None and no_jsonl:
-        raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
-    if parquet is not None and str(parquet) == "-":
-        raise typer.BadParameter("needs the name of a file", param_hint="--parquet")
-    if [jsonl, str(csv), str(events)].count("-") > 1:
-        raise typer.BadParameter("standard output takes one of --jsonl, --csv and --events", param_hint="-")
-    if plot is not None and no_plot:
-        raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
-
-    from leaf_rt.request import Outputs
-
-    return Outputs(
-        out=out,
-        save_video=save,
-        jsonl="" if no_jsonl else jsonl,
-        csv=csv,
-        events=events,
-        parquet=parquet,
-        plot=Path() if no_plot else plot,
-        show=show,
-        blur=blur,
-    )
