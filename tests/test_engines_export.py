@@ -242,6 +242,17 @@ def test_bench_makes_a_table_and_one_json_line(run: Path, exported: Path, capsys
     assert main(["bench", "--model", str(exported), "--batch", "0"]) == 10
 
 
+def test_bench_takes_a_model_and_an_architecture_in_one_run(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backbone = ["--backbone", "mobilefacenet", "--net-side", "32"]
+    assert main(["bench", "--model", str(exported), *backbone, "--batch", "1", "--repeats", "1"]) == 0
+    *_, first, second = capsys.readouterr().out.strip().splitlines()
+    assert json.loads(first)["model"] == "m.onnx"
+    fresh = json.loads(second)
+    assert fresh["model"] == "mobilefacenet at 32 px"
+    wanted = {("PyTorch eager", "fp32"), ("ONNX Runtime", "int8"), ("OpenVINO", "int8"), ("OpenVINO", "fp32")}
+    assert wanted <= {(row["runtime"], row["precision"]) for row in fresh["rows"]}
+
+
 def test_parity_command(run: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parity", "--model", str(exported), "--checkpoint", str(run), "--limit", "8"]) == 0
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
