@@ -235,13 +235,13 @@ class FaceDetector:
         """
         if not 0 <= step <= FORGET:
             self._due = 0.0
-            return self._plan
+            return list(dict.fromkeys(self._plan))  # each once, however often its turn comes
         period = SCAN_PERIOD * self.detect_every if len(self._watch) else EMPTY_PERIOD
         self._due += min(step / period, 1.0) * len(self._plan)
         turns = range(self._turn, self._turn + int(self._due))
         self._turn += len(turns)
         self._due -= len(turns)
-        regions = [self._plan[k % len(self._plan)] for k in turns]
+        regions = list(dict.fromkeys(self._plan[k % len(self._plan)] for k in turns))
         if lost and self._plan and self._plan[0] not in regions:
             regions.insert(0, self._plan[0])
         return regions
