@@ -277,7 +277,7 @@ class _Round:
             "detector": f"MediaPipe, range {wanted.range}",
             "back end": self.backend.reason,
             "model": f"{wanted.model.name}, {len(spec.labels)} classes",
-            "precision": spec.precision,
+            "precision": wanted.precision or spec.precision,
             "batch": f"all faces of a frame, {wanted.pipeline.max_per_frame} at most",
         })  # fmt: skip
 

@@ -15,6 +15,8 @@ from leaf_rt.backends import auto
 from leaf_rt.backends.base import Backend, candidate, open_backend
 from leaf_rt.errors import BackendError
 from leaf_rt.types import Prediction
+from train.data import Samples
+from train.recipe import Data
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +182,16 @@ def test_bf16_needs_a_processor_that_has_it(pair: Path, monkeypatch: pytest.Monk
 def test_fp16_needs_a_gpu(pair: Path) -> None:
     with pytest.raises(BackendError, match=r"no back end can run m\.onnx in fp16 here .*(driver|installed)"):
         open_backend(pair, precision="fp16")
+
+
+def test_an_evaluation_takes_the_very_file_that_was_named(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from train import evaluate
+
+    quickest(monkeypatch, "onnxruntime int8")
+    spec = load_spec(pair)
+    crops = faces(3).transpose(0, 3, 1, 2)[:, ::-1]  # as the trainer keeps them
+    samples = Samples(np.arange(3), np.zeros((3, CLASSES), np.float32), np.zeros(3, np.int64))
+    monkeypatch.setattr(evaluate, "load_split", lambda *_: (spec.labels, crops, samples))
+    _, probs, _, _, said = evaluate._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
+    assert (said["precision"], said["sha256"]) == ("fp32", spec.sha256)
+    np.testing.assert_allclose(probs, open_backend(pair, "onnxruntime").infer(faces(3)).probs, atol=1e-5)

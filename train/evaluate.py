@@ -77,7 +77,7 @@ def _exported(model: Path, data: Data, split: str, name: str, progress: Callable
         ]  # fmt: skip
     finally:
         backend.close()
-    extra = {"backend": backend.name, "sha256": spec.sha256, "precision": spec.precision}
+    extra = {"backend": backend.name, "sha256": backend.spec.sha256, "precision": backend.spec.precision}
     return spec.labels, np.concatenate(parts), labels, samples.label, extra
 
 
