@@ -53,7 +53,7 @@ def held() -> tuple[float, int, int]:
 
 @dataclass
 class Samples:
-    """What the process held, once per second."""
+    """What the process held, once per second, in short runs more often."""
 
     rows: list[tuple[float, float, int, int]] = field(default_factory=list)  # s, MB, threads, descriptors
 
@@ -72,8 +72,9 @@ class Samples:
 
     def floor(self, column: int) -> tuple[int, int]:
         """The least held in the first and in the last third after warm-up: a leak lifts it, a reconnect does not."""
-        first, *_, last = np.array_split(self.warm()[:, column], 3)
-        return int(first.min()), int(last.min())
+        warm = self.warm()[:, column]
+        part = max(len(warm) // 3, 1)
+        return int(warm[:part].min()), int(warm[-part:].min())
 
 
 def serve(pipe: Connection, every: float, away: float) -> None:
@@ -118,8 +119,10 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
     begin = time.monotonic()
 
     def progress(stats: RunStats) -> None:
+        if all(source.state == "ended" for source in stats.sources):  # what is closed by then would hide a leak
+            return
         now = time.monotonic() - begin
-        if not samples.rows or now - samples.rows[-1][0] >= 1.0:
+        if not samples.rows or now - samples.rows[-1][0] >= min(1.0, seconds / 60):
             samples.take(now)
 
     with cameras(every, away) as (steady, shaky):
