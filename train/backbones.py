@@ -7,6 +7,7 @@ Knows architectures and checkpoints of theirs; must not know labels, data or los
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,32 @@ class Tiny(nn.Module):
         return out.mean((2, 3))
 
 
+class Ensemble(nn.Module):
+    """Several encoders side by side, each at a side of its own; their features one after the other.
+
+    A linear classifier over the joined features is the mean of the logits of the parts' classifiers (see
+    ``train.merge``), so that an ensemble is one network for everything that comes after.
+
+    Args:
+        parts: Names of encoders and the sides at which they see the faces, px.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, int]]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(build_backbone(name) for name, _ in parts)
+        self.sides = [side for _, side in parts]
+        dims: list[Any] = [part.dim for part in self.parts]
+        self.dim = sum(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D) of faces (B, 3, S, S); each part resizes them for itself, bilinear."""
+        features = []
+        for part, side in zip(self.parts, self.sides, strict=True):
+            own = x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+            features.append(part(own))
+        return torch.cat(features, 1)
+
+
 class Timm(nn.Module):
     """Any network of timm, without its classifier."""
 
@@ -174,9 +201,18 @@ class Timm(nn.Module):
 def build_backbone(name: str) -> nn.Module:
     """An encoder with fresh weights.
 
+    Args:
+        name: One of ``NAMES``, timm:NAME, or several as in ``mobilefacenet@96+mobilefacenet@64``: an ``Ensemble`` of
+            encoders with their sides in px.
+
     Raises:
         ModelError: There is no such backbone.
     """
+    if "@" in name:
+        parts = [part.rpartition("@") for part in name.split("+")]
+        if not all(side.isdecimal() and int(side) > 0 for _, _, side in parts):
+            raise ModelError(f"model.backbone: wanted NAME@SIDE+NAME@SIDE, sides in px, got {name!r}")
+        return Ensemble([(part, int(side)) for part, _, side in parts])
     if name == "resnet18":
         return ResNet18()
     if name == "mobilefacenet":

@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from leaf_rt.errors import DataError, LeafError
@@ -35,6 +36,7 @@ _USAGE = {
     "train": "--data DATA --out DIR",
     "prepare": "--data DATA",
     "evaluate": "MODEL --data DATA",
+    "merge": "RUN RUN --out DIR",
     "study": "--table N --data DATA",
     "bench": "--recipe NAME",
 }
@@ -99,6 +101,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--backend", default="auto", help="for exported models")
     sub.add_argument("--flip", action="store_true", help="average over mirror images (checkpoints)")
     sub.add_argument("--json", metavar="FILE", help="write the result as JSON too; - prints it alone")
+    sub = add("merge", _merge, "Several runs as one model: the mean of their logits.", recipe=False)
+    sub.add_argument("model", nargs="+", help="a run's folder or a checkpoint")
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder of the merged checkpoint")
     sub = add("study", _study, "Do the runs of a table of docs/results.md, and print it.")
     sub.add_argument("--table", type=int, choices=(1, 2, 3), required=True)
     sub.add_argument("--runs", metavar="DIR", default="runs/study", help="where finished runs are noted")
@@ -141,9 +146,15 @@ def _prepare(options: argparse.Namespace) -> int:
     return prepare_command(options.recipe, _overrides(options), options.out)
 
 
-def _study(options: argparse.Namespace) -> int:
-    from pathlib import Path
+def _merge(options: argparse.Namespace) -> int:
+    from train.merge import merge
 
+    path = merge([Path(run) for run in options.model], Path(options.out))
+    sys.stderr.write(f"written: {path}\n")
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
     from train.study import markdown, run_study
 
     overrides, runs = _overrides(options), Path(options.runs)

@@ -1,0 +1,94 @@
+"""Several runs as one model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engines.export import export, load
+from leaf_rt.errors import DataError, ModelError
+from train.backbones import build_backbone
+from train.checkpoint import CheckpointMeta, Geometry, load_model, save
+from train.cli import main
+from train.merge import merge
+from train.model import build_model
+
+LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
+OPTIONS = {
+    "backbone": "tiny", "num_classes": 5, "dropout": 0.0, "folded": False, "semantic": None, "instance": None,
+    "instance_on": "logits", "unit_features": False,
+}  # fmt: skip
+
+
+def run(out: Path, seed: int, side: int, **changes: object) -> Path:
+    torch.manual_seed(seed)
+    values = {
+        "labels": LABELS, "geometry": Geometry(20, 0.05, "grey", side), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2),
+        "model": OPTIONS, "training": {"seed": seed}, "metrics": {}, "path": out / "last.pt",
+    }  # fmt: skip
+    meta = dataclasses.replace(CheckpointMeta(**values), **changes)  # type: ignore[arg-type]
+    state = build_model(**meta.model).state_dict()
+    save(meta.path, meta, {"ema": state, "student": state})
+    return out
+
+
+def test_a_merged_model_answers_the_mean_of_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)
+    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
+    assert str(tmp_path / "both" / "last.pt") in capsys.readouterr().err
+    both, meta = load_model(tmp_path / "both")
+    assert meta.geometry == Geometry(20, 0.05, "grey", 20)
+    assert meta.model["backbone"] == "tiny@24+tiny@16"
+    assert meta.training == {"parts": [{"seed": 1}, {"seed": 2}]}
+    x = torch.randn(3, 3, 20, 20)
+    with torch.no_grad():
+        parts = [
+            load_model(path)[0](F.interpolate(x, (side, side), mode="bilinear", align_corners=False))
+            for path, side in ((one, 24), (two, 16))
+        ]
+        got = both(x)
+    torch.testing.assert_close(got.logits, (parts[0].logits + parts[1].logits) / 2)
+    torch.testing.assert_close(got.features, torch.cat([p.features for p in parts], 1))
+    assert (parts[0].logits - parts[1].logits).abs().max() > 0.01
+
+
+def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:
+    path = merge([run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)], tmp_path / "both")
+    loaded = load(path, flip=False)
+    faces = torch.randint(0, 256, (4, 20, 20, 3), dtype=torch.uint8)
+    file = export(loaded, tmp_path / "both.onnx", faces.numpy())
+    got = ort.InferenceSession(file, providers=["CPUExecutionProvider"]).run(["probs"], {"faces": faces.numpy()})[0]
+    blue, green, red = (faces.float() / 255).unbind(3)
+    grey = (0.114 * blue + 0.587 * green + 0.299 * red)[:, None].expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        wanted = loaded.model((grey - 0.5) / 0.2).logits.softmax(1)
+    torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = run(tmp_path / "one", 1, 16)
+    other = run(tmp_path / "other", 2, 16, labels=LABELS[::-1])
+    wide = run(tmp_path / "wide", 2, 16, geometry=Geometry(20, 0.3, "grey", 16))
+    unit = run(tmp_path / "unit", 2, 16, model={**OPTIONS, "unit_features": True})
+    for runs, words in (
+        ([one], "two runs or more"),
+        ([one, other], "labels, crops or normalisation differ"),
+        ([one, wide], "labels, crops or normalisation differ"),
+        ([one, unit], "LEAF's levels"),
+    ):
+        assert main(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "both").exists()
+    assert main(["merge", str(one), str(one), "--out", str(one)]) == DataError.exit_code
+    assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tiny@", "tiny@16+tiny", "tiny@0", "what@16"])
+def test_an_ensemble_is_named_by_parts_and_sides(name: str) -> None:
+    with pytest.raises(ModelError, match=r"model\.backbone"):
+        build_backbone(name)
