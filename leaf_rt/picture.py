@@ -29,7 +29,7 @@ def read_picture(path: Path) -> U8:
         NotFound: There is no such file.
         NoPermission: It may not be read.
         NotAVideo: It is a folder, empty, or holds no picture.
-        CodecError: It is a picture, but damaged or too large.
+        CodecError: It is a picture, but damaged, too large, or of numbers without a scale.
     """
     data = _read(path)
     encoded = np.frombuffer(data, np.uint8)
@@ -39,12 +39,18 @@ def read_picture(path: Path) -> U8:
     try:
         with hush():
             image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-            raw = None if jpeg or image is None else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+            raw = None if jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         raise CodecError(f"{path}: the picture cannot be decoded ({e})") from e
     finally:
         cv2.utils.logging.setLogLevel(level)
     if image is None:
+        if raw is not None:
+            kind = f"{raw.dtype.itemsize * 8}-bit {'float' if raw.dtype.kind == 'f' else 'integer'}"
+            raise CodecError(
+                f"{path}: is a {kind} picture, which does not say what is black and what is white; save it with 8 or "
+                "16 bits per channel"
+            )
         if cv2.haveImageReader(str(path)):
             raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it")
         raise NotAVideo(f"{path}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")

@@ -114,6 +114,17 @@ def test_odd_pictures_are_recognised_like_any_other(leaf: Leaf, tmp_path: Path, 
     assert len((tmp_path / f"{kind}.leaf.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["image", "video"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_floats_is_called_so(leaf: Leaf, tmp_path: Path, channels: int, command: str) -> None:
+    path = tmp_path / "depth.tif"
+    cv2.imwrite(str(path), np.linspace(0, 3, 64 * 64 * channels, dtype=np.float32).reshape(64, 64, channels))
+    done = leaf(command, path)
+    assert done.code == errors.CodecError.exit_code
+    assert "is a 32-bit float picture" in done.sentence()
+    assert "8 or 16 bits" in done.sentence()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 400, 3), (400, 1, 3), (2, 2)])
 def test_pictures_too_small_for_a_face(leaf: Leaf, tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = tmp_path / "tiny.png"
