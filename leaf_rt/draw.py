@@ -11,19 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leaf_rt.labels import COLORS, UNCERTAIN
+from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.types import F32, U8, Estimates
 
 _INK = (24, 24, 24)  # BGR, dark text and panels
 _PAPER = (245, 245, 245)  # BGR, light text
-_FALLBACK = (170, 170, 170)  # RGB, for labels of a foreign model
 _BLUR_CELLS = 6  # a hidden face keeps this many cells on its longer side
 _BLUR_MARGIN = 0.2  # share of the box added on every side before it is hidden: hair, chin and ears
 
 
 def color_of(label: str) -> tuple[int, int, int]:
     """The BGR colour of a label."""
-    red, green, blue = COLORS.get(label, _FALLBACK)
+    red, green, blue = rgb(label)
     return blue, green, red
 
 

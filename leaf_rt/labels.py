@@ -26,3 +26,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "contempt": (160, 110, 70),
     UNCERTAIN: (200, 200, 200),
 }
+
+
+def rgb(label: str) -> tuple[int, int, int]:
+    """The colour of a label, each part 0 to 255; a grey for one that no set above has."""
+    return COLORS.get(label, (170, 170, 170))

@@ -18,11 +18,10 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
-from leaf_rt.labels import COLORS, UNCERTAIN
+from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.report import Person, Summary
 
 _INK, _PALE, _GROUND = "#20242a", "#7c838d", "#f4f5f7"
-_FALLBACK = (170, 170, 170)
 _DPI = 150
 _WIDTH, _LANE, _HEAD, _FOOT = 10.0, 1.5, 0.98, 0.3  # inches: picture, one person, title and legend, time axis
 _LEFT, _RIGHT = 1.45, 0.3  # inches beside the lanes
@@ -69,7 +68,7 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
 
 
 def _color(label: str) -> tuple[float, float, float]:
-    red, green, blue = COLORS.get(label, _FALLBACK)
+    red, green, blue = rgb(label)
     return red / 255, green / 255, blue / 255
 
 
