@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from leaf_rt.closing import Closing
 from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
 
@@ -40,7 +40,7 @@ _GAUGES = {
 _QUANTILES = ("0.5", 50.0), ("0.95", 95.0)
 
 
-class MetricsServer:
+class MetricsServer(Closing):
     """Answers GET /metrics and GET /healthz while it is open; a context manager.
 
     Args:
@@ -92,14 +92,6 @@ class MetricsServer:
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def update(self, stats: RunStats) -> None:
         """Show this run from now on; fits ``Hooks.progress``."""

@@ -159,21 +159,6 @@ class Source(Protocol):
         ...
 
 
-class Closing:
-    """Makes a class with ``close`` a context manager."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free what is held; may be called twice."""
-
-
 class Selector:
     """Chooses which frames of a source are taken, by stride and by greatest rate."""
 

@@ -16,9 +16,10 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from leaf_rt.closing import Closing
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
 from leaf_rt.sources import ffmpeg
-from leaf_rt.sources.base import Closing, Selector, SourceInfo, SourceOptions
+from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
 from leaf_rt.types import Frame
 
 _MIN_STEP = 1e-3  # s between frames where a file's own times stand still or step back a little
