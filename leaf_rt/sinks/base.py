@@ -10,8 +10,7 @@ import errno
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from leaf_rt.errors import LeafError, NoPermission, OutputError
 from leaf_rt.labels import UNCERTAIN
@@ -55,21 +54,6 @@ class Sink(Protocol):
             OutputError: The last of it cannot be written.
         """
         ...
-
-
-class Closing:
-    """Makes a sink with ``close`` a context manager."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Finish the output."""
 
 
 def output_error(path: str | Path, error: OSError) -> LeafError:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leaf_rt.closing import Closing
 from leaf_rt.errors import OutputError
-from leaf_rt.sinks.base import Closing, output_error, record
+from leaf_rt.sinks.base import output_error, record
+from leaf_rt.sinks.claim import claim
 from leaf_rt.sinks.csv import columns, flat
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.types import Estimates, Frame
@@ -26,7 +28,7 @@ class ParquetSink(Closing):
     lost if the process is killed: keep JSONL beside it where that matters.
 
     Raises:
-        OutputError, NoPermission: It cannot be created, or pyarrow is not installed.
+        OutputError, NoPermission: It cannot be created, is being written already, or pyarrow is not installed.
     """
 
     wants_image = False
@@ -45,9 +47,11 @@ class ParquetSink(Closing):
         self._schema: Any = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns(labels)])
         self._arrow: Any = pa
         self._rows: list[tuple[Any, ...]] = []
+        self._claim = claim(self._part, name=path)
         try:
             self._writer: Any = pq.ParquetWriter(os.fspath(self._part), self._schema)
         except OSError as e:
+            os.close(self._claim)
             raise output_error(path, e) from e
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
@@ -72,6 +76,8 @@ class ParquetSink(Closing):
                 self._part.replace(self._path)
             except OSError as e:
                 raise output_error(self.name, e) from e
+            finally:
+                os.close(self._claim)
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from leaf_rt.sinks.base import output_error
+from leaf_rt.sinks.claim import claim, release
 
 
 class LineFile:
@@ -16,19 +17,20 @@ class LineFile:
         target: A path, or "-" for standard output.
 
     Raises:
-        NoPermission, OutputError: It cannot be created.
+        NoPermission, OutputError: It cannot be created, or is being written already.
     """
 
     def __init__(self, target: Path | str) -> None:
         self._own = str(target) != "-"
         self.name = str(target) if self._own else "standard output"
         self._fd: int | None = None
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        try:
-            # A copy of descriptor 1, so that closing it leaves standard output alone.
-            self._fd = os.open(target, flags, 0o666) if self._own else os.dup(1)
-        except OSError as e:
-            raise output_error(self.name, e) from e
+        if self._own:
+            self._fd = claim(target, os.O_APPEND)
+        else:  # a copy, so that closing it leaves standard output alone
+            try:
+                self._fd = os.dup(1)
+            except OSError as e:
+                raise output_error(self.name, e) from e
         self._size = 0
 
     def write(self, text: str) -> None:
@@ -52,10 +54,11 @@ class LineFile:
         self._size += len(data)
 
     def close(self) -> None:
-        """Close; may be called twice."""
+        """Close; may be called twice.
+
+        Raises:
+            NoPermission, OutputError: What was written is lost after all.
+        """
         if self._fd is not None:
             fd, self._fd = self._fd, None
-            try:
-                os.close(fd)
-            except OSError as e:  # a network file system says only now that the data was lost
-                raise output_error(self.name, e) from e
+            release(fd, self.name)

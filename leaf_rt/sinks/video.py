@@ -24,9 +24,11 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from leaf_rt.closing import Closing
 from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.sinks.audio import Soundtrack
-from leaf_rt.sinks.base import Closing, output_error
+from leaf_rt.sinks.base import output_error
+from leaf_rt.sinks.claim import claim
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.types import U8, Estimates, Frame
 
@@ -75,10 +77,11 @@ class VideoSink(Closing):
         self._refused = f"the encoder {codec} refuses the frames"
         if codec not in av.codecs_available:
             raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; leave the video out with --no-save-video")
+        self._claim = claim(path)  # FFmpeg itself creates the file no sooner than the first frame
         try:
-            path.open("wb").close()  # FFmpeg itself creates the file no sooner than the first frame
             container = av.open(f"file:{os.fspath(path)}", "w", format="mp4", options=_container_options())
         except OSError as e:
+            os.close(self._claim)
             raise output_error(path, e) from e
         if not isinstance(container, OutputContainer):
             raise TypeError(f"av.open: wanted an OutputContainer, got {type(container).__name__}")
@@ -123,6 +126,7 @@ class VideoSink(Closing):
         finally:
             if self._sound is not None:
                 self._sound.close()
+            os.close(self._claim)
 
     def _begin(self, container: OutputContainer, source: SourceInfo, frame: Frame, image: U8) -> VideoStream:
         """Settle size and streams by the first frame."""

@@ -1,0 +1,72 @@
+"""A result has one writer at a time: a second run is refused, and what the first has written stays as it is."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import Leaf
+from sinks import make
+from streams import INFO, estimates, frame
+
+from leaf_rt.errors import OutputError
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "video"])
+def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"r.{kind}"
+    first = make(kind, path)
+    for index in range(30):
+        first.write(INFO, frame(index), estimates(index / 25), 0.0)
+    with pytest.raises(OutputError, match=f"{path}: is being written already"):
+        make(kind, path)
+    first.close()
+    whole = path.read_bytes()
+    assert len(whole) > 1000
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    make(kind, path).close()
+    assert not path.exists() or path.read_bytes() != whole  # it began anew; a video without frames leaves no file
+
+
+def test_pipes_and_devices_have_many_writers() -> None:
+    sinks = [make("jsonl", Path("/dev/null")) for _ in range(2)]
+    for sink in sinks:
+        sink.write(INFO, frame(0), estimates(0.0), 0.0)
+        sink.close()
+
+
+def test_two_options_cannot_share_a_file(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    done = leaf("video", clip, "--no-save-video", "--no-plot", "--jsonl", both, "--csv", both)
+    assert done.code == OutputError.exit_code
+    assert "another option" in done.sentence()
+
+
+def test_a_second_run_into_the_same_folder_is_refused(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    records = tmp_path / "face.leaf.jsonl"
+    command = [sys.executable, "-m", "leaf_rt", "video", clip, "--loop", "--out", tmp_path, "--no-plot"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
+        try:
+            until = time.monotonic() + 40
+            while time.monotonic() < until and not (records.exists() and records.stat().st_size > 10_000):
+                time.sleep(0.05)
+            before = records.stat().st_size
+            done = leaf("video", clip, "--out", tmp_path)
+            assert first.poll() is None
+            assert records.stat().st_size >= before > 10_000
+            only_records = leaf("video", clip, "--out", tmp_path, "--no-save-video")
+        finally:
+            first.send_signal(signal.SIGINT)
+            _, err = first.communicate(timeout=30)
+    assert first.returncode == 0, err
+    assert (done.code, only_records.code) == (OutputError.exit_code, OutputError.exit_code)
+    assert "face.leaf.mp4: is being written already" in done.sentence()
+    assert "face.leaf.jsonl: is being written already" in only_records.sentence()
+    frames = [json.loads(line)["frame_index"] for line in records.read_text().splitlines()]
+    assert frames == sorted(frames)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["face.leaf.jsonl", "face.leaf.mp4"]
