@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leaf_rt.artifact import DEFAULT_MODEL, MODELS, ModelSpec, load_spec, save_spec, sha256_of, variant_path
-from leaf_rt.errors import BackendError, LeafError, ModelError
+from leaf_rt.errors import BackendError, ModelError, run_command
 
 if TYPE_CHECKING:
     from engines.export import Loaded
@@ -34,14 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; 0 is success, others as in ``leaf_rt.errors``.
     """
     options = parser().parse_args(list(sys.argv[1:] if argv is None else argv))
-    try:
-        code: int = options.run(options)
-    except LeafError as e:
-        if options.debug:
-            raise
-        sys.stderr.write(f"error: {e}\n")
-        return e.exit_code
-    return code
+    return run_command(lambda: int(options.run(options)), options.debug)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ Knows pictures, the detector, the back end and the record sinks; must not know h
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ from leaf_rt.detect import FaceDetector
 from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
 from leaf_rt.picture import read_picture, write_picture
-from leaf_rt.places import Places, make_folder, readable
+from leaf_rt.places import Places, make_folder
 from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sinks.csv import CsvSink
 from leaf_rt.sinks.jsonl import JsonlSink
+from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo
 from leaf_rt.still import recognise
+from leaf_rt.targets import without_results
+from leaf_rt.text import readable
 from leaf_rt.types import Frame
 
 
@@ -32,6 +35,7 @@ class Album:
         self.recognition, self.outputs = recognition, outputs
         self.out = console.console(stderr=True)
         self.results = self.out if outputs.on_stdout else console.console(stderr=False)
+        self._codes: list[int] = []
         self._places = Places()
 
     def run(self, paths: Sequence[Path]) -> int:
@@ -45,43 +49,35 @@ class Album:
         """
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
+        with contextlib.ExitStack() as open_now:
+            backend = open_now.enter_context(contextlib.closing(self._backend()))
+            shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self._complain))
+            detector = open_now.enter_context(FaceDetector(range=self.recognition.range))
+            kept, left_out = without_results([str(path) for path in paths])
+            if left_out:
+                console.note(self.out, left_out)
+            for path in map(Path, kept):
+                try:
+                    self._one(path, detector, backend, shared)
+                except LeafError as e:
+                    if len(kept) == 1:
+                        raise
+                    self._complain(e)
+        return self._codes[0] if self._codes else 0
+
+    def _backend(self) -> Backend:
         wanted = self.recognition
-        backend = open_backend(
+        return open_backend(
             wanted.model,
             wanted.backend,
             wanted.threads,
             precision=wanted.precision,
             say=lambda text: console.note(self.out, text),
         )
-        codes: list[int] = []
-        shared: list[Sink] = []
-        try:
-            if self.outputs.jsonl:
-                target = self.outputs.jsonl
-                shared.append(JsonlSink("-" if target == "-" else Path(target), backend.spec.labels))
-            if self.outputs.csv is not None:
-                shared.append(CsvSink(self.outputs.csv, backend.spec.labels))
-            if self.outputs.parquet is not None:
-                from leaf_rt.sinks.parquet import ParquetSink
 
-                shared.append(ParquetSink(self.outputs.parquet, backend.spec.labels))
-            detector = FaceDetector(range=wanted.range)
-            try:
-                for path in paths:
-                    try:
-                        self._one(path, detector, backend, shared)
-                    except LeafError as e:
-                        if len(paths) == 1:
-                            raise
-                        console.error(self.out, str(e))
-                        codes.append(e.exit_code)
-            finally:
-                detector.close()
-        finally:
-            for sink in shared:
-                sink.close()
-            backend.close()
-        return codes[0] if codes else 0
+    def _complain(self, error: LeafError) -> None:
+        console.error(self.out, str(error))
+        self._codes.append(console.exit_code(error))
 
     def _one(self, path: Path, detector: FaceDetector, backend: Backend, shared: Sequence[Sink]) -> None:
         image = read_picture(path)
@@ -116,7 +112,7 @@ class Album:
             files = {"picture": str(place), **files}
         count = len(estimates)
         faces = "no face found" if count == 0 else f"{count} face" if count == 1 else f"{count} faces"
-        self.results.print(f"{name}: {width}x{height}, {faces}", style="bold", markup=False)
+        console.title(self.results, f"{name}: {width}x{height}, {faces}")
         if count:
             console.faces(self.results, estimates, labels)
         console.facts(self.results, files)

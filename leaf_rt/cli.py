@@ -111,7 +111,9 @@ def _root(
 def video(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE|URL...", help="Video files, rtsp:// or http:// streams, cameras."),
+        typer.Argument(
+            metavar="FILE|URL...", callback=opt.not_empty, help="Video files, rtsp:// or http:// streams, cameras."
+        ),
     ] = None,
     *,
     results: Results,
@@ -131,18 +133,22 @@ def video(
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
     outputs = results.request(recognising)
 
-    from leaf_rt.session import Session, distinct
+    from leaf_rt.session import Session
     from leaf_rt.sources import Target, is_camera, load_targets
     from leaf_rt.sources.base import is_url
     from leaf_rt.stream import RunOptions
+    from leaf_rt.targets import distinct, without_results
 
-    wanted = [Target(target, read) for target in targets or []]
+    named, left_out = without_results(targets or [])
+    wanted = [Target(target, read) for target in named]
     if reading.sources is not None:
         wanted += load_targets(reading.sources, read)
     if results.plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
     live = reading.realtime or reading.loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
     session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
+    if left_out:
+        session.say("info", left_out, event="left_out")
     raise typer.Exit(session.run(distinct(wanted), together=live or reading.sources is not None))
 
 
@@ -182,7 +188,7 @@ def webcam(
 @grouped
 def image(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.", readable=False)
+        list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.", parser=opt.named)
     ],
     *,
     results: Annotated[PictureResults, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
@@ -220,7 +226,8 @@ def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
 @grouped
 def bench(
     file: Annotated[
-        Path | None, typer.Argument(help="A clip; by default the demo clip of the repository.", readable=False)
+        Path | None,
+        typer.Argument(metavar="FILE", help="A clip; by default the demo clip of the repository.", parser=opt.named),
     ] = None,
     *,
     recognising: Annotated[Recognising, Only("backend", "model", "precision", "threads", "face_range")],

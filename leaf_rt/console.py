@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from leaf_rt.errors import LeafError, NoPermission, OutputError
-from leaf_rt.labels import COLORS, UNCERTAIN
+from leaf_rt.labels import rgb
+from leaf_rt.text import printable
 
 if TYPE_CHECKING:
     from leaf_rt.doctor import Finding
@@ -79,18 +80,23 @@ def facts(out: Console, rows: Mapping[str, str]) -> None:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows.items():
-        grid.add_row(name, Text(value))
+        grid.add_row(name, Text(printable(value)))
     out.print(grid)
+
+
+def title(out: Console, text: str) -> None:
+    """The line above what was found in a source."""
+    out.print(Text(printable(text), style="bold"))
 
 
 def error(out: Console, sentence: str) -> None:
     """One sentence about what went wrong."""
-    out.print(Text("error: ", style="bold red").append(sentence, style="not bold default"), soft_wrap=True)
+    out.print(Text("error: ", style="bold red").append(printable(sentence), style="not bold default"), soft_wrap=True)
 
 
 def note(out: Console, sentence: str) -> None:
     """One sentence worth knowing."""
-    out.print(Text("note: ", style="yellow").append(sentence, style="default"), soft_wrap=True)
+    out.print(Text("note: ", style="yellow").append(printable(sentence), style="default"), soft_wrap=True)
 
 
 def progress(out: Console) -> Progress:
@@ -160,10 +166,10 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
     plain = out.options.ascii_only
     for finding in found:
         sign, plain_sign, color = _MARKS[finding.status]
-        text = Text(finding.found)
+        text = Text(printable(finding.found))
         if finding.remedy:
             text.append(f"\n{'->' if plain else '→'} {finding.remedy}", style="dim")
-        table.add_row(Text(plain_sign if plain else sign, style=color), finding.topic, text)
+        table.add_row(Text(plain_sign if plain else sign, style=color), Text(printable(finding.topic)), text)
     out.print(table)
 
 
@@ -171,7 +177,7 @@ def _shares(shares: Iterable[tuple[str, float]]) -> Text:
     """Names and per cent, each name in its emotion's colour."""
     text = Text()
     for name, share in shares:
-        red, green, blue = COLORS.get(name, COLORS[UNCERTAIN])
+        red, green, blue = rgb(name)
         text.append("  " if text else "")
         text.append(name, style=f"rgb({red},{green},{blue})")
         text.append(f" {share:.0%}" if share >= 0.005 else " <1%")

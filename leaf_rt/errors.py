@@ -1,9 +1,14 @@
 """What can go wrong outside our code, one class per thing a person would do about it.
 
-Each class has its own exit code; each message is one sentence: what, where, how to mend. Imports nothing of leaf-rt.
+Each class has its own exit code; each message is one sentence: what, where, how to mend. Knows nothing but text.
 """
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from leaf_rt.text import printable
 
 
 class LeafError(Exception):
@@ -88,3 +93,19 @@ class DataError(LeafError):
     """A data set, a split or a label file does not fit what was asked."""
 
     exit_code = 15
+
+
+def run_command(command: Callable[[], int], debug: bool) -> int:
+    """Call a command; what a person can act on becomes one sentence on stderr and its exit code.
+
+    Args:
+        command: Gives its exit code.
+        debug: Let such an error through, with its traceback.
+    """
+    try:
+        return command()
+    except LeafError as e:
+        if debug:
+            raise
+        sys.stderr.write(f"error: {printable(str(e))}\n")
+        return e.exit_code

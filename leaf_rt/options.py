@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
 _LONGEST = 1e9  # s; FFmpeg counts microseconds in 64 bits
+_EMPTY = "an empty name; is a variable unset?"
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
+_Names = TypeVar("_Names", str | None, list[str] | None)
 
 
 class Range(StrEnum):
@@ -58,207 +61,125 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-# readable=False: whoever opens the file says what is wrong, with its own exit code.
-_RESULTS, _RECOGNITION, _TIME, _LIVE = "Results", "Recognition", "What is read", "Live sources"
-_WATCHING = "Watching it run"
+def named(text: str | Path) -> Path:
+    """Read the name of a file or folder; an unset variable of a script leaves "" of it."""
+    if not str(text):
+        raise typer.BadParameter(_EMPTY)
+    return Path(text)
+
+
+def not_empty(names: _Names) -> _Names:
+    """Refuse an empty name, or one among several, where a name need not be a path."""
+    if names == "" or (isinstance(names, list) and "" in names):
+        raise typer.BadParameter(_EMPTY)
+    return names
+
+
+_result = partial(typer.Option, rich_help_panel="Results")
+_recognition = partial(typer.Option, rich_help_panel="Recognition")
+_reading = partial(typer.Option, rich_help_panel="What is read")
+_live = partial(typer.Option, rich_help_panel="Live sources")
+_watching = partial(typer.Option, rich_help_panel="Watching it run")
 
 Out: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", readable=False, metavar="DIR", help="Folder for all results.", rich_help_panel=_RESULTS
-    ),
+    Path | None, _result("--out", "-o", parser=named, metavar="DIR", help="Folder for all results.")
 ]
 Jsonl: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--jsonl", metavar="PATH|-", help="Records, one JSON per line; - is stdout.", rich_help_panel=_RESULTS
-    ),
+    _result("--jsonl", callback=not_empty, metavar="PATH|-", help="Records, one JSON per line; - is stdout."),
 ]
-NoJsonl: TypeAlias = Annotated[bool, typer.Option("--no-jsonl", help="Write no records.", rich_help_panel=_RESULTS)]
+NoJsonl: TypeAlias = Annotated[bool, _result("--no-jsonl", help="Write no records.")]
 Csv: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--csv", readable=False, metavar="PATH", help="Records as a table as well.", rich_help_panel=_RESULTS),
+    Path | None, _result("--csv", parser=named, metavar="PATH", help="Records as a table as well.")
 ]
 Parquet: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--parquet", readable=False, metavar="PATH", help="Records as Parquet as well.", rich_help_panel=_RESULTS
-    ),
+    Path | None, _result("--parquet", parser=named, metavar="PATH", help="Records as Parquet as well.")
 ]
 Events: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--events",
-        readable=False,
-        metavar="PATH",
-        help="Each expression's start, end and dwell, one JSON per line.",
-        rich_help_panel=_RESULTS,
+    _result(
+        "--events", parser=named, metavar="PATH", help="Each expression's start, end and dwell, one JSON per line."
     ),
 ]
 Plot: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot", readable=False, metavar="PATH", help="Where the timeline goes (PNG).", rich_help_panel=_RESULTS
-    ),
+    Path | None, _result("--plot", parser=named, metavar="PATH", help="Where the timeline goes (PNG).")
 ]
-NoPlot: TypeAlias = Annotated[bool, typer.Option("--no-plot", help="Draw no timeline.", rich_help_panel=_RESULTS)]
+NoPlot: TypeAlias = Annotated[bool, _result("--no-plot", help="Draw no timeline.")]
 SaveVideo: TypeAlias = Annotated[
-    bool | None,
-    typer.Option("--save-video/--no-save-video", help="Write the annotated video.", rich_help_panel=_RESULTS),
+    bool | None, _result("--save-video/--no-save-video", help="Write the annotated video.")
 ]
 SavePicture: TypeAlias = Annotated[
-    bool | None,
-    typer.Option("--save-picture/--no-save-picture", help="Write the annotated picture.", rich_help_panel=_RESULTS),
+    bool | None, _result("--save-picture/--no-save-picture", help="Write the annotated picture.")
 ]
-Show: TypeAlias = Annotated[
-    bool | None, typer.Option("--show/--no-show", help="Open a window; q or Ctrl-C ends it.", rich_help_panel=_RESULTS)
-]
+Show: TypeAlias = Annotated[bool | None, _result("--show/--no-show", help="Open a window; q or Ctrl-C ends it.")]
 ShowAuto: TypeAlias = Annotated[
-    bool | None,
-    typer.Option(
-        "--show/--no-show", help="Open a window (default: where there is a display).", rich_help_panel=_RESULTS
-    ),
+    bool | None, _result("--show/--no-show", help="Open a window (default: where there is a display).")
 ]
-Blur: TypeAlias = Annotated[
-    bool, typer.Option("--blur", help="Hide faces in all pictures that are written or shown.", rich_help_panel=_RESULTS)
-]
+Blur: TypeAlias = Annotated[bool, _result("--blur", help="Hide faces in all pictures that are written or shown.")]
 
 BackendName: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt.", rich_help_panel=_RECOGNITION
-    ),
+    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt.")
 ]
 Model: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        readable=False,
-        metavar="PATH",
-        help="Another model than the bundled one.",
-        rich_help_panel=_RECOGNITION,
-    ),
+    Path | None, _recognition("--model", parser=named, metavar="PATH", help="Another model than the bundled one.")
 ]
 Threads: TypeAlias = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        max=1024,
-        metavar="N",
-        help="CPU threads for inference; 0: the back end's choice.",
-        rich_help_panel=_RECOGNITION,
-    ),
+    int, _recognition(min=0, max=1024, metavar="N", help="CPU threads for inference; 0: the back end's choice.")
 ]
 PrecisionName: TypeAlias = Annotated[
     Precision,
-    typer.Option(
+    _recognition(
         "--precision",
         help="fp32; int8: the quantised files beside the model, on CPUs; bf16: OpenVINO; fp16: GPUs; auto: the best.",
-        rich_help_panel=_RECOGNITION,
     ),
 ]
 FaceRange: TypeAlias = Annotated[
-    Range,
-    typer.Option("--range", help="Face detector: short is for faces within two metres.", rich_help_panel=_RECOGNITION),
+    Range, _recognition("--range", help="Face detector: short is for faces within two metres.")
 ]
-MaxFaces: TypeAlias = Annotated[
-    int, typer.Option(min=0, metavar="N", help="The N largest faces alone; 0: all.", rich_help_panel=_RECOGNITION)
-]
+MaxFaces: TypeAlias = Annotated[int, _recognition(min=0, metavar="N", help="The N largest faces alone; 0: all.")]
 EmotionHz: TypeAlias = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        metavar="HZ",
-        callback=finite,
-        help="Answers per second and face; 0: every frame.",
-        rich_help_panel=_RECOGNITION,
-    ),
+    float, _recognition(min=0, metavar="HZ", callback=finite, help="Answers per second and face; 0: every frame.")
 ]
 Smooth: TypeAlias = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        metavar="SECONDS",
-        callback=finite,
-        help="Time constant of the filter; 0: raw.",
-        rich_help_panel=_RECOGNITION,
-    ),
+    float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the filter; 0: raw.")
 ]
 MinDwell: TypeAlias = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        metavar="SECONDS",
-        callback=finite,
-        help="A label stays at least this long.",
-        rich_help_panel=_RECOGNITION,
-    ),
+    float, _recognition(min=0, metavar="SECONDS", callback=finite, help="A label stays at least this long.")
 ]
 UncertainBelow: TypeAlias = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="P",
-        callback=finite,
-        help="A leading probability below it is uncertain.",
-        rich_help_panel=_RECOGNITION,
-    ),
+    float, _recognition(min=0, max=1, metavar="P", callback=finite, help="A leading probability below it is uncertain.")
 ]
 
-Start: TypeAlias = Annotated[
-    float, typer.Option(parser=seconds, metavar="TIME", help="Begin there (s or m:ss).", rich_help_panel=_TIME)
-]
-End: TypeAlias = Annotated[
-    float | None, typer.Option(parser=seconds, metavar="TIME", help="Stop there (s or m:ss).", rich_help_panel=_TIME)
-]
-Stride: TypeAlias = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Every Nth frame alone.", rich_help_panel=_TIME)
-]
+Start: TypeAlias = Annotated[float, _reading(parser=seconds, metavar="TIME", help="Begin there (s or m:ss).")]
+End: TypeAlias = Annotated[float | None, _reading(parser=seconds, metavar="TIME", help="Stop there (s or m:ss).")]
+Stride: TypeAlias = Annotated[int, _reading(min=1, metavar="N", help="Every Nth frame alone.")]
 MaxFps: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        min=0.01, metavar="FPS", callback=finite, help="No more frames per second than this.", rich_help_panel=_TIME
-    ),
+    float | None, _reading(min=0.01, metavar="FPS", callback=finite, help="No more frames per second than this.")
 ]
-Loop: TypeAlias = Annotated[bool, typer.Option("--loop", help="Play files over and over.", rich_help_panel=_TIME)]
-Realtime: TypeAlias = Annotated[
-    bool, typer.Option("--realtime", help="Read files as if they were live.", rich_help_panel=_TIME)
-]
-Duration: TypeAlias = Annotated[
-    float | None, typer.Option(parser=seconds, metavar="TIME", help="Stop after this time.", rich_help_panel=_TIME)
-]
+Loop: TypeAlias = Annotated[bool, _reading("--loop", help="Play files over and over.")]
+Realtime: TypeAlias = Annotated[bool, _reading("--realtime", help="Read files as if they were live.")]
+Duration: TypeAlias = Annotated[float | None, _reading(parser=seconds, metavar="TIME", help="Stop after this time.")]
 
 Sources: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        readable=False, metavar="FILE", help="TOML file that names the sources; all run at once.", rich_help_panel=_LIVE
-    ),
+    Path | None, _live(parser=named, metavar="FILE", help="TOML file that names the sources; all run at once.")
 ]
-RtspTransport: TypeAlias = Annotated[Transport, typer.Option(help="How RTSP packets travel.", rich_help_panel=_LIVE)]
-Wait: TypeAlias = Annotated[
-    bool, typer.Option("--wait", help="Wait for sources that are not there yet.", rich_help_panel=_LIVE)
-]
+RtspTransport: TypeAlias = Annotated[Transport, _live(help="How RTSP packets travel.")]
+Wait: TypeAlias = Annotated[bool, _live("--wait", help="Wait for sources that are not there yet.")]
 MaxReconnects: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=0, metavar="N", help="Give a lost source up after this many tries.", rich_help_panel=_LIVE),
+    int | None, _live(min=0, metavar="N", help="Give a lost source up after this many tries.")
 ]
 
 Metrics: TypeAlias = Annotated[
     int | None,
-    typer.Option(
+    _watching(
         "--metrics",
         min=0,
         max=65535,
         metavar="PORT",
         help="Answer /metrics (Prometheus) and /healthz there, to this machine alone; 0: a free port.",
-        rich_help_panel=_WATCHING,
     ),
 ]
 LogJson: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--log-json", help="Say on stderr what happens as JSON, one object per line.", rich_help_panel=_WATCHING
-    ),
+    bool, _watching("--log-json", help="Say on stderr what happens as JSON, one object per line.")
 ]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

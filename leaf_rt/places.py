@@ -33,9 +33,9 @@ class Places:
         return path
 
 
-def readable(name: str) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+def is_result(path: Path) -> bool:
+    """Whether a name is one that ``Places`` gives."""
+    return path.stem.endswith(".leaf")
 
 
 def make_folder(folder: Path) -> None:

@@ -21,15 +21,17 @@ from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
 from leaf_rt.metrics import MetricsServer
 from leaf_rt.pipeline import Detector, Pipeline
-from leaf_rt.places import Places, make_folder, readable, write_whole
+from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.report import Summary
 from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
-from leaf_rt.stream.stats import SourceStats
+from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
+from leaf_rt.wording import describe, frames, status
 
 _LIVE_MAX_GAP = 1.0  # s; a live source that stalls shows nobody
 
@@ -76,28 +78,15 @@ class Session:
             if self.monitor.metrics is not None:
                 self.server = open_now.enter_context(MetricsServer(self.monitor.metrics))
                 self.say("info", f"metrics at http://127.0.0.1:{self.server.port}/metrics", event="metrics")
-            return self._run(targets, together)
-
-    def _run(self, targets: Sequence[Target], together: bool) -> int:
-        wanted = self.recognition
-        backend = open_backend(
-            wanted.model,
-            wanted.backend,
-            wanted.threads,
-            precision=wanted.precision,
-            say=lambda text: self.say("info", text, event="backend"),
-        )
-        window: Window | None = None
-        shared: list[Sink] = []
-        try:
+            backend = open_now.enter_context(contextlib.closing(self._backend()))
+            window: Window | None = None
             if self.outputs.show:
-                window = Window(backend.spec.labels, self.outputs.blur)
-            self._open_shared(shared, backend.spec.labels)
+                window = open_now.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
+            shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self.complain))
             rounds = [list(targets)] if together else [[target] for target in targets]
             for part in rounds:
-                one = _Round(self, backend, window, shared)
                 try:
-                    stats = one.run(part, together)
+                    stats = _Round(self, backend, window, shared).run(part, together)
                 except LeafError as e:
                     if len(rounds) == 1 and not self._was_said(e):
                         raise
@@ -105,16 +94,17 @@ class Session:
                 else:
                     if stats.interrupted:
                         break
-        finally:
-            for sink in shared:
-                try:
-                    sink.close()
-                except LeafError as e:
-                    self.complain(e)
-            if window is not None:
-                window.close()
-            backend.close()
         return console.exit_code(self.errors[0]) if self.errors else 0
+
+    def _backend(self) -> Backend:
+        wanted = self.recognition
+        return open_backend(
+            wanted.model,
+            wanted.backend,
+            wanted.threads,
+            precision=wanted.precision,
+            say=lambda text: self.say("info", text, event="backend"),
+        )
 
     def complain(self, error: Exception) -> None:
         """Remember an error for the exit code, and say it unless an event has said it already."""
@@ -147,26 +137,6 @@ class Session:
         )
         folder = self.outputs.out or (path.parent if path is not None else Path())
         return self._places.take(folder, stem, ending)
-
-    def _open_shared(self, sinks: list[Sink], labels: tuple[str, ...]) -> None:
-        """Append the sinks of all sources, one by one, so that those before one that fails can be closed."""
-        outputs = self.outputs
-        if outputs.jsonl:
-            from leaf_rt.sinks.jsonl import JsonlSink
-
-            sinks.append(JsonlSink("-" if outputs.jsonl == "-" else Path(outputs.jsonl), labels))
-        if outputs.csv is not None:
-            from leaf_rt.sinks.csv import CsvSink
-
-            sinks.append(CsvSink(outputs.csv, labels))
-        if outputs.events is not None:
-            from leaf_rt.sinks.events import EventSink
-
-            sinks.append(EventSink(outputs.events, labels))
-        if outputs.parquet is not None:
-            from leaf_rt.sinks.parquet import ParquetSink
-
-            sinks.append(ParquetSink(outputs.parquet, labels))
 
 
 class _Round:
@@ -237,16 +207,18 @@ class _Round:
         by_default = not info.is_live or outputs.out is not None
         files = self.files.setdefault(info.name, {})
         sinks: list[Sink] = []
-        if outputs.save_video if outputs.save_video is not None else not info.is_live:
-            from leaf_rt.sinks.video import VideoSink
+        with contextlib.ExitStack() as unless_all_open:
+            if outputs.save_video if outputs.save_video is not None else not info.is_live:
+                from leaf_rt.sinks.video import VideoSink
 
-            files["video"] = self.session.place(info, ".mp4")
-            sinks.append(VideoSink(files["video"], self.labels, self._drawer()))
-        if outputs.jsonl is None and by_default:
-            from leaf_rt.sinks.jsonl import JsonlSink
+                files["video"] = self.session.place(info, ".mp4")
+                sinks.append(unless_all_open.enter_context(VideoSink(files["video"], self.labels, self._drawer())))
+            if outputs.jsonl is None and by_default:
+                from leaf_rt.sinks.jsonl import JsonlSink
 
-            files["records"] = self.session.place(info, ".jsonl")
-            sinks.append(JsonlSink(files["records"], self.labels))
+                files["records"] = self.session.place(info, ".jsonl")
+                sinks.append(unless_all_open.enter_context(JsonlSink(files["records"], self.labels)))
+            unless_all_open.pop_all()
         if outputs.plot is None and by_default:
             files["timeline"] = self.session.place(info, ".png")
         elif outputs.plot is not None and outputs.plot != Path():
@@ -295,10 +267,10 @@ class _Round:
         for number, source in enumerate(stats.sources):
             info = source.info
             if number == len(self.tasks):
-                self.tasks.append(self.bar.add_task(info.name, total=info.frame_count, rate=""))
+                self.tasks.append(self.bar.add_task(printable(info.name), total=info.frame_count, rate=""))
             self.bar.update(
                 self.tasks[number],
-                description=info.name,
+                description=printable(info.name),
                 total=info.frame_count,
                 completed=source.processed,
                 rate=status(source, now),
@@ -327,7 +299,7 @@ class _Round:
     def _conclude(self, name: str, summary: Summary, stats: RunStats | None) -> None:
         out: Console = self.session.results
         out.print()
-        title = f"{name}: {_frames(summary.frames)}"
+        title = f"{name}: {frames(summary.frames)}"
         if stats is not None and stats.seconds > 0:
             title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
             own = next((s for s in stats.sources if s.info.name == name), None)
@@ -335,7 +307,7 @@ class _Round:
                 title += f", {own.dropped} dropped"
         if self.session.monitor.log_json:
             jsonlog.say("info", title.removeprefix(f"{name}: "), name, "finished")
-        out.print(title, style="bold", markup=False)
+        console.title(out, title)
         console.people(out, summary)
         files = {kind: path for kind, path in self.files.get(name, {}).items() if path.exists()}
         console.facts(out, {kind: str(path) for kind, path in files.items()})
@@ -344,50 +316,3 @@ class _Round:
 def _file_name(name: str) -> str:
     """A source's name without what file names should not hold."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "live"
-
-
-def _frames(count: int) -> str:
-    return f"{count} frame" if count == 1 else f"{count} frames"
-
-
-def status(source: SourceStats, now: float) -> str:
-    """How a source stands, in one line; a file's rate alone.
-
-    Args:
-        source: Its counters.
-        now: s, on the run's clock.
-    """
-    dropped = [f"{source.dropped} dropped"] if source.dropped else []
-    if not source.info.is_live:
-        return ", ".join([f"{source.fps:.0f} frames/s", *dropped])
-    if source.state != "open":
-        return f"{source.state} for {max(now - source.since, 0):.0f} s"
-    parts = [f"open, {source.capture_fps:.0f} frames/s in, {source.fps:.0f} out", *dropped]
-    if source.level:
-        parts.append(f"load level {source.level}")
-    parts.append("1 face" if source.faces == 1 else f"{source.faces} faces")
-    return ", ".join([*parts, f"{source.latency.p95 * 1e3:.0f} ms"])
-
-
-def describe(info: SourceInfo) -> str:
-    """A source in one line: what, how large, how fast, how long."""
-    parts = [f"{info.name}: {info.width}x{info.height}"]
-    if info.fps is not None:
-        parts.append(f"{info.fps:.5g} frames/s")
-    if info.frame_count is not None:
-        parts.append(_frames(info.frame_count))
-    if info.duration is not None:
-        parts.append(f"{info.duration:.1f} s")
-    parts.append("live" if info.is_live else "with sound" if info.has_audio else "no sound")
-    return ", ".join(parts)
-
-
-def distinct(targets: Sequence[Target]) -> list[Target]:
-    """The same targets, files named as text, by the whole path where two have the same name."""
-    names = [target.options.name or Path(target.target).name for target in targets]
-    result: list[Target] = []
-    for target, name in zip(targets, names, strict=True):
-        text = readable(name if names.count(name) == 1 else target.target)
-        as_it_is = target.options.name or "://" in target.target or text == name
-        result.append(target if as_it_is else replace(target, options=replace(target.options, name=text)))
-    return result

@@ -17,7 +17,9 @@ STDLIB = sys.stdlib_module_names
 
 # What a module of the runtime may import besides the standard library; "leaf_rt" parts by their full name.
 KNOWS: dict[str, set[str]] = {
-    "leaf_rt.errors": set(),
+    "leaf_rt.text": set(),
+    "leaf_rt.closing": set(),
+    "leaf_rt.errors": {"leaf_rt.text"},
     "leaf_rt.labels": set(),
     "leaf_rt.types": {"numpy"},
     "leaf_rt.artifact": {"leaf_rt.errors"},
@@ -32,11 +34,13 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.native_log": set(),
     "leaf_rt.draw": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.types"},
     "leaf_rt.places": {"leaf_rt.errors", "leaf_rt.sinks.base"},
+    "leaf_rt.targets": {"leaf_rt.places", "leaf_rt.sources.base", "leaf_rt.text"},
+    "leaf_rt.wording": {"leaf_rt.sources.base", "leaf_rt.stream.stats"},
     "leaf_rt.picture": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.native_log", "leaf_rt.places",
                         "leaf_rt.types"},
     "leaf_rt.still": {"numpy", "leaf_rt.backends.base", "leaf_rt.face", "leaf_rt.types"},
-    "leaf_rt.doctor": {"av", "cv2", "leaf_rt.artifact", "leaf_rt.backends.base", "leaf_rt.backends.tensorrt.cuda",
-                       "leaf_rt.errors"},
+    "leaf_rt.doctor": {"av", "cv2", "leaf_rt.artifact", "leaf_rt.backends.base", "leaf_rt.backends.cache",
+                       "leaf_rt.backends.tensorrt.cuda", "leaf_rt.errors"},
     "leaf_rt.window": {"cv2", "leaf_rt.doctor", "leaf_rt.draw", "leaf_rt.errors", "leaf_rt.types"},
     "leaf_rt.options": {"typer"},
     "leaf_rt.groups": {"typer", "leaf_rt.artifact", "leaf_rt.doctor", "leaf_rt.options", "leaf_rt.pipeline",
@@ -45,7 +49,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.report": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
     "leaf_rt.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
     "leaf_rt.console": {"rich", "leaf_rt.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.report",
-                        "leaf_rt.types"},
+                        "leaf_rt.text", "leaf_rt.types"},
 }  # fmt: skip
 
 # Where a heavy or optional library may be imported at the top of a file; elsewhere only inside functions, if at all.

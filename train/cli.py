@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.errors import DataError, LeafError
+from leaf_rt.errors import DataError, run_command
 
 # Short names of what is said most often.
 SHORT = {
@@ -62,14 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.insert(0, "train")
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        code: int = options.run(options)
-    except LeafError as e:
-        if options.debug:
-            raise
-        sys.stderr.write(f"error: {e}\n")
-        return e.exit_code
-    return code
+    return run_command(lambda: int(options.run(options)), options.debug)
 
 
 def parser() -> argparse.ArgumentParser:
