@@ -191,6 +191,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     Args:
         command: A parameter of it that is a group is annotated with one of the dataclasses here, or with
             ``Annotated[..., Only(...)]``.
+
+    Raises:
+        ValueError: ``Only`` names what is no option of the group.
     """
     taken: dict[str, tuple[Callable[..., Any], list[str]]] = {}
     shown: list[inspect.Parameter] = []
@@ -202,6 +205,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             shown.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
+        strangers = set(only or ()) - {field.name for field in fields(group)}
+        if strangers:
+            raise ValueError(f"Only: wanted options of {group.__name__}, got {', '.join(sorted(strangers))}")
         options = [field for field in fields(group) if only is None or field.name in only]
         taken[name] = (group, [field.name for field in options])
         kinds = get_type_hints(group, include_extras=True)

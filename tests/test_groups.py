@@ -1,0 +1,54 @@
+"""Groups of options: what nobody asks for is what the parts do by themselves, and a part of a group is that part."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from leaf_rt import options as opt
+from leaf_rt.groups import Only, Reading, Recognising, Results, Watching, grouped
+from leaf_rt.request import Monitor, Outputs, Recognition
+from leaf_rt.sources import SourceOptions
+
+
+def test_the_defaults_of_the_options_are_those_of_the_parts() -> None:
+    assert Recognising().request() == Recognition()
+    assert Results().request(Recognising()) == Outputs()
+    assert Reading().request() == SourceOptions()
+    assert Watching().request() == Monitor()
+
+
+def test_a_command_takes_a_group_whole_or_in_part() -> None:
+    got: list[object] = []
+    app = typer.Typer()
+
+    @app.command()
+    @grouped
+    def run(
+        name: Annotated[str, typer.Argument()],
+        *,
+        watching: Watching,
+        reading: Annotated[Reading, Only("stride", "wait")],
+        debug: opt.Debug = False,
+    ) -> None:
+        """Say hello."""
+        got.extend([name, watching, reading, debug])
+
+    runner = CliRunner()
+    assert runner.invoke(app, ["a", "--metrics", "0", "--stride", "3", "--debug"]).exit_code == 0
+    assert got == ["a", Watching(metrics=0), Reading(stride=3), True]
+    assert runner.invoke(app, ["a", "--loop"]).exit_code == 2
+    shown = runner.invoke(app, ["--help"]).output
+    assert "Say hello." in shown
+    assert "--wait" in shown
+    assert "--loop" not in shown
+
+
+def test_a_part_that_is_none_is_refused_at_once() -> None:
+    def run(*, watching: Annotated[Watching, Only("metrics", "speed")]) -> None: ...
+
+    with pytest.raises(ValueError, match="wanted options of Watching, got speed"):
+        grouped(run)
