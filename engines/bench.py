@@ -90,9 +90,9 @@ def _int8(model: Path, out: Path) -> ModelSpec:
 
 def _eager(loaded: Loaded, threads: int) -> Callable[[U8], object]:
     module = Deployed(loaded.model, loaded.preparation).eval()
+    torch.set_num_threads(threads)
 
     def run(faces: U8) -> object:
-        torch.set_num_threads(threads)
         with torch.inference_mode():
             return module(torch.from_numpy(faces))
 
