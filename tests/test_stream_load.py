@@ -98,6 +98,16 @@ def test_where_a_level_saves_more_than_half_the_growing_calm_damps_the_swing() -
     assert sum(t > 300 for t in changes) <= 6
 
 
+def test_a_load_long_after_the_last_one_is_as_good_as_the_first() -> None:
+    peaks = [10.0, 20.0, 400.0, 800.0]
+    seen = levels(LoadControl(), lambda t, level: 0.06 if any(0 <= t - p < 0.6 for p in peaks) else 0.005, 1000.0)
+    rises = [k / FPS for k, (a, b) in enumerate(pairwise(seen)) if b > a]
+    falls = [k / FPS for k, (a, b) in enumerate(pairwise(seen)) if b < a]
+    assert len(rises) == len(falls) >= 4
+    assert falls[0] - rises[0] < 8
+    assert falls[-1] - next(t for t in rises if t >= 800) < 20
+
+
 def test_a_file_beside_takes_its_turn_in_every_round() -> None:
     control = LoadControl()
     for count in range(1, 100):  # both cost 15 ms: 25 frames of the camera and 25 or more of the file fit

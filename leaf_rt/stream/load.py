@@ -6,6 +6,7 @@ What counts is the demand: the time that the frames of all live sources need per
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -85,14 +86,17 @@ class LoadControl:
     Args:
         period: s between decisions.
         too_many: Share of dropped frames above which the level rises whatever the demand.
-        calm: s of calm after which the level falls; doubled with each fall, so that a load at the edge does not swing.
+        calm: s of calm after which the level falls; doubled with each fall, so that a load at the edge does not swing,
+            and as at first for a load that comes long after the last one.
         warm_up: s after a start that say nothing: first frames are searched everywhere, models are cold.
     """
 
     MAX_CALM = 120.0  # s
 
     def __init__(self, period: float = 0.5, too_many: float = 0.05, calm: float = 5.0, warm_up: float = 1.0) -> None:
-        self._period, self._too_many, self._calm, self._warm_up = period, too_many, calm, warm_up
+        self._period, self._too_many, self._warm_up = period, too_many, warm_up
+        self._first_calm = self._calm = calm
+        self._fell = -math.inf  # s, when the level last fell
         self._ready = False  # whether the warm-up is over
         self._since: float | None = None
         self._last = Counters()
@@ -131,6 +135,8 @@ class LoadControl:
     def _decide(self, now: float, lost: float) -> bool:
         before = self.level
         if self.demand > TOO_MUCH or self._lost > self._too_many:
+            if now - self._fell > 2 * self.MAX_CALM:  # a load of its own, not the one that was there before
+                self._calm = self._first_calm
             self.level = min(self.level + 1, MAX_LEVEL)
             self._calm_since, self._lost = None, 0.0
         elif self.demand > LITTLE or lost > 0:
@@ -139,5 +145,6 @@ class LoadControl:
             self._calm_since = now
         elif self.level > 0 and now - self._calm_since >= self._calm:
             self.level -= 1
+            self._fell = now
             self._calm_since, self._calm = now, min(2 * self._calm, self.MAX_CALM)
         return self.level != before
