@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from engines_fakes import faces, tiny_onnx
 
+from engines.bench import verdict
 from leaf_rt.artifact import load_spec
-from leaf_rt.backends.measure import json_line, measure, parse_batches, table
+from leaf_rt.backends.measure import Timing, json_line, measure, parse_batches, table
 from leaf_rt.cli import main
 from leaf_rt.errors import BackendError
 from leaf_rt.types import U8
@@ -103,3 +104,10 @@ def test_bad_batches_are_named(text: str) -> None:
     with pytest.raises(BackendError, match="wanted whole numbers from 1"):
         parse_batches(text)
     assert parse_batches("1, 4,8") == [1, 4, 8]
+
+
+def test_the_verdict_is_on_what_auto_chooses_from() -> None:
+    times = {("PyTorch eager", "fp32"): 9.0, ("OpenVINO", "bf16"): 1.0, ("OpenVINO", "int8"): 2.0}
+    rows = [Timing(*label, batch, 0.0, 0.0, t / batch, 0.0) for label, t in times.items() for batch in (1, 8)]
+    said = verdict(rows)
+    assert said == "auto's choice at batch 8: OpenVINO int8, 0.25 ms per face, 4.5 times faster than PyTorch eager"
