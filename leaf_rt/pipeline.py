@@ -64,7 +64,8 @@ class PipelineOptions:
         emotion_hz: Answers per second and face; 0 classifies every face in every frame.
         total_hz: Answers per second of all faces together; a crowd shares them in turn, whoever waited longest first.
             A face's first answer is given at once all the same.
-        min_hz: Answers per second that a face gets in the largest crowd; fewer, and the filter has nothing to smooth.
+        min_hz: Answers per second that a face gets in the largest crowd, as far as ``max_per_frame`` allows; fewer, and
+            the filter has nothing to smooth.
         max_per_frame: Faces classified in one frame at most, unless ``emotion_hz`` is 0.
         max_faces: People reported per frame at most, the largest first; 0 sets no limit.
         max_coast: s for which a face is still reported after it was last found, not counting the time in which it was
@@ -93,7 +94,7 @@ class _Person:
 class _Budget:
     """How many faces may be classified now, so that a second of media costs the same at every frame rate."""
 
-    time: float | None = None  # s, of the last frame
+    time: float | None = None  # s, of the last frame that showed a face
     credit: float = 0.0  # answers
 
     def grant(self, now: float, rate: float, firsts: int, wanted: int) -> int:
@@ -216,6 +217,8 @@ class Pipeline:
 
     def _due(self, tracks: Tracks, now: float) -> I64:
         """Rows (K,) of the tracks to classify now, in order of rows."""
+        if not (tracks.detection_index >= 0).any():  # not searched, perhaps: its share of answers is for the next frame
+            return np.zeros(0, np.int64)
         period = 1.0 / self.options.emotion_hz if self.options.emotion_hz > 0 else 0.0
         waiting = [
             (self._people[track_id].probs is not None, self._people[track_id].due, row)

@@ -60,6 +60,16 @@ def test_a_crowd_costs_a_second_of_video_no_more_answers_than_four_faces(faces, 
     assert max(np.diff(times).max() for times in asked.values()) <= 1.6 * faces / rate + 2 / fps  # all in turn
 
 
+@pytest.mark.parametrize("every", [2, 4])
+def test_frames_that_are_not_searched_cost_nobody_an_answer(every):
+    four = join(*(face_at(70 * i, 40, 50) for i in range(4)))
+    backend = FakeBackend()
+    seconds, fps = 6, 30
+    script = [four if i % every == 0 else Detections.empty() for i in range(seconds * fps)]
+    run(pipeline(script, backend, emotion_hz=5.0, total_hz=20.0), seconds * fps, fps)
+    assert sum(backend.batches[fps:]) / (seconds - 1) == pytest.approx(20, rel=0.05)
+
+
 def test_rate_zero_classifies_every_face_of_any_crowd():
     crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(29)))
     backend = FakeBackend()
