@@ -18,7 +18,7 @@ from leaf_rt.errors import NoFrames, NotFound
 from leaf_rt.pipeline import STAGES, Pipeline
 from leaf_rt.request import Recognition
 from leaf_rt.sources import SourceInfo, Target, open_source
-from leaf_rt.stream import run
+from leaf_rt.stream import RunOptions, run
 from leaf_rt.track import FaceTracker
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
@@ -79,7 +79,7 @@ def end_to_end(clip: Path | None, recognition: Recognition) -> EndToEnd:
         return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.pipeline)
 
     try:
-        stats = run([Target(str(path))], pipeline, backend)
+        stats = run([Target(str(path))], pipeline, backend, options=RunOptions(handle_signals=False))
         info, frames, faces, spent, wall = _step_by_step(path, pipeline)
     finally:
         backend.close()

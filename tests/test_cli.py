@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from clips import demo_frames, empty_frames, frames_in, write_clip
 from commands import Leaf
+from fakes import FakeDetector
 
 from leaf_rt import doctor
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.types import Detections, Frame
 
 FIELDS = {
     "source",
@@ -279,6 +281,22 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
     assert result["frames_per_s"] > 0
     assert 0 <= result["outside"] < 1
     assert set(result["stages_ms"]) >= {"decode", "detect", "align", "infer", "smooth", "rest"}
+
+
+def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient(FakeDetector):
+        """Somebody presses Ctrl-C at the first frame."""
+
+        def detect(self, frame: Frame) -> Detections:
+            if pressed:
+                pressed.pop()
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().detect(frame)
+
+    pressed = [True]
+    monkeypatch.setattr("leaf_rt.bench.FaceDetector", lambda **_: Impatient([]))
+    done = leaf("bench", clip, "--backend", "onnxruntime")
+    assert (done.code, done.out) == (130, "")
 
 
 def test_train_evaluate_and_export_are_forwarded_with_all_their_arguments(
