@@ -107,7 +107,7 @@ def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int
         named.append(("fp16 graph (on CPU, for proof alone)", Way("onnxruntime", "fp16", half)))
     for name, way in named:
         try:
-            opened = open_backend(way.path, way.backend, threads, precision=way.arithmetic)
+            opened = open_backend(way.path, way.backend, threads, precision=way.precision)
         except LeafError as e:
             left_out.append(f"{name}: {e}")
             continue

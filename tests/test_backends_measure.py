@@ -71,6 +71,13 @@ def test_the_command_times_every_back_end_precision_and_batch(model: Path, capsy
     assert any(line.startswith("left out: OpenVINO int8: ") for line in lines)
 
 
+def test_a_quantised_file_is_not_called_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_onnx(tmp_path / "t-int8.onnx", precision="int8")
+    lines, rows = run(["--model", tmp_path / "t-int8.onnx", "--batch", 1, "--backend", "onnxruntime"], capsys)
+    assert [row["precision"] for row in rows] == ["int8"]
+    assert any(line.startswith("left out: ONNX Runtime fp32: ") for line in lines)
+
+
 def test_the_command_times_what_was_asked_for_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = run(["--model", model, "--batch", 1, "--backend", "onnxruntime", "--precision", "fp32"], capsys)
     assert [(row["runtime"], row["precision"]) for row in rows] == [("ONNX Runtime", "fp32")]

@@ -32,15 +32,13 @@ class Way:
 
     Attributes:
         backend: As for ``open_backend``.
-        precision: What it computes in.
+        precision: What it computes in, as for ``open_backend``.
         path: The file.
-        arithmetic: The precision to give to ``open_backend``; "" for the file's own.
     """
 
     backend: str
     precision: str
     path: Path
-    arithmetic: str = ""
 
     @property
     def runtime(self) -> str:
@@ -88,12 +86,12 @@ class Measured:
 def ways(model: Path) -> list[Way]:
     """Every way to run NAME.onnx and the variants beside it, whether they are there or not; GPUs where there is one."""
     found = [
-        Way("onnxruntime", "fp32", model), Way("onnxruntime", "int8", model, "int8"),
-        Way("openvino", "fp32", model), Way("openvino", "bf16", model, "bf16"), Way("openvino", "int8", model, "int8"),
+        Way("onnxruntime", "fp32", model), Way("onnxruntime", "int8", model),
+        Way("openvino", "fp32", model), Way("openvino", "bf16", model), Way("openvino", "int8", model),
     ]  # fmt: skip
     for one in CANDIDATES:
         if one.name.startswith("tensorrt") and one.available()[0]:
-            found += [Way(one.name, "fp32", model, "fp32"), Way(one.name, "fp16", model, "fp16")]
+            found += [Way(one.name, "fp32", model), Way(one.name, "fp16", model)]
     return found
 
 
@@ -130,7 +128,7 @@ def measure_backends(
             if backend not in ("auto", way.backend) or precision not in ("", way.precision):
                 continue
             try:
-                opened.append(open_backend(way.path, way.backend, threads, precision=way.arithmetic))
+                opened.append(open_backend(way.path, way.backend, threads, precision=way.precision))
             except LeafError as e:
                 left_out.append(f"{way.name}: {e}")
                 continue
