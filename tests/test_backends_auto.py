@@ -81,6 +81,26 @@ def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeyp
         auto._race(opened, right.infer(faces(auto.PROOF)), said.append)
 
 
+def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    right = open_backend(model, "onnxruntime")
+
+    class Broken:
+        name, spec = "openvino", load_spec(model)
+
+        def infer(self, crops: np.ndarray) -> Prediction:
+            raise BackendError("OpenVINO failed")
+
+    said: list[str] = []
+    opened: dict[str, Backend] = {"openvino fp32": Broken(), "onnxruntime fp32": right}  # type: ignore[dict-item]
+    assert list(auto._race(opened, right.infer(faces(auto.PROOF)), said.append)) == ["onnxruntime fp32"]
+    assert said == ["openvino fp32 passed over: OpenVINO failed"]
+    broken: dict[str, Backend] = {"onnxruntime fp32": Broken()}  # type: ignore[dict-item]
+    assert auto._exact(broken, (model, right.spec), 1) is None
+    with pytest.raises(BackendError, match=r"onnxruntime fp32 answer otherwise .*, or not at all"):
+        auto._race(broken, None, said.append)
+
+
 def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
     """In a process of its own: what TensorRT does without a driver is a crash, not an exception."""
     code = (

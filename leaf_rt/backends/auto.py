@@ -180,15 +180,17 @@ def _exact(opened: dict[str, Backend], own: tuple[Path, ModelSpec], threads: int
     """What the model itself says of the stored crops by ONNX Runtime; None where that cannot run it."""
     model, spec = own
     one = candidate("onnxruntime")
-    if (known := opened.get(f"onnxruntime {spec.precision}")) is not None:
-        return known.infer(golden_faces(spec.side)[:PROOF])
-    if model.suffix not in one.formats or not one.available()[0]:
+    known = opened.get(f"onnxruntime {spec.precision}")
+    if known is None and (model.suffix not in one.formats or not one.available()[0]):
         return None
-    backend = load(one, model, spec, Wanted(threads))
+    backend = known or load(one, model, spec, Wanted(threads))
     try:
         return backend.infer(golden_faces(spec.side)[:PROOF])
+    except BackendError:
+        return None
     finally:
-        backend.close()
+        if known is None:
+            backend.close()
 
 
 def _race(
@@ -197,20 +199,26 @@ def _race(
     """Median seconds per face of each way whose answers agree, in turns, so that load hits all alike.
 
     Raises:
-        BackendError: None agrees.
+        BackendError: None agrees, or one that agreed fails while it is timed.
     """
     side = next(iter(opened.values())).spec.side
     faces = golden_faces(side)
     fit = dict(opened)
     for name, backend in opened.items():
-        parity = compare(exact, backend.infer(faces[:PROOF])) if exact is not None else None
+        try:
+            answer = backend.infer(faces[:PROOF])
+        except BackendError as e:
+            say(f"{name} passed over: {e}")
+            del fit[name]
+            continue
+        parity = compare(exact, answer) if exact is not None else None
         # Quantised files differ by more than rounding, and their accuracy is proven at export: here only a processor
         # that computes them wrongly is to be found.
         if parity is not None and not (parity.agreement >= ROUGH if name.endswith("int8") else parity.ok):
             say(f"{name} passed over: it answers otherwise than the model in ONNX Runtime ({parity})")
             del fit[name]
     if not fit:
-        raise BackendError(f"{' and '.join(opened)} answer otherwise than the model in ONNX Runtime; take another one")
+        raise BackendError(f"{' and '.join(opened)} answer otherwise than the model in ONNX Runtime, or not at all")
     took: dict[str, list[float]] = {name: [] for name in fit}
     for backend in fit.values():
         backend.infer(faces[:BATCH])
