@@ -15,6 +15,7 @@ from sinks import make
 from streams import INFO, estimates, frame
 
 from leaf_rt.errors import OutputError
+from leaf_rt.sinks import claim
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "video"])
@@ -31,6 +32,24 @@ def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path, k
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     make(kind, path).close()
     assert not path.exists() or path.read_bytes() != whole  # it began anew; a video without frames leaves no file
+
+
+def test_a_result_that_is_finished_in_this_very_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make("parquet", tmp_path / "r.parquet")
+    first.write(INFO, frame(0), estimates(0.0), 0.0)
+    lock = claim._lock
+
+    def too_late(fd: int) -> None:
+        first.close()  # gives the file its name between the second writer's opening and its locking
+        lock(fd)
+
+    monkeypatch.setattr(claim, "_lock", too_late)
+    second = make("parquet", tmp_path / "r.parquet")
+    whole = (tmp_path / "r.parquet").read_bytes()
+    assert len(whole) > 1000
+    with pytest.raises(OutputError, match="is being written already"):
+        make("parquet", tmp_path / "r.parquet")
+    second.close()
 
 
 def test_pipes_and_devices_have_many_writers() -> None:

@@ -26,20 +26,13 @@ def claim(path: Path | str, flags: int = 0, name: Path | str | None = None) -> i
         NoPermission, OutputError: It cannot be created, or somebody is writing it; it is then left as it was.
     """
     name = path if name is None else name
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
-    except OSError as e:
-        raise output_error(name, e) from e
+    fd = _held(path, flags, name)
+    if not _stands(fd, path):  # its writer moved or removed it just before letting go: this is that one's result
+        os.close(fd)
+        fd = _held(path, flags, name)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            _lock(fd)
             os.ftruncate(fd, 0)
-    except BlockingIOError as e:
-        os.close(fd)
-        raise OutputError(
-            f"{name}: is being written already, by another run or another option of this one; wait until that has "
-            "ended, or choose another place with --out"
-        ) from e
     except OSError as e:
         os.close(fd)
         raise output_error(name, e) from e
@@ -56,6 +49,35 @@ def release(fd: int, path: Path | str) -> None:
         os.close(fd)
     except OSError as e:
         raise output_error(path, e) from e
+
+
+def _held(path: Path | str, flags: int, name: Path | str) -> int:
+    """Open a file as it is, and lock it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
+    except OSError as e:
+        raise output_error(name, e) from e
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            _lock(fd)
+    except BlockingIOError as e:
+        os.close(fd)
+        raise OutputError(
+            f"{name}: is being written already, by another run or another option of this one; wait until that has "
+            "ended, or choose another place with --out"
+        ) from e
+    except OSError as e:
+        os.close(fd)
+        raise output_error(name, e) from e
+    return fd
+
+
+def _stands(fd: int, path: Path | str) -> bool:
+    """Whether the path still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), Path(path).stat())
+    except OSError:
+        return False
 
 
 def _lock(fd: int) -> None:
