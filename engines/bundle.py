@@ -6,6 +6,7 @@ of their own first: the models that stand there now are replaced by a whole new 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -128,17 +129,27 @@ def _describe(result: Report, model: Path) -> None:
 
 
 def place(made: Path, model: Path) -> None:
-    """Move the new set to its place; forms of an older one do not stay beside it."""
+    """Put the new set in place of the old one; forms that only the old one had do not stay beside it."""
+    folder = model.parent
+    parts = {path: folder / f".{path.name}.part" for path in sorted(made.parent.iterdir())}
     try:
-        model.parent.mkdir(parents=True, exist_ok=True)
-        for path in (model, variant_path(model, "fp16"), *(variant_path(model, "int8", s) for s in QUANTISED.values())):
-            _delete(path)
-        for path in sorted(made.parent.iterdir()):
-            shutil.copyfile(path, model.parent / path.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, part in parts.items():  # what needs room comes first: a full disk leaves the old set whole
+                shutil.copyfile(path, part)
+            forms = (variant_path(model, "int8", suffix) for suffix in QUANTISED.values())
+            for path in (model, variant_path(model, "fp16"), *forms):
+                _delete(path)
+            for path, part in parts.items():
+                part.replace(folder / path.name)
+        finally:
+            for part in parts.values():
+                with contextlib.suppress(OSError):  # the reason that follows is the one that counts
+                    part.unlink(missing_ok=True)
     except PermissionError as e:
-        raise NoPermission(f"--out {model.parent}: may not be written; choose another folder") from e
+        raise NoPermission(f"--out {folder}: may not be written; choose another folder") from e
     except OSError as e:
-        raise OutputError(f"--out {model.parent}: could not be written ({e.strerror or e})") from e
+        raise OutputError(f"--out {folder}: could not be written ({e.strerror or e})") from e
 
 
 def _delete(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from engines.export import Loaded
 from engines.faces import Faces, data_faces
 from engines.parity import Report, Row
 from leaf_rt.artifact import load_spec, variant_path
-from leaf_rt.errors import LeafError, ModelError
+from leaf_rt.errors import LeafError, ModelError, OutputError
 
 __all__ = ["data", "model"]  # fixtures
 FORMS = ("m-fp16.onnx", "m-int8.onnx", "m-int8-openvino.xml")
@@ -104,6 +105,26 @@ def test_forms_of_an_older_model_do_not_stay(tmp_path: Path) -> None:
     assert old.read_bytes() == b"new"
     with pytest.raises(LeafError, match="could not be written"):
         place(tmp_path / "new" / "m.onnx", tmp_path / "old" / "m.md" / "m.onnx")
+
+
+def test_a_full_disk_leaves_the_old_set_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old").mkdir()
+    new, old = whole_set(tmp_path / "new"), whole_set(tmp_path / "old")
+    old.write_bytes(b"old")
+    names = sorted(path.name for path in old.parent.iterdir())
+    copied: list[object] = []
+
+    def copy(source: Path, target: Path) -> None:
+        if len(copied) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copied.append(target.write_bytes(source.read_bytes()))
+
+    monkeypatch.setattr("shutil.copyfile", copy)
+    with pytest.raises(OutputError, match=r"could not be written \(No space left"):
+        place(new, old)
+    assert old.read_bytes() == b"old"
+    assert sorted(path.name for path in old.parent.iterdir()) == names
 
 
 def test_the_table_stands_between_its_marks() -> None:
