@@ -75,11 +75,13 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
     other = run(tmp_path / "other", 2, 16, labels=LABELS[::-1])
     wide = run(tmp_path / "wide", 2, 16, geometry=Geometry(20, 0.3, "grey", 16))
     unit = run(tmp_path / "unit", 2, 16, model={**OPTIONS, "unit_features": True})
+    twice = merge([one, run(tmp_path / "two", 2, 24)], tmp_path / "twice")
     for runs, words in (
         ([one], "two runs or more"),
         ([one, other], "labels, crops or normalisation differ"),
         ([one, wide], "labels, crops or normalisation differ"),
         ([one, unit], "LEAF's levels"),
+        ([one, twice], "is merged already"),
     ):
         assert main(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
         assert words in capsys.readouterr().err

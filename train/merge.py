@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from leaf_rt.errors import DataError
+from train.backbones import Ensemble
 from train.checkpoint import LAST, CheckpointMeta, load_model, save
 from train.model import FaceModel, build_model
 
@@ -26,7 +27,7 @@ def merge(runs: Sequence[Path], out: Path) -> Path:
     Raises:
         NotFound, ModelError: See ``train.checkpoint.load_model``.
         DataError: Fewer than two runs; they differ in labels, crops or normalisation; one has levels behind its
-            encoder (LEAF's experts), which have no mean; or ``out`` holds a run.
+            encoder (LEAF's experts), which have no mean, or is merged itself; or ``out`` holds a run.
     """
     if len(runs) < 2:
         raise DataError("merge: wanted two runs or more")
@@ -62,6 +63,8 @@ def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]]) -> FaceModel:
             raise DataError(f"merge {meta.path}: labels, crops or normalisation differ from those of {first.path}")
         if model.semantic is not None or model.instance is not None or model.unit_features:
             raise DataError(f"merge {meta.path}: LEAF's levels behind its encoder have no mean; merge models without")
+        if isinstance(model.encoder, Ensemble):
+            raise DataError(f"merge {meta.path}: is merged already; merge all of its runs at once with the others")
         if meta.model["folded"] != first.model["folded"]:
             raise DataError(f"merge {meta.path}: batch norms are folded in one of the two, and not in {first.path}")
     joined = build_model(**{**first.model, "backbone": name_of([meta for _, meta in parts])})
