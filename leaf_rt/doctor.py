@@ -1,7 +1,8 @@
 """What this machine can and cannot do for leaf-rt, each finding with what to do about it.
 
-Looks, and loads the bundled model once; changes nothing. Must not know terminals. A GPU is asked for through CUDA,
-which survives a machine without a driver; TensorRT, which may not, by its package version alone.
+Looks, and opens the model once as "auto" does, which may measure or build what is then remembered; changes nothing
+else. Must not know terminals. A GPU is asked for through CUDA, which survives a machine without a driver; TensorRT,
+which may not, by its package version alone.
 """
 
 from __future__ import annotations
