@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from streams import (
     Opener,
     Script,
     balanced,
+    frame,
     frames,
     no_thread_stays,
     play,
@@ -23,7 +25,8 @@ from streams import (
 )
 
 from leaf_rt.errors import BackendError, OutputError
-from leaf_rt.sources import SourceOptions
+from leaf_rt.sinks.base import Sink
+from leaf_rt.sources import SourceInfo, SourceOptions
 from leaf_rt.stream import Hooks, RunOptions
 from leaf_rt.types import Frame, Prediction
 
@@ -139,6 +142,39 @@ def test_a_sink_that_blocks_does_not_slow_a_live_source() -> None:
     assert len(free.rows) == stats.sources[0].processed >= 50
     assert stats.sinks[0].dropped >= 40
     assert balanced(stats)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_sink_that_blocks_a_file_does_not_slow_a_live_source_beside_it(own: bool) -> None:
+    gate = threading.Event()
+    kept = Keeping()
+    blocked = Failing(lambda n: gate.wait(20) and None)
+    blocked.wants_image = True
+
+    def sinks(info: SourceInfo) -> Sequence[Sink]:
+        return [kept] if info.is_live else [blocked] if own else []
+
+    live, film = Script(LIVE, [*slow_frames(60), gate.set]), Script(INFO, frames(60))
+    opener, once = Opener(a=[live], b=[film]), SourceOptions(max_reconnects=0)
+    stats = play(opener, "a", "b", ask=once, sinks=sinks, shared=[] if own else [blocked])
+    assert len(kept.rows) == stats.sources[0].processed >= 50
+    assert stats.sources[1].processed == 60
+    assert [row[1] for row in blocked.rows if row[0] == "clip.mp4"] == list(range(60))
+    assert balanced(stats)
+
+
+def test_a_file_beside_a_live_source_goes_as_fast_as_its_sink() -> None:
+    gate = threading.Event()
+    slow = Failing(lambda n: gate.set() if n == 99 else time.sleep(0.002))
+    slow.wants_image = True
+    live, film = Script(LIVE, [frame(0), gate]), Script(INFO, frames(100))
+    begin = time.monotonic()
+    stats = play(
+        Opener(a=[live], b=[film]), "a", "b", ask=SourceOptions(max_reconnects=0),
+        sinks=lambda info: [] if info.is_live else [slow],
+    )  # fmt: skip
+    assert stats.sources[1].processed == len(slow.rows) == 100
+    assert time.monotonic() - begin < 2.0  # eight at a time, a quarter of a second apart, would be 3 s
 
 
 def test_a_sink_that_never_comes_back_is_given_up_at_the_end() -> None:

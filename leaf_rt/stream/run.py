@@ -117,6 +117,7 @@ class _Shell:
         self._pool: ThreadPoolExecutor | None = None
         self._started = self._progressed = 0.0
         self._busy, self._served = 0.0, 0  # s of work, and frames that were worked on
+        self._held_back = False  # whether a file's frame waits for room in an output, under the lock
         self._hurry_after: float | None = None  # when to stop waiting for slow sinks
 
     def open(self, targets: Sequence[Target], opener: Opener, rng: random.Random) -> None:
@@ -203,7 +204,7 @@ class _Shell:
 
     def _writer(self, sink: Sink) -> Writer:
         stages = self.stats.stages
-        writer = Writer(sink, self._options.queue, stages["write"], stages["draw"], self._events.put)
+        writer = Writer(sink, self._options.queue, stages["write"], stages["draw"], self._events.put, self._look_again)
         self.stats.sinks.append(writer.stats)
         return writer
 
@@ -258,21 +259,47 @@ class _Shell:
         """One frame of each source that has one; none when it is time to look around; None when all have ended."""
         with self._ready:
             now = self._clock.monotonic()
-            if not any(lane.feed.has_item() for lane in self._lanes):
+            if not self._takable():
                 if all(lane.feed.ended for lane in self._lanes):
                     return None
                 deadlines = [now + _TICK, end, *(lane.feed.deadline() for lane in self._lanes)]
                 self._ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
-            if self._options.batch_wait > 0 and any(lane.feed.has_item() for lane in self._lanes):
+            if self._options.batch_wait > 0:
                 self._await_others()
             now = self._clock.monotonic()
             for lane in self._lanes:
                 lane.feed.check(now)
-            return [(lane, lane.feed.take()) for lane in self._lanes if lane.feed.has_item()]
+            return [(lane, lane.feed.take()) for lane in self._takable()]
+
+    def _takable(self) -> list[Lane]:
+        """Lanes whose frame may be taken now. Call under the lock.
+
+        Beside a live source, which would wait with it, a file's frame stays where it is until its outputs have room.
+        """
+        waiting = [lane for lane in self._lanes if lane.feed.has_item()]
+        self._held_back = False
+        if not any(lane.info.is_live and not lane.feed.ended for lane in self._lanes):
+            return waiting
+        free = all(writer.has_room(len(waiting)) for writer in self._shared)
+        takable = [
+            lane
+            for lane in waiting
+            if lane.info.is_live or (free and all(writer.has_room(1) for writer in lane.writers))
+        ]
+        self._held_back = len(takable) < len(waiting)
+        return takable
+
+    def _look_again(self) -> None:
+        """An output has room: what was held back may be taken."""
+        with self._ready:
+            if self._held_back:
+                self._ready.notify_all()
 
     def _await_others(self) -> None:
         """Wait for sources that will soon have a frame, to serve all in one call. Call under the lock."""
-        arrived = min(lane.feed.oldest for lane in self._lanes if lane.feed.has_item())
+        arrived = min((lane.feed.oldest for lane in self._takable()), default=None)
+        if arrived is None:
+            return
         until = batch.deadline(arrived, self._options.batch_wait, self.stats.sources)
         while any(not lane.feed.has_item() and batch.worth_waiting(lane.stats, until) for lane in self._lanes):
             left = until - self._clock.monotonic()

@@ -44,22 +44,33 @@ class Writer:
         write: Where writing times go.
         draw: Where drawing times go.
         report: Takes events, from any thread.
+        room: Called from the writer's thread whenever there is more room than before.
     """
 
     def __init__(
-        self, sink: Sink, capacity: int, write: StageStats, draw: StageStats, report: Callable[[Event], None]
+        self,
+        sink: Sink,
+        capacity: int,
+        write: StageStats,
+        draw: StageStats,
+        report: Callable[[Event], None],
+        room: Callable[[], None] = lambda: None,
     ) -> None:
         self.stats = SinkStats(sink.name)
         self.error: Exception | None = None  # why it was switched off
         self._sink = sink
         self._capacity = capacity if sink.wants_image else max(capacity, _TEXT_QUEUE)
-        self._write_times, self._draw_times, self._report = write, draw, report
+        self._write_times, self._draw_times, self._report, self._room = write, draw, report, room
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._in_row = 0
         self._thread = threading.Thread(target=self._run, name=f"writer {sink.name}", daemon=True)
         self._thread.start()
+
+    def has_room(self, count: int) -> bool:
+        """Whether as many calls of ``put`` will not wait, or as many as the queue can hold at all."""
+        return self.stats.off or self._capacity - len(self._queue) >= min(count, self._capacity)
 
     def put(self, work: Work, wait: bool, gave_up: Callable[[], bool]) -> None:
         """Hand over a frame.
@@ -125,7 +136,8 @@ class Writer:
             work = self._queue.popleft()
             self.stats.queued = len(self._queue)
             self._changed.notify_all()
-            return work
+        self._room()
+        return work
 
     def _failed(self, error: Exception) -> None:
         self.stats.failed += 1
@@ -147,5 +159,6 @@ class Writer:
             self.stats.queued = 0
             self._queue.clear()
             self._changed.notify_all()
+        self._room()
         text = str(error).removeprefix(f"{self.stats.name}: ")
         self._report(Event("error", self.stats.name, "sink", text))
