@@ -165,16 +165,16 @@ def test_a_sink_that_blocks_a_file_does_not_slow_a_live_source_beside_it(own: bo
 
 def test_a_file_beside_a_live_source_goes_as_fast_as_its_sink() -> None:
     gate = threading.Event()
-    slow = Failing(lambda n: gate.set() if n == 99 else time.sleep(0.002))
+    slow = Failing(lambda n: gate.set() if n == 39 else time.sleep(0.01))
     slow.wants_image = True
-    live, film = Script(LIVE, [frame(0), gate]), Script(INFO, frames(100))
+    opener = Opener(a=[Script(LIVE, [frame(0), gate])], b=[Script(INFO, frames(40))])
     begin = time.monotonic()
     stats = play(
-        Opener(a=[live], b=[film]), "a", "b", ask=SourceOptions(max_reconnects=0),
+        opener, "a", "b", ask=SourceOptions(max_reconnects=0), options=RunOptions(queue=1),
         sinks=lambda info: [] if info.is_live else [slow],
     )  # fmt: skip
-    assert stats.sources[1].processed == len(slow.rows) == 100
-    assert time.monotonic() - begin < 2.0  # eight at a time, a quarter of a second apart, would be 3 s
+    assert stats.sources[1].processed == len(slow.rows) == 40
+    assert time.monotonic() - begin < 5.0  # 10 s, if room were found by looking four times a second
 
 
 def test_a_sink_that_never_comes_back_is_given_up_at_the_end() -> None:

@@ -124,3 +124,18 @@ class Lane:
             self._report(Event("warning", self.info.name, "frame", f"a frame was left out ({error!r})"))
         if self._bad_in_row >= _BAD_FRAMES_IN_ROW:
             self.feed.fail(error)
+
+
+def takable(lanes: Sequence[Lane], shared: Sequence[Writer]) -> tuple[list[Lane], bool]:
+    """Lanes whose frame may be taken now, and whether others are held back. Call under the lock of their feeds.
+
+    Beside a live source, which would wait with it, a file's frame stays where it is until its outputs have room.
+    """
+    waiting = [lane for lane in lanes if lane.feed.has_item()]
+    if not any(lane.info.is_live and not lane.feed.ended for lane in lanes):
+        return waiting, False
+    free = all(writer.has_room(len(waiting)) for writer in shared)
+    result = [
+        lane for lane in waiting if lane.info.is_live or (free and all(writer.has_room(1) for writer in lane.writers))
+    ]
+    return result, len(result) < len(waiting)

@@ -27,7 +27,7 @@ from leaf_rt.sources import Source, SourceInfo, Target, is_camera, open_source, 
 from leaf_rt.sources.base import is_url, network_name
 from leaf_rt.stream import batch
 from leaf_rt.stream.feed import Clock, Feed, Item, Opener, close_quietly
-from leaf_rt.stream.lane import Lane
+from leaf_rt.stream.lane import Lane, takable
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.stream.writer import Writer
@@ -272,22 +272,9 @@ class _Shell:
             return [(lane, lane.feed.take()) for lane in self._takable()]
 
     def _takable(self) -> list[Lane]:
-        """Lanes whose frame may be taken now. Call under the lock.
-
-        Beside a live source, which would wait with it, a file's frame stays where it is until its outputs have room.
-        """
-        waiting = [lane for lane in self._lanes if lane.feed.has_item()]
-        self._held_back = False
-        if not any(lane.info.is_live and not lane.feed.ended for lane in self._lanes):
-            return waiting
-        free = all(writer.has_room(len(waiting)) for writer in self._shared)
-        takable = [
-            lane
-            for lane in waiting
-            if lane.info.is_live or (free and all(writer.has_room(1) for writer in lane.writers))
-        ]
-        self._held_back = len(takable) < len(waiting)
-        return takable
+        """Lanes whose frame may be taken now; see ``takable``. Call under the lock."""
+        lanes, self._held_back = takable(self._lanes, self._shared)
+        return lanes
 
     def _look_again(self) -> None:
         """An output has room: what was held back may be taken."""
@@ -297,10 +284,10 @@ class _Shell:
 
     def _await_others(self) -> None:
         """Wait for sources that will soon have a frame, to serve all in one call. Call under the lock."""
-        arrived = min((lane.feed.oldest for lane in self._takable()), default=None)
-        if arrived is None:
+        arrived = [lane.feed.oldest for lane in self._takable()]
+        if not arrived:
             return
-        until = batch.deadline(arrived, self._options.batch_wait, self.stats.sources)
+        until = batch.deadline(min(arrived), self._options.batch_wait, self.stats.sources)
         while any(not lane.feed.has_item() and batch.worth_waiting(lane.stats, until) for lane in self._lanes):
             left = until - self._clock.monotonic()
             if left <= 0 or not self._ready.wait(left):
