@@ -155,7 +155,7 @@ def video(
 @app.command()
 @grouped
 def webcam(
-    device: Annotated[str, typer.Option(help="Number or path of the camera.")] = "0",
+    device: Annotated[str, typer.Option(callback=opt.not_empty, help="Number or path of the camera.")] = "0",
     width: Annotated[int | None, typer.Option(min=16, help="Picture width to ask the camera for.")] = None,
     height: Annotated[int | None, typer.Option(min=16, help="Picture height to ask the camera for.")] = None,
     fps: Annotated[
@@ -238,6 +238,8 @@ def bench(
     debug: opt.Debug = False,
 ) -> None:
     """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
+    if batch is not None and file is not None:
+        raise typer.BadParameter("times stored faces, not a clip; give one of the two", param_hint="--batch")
     wanted = recognising.request()
     if batch is not None:
         from leaf_rt.backends.measure import json_line, measure_backends, parse_batches, table

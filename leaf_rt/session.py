@@ -145,6 +145,9 @@ class _Round:
     def __init__(self, session: Session, backend: Backend, window: Window | None, shared: Sequence[Sink]) -> None:
         self.session, self.backend, self.window = session, backend, window
         self.labels = backend.spec.labels
+        self.cost = session.recognition.pipeline
+        if session.outputs.blur:  # a face that waits for its first answer must be known, to be hidden
+            self.cost = replace(self.cost, max_per_frame=1000)
         self.shared = [_Kept(sink) for sink in shared]
         self.stop = StopSignal()
         self.summaries: dict[str, Summary] = {}
@@ -190,10 +193,7 @@ class _Round:
 
         wanted = self.session.recognition
         detector = self.detectors.pop() if self.detectors else self._detector()
-        options = wanted.pipeline
-        if self.session.outputs.blur:  # a face that waits for its first answer must be known, to be hidden
-            options = replace(options, max_per_frame=1000)
-        return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, options)
+        return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, self.cost)
 
     def _detector(self) -> Detector:
         from leaf_rt.detect import FaceDetector
@@ -243,6 +243,7 @@ class _Round:
         spec, wanted = self.backend.spec, self.session.recognition
         if self.session.monitor.log_json:
             jsonlog.say("info", f"{describe(info)}; {self.backend.reason}", info.name, "opened")
+        most = f", {self.cost.max_per_frame} at most" if self.cost.emotion_hz > 0 else ""
         console.facts(self.session.out, {
             "source": describe(info),
             "decoder": info.decoder,
@@ -250,7 +251,7 @@ class _Round:
             "back end": self.backend.reason,
             "model": f"{wanted.model.name}, {len(spec.labels)} classes",
             "precision": wanted.precision or spec.precision,
-            "batch": f"all faces of a frame, {wanted.pipeline.max_per_frame} at most",
+            "batch": f"all faces of a frame{most}",
         })  # fmt: skip
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:

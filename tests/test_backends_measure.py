@@ -78,6 +78,11 @@ def test_a_quantised_file_is_not_called_fp32(tmp_path: Path, capsys: pytest.Capt
     assert any(line.startswith("left out: ONNX Runtime fp32: ") for line in lines)
 
 
+def test_a_clip_and_a_batch_are_two_different_benches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "clip.mp4", "--batch", "1"]) == 2
+    assert "not a clip" in capsys.readouterr().err
+
+
 def test_the_command_times_what_was_asked_for_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = run(["--model", model, "--batch", 1, "--backend", "onnxruntime", "--precision", "fp32"], capsys)
     assert [(row["runtime"], row["precision"]) for row in rows] == [("ONNX Runtime", "fp32")]

@@ -283,6 +283,21 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
     assert set(result["stages_ms"]) >= {"decode", "detect", "align", "infer", "smooth", "rest"}
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "all faces of a frame, 16 at most"),
+        (("--emotion-hz", 0), "all faces of a frame"),
+        (("--blur",), "all faces of a frame, 1000 at most"),
+    ],
+)
+def test_the_block_at_the_start_says_how_many_faces_go_into_a_call(
+    leaf: Leaf, clip: Path, tmp_path: Path, options: tuple[object, ...], words: str
+) -> None:
+    done = leaf("video", clip, "--out", tmp_path, "--no-save-video", "--no-plot", "--end", 0.2, *options)
+    assert any(line.rstrip().endswith(f"  {words}") for line in done.err.splitlines())
+
+
 def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Impatient(FakeDetector):
         """Somebody presses Ctrl-C at the first frame."""

@@ -60,6 +60,7 @@ def test_what_counts_as_a_result() -> None:
         ("video", "--sources", ""),
         ("image", ""),
         ("bench", ""),
+        ("webcam", "--device", ""),
     ],
 )
 def test_an_empty_name_is_called_so(leaf: Leaf, arguments: tuple[str, ...]) -> None:
