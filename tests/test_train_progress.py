@@ -48,3 +48,12 @@ def test_unknown_truth_is_no_accuracy(tmp_path: Path) -> None:
     page = view(tmp_path, {**TERMS, "judged": 0.0, "correct": 0.0})
     assert "pseudo-labels: 25.0 % trusted; 2.00 classes each" in page
     assert "pseudo_accuracy" not in read_log(tmp_path)[-1]
+
+
+def test_a_training_of_days_has_days_left(tmp_path: Path) -> None:
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=True, no_color=True, width=120)
+    with Reporter(tmp_path, ["calm", "glad"], batch=48, every=1, console=console, tensorboard=False) as reporter:
+        reporter._since -= 7200.0
+        reporter.step(1, 10, 20, TERMS, [0.8, 0.725])
+    assert "1 day, 14:00:0" in page.getvalue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -134,7 +135,7 @@ class Reporter:
     ) -> Group:
         head = Text(
             f"epoch {(step - 1) // per_epoch + 1}, step {step} of {total}, {self._rate:.0f} images/s, "
-            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            f"{timedelta(seconds=round(left))} left"
         )
         terms = ", ".join(f"{said} {means[k]:.3f}" for k, said in TERMS.items() if k in means)
         classes = Table("class", *self.labels)
