@@ -131,7 +131,7 @@ def video(
     read = reading.request()
     if not targets and reading.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = results.request(recognising)
+    outputs = results.request()
 
     from leaf_rt.session import Session
     from leaf_rt.sources import Target, is_camera, load_targets
@@ -174,7 +174,7 @@ def webcam(
     Nothing is written unless --out, --save-video, --plot or a file of records asks for it.
     """
     read = reading.request(width=width, height=height, fps=fps, mirror=mirror)
-    outputs = results.request(recognising)
+    outputs = results.request()
 
     from leaf_rt.session import Session
     from leaf_rt.sources import Target
@@ -201,7 +201,7 @@ def image(
 
     A picture gives two results beside it (or in --out): the annotated NAME.leaf.jpg and the records NAME.leaf.jsonl.
     """
-    outputs = results.request(recognising)
+    outputs = results.request()
 
     from leaf_rt.album import Album
 

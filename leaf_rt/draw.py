@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaf_rt.labels import UNCERTAIN, rgb
+from leaf_rt.search import iou
 from leaf_rt.types import F32, U8, Estimates
 
 _INK = (24, 24, 24)  # BGR, dark text and panels
 _PAPER = (245, 245, 245)  # BGR, light text
 _BLUR_CELLS = 6  # a hidden face keeps this many cells on its longer side
+_SAME_PLACE = 0.3  # intersection over union from which on a face is taken for the one that was there before
 _BLUR_MARGIN = 0.2  # share of the box added on every side before it is hidden: hair, chin and ears
 
 
@@ -44,7 +46,7 @@ def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = F
         canvas: (H, W, 3) uint8 BGR.
         estimates: Who is on it.
         labels: Names of the C classes.
-        blur: Hide the faces.
+        blur: Hide every face in sight.
 
     Raises:
         ValueError: ``labels`` and ``estimates`` disagree about C.
@@ -52,7 +54,7 @@ def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = F
     if estimates.probs.shape[1] != len(labels):
         raise ValueError(f"labels: wanted {estimates.probs.shape[1]} names, got {len(labels)}")
     if blur:
-        blur_faces(canvas, estimates.xyxy)
+        blur_faces(canvas, estimates.seen)
     pen = _Pen(canvas)
     boxes = [pen.clip(box) for box in estimates.xyxy]
     names = [labels[shown] if shown >= 0 else UNCERTAIN for shown in estimates.emotion.tolist()]
@@ -98,22 +100,32 @@ def blur_faces(image: U8, xyxy: F32) -> None:
 class Veil:
     """Hides the faces of one source's frames, and for a while the places where faces were just lost.
 
-    A detector misses a face now and then for a few frames; those must not show it.
+    A detector misses a face now and then for a few frames; those must not show it. A face that has no row yet is hidden
+    like any other.
     """
 
     def __init__(self, linger: float = 1.0) -> None:
         """Start with nobody; ``linger`` is the time in s for which the place of a lost face stays hidden."""
         self.linger = linger
-        self._seen: dict[int, tuple[float, F32]] = {}  # track -> time s, box (4,)
+        self._people: dict[int, tuple[float, F32]] = {}  # track -> time s, box (4,)
+        self._others: list[tuple[float, F32]] = []  # of faces without a row
 
     def hide(self, canvas: U8, estimates: Estimates) -> None:
         """Make every face on the next frame, (H, W, 3) uint8, unrecognisable, in place."""
         now = estimates.timestamp
         for track_id, box in zip(estimates.track_id.tolist(), estimates.xyxy, strict=True):
-            self._seen[track_id] = (now, box)
-        self._seen = {k: (t, box) for k, (t, box) in self._seen.items() if 0 <= now - t <= self.linger}
-        boxes = [box for _, box in self._seen.values()]
-        blur_faces(canvas, np.array(boxes, np.float32).reshape(-1, 4))
+            self._people[track_id] = (now, box)
+        self._people = {k: (t, box) for k, (t, box) in self._people.items() if 0 <= now - t <= self.linger}
+        present = np.concatenate([estimates.xyxy, estimates.seen])
+        self._others = [
+            (t, box)
+            for t, box in self._others
+            if 0 <= now - t <= self.linger and not (iou(box[None], present) > _SAME_PLACE).any()
+        ]
+        lost = [box for _, box in (*self._people.values(), *self._others)]
+        blur_faces(canvas, np.concatenate([estimates.seen, np.array(lost, np.float32).reshape(-1, 4)]))
+        known = (iou(estimates.seen, estimates.xyxy) > _SAME_PLACE).any(axis=1)
+        self._others += [(now, box) for box in estimates.seen[~known]]
 
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px, inside the picture

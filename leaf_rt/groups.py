@@ -79,16 +79,12 @@ class Results:
     show: opt.Show = False
     blur: opt.Blur = False
 
-    def request(self, recognising: Recognising) -> Outputs:
+    def request(self) -> Outputs:
         """What they ask for.
 
         Raises:
             typer.BadParameter: Two of them contradict each other.
         """
-        if self.blur and recognising.max_faces > 0:
-            raise typer.BadParameter(
-                "leaves the other faces unknown and so unhidden; not with --blur", param_hint="--max-faces"
-            )
         if self.jsonl is not None and self.no_jsonl:
             raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
         if self.parquet is not None and str(self.parquet) == "-":

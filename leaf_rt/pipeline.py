@@ -70,6 +70,8 @@ class PipelineOptions:
         max_faces: People reported per frame at most, the largest first; 0 sets no limit.
         max_coast: s for which a face is still reported after it was last found, not counting the time in which it was
             not looked for.
+        may_skip: Whether the detector may leave out frames where there is more to do than can be done. Not where faces
+            are hidden: who comes in meanwhile would be shown.
     """
 
     emotion_hz: float = 10.0
@@ -78,6 +80,7 @@ class PipelineOptions:
     max_per_frame: int = 16
     max_faces: int = 0
     max_coast: float = 0.2
+    may_skip: bool = True
 
 
 @dataclass(slots=True)
@@ -112,12 +115,16 @@ class _Budget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """A frame between its two halves: crops (K, side, side, 3) uint8 of the tracks ``rows`` wait for an answer."""
+    """A frame between its two halves: crops (K, side, side, 3) uint8 of the tracks ``rows`` wait for an answer.
+
+    ``seen`` is as in ``Estimates``.
+    """
 
     frame: Frame
     tracks: Tracks
     rows: I64
     crops: U8
+    seen: F32
 
 
 class Pipeline:
@@ -174,7 +181,8 @@ class Pipeline:
             self._people[int(tracks.track_id[row])].poor = poor
         t3 = self._clock()
         self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
-        return Pending(frame, tracks, rows, crops)
+        seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
+        return Pending(frame, tracks, rows, crops, seen)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
         """Smooth the answers (K rows, in the order of ``pending.rows``) and report every visible person."""
@@ -185,7 +193,7 @@ class Pipeline:
             if np.isfinite(probs).all():
                 self._people[track_id].probs = probs
             self.smoother.update(track_id, probs, now)
-        estimates = self._report(tracks, pending.rows, now)
+        estimates = self._report(pending, now)
         self.timings["smooth"] = self._clock() - start
         return estimates
 
@@ -242,7 +250,8 @@ class Pipeline:
             person.due = person.due + period if person.due + period > now else now + period
         return np.array(chosen, dtype=np.int64)
 
-    def _report(self, tracks: Tracks, classified_rows: I64, now: float) -> Estimates:
+    def _report(self, pending: Pending, now: float) -> Estimates:
+        tracks = pending.tracks
         patience = self.options.max_coast + self.detector.lag
         visible = [
             row
@@ -255,7 +264,7 @@ class Pipeline:
             size = tracks.xyxy[:, 2:] - tracks.xyxy[:, :2]
             area = size[:, 0] * size[:, 1]
             visible = sorted(sorted(visible, key=lambda row: -float(area[row]))[: self.options.max_faces])
-        classified = set(classified_rows.tolist())
+        classified = set(pending.rows.tolist())
         ids = tracks.track_id[visible]
         people = [self._people[track_id] for track_id in ids.tolist()]
         smoothed = [self.smoother.at(track_id, now) for track_id in ids.tolist()]
@@ -270,4 +279,5 @@ class Pipeline:
             emotion=np.array([emotion for _, emotion in smoothed], np.int64),
             classified=np.array([row in classified for row in visible], np.bool_),
             poor=np.array([p.poor for p in people], np.bool_),
+            seen=pending.seen,
         )

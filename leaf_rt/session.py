@@ -146,8 +146,8 @@ class _Round:
         self.session, self.backend, self.window = session, backend, window
         self.labels = backend.spec.labels
         self.cost = session.recognition.pipeline
-        if session.outputs.blur:  # a face that waits for its first answer must be known, to be hidden
-            self.cost = replace(self.cost, max_per_frame=1000)
+        if session.outputs.blur:
+            self.cost = replace(self.cost, may_skip=False)
         self.shared = [_Kept(sink) for sink in shared]
         self.stop = StopSignal()
         self.summaries: dict[str, Summary] = {}

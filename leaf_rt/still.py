@@ -40,6 +40,7 @@ def recognise(
         One row per face, from left to right, numbered from 1; the time is 0.
     """
     found = detector.detect_picture(image)
+    seen = found.xyxy
     size = found.xyxy[:, 2:] - found.xyxy[:, :2]
     largest = np.argsort(-(size[:, 0] * size[:, 1]), kind="stable")
     chosen = largest[:max_faces] if max_faces > 0 else largest
@@ -60,4 +61,5 @@ def recognise(
         emotion=np.where(sure, best, -1).astype(np.int64),
         classified=np.ones(len(found), np.bool_),
         poor=np.asarray(is_poor(found.keypoints, crops), dtype=np.bool_),
+        seen=seen,
     )

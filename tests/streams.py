@@ -42,7 +42,7 @@ def estimates(timestamp: float, faces: int = 1) -> Estimates:
     ids = np.arange(1, faces + 1, dtype=np.int64)
     emotion = np.ones(faces, np.int64)
     yes = np.ones(faces, np.bool_)
-    return Estimates(timestamp, ids, boxes, np.full(faces, 0.9, np.float32), probs, probs, emotion, yes, ~yes)
+    return Estimates(timestamp, ids, boxes, np.full(faces, 0.9, np.float32), probs, probs, emotion, yes, ~yes, boxes)
 
 
 class Script(Closing):

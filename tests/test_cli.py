@@ -11,16 +11,18 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from clips import demo_frames, empty_frames, frames_in, write_clip
 from commands import Leaf
-from fakes import FakeDetector
+from fakes import FakeDetector, face_at, join
 
 from leaf_rt import doctor
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.pipeline import Pipeline
 from leaf_rt.types import Detections, Frame
 
 FIELDS = {
@@ -207,6 +209,62 @@ def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) 
     assert detail("hidden") < detail("plain") / 2
 
 
+def chessboard() -> np.ndarray:
+    """A picture (240, 320, 3) whose every part varies much."""
+    y, x = np.mgrid[0:240, 0:320] // 4
+    return np.dstack([(x + y) % 2 * 255] * 3).astype(np.uint8)
+
+
+def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
+    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unsure(FakeDetector):
+        """Finds a face of middling confidence, elsewhere in every frame."""
+
+        def warm_up(self) -> None:
+            pass
+
+    places = [(20 + 100 * (i % 3), 20 + 90 * (i // 3)) for i in range(6)]
+    costs = []
+
+    class Watched(Pipeline):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            costs.append(self.options)
+
+    finds = [face_at(x, y, confidence=0.7) for x, y in places]
+    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Unsure(finds))
+    monkeypatch.setattr("leaf_rt.session.Pipeline", Watched)
+    film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
+    assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0
+    reader = cv2.VideoCapture(str(tmp_path / "hall.leaf.mp4"))
+    for x0, y0 in places:
+        _, image = reader.read()
+        assert image[y0 : y0 + 60, x0 : x0 + 60].std() < 40  # of the chessboard's 127
+    assert [cost.may_skip for cost in costs] == [False]
+
+
+def test_blur_hides_in_a_picture_whom_the_largest_leave_out(
+    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two(FakeDetector):
+        def __enter__(self) -> Two:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.close()
+
+        def detect_picture(self, image: np.ndarray) -> Detections:
+            return join(face_at(20, 40), face_at(150, 40, 120))
+
+    monkeypatch.setattr("leaf_rt.album.FaceDetector", lambda **_: Two([]))
+    cv2.imwrite(str(tmp_path / "two.png"), chessboard())
+    done = leaf("image", tmp_path / "two.png", "--blur", "--max-faces", 1, "--backend", "onnxruntime")
+    assert done.code == 0, done.err
+    assert len(records((tmp_path / "two.leaf.jsonl").read_text())) == 1
+    assert cv2.imread(str(tmp_path / "two.leaf.jpg"))[40:100, 20:80].std() < 40
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -221,7 +279,6 @@ def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) 
         (("--jsonl", "a", "--no-jsonl"), "--no-jsonl"),
         (("--plot", "a.png", "--no-plot"), "--no-plot"),
         (("b.mp4", "--plot", "a.png"), "--plot"),
-        (("--blur", "--max-faces", "1"), "--max-faces"),
     ],
 )
 def test_options_that_make_no_sense(leaf: Leaf, options: tuple[str, ...], word: str) -> None:
@@ -288,7 +345,6 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
     [
         ((), "all faces of a frame, 16 at most"),
         (("--emotion-hz", 0), "all faces of a frame"),
-        (("--blur",), "all faces of a frame, 1000 at most"),
     ],
 )
 def test_the_block_at_the_start_says_how_many_faces_go_into_a_call(

@@ -28,6 +28,7 @@ def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, l
         emotion=np.full(n, emotion),
         classified=np.ones(n, np.bool_),
         poor=np.full(n, poor),
+        seen=np.array(boxes, np.float32).reshape(n, 4),
     )
 
 
@@ -152,3 +153,32 @@ def test_a_veil_stays_where_a_face_was_just_lost() -> None:
     assert not hidden(gone, 0.6)
     assert hidden(there, 0.7)
     assert not hidden(gone, 0.1)  # time began anew
+
+
+@pytest.mark.parametrize("veiled", [False, True])
+def test_a_face_without_a_row_is_hidden_like_any_other(veiled: bool) -> None:
+    """Found once and not yet a person, beyond --max-faces, or waiting for its first answer."""
+    estimates = replace(people([]), seen=np.array([[100, 60, 180, 160]], np.float32))
+    canvas = picture()
+    if veiled:
+        Veil().hide(canvas, estimates)
+    else:
+        canvas = annotate(canvas, estimates, FERPLUS8, blur=True)
+    assert len(np.unique(canvas[60:160, 100:180].reshape(-1, 3), axis=0)) < 50
+
+
+def test_the_place_of_a_face_without_a_row_stays_hidden_until_the_face_is_seen_again_near_it() -> None:
+    image, veil = picture(), Veil(linger=0.5)
+
+    def hidden(timestamp: float, *boxes: list[float]) -> list[bool]:
+        """Whether the two places are."""
+        canvas = image.copy()
+        seen = np.array(boxes, np.float32).reshape(-1, 4)
+        veil.hide(canvas, replace(people([]), timestamp=timestamp, seen=seen))
+        return [bool((canvas[80:140, x : x + 2] != image[80:140, x : x + 2]).any()) for x in (85, 200)]
+
+    assert hidden(0.0, [100, 60, 180, 160]) == [True, False]
+    assert hidden(0.2) == [True, False]
+    assert hidden(0.3, [120, 60, 200, 160]) == [False, True]  # it moved: no trail
+    assert hidden(0.7) == [False, True]
+    assert hidden(0.9) == [False, False]

@@ -16,7 +16,7 @@ from leaf_rt.sources import SourceOptions
 
 def test_the_defaults_of_the_options_are_those_of_the_parts() -> None:
     assert Recognising().request() == Recognition()
-    assert Results().request(Recognising()) == Outputs()
+    assert Results().request() == Outputs()
     assert Reading().request() == SourceOptions()
     assert Watching().request() == Monitor()
 

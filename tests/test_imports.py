@@ -32,7 +32,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.appearance": {"numpy", "cv2", "leaf_rt.search", "leaf_rt.types"},
     "leaf_rt.track": {"numpy", "scipy", "leaf_rt.appearance", "leaf_rt.types"},
     "leaf_rt.native_log": set(),
-    "leaf_rt.draw": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.types"},
+    "leaf_rt.draw": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.search", "leaf_rt.types"},
     "leaf_rt.places": {"leaf_rt.errors", "leaf_rt.sinks.base"},
     "leaf_rt.targets": {"leaf_rt.places", "leaf_rt.sources.base", "leaf_rt.text"},
     "leaf_rt.wording": {"leaf_rt.sources.base", "leaf_rt.stream.stats"},

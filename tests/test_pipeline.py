@@ -93,6 +93,25 @@ def test_the_largest_faces_are_kept():
     assert out[-1].xyxy[0, 2] > 200
 
 
+def test_every_face_is_in_sight_before_it_is_a_person_and_after_it_was_lost():
+    unsure, sure = face_at(10, 10, 40, confidence=0.7), face_at(150, 50, 120)
+    pipe = pipeline([join(unsure, sure)] + [sure] * 14, max_faces=1)
+    first, *_ = run(pipe, 15)
+    assert [len(first), len(first.seen)] == [1, 2]
+    assert first.seen[0].tolist() == unsure.xyxy[0].tolist()
+    gone = pipe.step(frame(30, 30 / 30))  # half a second after it was found: no row, but it may stand there unfound
+    assert [len(gone), len(gone.seen)] == [0, 1]
+    assert gone.seen[0] == pytest.approx(sure.xyxy[0], abs=6)
+    assert len(pipe.step(frame(60, 60 / 30)).seen) == 0
+
+
+def test_a_face_beyond_the_largest_and_one_that_waits_for_its_first_answer_are_in_sight():
+    two = join(face_at(10, 10, 40), face_at(150, 50, 120))
+    assert all(len(e.seen) == 2 for e in run(pipeline([two] * 10, max_faces=1), 10))
+    first = pipeline([two], max_per_frame=1).step(frame(0, 0.0))
+    assert [len(first), len(first.seen)] == [1, 2]
+
+
 def test_a_face_that_leaves_is_not_reported_for_long():
     out = run(pipeline([face_at(50, 40)] * 15, max_coast=0.2), 60)
     last = max(i for i, e in enumerate(out) if len(e))

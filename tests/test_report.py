@@ -30,6 +30,7 @@ def seen(timestamp: float, shown: dict[int, int]) -> Estimates:
         emotion=np.array(list(shown.values()), np.int64),
         classified=np.ones(n, np.bool_),
         poor=np.zeros(n, np.bool_),
+        seen=np.zeros((0, 4), np.float32),
     )
 
 

@@ -140,6 +140,15 @@ def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
     assert seen == [(10.0, 40, 16, 1), (5.0, 20, 8, 2), (2.5, 10, 4, 3), (1.25, 5, 2, 4), (10.0, 40, 16, 1)]
 
 
+def test_where_faces_are_hidden_no_frame_goes_without_a_look() -> None:
+    detector = OneFace()
+    detector.detect_every = 1  # type: ignore[attr-defined]
+    pipeline = Pipeline(detector, FaceTracker(), FakeBackend(), options=PipelineOptions(may_skip=False))
+    Thrift(pipeline).set_level(3)
+    assert detector.detect_every == 1  # type: ignore[attr-defined]
+    assert pipeline.options.emotion_hz < 2
+
+
 def test_the_real_detector_can_leave_out_frames() -> None:
     with FaceDetector() as detector:
         assert isinstance(detector, Thrifty)

@@ -51,4 +51,5 @@ def test_estimates_share_one_number_of_rows():
             np.zeros(2, np.int64),
             np.zeros(1, np.bool_),
             np.zeros(1, np.bool_),
+            np.zeros((0, 4), np.float32),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from clips import empty_frames, frames_in, write_clip
@@ -39,9 +41,9 @@ def frame(width: int = 320, height: int = 240) -> Frame:
 
 
 def nobody() -> Estimates:
-    zero, none = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+    zero, boxes, none = np.zeros((0, 2), np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     flags = np.zeros(0, np.bool_)
-    return Estimates(0.0, none, np.zeros((0, 4), np.float32), zero[:, 0], zero, zero, none, flags, flags)
+    return Estimates(0.0, none, boxes, zero[:, 0], zero, zero, none, flags, flags, boxes)
 
 
 @pytest.mark.parametrize("key", [ord("q"), 27])
@@ -68,6 +70,15 @@ def test_a_large_picture_fits_the_screen_and_keeps_its_shape(screen: FakeScreen)
     window = Window(("a", "b"), blur=False)
     window.show("door", frame(3840, 2160), nobody())
     assert list(screen.sizes.values()) == [(1280, 720)]
+
+
+def test_blur_hides_a_face_that_is_no_person_yet(screen: FakeScreen) -> None:
+    window = Window(("a", "b"), blur=True)
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    once = replace(nobody(), seen=np.array([[100, 60, 180, 160]], np.float32))
+    window.show("door", Frame(noise, 0, 0.0, "fake"), once)
+    ((image,),) = screen.shown.values()
+    assert len(np.unique(image[60:160, 100:180].reshape(-1, 3), axis=0)) < 50
 
 
 def test_no_display_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:

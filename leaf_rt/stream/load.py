@@ -29,14 +29,15 @@ class Thrift:
     """What a pipeline costs at full work, and how to make it cheaper.
 
     Each level halves the answers per second and the faces asked for at once, and lets the detector look at one frame
-    less often: every second one at level 1, every third at level 2.
+    less often: every second one at level 1, every third at level 2; see ``PipelineOptions.may_skip``.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._options = pipeline.options
         detector = pipeline.detector
-        self._detect_every = detector.detect_every if isinstance(detector, Thrifty) else 1
+        self._detector = detector if isinstance(detector, Thrifty) and pipeline.options.may_skip else None
+        self._detect_every = self._detector.detect_every if self._detector is not None else 1
 
     def set_level(self, level: int) -> None:
         """Work at this level from the next frame on; 0 is full work."""
@@ -51,9 +52,8 @@ class Thrift:
                 total_hz=full.total_hz / 2**level,
                 max_per_frame=max(full.max_per_frame >> level, 1),
             )
-        detector = self._pipeline.detector
-        if isinstance(detector, Thrifty):
-            detector.detect_every = self._detect_every + level
+        if self._detector is not None:
+            self._detector.detect_every = self._detect_every + level
 
 
 @dataclass(frozen=True, slots=True)
