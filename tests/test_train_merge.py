@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
+from train_fakes import tiny, write_folder
 
 from engines.export import export, load
 from leaf_rt.errors import DataError, ModelError
@@ -17,6 +18,7 @@ from train.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.cli import main
 from train.merge import merge
 from train.model import build_model
+from train.recipe import to_toml
 
 LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
 OPTIONS = {
@@ -55,6 +57,23 @@ def test_a_merged_model_answers_the_mean_of_its_parts(tmp_path: Path, capsys: py
     torch.testing.assert_close(got.logits, (parts[0].logits + parts[1].logits) / 2)
     torch.testing.assert_close(got.features, torch.cat([p.features for p in parts], 1))
     assert (parts[0].logits - parts[1].logits).abs().max() > 0.01
+
+
+def test_recipes_are_trained_first(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    for seed, side in ((1, 16), (2, 24)):
+        recipe = tiny(tmp_path, method__name="supervised", run__seed=seed, run__sides=[side], run__epochs=1)
+        (tmp_path / f"seed{seed}.toml").write_text(to_toml(recipe))
+    recipes = [str(tmp_path / f"seed{seed}.toml") for seed in (1, 2)]
+    out = tmp_path / "both"
+    assert main(["merge", *recipes, "--out", str(out), "--quiet"]) == 0
+    assert load_model(out)[1].model["backbone"] == "tiny@16+tiny@24"
+    assert all((out / f"seed{seed}" / "report.html").is_file() for seed in (1, 2))
+    again = tmp_path / "again"
+    assert main(["merge", str(out / "seed1"), recipes[1], "--out", str(again), "--quiet"]) == 0
+    one, two = (load_model(path)[0].state_dict() for path in (out, again))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert main(["merge", str(out / "seed1"), "nothing", "--out", str(tmp_path / "none"), "--quiet"]) == 3
 
 
 def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _USAGE = {
     "train": "--data DATA --out DIR",
     "prepare": "--data DATA",
     "evaluate": "MODEL --data DATA",
-    "merge": "RUN RUN --out DIR",
+    "merge": "RUN|RECIPE ... --out DIR",
     "study": "--table N --data DATA",
     "bench": "--recipe NAME",
 }
@@ -94,9 +94,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--backend", default="auto", help="for exported models")
     sub.add_argument("--flip", action="store_true", help="average over mirror images (checkpoints)")
     sub.add_argument("--json", metavar="FILE", help="write the result as JSON too; - prints it alone")
-    sub = add("merge", _merge, "Several runs as one model: the mean of their logits.", recipe=False)
-    sub.add_argument("model", nargs="+", help="a run's folder or a checkpoint")
+    sub = add("merge", _merge, "Several runs as one model: the mean of their logits.")
+    sub.add_argument("model", nargs="+", help="a run's folder, a checkpoint, or a recipe that is trained first")
     sub.add_argument("--out", metavar="DIR", required=True, help="folder of the merged checkpoint")
+    sub.add_argument("--quiet", action="store_true", help="no progress view")
     sub = add("study", _study, "Do the runs of a table of docs/results.md, and print it.")
     sub.add_argument("--table", type=int, choices=(1, 2, 3), required=True)
     sub.add_argument("--runs", metavar="DIR", default="runs/study", help="where finished runs are noted")
@@ -140,11 +141,9 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from train.merge import merge
+    from train.session import merge_command
 
-    path = merge([Path(run) for run in options.model], Path(options.out))
-    sys.stderr.write(f"written: {path}\n")
-    return 0
+    return merge_command(options.model, _overrides(options), options.out, quiet=options.quiet)
 
 
 def _study(options: argparse.Namespace) -> int:

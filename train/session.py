@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from train.distributed import World, world
 from train.evaluate import evaluate
 from train.layouts import SPLITS
 from train.loop import SPLIT, Training
+from train.merge import merge
 from train.progress import Reporter
 from train.recipe import Recipe, load_recipe, to_dict, to_toml
 from train.start import BEFORE, earlier
@@ -62,7 +63,7 @@ def train_command(
     if not resume and not dry_run and (folder / LAST).is_file():
         raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
     if recipe.run.before and earlier(recipe, folder) == folder / BEFORE and not dry_run:
-        code = _before(recipe, overrides, folder / BEFORE, quiet=quiet)
+        code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
         if code:
             return code
     if recipe.run.threads:
@@ -124,11 +125,31 @@ def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | No
     return data
 
 
-def _before(recipe: Recipe, overrides: Mapping[str, Any], folder: Path, *, quiet: bool) -> int:
-    """Do, go on with, or find done the run whose model this one starts from."""
+def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: bool) -> int:
+    """Do, go on with, or find done the run of a recipe that another run or model starts from."""
     given = {k: v for k, v in overrides.items() if k in FREE}
     resume = str(folder) if (folder / LAST).is_file() else None
-    return train_command(recipe.run.before, given, str(folder), resume, quiet=quiet)
+    return train_command(recipe, given, str(folder), resume, quiet=quiet)
+
+
+def merge_command(models: Sequence[str], overrides: Mapping[str, Any], out: str, *, quiet: bool = False) -> int:
+    """``merge``: one model of several runs; those named by a recipe are trained first, in folders inside ``out``.
+
+    Raises:
+        LeafError: Anything that a person can mend.
+    """
+    runs = []
+    for model in models:
+        run = Path(model)
+        if run.suffix == ".toml" or not run.exists():
+            run = Path(out) / run.stem
+            code = _finish(model, overrides, run, quiet=quiet)
+            if code:
+                return code
+        runs.append(run)
+    path = merge(runs, Path(out))
+    sys.stderr.write(f"written: {path}\n")
+    return 0
 
 
 def _resumed(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
