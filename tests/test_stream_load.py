@@ -12,17 +12,19 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from fakes import FakeBackend
+from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
 
 from leaf_rt.detect import FaceDetector
 from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.smooth import SmoothOptions
 from leaf_rt.sources import SourceInfo, SourceOptions, Target
 from leaf_rt.stream import Clock, Event, Hooks, RunOptions, RunStats, StopSignal, batch, lane, run
 from leaf_rt.stream.load import LITTLE, TOO_MUCH, Counters, LoadControl, Thrift, Thrifty
 from leaf_rt.stream.stats import SourceStats
 from leaf_rt.track import FaceTracker
 from leaf_rt.types import Detections, Frame
+from leaf_rt.watch import REVISIT, Watchlist
 
 FPS = 25
 
@@ -137,7 +139,7 @@ def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
         thrift.set_level(level)
         options = pipeline.options
         seen.append((options.emotion_hz, options.total_hz, options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
-    assert seen == [(10.0, 40, 16, 1), (5.0, 20, 8, 2), (2.5, 10, 4, 3), (1.25, 5, 2, 4), (10.0, 40, 16, 1)]
+    assert seen == [(10.0, 40, 16, 1), (5.0, 20, 32, 2), (2.5, 10, 48, 3), (1.5, 5, 64, 4), (10.0, 40, 16, 1)]
 
 
 def test_where_faces_are_hidden_no_frame_goes_without_a_look() -> None:
@@ -146,7 +148,52 @@ def test_where_faces_are_hidden_no_frame_goes_without_a_look() -> None:
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend(), options=PipelineOptions(may_skip=False))
     Thrift(pipeline).set_level(3)
     assert detector.detect_every == 1  # type: ignore[attr-defined]
-    assert pipeline.options.emotion_hz < 2
+    assert (pipeline.options.emotion_hz, pipeline.options.max_per_frame) == (1.5, 16)
+
+
+class Crowd:
+    """Looks at a crowd of standing people the way the real detector does, without a picture."""
+
+    def __init__(self, size: int) -> None:
+        self.all = join(*(face_at(24.0 * (i % 13), 24.0 * (i // 13), 20.0) for i in range(size)))
+        self.detect_every = 1
+        self.lag = 0.0
+        self._watch = Watchlist()
+
+    def detect(self, frame: Frame) -> Detections:
+        now, found = frame.timestamp, self.all
+        if not len(self._watch):
+            self._watch.add(found.xyxy, now)
+        elif frame.index % self.detect_every:
+            found = Detections.empty()
+        else:
+            due = self._watch.turn(now, REVISIT * self.detect_every)
+            parts = [face_at(*known.xyxy[:2].tolist(), size=20.0) for known in due]
+            found, _ = self._watch.settle(due, parts, now)
+        self.lag = self._watch.lag(now)
+        return found
+
+    def reset(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("faces", "most"), [(4, 0.16), (100, 1.0)])
+def test_answers_fall_once_and_stay_as_frequent_as_the_filter_needs_them(faces: int, most: float) -> None:
+    """``most``: the share of the answers at full work that may be left at the highest level."""
+    given = []
+    for level in (0, 3):
+        pipeline = Pipeline(Crowd(faces), FaceTracker(), FakeBackend())
+        Thrift(pipeline).set_level(level)
+        seen = [pipeline.step(frame(i)) for i in range(6 * FPS)][FPS:]
+        times = [[e.timestamp for e in seen if e.classified[e.track_id == k].any()] for k in range(1, faces + 1)]
+        gaps = [late - early for one in times for early, late in pairwise(one)]
+        assert sum(gap > SmoothOptions().max_gap for gap in gaps) <= 0.05 * len(gaps)
+        given.append(sum(len(one) for one in times) / 5)
+        assert given[-1] >= 1.1 * faces
+    assert given[1] <= most * given[0]
 
 
 def test_the_real_detector_can_leave_out_frames() -> None:

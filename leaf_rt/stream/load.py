@@ -28,8 +28,9 @@ class Thrifty(Protocol):
 class Thrift:
     """What a pipeline costs at full work, and how to make it cheaper.
 
-    Each level halves the answers per second and the faces asked for at once, and lets the detector look at one frame
-    less often: every second one at level 1, every third at level 2; see ``PipelineOptions.may_skip``.
+    Each level halves the answers per second, down to ``PipelineOptions.min_hz`` per face, and lets the detector look at
+    one frame less often: every second one at level 1, every third at level 2; see ``PipelineOptions.may_skip``. A frame
+    that is looked at may then have the answers of those that are not, so that a crowd is not cut a second time.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -41,19 +42,20 @@ class Thrift:
 
     def set_level(self, level: int) -> None:
         """Work at this level from the next frame on; 0 is full work."""
-        full = self._options
-        if level == 0:
-            self._pipeline.options = full
-        else:
-            rate = full.emotion_hz if full.emotion_hz > 0 else 20.0
-            self._pipeline.options = replace(
-                full,
-                emotion_hz=max(rate / 2**level, 1.0),
-                total_hz=full.total_hz / 2**level,
-                max_per_frame=max(full.max_per_frame >> level, 1),
-            )
+        full, longer = self._options, 1.0
         if self._detector is not None:
             self._detector.detect_every = self._detect_every + level
+            longer = self._detector.detect_every / self._detect_every
+        if level == 0:
+            self._pipeline.options = full
+            return
+        rate = full.emotion_hz if full.emotion_hz > 0 else 20.0
+        self._pipeline.options = replace(
+            full,
+            emotion_hz=max(rate / 2**level, min(rate, full.min_hz)),
+            total_hz=full.total_hz / 2**level,
+            max_per_frame=round(full.max_per_frame * longer),
+        )
 
 
 @dataclass(frozen=True, slots=True)
