@@ -66,7 +66,29 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     assert not (root / "third" / "before").exists()
     again = load_model(root / "third")[0].state_dict()
     assert all((start[k] == again[k]).all() for k in start)
-    assert train(root, "--out", str(root / "none"), "--run.before", str(root / "none.pt")) != 0
+
+
+def test_a_run_goes_on_without_the_files_it_began_with(root: Path) -> None:
+    assert train(root, "--out", str(root / "first")) == 0
+    start = (root / "first" / "last.pt").rename(root / "X.pt")
+    (root / "small.toml").write_text(to_toml(tiny(root, run__before=str(start), run__checkpoint_steps=1)))
+    assert train(root, "--out", str(root / "run")) == 0
+    whole = load_model(root / "run")[0].state_dict()
+    start.unlink()
+    assert main(["--resume", str(root / "run"), "--quiet"]) == 0
+    resumed = load_model(root / "run")[0].state_dict()
+    assert all((whole[k] == resumed[k]).all() for k in whole)
+
+
+@pytest.mark.parametrize("option", ["--run.before", "--weights"])
+def test_a_missing_start_is_noticed_before_the_data_is_loaded(
+    root: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    options = ["--out", str(root / "run"), option, str(root / "X.pt")]
+    for more in ([], ["--dry-run"]):
+        assert train(root, *options, *more, "--data", "nowhere") == 3
+        assert "X.pt: no such file" in capsys.readouterr().err
+    assert not (root / "run").exists()
 
 
 def test_torchrun_trains_like_one_process(root: Path) -> None:

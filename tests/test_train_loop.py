@@ -62,7 +62,7 @@ def prepared(recipe: Recipe) -> TrainingData:
 
 def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0) -> Training:
     """Train without a view; ``stop_after`` steps as if a signal had come."""
-    training = Training(recipe, prepared(recipe), ALONE, out)
+    training = Training(recipe, prepared(recipe), ALONE, out, resumed=resume)
     if resume:
         training.restore()
     with Reporter(out, training.data.labels, recipe.run.batch, 1, tensorboard=False) as reporter:

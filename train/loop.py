@@ -42,9 +42,10 @@ class Training:
         data: What it trains on.
         world: This process among its fellows.
         out: The run's folder.
+        resumed: Whether ``restore`` is to follow, so that nothing which the run began with is needed any more.
     """
 
-    def __init__(self, recipe: Recipe, data: TrainingData, world: World, out: Path) -> None:
+    def __init__(self, recipe: Recipe, data: TrainingData, world: World, out: Path, *, resumed: bool = False) -> None:
         run, method, device = recipe.run, recipe.method, world.device
         self.recipe, self.data, self.world, self.out = recipe, data, world, out
         self.semi = method.weak_views > 0
@@ -62,7 +63,7 @@ class Training:
                 raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
         self.images = Images(data.images, device)
         self.views = Views(recipe.augment, device, channels_last=run.channels_last)
-        self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out))
+        self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out), bare=resumed)
         self.ema: FaceModel = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
         if world.size > 1:

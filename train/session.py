@@ -25,7 +25,7 @@ from train.loop import SPLIT, Training
 from train.merge import merge
 from train.progress import Reporter
 from train.recipe import Recipe, load_recipe, to_dict, to_toml
-from train.start import BEFORE, earlier
+from train.start import BEFORE, earlier, need_start
 from train.stopping import StopSignal
 
 RECIPE = "recipe.toml"
@@ -62,10 +62,12 @@ def train_command(
     recipe = _resumed(folder, overrides) if resume else load_recipe(source or OWN, overrides)
     if not resume and not dry_run and (folder / LAST).is_file():
         raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
-    if recipe.run.before and earlier(recipe, folder) == folder / BEFORE and not dry_run:
-        code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
-        if code:
-            return code
+    if not resume:
+        need_start(recipe, folder)
+        if earlier(recipe, folder) == folder / BEFORE and not dry_run:
+            code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
+            if code:
+                return code
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     with world(recipe.run.device) as here:
@@ -88,7 +90,7 @@ def train_command(
         if here.main and not resume:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()))
-        training = Training(recipe, data, here, folder)
+        training = Training(recipe, data, here, folder, resumed=resume is not None)
         if resume:
             training.restore()
             if here.main:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from leaf_rt.errors import NotFound
 from train.augment import SUPERVISED_DRAWS, WEAK_DRAWS, draw
 from train.backbones import build_backbone, load_backbone
 from train.checkpoint import find, load, load_weights
@@ -32,8 +33,28 @@ def earlier(recipe: Recipe, out: Path) -> Path | None:
     return Path(before) if Path(before).suffix == ".pt" else out / BEFORE
 
 
+def need_start(recipe: Recipe, out: Path) -> None:
+    """See that the files are there that a new run into ``out`` starts from, before anything dear is done.
+
+    Raises:
+        NotFound: One is not.
+    """
+    before, weights = earlier(recipe, out), recipe.model.weights
+    if before is not None and before != out / BEFORE:
+        if not before.is_file():
+            raise NotFound(f"run.before {before}: no such file; give the checkpoint of a finished run, or a recipe")
+    elif weights and before is None and not Path(weights).is_file():
+        raise NotFound(f"model.weights {weights}: no such file")
+
+
 def start_model(
-    recipe: Recipe, data: TrainingData, images: Images, views: Views, before: Path | None = None
+    recipe: Recipe,
+    data: TrainingData,
+    images: Images,
+    views: Views,
+    before: Path | None = None,
+    *,
+    bare: bool = False,
 ) -> FaceModel:
     """The model that training starts from, on the device of the images; the seed decides all that is random.
 
@@ -43,21 +64,22 @@ def start_model(
         images: The crops.
         views: Makes views of them.
         before: A finished run of the same network, or its checkpoint, whose EMA model is the start.
+        bare: The weights come from elsewhere: read no file, leave them random.
     """
     torch.manual_seed(recipe.run.seed)
     memory = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
     encoder = build_backbone(recipe.model.backbone)
-    if recipe.model.weights and before is None:
+    if recipe.model.weights and before is None and not bare:
         load_backbone(encoder, recipe.model.backbone, Path(recipe.model.weights))
     encoder = encoder.to(images.device, memory_format=memory)  # type: ignore[call-overload]
-    if recipe.model.recalibrate and before is None:
+    if recipe.model.recalibrate and before is None and not bare:
         recalibrate(encoder, recipe, data, images, views)
     if recipe.model.fold_batch_norm:
         fold_batch_norm(encoder.eval())
     options = model_options(recipe.model, recipe.method, len(data.labels), int(encoder.dim))
     model = build_model(**options)
     model.encoder = encoder
-    if before is not None:
+    if before is not None and not bare:
         path = find(before)
         load_weights(model, load(path)["ema"], path)
     elif recipe.model.zero_head:
