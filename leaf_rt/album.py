@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leaf_rt import console
-from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.backends.base import Backend
 from leaf_rt.detect import FaceDetector
 from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
@@ -50,7 +50,9 @@ class Album:
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         with contextlib.ExitStack() as open_now:
-            backend = open_now.enter_context(contextlib.closing(self._backend()))
+            backend = self.recognition.open_backend(lambda text: console.note(self.out, text))
+            open_now.enter_context(contextlib.closing(backend))
+            console.facts(self.out, {"back end": backend.reason})
             shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self._complain))
             detector = open_now.enter_context(FaceDetector(range=self.recognition.range))
             kept, left_out = without_results([str(path) for path in paths])
@@ -64,16 +66,6 @@ class Album:
                         raise
                     self._complain(e)
         return self._codes[0] if self._codes else 0
-
-    def _backend(self) -> Backend:
-        wanted = self.recognition
-        return open_backend(
-            wanted.model,
-            wanted.backend,
-            wanted.threads,
-            precision=wanted.precision,
-            say=lambda text: console.note(self.out, text),
-        )
 
     def _complain(self, error: LeafError) -> None:
         console.error(self.out, str(error))

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from leaf_rt.backends.base import open_backend
 from leaf_rt.detect import FaceDetector
 from leaf_rt.errors import NoFrames, NotFound
 from leaf_rt.pipeline import STAGES, Pipeline
@@ -72,7 +71,7 @@ def end_to_end(clip: Path | None, recognition: Recognition) -> EndToEnd:
         raise NotFound(
             "bench: the demo clip comes with the repository alone; give a clip, as in leaf-rt bench clip.mp4"
         )
-    backend = open_backend(recognition.model, recognition.backend, recognition.threads, precision=recognition.precision)
+    backend = recognition.open_backend()
 
     def pipeline(_: SourceInfo) -> Pipeline:
         detector = FaceDetector(range=recognition.range)

@@ -75,7 +75,12 @@ def mute_stdout() -> None:
 
 
 def facts(out: Console, rows: Mapping[str, str]) -> None:
-    """Two columns: what, and how it is."""
+    """Two columns: what, and how it is; a line each, where no terminal's width folds it."""
+    if not out.is_terminal:
+        width = max(map(len, rows), default=0)
+        for name, value in rows.items():
+            out.print(Text(f"{name:<{width}}  {printable(value)}"), soft_wrap=True)
+        return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

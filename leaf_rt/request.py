@@ -1,4 +1,4 @@
-"""What one call of a command asks for, whichever command it is. Knows the parts' options; does nothing."""
+"""What one call of a command asks for, whichever command it is. Knows the parts' options; opens the back end alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.backends.base import Backend, Say, open_backend, silent
 from leaf_rt.pipeline import PipelineOptions
 from leaf_rt.smooth import SmoothOptions
 
@@ -32,6 +33,10 @@ class Recognition:
     range: Literal["auto", "short", "full"] = "auto"
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
+
+    def open_backend(self, say: Say = silent) -> Backend:
+        """The back end asked for, see ``leaf_rt.backends.base.open_backend``."""
+        return open_backend(self.model, self.backend, self.threads, precision=self.precision, say=say)
 
 
 @dataclass(frozen=True, slots=True)

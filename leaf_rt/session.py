@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from leaf_rt import console, jsonlog
-from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.backends.base import Backend
 from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
 from leaf_rt.metrics import MetricsServer
@@ -78,7 +78,8 @@ class Session:
             if self.monitor.metrics is not None:
                 self.server = open_now.enter_context(MetricsServer(self.monitor.metrics))
                 self.say("info", f"metrics at http://127.0.0.1:{self.server.port}/metrics", event="metrics")
-            backend = open_now.enter_context(contextlib.closing(self._backend()))
+            backend = self.recognition.open_backend(lambda text: self.say("info", text, event="backend"))
+            open_now.enter_context(contextlib.closing(backend))
             window: Window | None = None
             if self.outputs.show:
                 window = open_now.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
@@ -95,16 +96,6 @@ class Session:
                     if stats.interrupted:
                         break
         return console.exit_code(self.errors[0]) if self.errors else 0
-
-    def _backend(self) -> Backend:
-        wanted = self.recognition
-        return open_backend(
-            wanted.model,
-            wanted.backend,
-            wanted.threads,
-            precision=wanted.precision,
-            say=lambda text: self.say("info", text, event="backend"),
-        )
 
     def complain(self, error: Exception) -> None:
         """Remember an error for the exit code, and say it unless an event has said it already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -299,6 +300,7 @@ def test_a_picture_gives_a_table_and_two_results(leaf: Leaf, face: Path, tmp_pat
     done = leaf("image", face, "--out", tmp_path)
     assert done.code == 0, done.err
     assert "1 face" in done.out
+    assert len(re.findall(r"^back end  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
     assert any(label in done.out for label in FERPLUS8)
     (row,) = records((tmp_path / "face.leaf.jsonl").read_text())
     assert set(row) >= FIELDS

@@ -45,7 +45,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.options": {"typer"},
     "leaf_rt.groups": {"typer", "leaf_rt.artifact", "leaf_rt.doctor", "leaf_rt.options", "leaf_rt.pipeline",
                        "leaf_rt.request", "leaf_rt.smooth", "leaf_rt.sources.base"},
-    "leaf_rt.request": {"leaf_rt.artifact", "leaf_rt.pipeline", "leaf_rt.smooth"},
+    "leaf_rt.request": {"leaf_rt.artifact", "leaf_rt.backends.base", "leaf_rt.pipeline", "leaf_rt.smooth"},
     "leaf_rt.report": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
     "leaf_rt.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
     "leaf_rt.console": {"rich", "leaf_rt.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.report",
