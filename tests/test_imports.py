@@ -135,6 +135,10 @@ def test_heavy_libraries_stay_in_their_adapters(path: Path) -> None:
         assert "torch" not in {room(m) for m in top | deep}, f"{own}: the runtime never needs torch"
 
 
+def test_locks_are_those_of_posix_everywhere() -> None:
+    assert [name_of(f) for f in FILES if "msvcrt" in set.union(*imports(f))] == []
+
+
 def test_no_circle_of_imports() -> None:
     graph = {name_of(f): {m for m in imports(f)[0] if room(m) in PACKAGES} for f in FILES}
     done: set[str] = set()

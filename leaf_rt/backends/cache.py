@@ -7,6 +7,7 @@ anew each time, and that is said.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -27,9 +28,7 @@ def cache_folder() -> Path:
     """Where this user's engines lie: $LEAF_RT_CACHE, or leaf-rt in the system's cache folder."""
     if chosen := os.environ.get("LEAF_RT_CACHE"):
         return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
+    if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -44,9 +43,9 @@ def usable(folder: Path) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
-        if hasattr(os, "getuid") and status.st_uid not in (os.getuid(), 0):
+        if status.st_uid not in (os.getuid(), 0):
             return f"{folder} belongs to another user"
-        if os.name == "posix" and status.st_mode & 0o002:
+        if status.st_mode & 0o002:
             return f"{folder} can be written by everybody"
         with tempfile.TemporaryFile(dir=folder):
             return None
@@ -93,7 +92,7 @@ def locked(path: Path, say: Say, timeout: float = WAIT) -> Iterator[None]:
         try:
             yield
         finally:
-            _unlock(f)
+            fcntl.flock(f, fcntl.LOCK_UN)
 
 
 def name_of(key: dict[str, Any]) -> str:
@@ -166,30 +165,9 @@ def get_or_build(
     return content, f"built now in {seconds:.0f} s"
 
 
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _try_lock(f: BinaryIO) -> bool:
-        try:
-            f.seek(0)
-            msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(f: BinaryIO) -> None:
-        f.seek(0)
-        msvcrt.locking(f.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(f: BinaryIO) -> bool:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(f: BinaryIO) -> None:
-        fcntl.flock(f, fcntl.LOCK_UN)
+def _try_lock(f: BinaryIO) -> bool:
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
