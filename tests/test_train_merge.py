@@ -39,14 +39,16 @@ def run(out: Path, seed: int, side: int, **changes: object) -> Path:
     return out
 
 
-def test_a_merged_model_answers_the_mean_of_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_merged_model_answers_the_weighted_mean_of_its_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, two = run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)
-    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
+    assert main(["merge", str(one), str(two), "--shares", "3,1", "--out", str(tmp_path / "both")]) == 0
     assert str(tmp_path / "both" / "last.pt") in capsys.readouterr().err
     both, meta = load_model(tmp_path / "both")
     assert meta.geometry == Geometry(20, 0.05, "grey", 20)
     assert meta.model["backbone"] == "tiny@24+tiny@16"
-    assert meta.training == {"parts": [{"seed": 1}, {"seed": 2}]}
+    assert meta.training == {"parts": [{"seed": 1}, {"seed": 2}], "shares": [3.0, 1.0]}
     x = torch.randn(3, 3, 20, 20)
     with torch.no_grad():
         parts = [
@@ -54,7 +56,7 @@ def test_a_merged_model_answers_the_mean_of_its_parts(tmp_path: Path, capsys: py
             for path, side in ((one, 24), (two, 16))
         ]
         got = both(x)
-    torch.testing.assert_close(got.logits, (parts[0].logits + parts[1].logits) / 2)
+    torch.testing.assert_close(got.logits, 0.75 * parts[0].logits + 0.25 * parts[1].logits)
     torch.testing.assert_close(got.features, torch.cat([p.features for p in parts], 1))
     assert (parts[0].logits - parts[1].logits).abs().max() > 0.01
 
@@ -104,6 +106,12 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
     ):
         assert main(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
         assert words in capsys.readouterr().err
+    for shares in ("1", "1,0", "1,nan", "a,b"):
+        assert (
+            main(["merge", str(one), str(one), "--shares", shares, "--out", str(tmp_path / "both")])
+            == DataError.exit_code
+        )
+        assert "--shares" in capsys.readouterr().err
     assert not (tmp_path / "both").exists()
     assert main(["merge", str(one), str(one), "--out", str(one)]) == DataError.exit_code
     assert "holds a run already" in capsys.readouterr().err

@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("merge", _merge, "Several runs as one model: the mean of their logits.")
     sub.add_argument("model", nargs="+", help="a run's folder, a checkpoint, or a recipe that is trained first")
     sub.add_argument("--out", metavar="DIR", required=True, help="folder of the merged checkpoint")
+    sub.add_argument("--shares", metavar="A,B", default="", help="what each run counts, in proportion (default equal)")
     sub.add_argument("--quiet", action="store_true", help="no progress view")
     sub = add("study", _study, "Do the runs of a table of docs/results.md, and print it.")
     sub.add_argument("--table", type=int, choices=(1, 2, 3), required=True)
@@ -143,7 +144,11 @@ def _prepare(options: argparse.Namespace) -> int:
 def _merge(options: argparse.Namespace) -> int:
     from train.session import merge_command
 
-    return merge_command(options.model, _overrides(options), options.out, quiet=options.quiet)
+    try:
+        shares = [float(share) for share in options.shares.split(",") if share]
+    except ValueError as e:
+        raise DataError(f"--shares {options.shares}: wanted numbers with commas, one per run") from e
+    return merge_command(options.model, _overrides(options), options.out, shares, quiet=options.quiet)
 
 
 def _study(options: argparse.Namespace) -> int:

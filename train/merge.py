@@ -18,11 +18,16 @@ from train.checkpoint import LAST, CheckpointMeta, load_model, save
 from train.model import FaceModel, build_model
 
 
-def merge(runs: Sequence[Path], out: Path) -> Path:
+def merge(runs: Sequence[Path], out: Path, shares: Sequence[float] = ()) -> Path:
     """Write the ensemble of the EMA models of ``runs`` to ``out``/last.pt.
 
     The crop goes in at its own side, and each part resizes it to the side that it was trained at: the same pixels as
     it sees alone.
+
+    Args:
+        runs: Folders or checkpoints.
+        out: Folder.
+        shares: What each run's logits count, in proportion; equal if empty.
 
     Raises:
         NotFound, ModelError: See ``train.checkpoint.load_model``.
@@ -31,16 +36,19 @@ def merge(runs: Sequence[Path], out: Path) -> Path:
     """
     if len(runs) < 2:
         raise DataError("merge: wanted two runs or more")
+    shares = shares or [1.0] * len(runs)
+    if len(shares) != len(runs) or not all(0 < share < float("inf") for share in shares):
+        raise DataError(f"--shares: wanted {len(runs)} positive numbers, one per run, got {len(shares)}: {shares}")
     if (out / LAST).exists():
         raise DataError(f"--out {out}: holds a run already; choose another folder")
     parts = [load_model(run) for run in runs]
-    model, metas = build(parts), [meta for _, meta in parts]
+    model, metas = build(parts, [share / sum(shares) for share in shares]), [meta for _, meta in parts]
     first = metas[0]
     meta = replace(
         first,
         geometry=replace(first.geometry, net_side=first.geometry.side),
         model={**first.model, "backbone": name_of(metas)},
-        training={"parts": [m.training for m in metas]},
+        training={"parts": [m.training for m in metas], "shares": list(shares)},
         metrics={},
         path=out / LAST,
     )
@@ -54,8 +62,8 @@ def name_of(metas: Sequence[CheckpointMeta]) -> str:
     return "+".join(f"{m.model['backbone']}@{m.geometry.net_side}" for m in metas)
 
 
-def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]]) -> FaceModel:
-    """The ensemble in eval mode; see ``merge`` for the errors."""
+def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[float]) -> FaceModel:
+    """The ensemble in eval mode, its parts' logits weighted by shares that sum to 1; see ``merge`` for the errors."""
     first = parts[0][1]
     for model, meta in parts:
         same = (meta.labels, meta.mean, meta.std) == (first.labels, first.mean, first.std)
@@ -70,7 +78,8 @@ def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]]) -> FaceModel:
     joined = build_model(**{**first.model, "backbone": name_of([meta for _, meta in parts])})
     for own, (model, _) in zip(joined.encoder.parts, parts, strict=True):  # type: ignore[arg-type]
         own.load_state_dict(model.encoder.state_dict())
+    heads = [model.classifier for model, _ in parts]
     with torch.no_grad():
-        joined.classifier.weight.copy_(torch.cat([m.classifier.weight for m, _ in parts], 1) / len(parts))
-        joined.classifier.bias.copy_(torch.stack([m.classifier.bias for m, _ in parts]).mean(0))
+        joined.classifier.weight.copy_(torch.cat([w * h.weight for w, h in zip(shares, heads, strict=True)], 1))
+        joined.classifier.bias.copy_(torch.stack([w * h.bias for w, h in zip(shares, heads, strict=True)]).sum(0))
     return joined.eval()

@@ -134,7 +134,9 @@ def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: b
     return train_command(recipe, given, str(folder), resume, quiet=quiet)
 
 
-def merge_command(models: Sequence[str], overrides: Mapping[str, Any], out: str, *, quiet: bool = False) -> int:
+def merge_command(
+    models: Sequence[str], overrides: Mapping[str, Any], out: str, shares: Sequence[float], *, quiet: bool = False
+) -> int:
     """``merge``: one model of several runs; those named by a recipe are trained first, in folders inside ``out``.
 
     Raises:
@@ -149,7 +151,7 @@ def merge_command(models: Sequence[str], overrides: Mapping[str, Any], out: str,
             if code:
                 return code
         runs.append(run)
-    path = merge(runs, Path(out))
+    path = merge(runs, Path(out), shares)
     sys.stderr.write(f"written: {path}\n")
     return 0
 
