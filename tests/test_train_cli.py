@@ -62,6 +62,7 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     assert json.loads((root / "run" / "before" / "meta.json").read_text())["training"]["epochs_done"] == 2
     assert all((start[k] == end[k]).all() for k in start)
     checkpoint = root / "run" / "before" / "last.pt"
+    assert str(root) not in (root / "run" / "meta.json").read_text(), "a model tells nobody of this machine's folders"
     assert train(root, "--out", str(root / "third"), "--run.before", str(checkpoint)) == 0
     assert not (root / "third" / "before").exists()
     again = load_model(root / "third")[0].state_dict()

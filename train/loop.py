@@ -26,7 +26,7 @@ from train.metrics import measure
 from train.model import FaceModel, Output, model_options
 from train.optim import build_optimizer, ema_decay, learning_rate, set_learning_rate, shrink, update_ema
 from train.progress import Reporter
-from train.recipe import Recipe, to_dict
+from train.recipe import Recipe, shareable
 from train.start import earlier, start_model
 from train.stopping import StopSignal
 from train.views import Views, draw_views
@@ -261,7 +261,7 @@ class Training:
             std=STD,
             model=model_options(recipe.model, recipe.method, len(data.labels), dim),
             training={
-                "recipe": to_dict(recipe),
+                "recipe": shareable(recipe),
                 "step": self.step,
                 "epochs_done": done,
                 "labelled": len(data.labelled),

@@ -273,6 +273,20 @@ def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return tables
 
 
+def shareable(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """``to_dict`` without the folders of this machine: what a model file may say of its training wherever it goes."""
+    tables = to_dict(recipe)
+    for section, name in (
+        ("data", "path"),
+        ("data", "cache"),
+        ("split", "path"),
+        ("model", "weights"),
+        ("run", "before"),
+    ):
+        tables[section][name] = Path(tables[section][name]).name
+    return tables
+
+
 def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML text; ``load_recipe`` reads it back to the same recipe."""
     lines = []
