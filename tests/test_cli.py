@@ -368,7 +368,11 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
 
     pressed = [True]
     monkeypatch.setattr("leaf_rt.bench.FaceDetector", lambda **_: Impatient([]))
-    done = leaf("bench", clip, "--backend", "onnxruntime")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignore"
+    try:
+        done = leaf("bench", clip, "--backend", "onnxruntime")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.code, done.out) == (130, "")
 
 
