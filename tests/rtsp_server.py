@@ -95,9 +95,10 @@ class RtspServer:
         lock, playing = threading.Lock(), False
         with contextlib.suppress(OSError, ValueError), client, client.makefile("rb") as lines:
             while (first := lines.peek(1)[:1]) not in (b"", b"\x16"):  # 22: a client that wants TLS
-                first = lines.readline()
-                if first[:1] == b"$":  # the client's own reports
+                if first == b"$":  # the client's own reports: binary, any byte of them may be a line feed
+                    lines.read(int.from_bytes(lines.read(4)[2:]))
                     continue
+                first = lines.readline()
                 head = {}
                 while (line := lines.readline().strip()) and b":" in line:
                     key, _, value = line.partition(b":")
