@@ -18,7 +18,6 @@ import hashlib
 import math
 from dataclasses import replace
 from importlib import resources
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import cv2
@@ -26,6 +25,7 @@ import numpy as np
 
 from leaf_rt.appearance import describe
 from leaf_rt.artifact import DETECTORS
+from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.native_log import hush
 from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
@@ -95,7 +95,7 @@ class DetectorModel:
             self._detector.close()
 
 
-class FaceDetector:
+class FaceDetector(Closing):
     """Finds the faces in the frames of one source, or in single pictures. A context manager.
 
     Args:
@@ -135,14 +135,6 @@ class FaceDetector:
         self._models: dict[tuple[Kind, bool], DetectorModel] = {}
         self._closed = False
         self.reset()
-
-    def __enter__(self) -> FaceDetector:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the models; may be called twice."""

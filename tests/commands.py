@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 
@@ -39,3 +40,8 @@ class Leaf:
         sys.stdout.flush()
         out, err = self._capfd.readouterr()
         return Done(code, out, err)
+
+
+def records(text: str) -> list[dict[str, object]]:
+    """The objects of JSON lines."""
+    return [json.loads(line) for line in text.splitlines()]

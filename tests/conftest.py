@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,3 +51,29 @@ def face(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("face") / "face.png"
     cv2.imwrite(str(path), demo_frames(1)[0])
     return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with its description."""
+    from engines_fakes import tiny_onnx
+
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    tiny_onnx(path)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine cache of the test's own."""
+    monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def no_thread_stays() -> Iterator[None]:
+    """Every thread that a run started ends soon after it."""
+    from streams import no_thread_stays
+
+    yield
+    no_thread_stays()

@@ -18,18 +18,7 @@ from leaf_rt.types import Prediction
 from train.data import Samples
 from train.recipe import Data
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
-    tiny_onnx(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,18 +12,15 @@ import sys
 import time
 import types
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 from clips import demo_frames, empty_frames, frames_in, write_clip
-from commands import Leaf
-from fakes import FakeDetector, face_at, join
+from commands import Leaf, records
+from fakes import FakeDetector
 
 from leaf_rt import doctor
 from leaf_rt.labels import FERPLUS8
-from leaf_rt.pipeline import Pipeline
 from leaf_rt.types import Detections, Frame
 
 FIELDS = {
@@ -38,10 +35,6 @@ FIELDS = {
     "smoothed",
     "latency_ms",
 }
-
-
-def records(text: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_version_and_help(leaf: Leaf) -> None:
@@ -192,78 +185,6 @@ def test_a_clip_without_faces_is_no_error(leaf: Leaf, tmp_path: Path) -> None:
     assert (tmp_path / "hall.leaf.jsonl").read_text() == ""
     assert frames_in(tmp_path / "hall.leaf.mp4") == 24
     assert (tmp_path / "hall.leaf.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
-    for name, option in (("plain", ()), ("hidden", ("--blur",))):
-        leaf("video", clip, "--out", tmp_path / name, "--no-plot", *option)
-    box = records((tmp_path / "plain" / "face.leaf.jsonl").read_text())[15]["box"]
-    x0, y0, x1, y1 = np.array(box).clip(0).astype(int).tolist()
-    inner = slice((y0 * 3 + y1) // 4, (y0 + 3 * y1) // 4), slice((x0 * 3 + x1) // 4, (x0 + 3 * x1) // 4)
-
-    def detail(folder: str) -> float:
-        reader = cv2.VideoCapture(str(tmp_path / folder / "face.leaf.mp4"))
-        for _ in range(16):
-            _, image = reader.read()
-        return float(np.abs(cv2.Laplacian(image[inner], cv2.CV_32F)).mean())
-
-    assert detail("hidden") < detail("plain") / 2
-
-
-def chessboard() -> np.ndarray:
-    """A picture (240, 320, 3) whose every part varies much."""
-    y, x = np.mgrid[0:240, 0:320] // 4
-    return np.dstack([(x + y) % 2 * 255] * 3).astype(np.uint8)
-
-
-def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
-    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Unsure(FakeDetector):
-        """Finds a face of middling confidence, elsewhere in every frame."""
-
-        def warm_up(self) -> None:
-            pass
-
-    places = [(20 + 100 * (i % 3), 20 + 90 * (i // 3)) for i in range(6)]
-    costs = []
-
-    class Watched(Pipeline):
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
-            costs.append(self.options)
-
-    finds = [face_at(x, y, confidence=0.7) for x, y in places]
-    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Unsure(finds))
-    monkeypatch.setattr("leaf_rt.session.Pipeline", Watched)
-    film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
-    assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0
-    reader = cv2.VideoCapture(str(tmp_path / "hall.leaf.mp4"))
-    for x0, y0 in places:
-        _, image = reader.read()
-        assert image[y0 : y0 + 60, x0 : x0 + 60].std() < 40  # of the chessboard's 127
-    assert [cost.may_skip for cost in costs] == [False]
-
-
-def test_blur_hides_in_a_picture_whom_the_largest_leave_out(
-    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Two(FakeDetector):
-        def __enter__(self) -> Two:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.close()
-
-        def detect_picture(self, image: np.ndarray) -> Detections:
-            return join(face_at(20, 40), face_at(150, 40, 120))
-
-    monkeypatch.setattr("leaf_rt.album.FaceDetector", lambda **_: Two([]))
-    cv2.imwrite(str(tmp_path / "two.png"), chessboard())
-    done = leaf("image", tmp_path / "two.png", "--blur", "--max-faces", 1, "--backend", "onnxruntime")
-    assert done.code == 0, done.err
-    assert len(records((tmp_path / "two.leaf.jsonl").read_text())) == 1
-    assert cv2.imread(str(tmp_path / "two.leaf.jpg"))[40:100, 20:80].std() < 40
 
 
 @pytest.mark.parametrize(

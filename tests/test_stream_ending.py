@@ -7,7 +7,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from streams import (
     Script,
     balanced,
     frames,
-    no_thread_stays,
     play,
     slow_frames,
 )
@@ -33,11 +32,7 @@ from leaf_rt.sources import SourceInfo
 from leaf_rt.stream import Hooks, RunOptions, RunStats, StopSignal
 from leaf_rt.types import Estimates, Frame, Prediction
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays() -> Iterable[None]:
-    yield
-    no_thread_stays()
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 def test_stop_leaves_a_balanced_count_and_closed_sinks() -> None:

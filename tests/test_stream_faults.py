@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +19,6 @@ from streams import (
     balanced,
     frame,
     frames,
-    no_thread_stays,
     play,
     slow_frames,
 )
@@ -30,11 +29,7 @@ from leaf_rt.sources import SourceInfo, SourceOptions
 from leaf_rt.stream import Hooks, RunOptions
 from leaf_rt.types import Frame, Prediction
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays() -> Iterable[None]:
-    yield
-    no_thread_stays()
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 def test_a_bad_frame_is_counted_reported_and_left_out() -> None:

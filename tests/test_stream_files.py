@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from streams import (
     balanced,
     frame,
     frames,
-    no_thread_stays,
     pipelines,
     play,
 )
@@ -34,11 +32,7 @@ from leaf_rt.sinks.video import VideoSink
 from leaf_rt.sources import SourceInfo, SourceOptions, Target, open_source
 from leaf_rt.stream import Event, Hooks, run
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays() -> Iterable[None]:
-    yield
-    no_thread_stays()
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 def test_every_frame_of_a_file_comes_through_in_order() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from streams import (
     balanced,
     frame,
     frames,
-    no_thread_stays,
     pipelines,
     play,
     slow_frames,
@@ -36,11 +34,7 @@ from leaf_rt.sources.camera import CameraSource
 from leaf_rt.stream import Event, Hooks, StopSignal, feed, link, run
 from leaf_rt.types import Frame
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays() -> Iterable[None]:
-    yield
-    no_thread_stays()
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 def quick_backoff(monkeypatch: pytest.MonkeyPatch, first: float = 0.02) -> None:
