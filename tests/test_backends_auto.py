@@ -102,6 +102,20 @@ def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> N
     assert "the quickest here" in done.stdout or "the one CPU back end" in done.stdout or "GPU" in done.stdout
 
 
+@pytest.mark.skipif(not candidate("openvino").available()[0], reason="no OpenVINO")
+def test_ctrl_c_is_survived_after_two_of_openvino_have_gone(model: Path) -> None:
+    """In a process of its own: what fails is the delivery of the signal, and no handler sees that."""
+    code = (
+        "import os, signal; from leaf_rt.backends.base import open_backend; from pathlib import Path\n"
+        f"opened = [open_backend(Path({str(model)!r}), 'openvino') for _ in range(2)]\n"
+        "while opened: opened.pop(0).close()\n"
+        "try: os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+        "except KeyboardInterrupt: print('survived')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
+
+
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An fp32 model with an int8 file beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, model: Path, spec: ModelSpec, wanted: Wanted) -> None:
-        core = ov.Core()
+        core = _core()
         hint = _HINTS.get(wanted.precision)
         if hint is None or wanted.precision not in ("", "bf16", spec.precision):
             raise BackendError(
@@ -71,6 +72,17 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Nothing to free by hand: the request goes with the object."""
+
+
+@functools.cache
+def _core() -> ov.Core:
+    """The one core of the process, never freed.
+
+    On processors with AMX every core gives the thread that makes it a signal stack of its own, and takes it away again
+    when it goes. Of two that go in the order in which they came, the second leaves the thread with the stack of the
+    first, which is gone: the next signal, Ctrl-C for one, is then a segmentation fault (OpenVINO 2026.4).
+    """
+    return ov.Core()
 
 
 def _shapes(ports: list[ov.Output]) -> dict[str, list[object]]:
