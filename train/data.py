@@ -116,7 +116,7 @@ def load_data(
         notes.append(f"{int(twins.sum())} training pictures are copies of validation or test pictures: {fate}")
         if dropped:
             used &= ~twins
-    if data.targets == "soft":
+    if data.targets != "hard":
         blank = used & (listing.label >= 0) & (listing.targets.sum(1) == 0)
         if blank.any():
             notes.append(f"{int(blank.sum())} training pictures have no vote left and are left out")
@@ -174,11 +174,11 @@ def load_split(data: Data, name: str, progress: Callable[[int, int], None] = lam
 def _samples(listing: Listing, crops: Crops, where: I64, targets: str) -> Samples:
     label = listing.label[where]
     soft = listing.targets[where]
-    if targets == "hard":
-        soft = np.zeros_like(soft)
-        known = np.flatnonzero(label >= 0)
-        soft[known, label[known]] = 1.0
-    return Samples(crops.row[where], soft, label)
+    hard = np.zeros_like(soft)
+    known = np.flatnonzero(label >= 0)
+    hard[known, label[known]] = 1.0
+    # The class of most votes is not the class of the largest mean share: "both" asks for the one, calibrated by the other.
+    return Samples(crops.row[where], {"hard": hard, "soft": soft, "both": (hard + soft) / 2}[targets], label)
 
 
 class Stream:
