@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -120,6 +121,23 @@ def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     recipe = tiny(tmp_path)
     data = load_data(recipe.data, recipe.split)
     assert any("1 pictures cannot be read" in n and "train/fear/broken.png" in n for n in data.notes)
+
+
+def test_targets_are_the_winner_the_votes_or_their_mean(tmp_path: Path) -> None:
+    soft = 0.6 * np.eye(8) + 0.4 * np.roll(np.eye(8), 1, axis=1)
+    lines = ["Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"]
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "images.zip", "w") as archive:
+        for number, row in enumerate(soft):
+            name = f"fer{number}.png"
+            lines.append(f"Training,{name},{','.join(f'{10 * share:.0f}' for share in row)},0,0")
+            save(tmp_path / name, np.full((8, 8), 20 * number, np.uint8))
+            archive.write(tmp_path / name, f"FER2013Train/{name}")
+    (tmp_path / "data" / "fer2013new.csv").write_text("\n".join(lines))
+    for targets, wanted in {"hard": np.eye(8), "soft": soft, "both": (np.eye(8) + soft) / 2}.items():
+        recipe = tiny(tmp_path, data__layout="ferplus", data__targets=targets, split__kind="all")
+        data = load_data(recipe.data, recipe.split)
+        np.testing.assert_allclose(data.labelled.targets[np.argsort(data.labelled.label)], wanted, rtol=1e-6)
 
 
 def test_training_never_sees_the_test_split(tmp_path: Path) -> None:

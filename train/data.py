@@ -177,7 +177,7 @@ def _samples(listing: Listing, crops: Crops, where: I64, targets: str) -> Sample
     hard = np.zeros_like(soft)
     known = np.flatnonzero(label >= 0)
     hard[known, label[known]] = 1.0
-    # The class of most votes is not the class of the largest mean share: "both" asks for the one, calibrated by the other.
+    # The likeliest winner of the votes is not always the class of the largest mean share: "both" asks for the two.
     return Samples(crops.row[where], {"hard": hard, "soft": soft, "both": (hard + soft) / 2}[targets], label)
 
 
