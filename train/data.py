@@ -178,8 +178,8 @@ def _samples(listing: Listing, crops: Crops, where: I64, targets: str) -> Sample
     known = np.flatnonzero(label >= 0)
     hard[known, label[known]] = 1.0
     # The likeliest winner of the votes is not always the class of the largest mean share: "both" asks for the two.
-    wanted: dict[str, F32] = {"hard": hard, "soft": soft, "both": (hard + soft) / 2}
-    return Samples(crops.row[where], wanted[targets], label)
+    wanted = {"hard": hard, "soft": soft}.get(targets, 0.5 * hard + 0.5 * soft)
+    return Samples(crops.row[where], wanted, label)
 
 
 class Stream:
