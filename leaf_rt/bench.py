@@ -75,7 +75,7 @@ def end_to_end(clip: Path | None, recognition: Recognition) -> EndToEnd:
 
     def pipeline(_: SourceInfo) -> Pipeline:
         detector = FaceDetector(range=recognition.range)
-        return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.pipeline)
+        return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.costs(backend))
 
     try:
         stats = run([Target(str(path))], pipeline, backend, options=RunOptions(handle_signals=False))

@@ -39,12 +39,20 @@ class Recognising:
     face_range: opt.FaceRange = opt.Range.AUTO
     max_faces: opt.MaxFaces = 0
     emotion_hz: opt.EmotionHz = 10.0
+    total_hz: opt.TotalHz = None
     smooth: opt.Smooth = 0.3
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
 
     def request(self) -> Recognition:
-        """What they ask for."""
+        """What they ask for.
+
+        Raises:
+            typer.BadParameter: Two of them contradict each other.
+        """
+        if self.emotion_hz == 0 and self.total_hz:
+            raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
+
         from leaf_rt.artifact import DEFAULT_MODEL
         from leaf_rt.pipeline import PipelineOptions
         from leaf_rt.request import Recognition
@@ -57,6 +65,7 @@ class Recognising:
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
             pipeline=PipelineOptions(emotion_hz=self.emotion_hz, max_faces=self.max_faces),
+            total_hz=self.total_hz,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),

@@ -140,6 +140,15 @@ MaxFaces: TypeAlias = Annotated[int, _recognition(min=0, metavar="N", help="The 
 EmotionHz: TypeAlias = Annotated[
     float, _recognition(min=0, metavar="HZ", callback=finite, help="Answers per second and face; 0: every frame.")
 ]
+TotalHz: TypeAlias = Annotated[
+    float | None,
+    _recognition(
+        min=0,
+        metavar="HZ",
+        callback=finite,
+        help="Answers per second of all faces of a source; 0: no limit (default: 40 on a CPU, no limit on a GPU).",
+    ),
+]
 Smooth: TypeAlias = Annotated[
     float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the filter; 0: raw.")
 ]

@@ -63,7 +63,8 @@ class PipelineOptions:
     Attributes:
         emotion_hz: Answers per second and face; 0 classifies every face in every frame.
         total_hz: Answers per second of all faces together; a crowd shares them in turn, whoever waited longest first.
-            A face's first answer is given at once all the same.
+            A face's first answer is given at once all the same. 0 sets no limit. Without effect where ``emotion_hz``
+            is 0.
         min_hz: Answers per second that a face gets in the largest crowd, as far as ``max_per_frame`` allows; fewer, and
             the filter has nothing to smooth.
         max_per_frame: Faces classified in one frame at most, unless ``emotion_hz`` is 0.
@@ -238,6 +239,7 @@ class Pipeline:
         waiting.sort()
         if period > 0:
             waiting = waiting[: self.options.max_per_frame]
+        if period > 0 and self.options.total_hz > 0:
             rate = max(self.options.total_hz, min(self.options.min_hz, self.options.emotion_hz) * len(self._people))
             allowed = self._budget.grant(
                 now, rate, firsts=sum(not known for known, _, _ in waiting), wanted=len(waiting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +22,9 @@ class Recognition:
         threads: CPU threads for inference; 0 leaves the choice to the back end.
         precision: "" for the model's own, "int8" for the quantised files beside it.
         range: Face detector: "auto", "short" or "full".
-        pipeline: What a frame may cost.
+        pipeline: What a frame may cost; see ``costs``.
         smooth: How fast answers follow.
+        total_hz: Answers per second of all faces of a source, 0 for no limit; None leaves it to the back end.
     """
 
     model: Path = DEFAULT_MODEL
@@ -33,6 +34,13 @@ class Recognition:
     range: Literal["auto", "short", "full"] = "auto"
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
+    total_hz: float | None = None
+
+    def costs(self, backend: Backend) -> PipelineOptions:
+        """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""
+        if self.total_hz is not None:
+            return replace(self.pipeline, total_hz=self.total_hz)
+        return replace(self.pipeline, total_hz=0.0) if backend.name.startswith("tensorrt") else self.pipeline
 
     def open_backend(self, say: Say = silent) -> Backend:
         """The back end asked for, see ``leaf_rt.backends.base.open_backend``."""

@@ -31,7 +31,7 @@ from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
-from leaf_rt.wording import describe, frames, status
+from leaf_rt.wording import answers, describe, frames, status
 
 _LIVE_MAX_GAP = 1.0  # s; a live source that stalls shows nobody
 
@@ -136,7 +136,7 @@ class _Round:
     def __init__(self, session: Session, backend: Backend, window: Window | None, shared: Sequence[Sink]) -> None:
         self.session, self.backend, self.window = session, backend, window
         self.labels = backend.spec.labels
-        self.cost = session.recognition.pipeline
+        self.cost = session.recognition.costs(backend)
         if session.outputs.blur:
             self.cost = replace(self.cost, may_skip=False)
         self.shared = [_Kept(sink) for sink in shared]
@@ -243,6 +243,7 @@ class _Round:
             "model": f"{wanted.model.name}, {len(spec.labels)} classes",
             "precision": wanted.precision or spec.precision,
             "batch": f"all faces of a frame{most}",
+            "answers": answers(self.cost),
         })  # fmt: skip
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:

@@ -1,7 +1,8 @@
-"""A source in words, a line each: what it is, how it stands. Knows the counters of a run."""
+"""A source in words, a line each: what it is, how it stands, what it gets. Knows a run's counters and options."""
 
 from __future__ import annotations
 
+from leaf_rt.pipeline import PipelineOptions
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 
@@ -41,3 +42,11 @@ def describe(info: SourceInfo) -> str:
         parts.append(f"{info.duration:.1f} s")
     parts.append("live" if info.is_live else "with sound" if info.has_audio else "no sound")
     return ", ".join(parts)
+
+
+def answers(options: PipelineOptions) -> str:
+    """How often faces are classified."""
+    if options.emotion_hz == 0:
+        return "every face in every frame"
+    together = f"{options.total_hz:g} per second of all faces" if options.total_hz > 0 else "no limit for all together"
+    return f"{options.emotion_hz:g} per second and face, {together}"

@@ -267,10 +267,14 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
     ("options", "words"),
     [
         ((), "all faces of a frame, 16 at most"),
+        ((), "10 per second and face, 40 per second of all faces"),
         (("--emotion-hz", 0), "all faces of a frame"),
+        (("--emotion-hz", 0), "every face in every frame"),
+        (("--total-hz", 0), "10 per second and face, no limit for all together"),
+        (("--emotion-hz", 5, "--total-hz", 12.5), "5 per second and face, 12.5 per second of all faces"),
     ],
 )
-def test_the_block_at_the_start_says_how_many_faces_go_into_a_call(
+def test_the_block_at_the_start_says_how_many_faces_are_classified_and_how_often(
     leaf: Leaf, clip: Path, tmp_path: Path, options: tuple[object, ...], words: str
 ) -> None:
     done = leaf("video", clip, "--out", tmp_path, "--no-save-video", "--no-plot", "--end", 0.2, *options)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from fakes import FakeBackend
 from typer.testing import CliRunner
 
 from leaf_rt import options as opt
@@ -19,6 +20,31 @@ def test_the_defaults_of_the_options_are_those_of_the_parts() -> None:
     assert Results().request() == Outputs()
     assert Reading().request() == SourceOptions()
     assert Watching().request() == Monitor()
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "total_hz"),
+    [
+        (None, "onnxruntime", 40.0),
+        (None, "tensorrt", 0.0),
+        (None, "tensorrt-rtx", 0.0),
+        (0.0, "openvino", 0.0),
+        (25.0, "tensorrt", 25.0),
+    ],
+)
+def test_the_answers_of_all_faces_together_follow_the_option_then_the_back_end(
+    asked: float | None, name: str, total_hz: float
+) -> None:
+    backend = FakeBackend()
+    backend.name = name
+    costs = Recognising(total_hz=asked, max_faces=3).request().costs(backend)
+    assert (costs.total_hz, costs.max_faces, costs.emotion_hz) == (total_hz, 3, 10.0)
+
+
+def test_a_limit_beside_every_face_in_every_frame_is_refused() -> None:
+    with pytest.raises(typer.BadParameter, match="contradicts --emotion-hz 0"):
+        Recognising(emotion_hz=0.0, total_hz=25.0).request()
+    assert Recognising(emotion_hz=0.0, total_hz=0.0).request().pipeline.emotion_hz == 0.0
 
 
 def test_a_command_takes_a_group_whole_or_in_part() -> None:

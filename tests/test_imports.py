@@ -35,7 +35,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.draw": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.search", "leaf_rt.types"},
     "leaf_rt.places": {"leaf_rt.errors", "leaf_rt.sinks.base"},
     "leaf_rt.targets": {"leaf_rt.places", "leaf_rt.sources.base", "leaf_rt.text"},
-    "leaf_rt.wording": {"leaf_rt.sources.base", "leaf_rt.stream.stats"},
+    "leaf_rt.wording": {"leaf_rt.pipeline", "leaf_rt.sources.base", "leaf_rt.stream.stats"},
     "leaf_rt.picture": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.native_log", "leaf_rt.places",
                         "leaf_rt.types"},
     "leaf_rt.still": {"numpy", "leaf_rt.backends.base", "leaf_rt.face", "leaf_rt.types"},

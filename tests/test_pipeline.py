@@ -70,6 +70,14 @@ def test_frames_that_are_not_searched_cost_nobody_an_answer(every):
     assert sum(backend.batches[fps:]) / (seconds - 1) == pytest.approx(20, rel=0.05)
 
 
+@pytest.mark.parametrize(("total_hz", "rate"), [(80.0, 80), (0.0, 160)])
+def test_the_answers_of_a_crowd_follow_the_limit_asked_for_and_zero_is_none(total_hz, rate):
+    crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(16)))
+    backend = FakeBackend()
+    run(pipeline([crowd] * 100, backend, total_hz=total_hz), 100, 25)
+    assert sum(backend.batches[25:]) / 3 == pytest.approx(rate, rel=0.05)
+
+
 def test_rate_zero_classifies_every_face_of_any_crowd():
     crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(29)))
     backend = FakeBackend()
