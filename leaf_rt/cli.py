@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -46,12 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
-    if "--log-json" in arguments:
-        with jsonlog.json_log(debug):
-            return _run(arguments, debug, jsonlog.failure)
-    if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    return _run(arguments, debug, _say)
+    try:
+        if "--log-json" in arguments:
+            with jsonlog.json_log(debug):
+                return _run(arguments, debug, jsonlog.failure)
+        if debug:
+            logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
+        return _run(arguments, debug, _say)
+    finally:
+        if argv is None:  # the process ends by itself: one more Ctrl-C would only put a traceback in its place
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None]) -> int:

@@ -145,18 +145,37 @@ class _Round:
         self.infos: dict[str, SourceInfo] = {}
         self.files: dict[str, dict[str, Path]] = {}  # per source: kind of result -> path
         self.detectors: list[Detector] = []  # ready for sources that are not open yet
+        self.concluded: set[str] = set()  # sources whose results are complete
         self.bar = console.progress(session.out)
         self.tasks: list[TaskID] = []  # one per source, in their order
 
     def run(self, targets: Sequence[Target], live: bool) -> RunStats:
-        """Run, then write the timelines and say what was found; also when the run broke off."""
+        """Run, then write the timelines and say what was found; also when the run broke off.
+
+        Raises:
+            KeyboardInterrupt: Somebody wants it to end at once; what is left out has been said.
+        """
+        try:
+            try:
+                stats = self._through(targets, live)
+            except Exception:  # the results up to there are worth having
+                self._results(None)
+                raise
+            self._results(stats)
+        except KeyboardInterrupt:
+            self._left_out()
+            raise
+        for failure in stats.failures:
+            self.session.complain(failure)
+        return stats
+
+    def _through(self, targets: Sequence[Target], live: bool) -> RunStats:
         hooks = Hooks(opened=self._opened, frame=self._frame, progress=self._progress, event=self._event)
-        stats: RunStats | None = None
         try:
             if live:  # frames do not wait for models to load
                 self.detectors = [self._detector() for _ in targets]
             with self.bar:
-                stats = run(
+                return run(
                     targets,
                     self._pipeline,
                     self.backend,
@@ -169,15 +188,25 @@ class _Round:
         finally:
             for detector in self.detectors:
                 detector.close()
-            for name, summary in self.summaries.items():
-                summary.finish()
-                if stats is None and summary.frames == 0:  # it could not begin; the error that follows says why
-                    continue
-                self._timeline(name, summary)
-                self._conclude(name, summary, stats)
-        for failure in stats.failures:
-            self.session.complain(failure)
-        return stats
+
+    def _results(self, stats: RunStats | None) -> None:
+        """The timelines and the words at the end; ``stats`` is None where the run broke off."""
+        for name, summary in self.summaries.items():
+            summary.finish()
+            if stats is None and summary.frames == 0:  # it could not begin; the error that follows says why
+                continue
+            self._timeline(name, summary)
+            self._conclude(name, summary, stats)
+            self.concluded.add(name)
+
+    def _left_out(self) -> None:
+        """Say what an end at once leaves out, if anything had begun."""
+        names = [name for name in self.summaries if name not in self.concluded]
+        if not names:
+            return
+        timelines = [str(path) for name in names if (path := self.files.get(name, {}).get("timeline"))]
+        left_out = ", ".join(["what waited to be written", *timelines, "the summary"])
+        self.session.say("warning", f"stopped at once; left out: {left_out}", event="stopped")
 
     def _pipeline(self, info: SourceInfo) -> Pipeline:
         from leaf_rt.track import FaceTracker

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +17,10 @@ from typing import Any
 import av
 import pytest
 from clips import DEMO
+from commands import Leaf
+from fakes import FakeDetector, face_at
+
+from leaf_rt.types import Detections, Frame
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
@@ -83,14 +89,83 @@ def test_a_kill_at_any_time_leaves_valid_files(tmp_path: Path, seed: int) -> Non
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
 
 
-def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp_path: Path) -> None:
     with start(tmp_path) as process:
-        wait_for_records(tmp_path / "demo.leaf.jsonl", 5)
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
+        wait_for_records(tmp_path / "demo.leaf.jsonl", 25)
         begin = time.monotonic()
-        process.communicate(timeout=30)
+        while process.poll() is None:  # somebody presses on and on; signals that come too soon are one to the system
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+            assert time.monotonic() - begin < 30
+        out, err = process.communicate(timeout=30)
     assert time.monotonic() - begin < 10
-    assert process.returncode in (0, 130, -signal.SIGINT)
-    rows(tmp_path / "demo.leaf.jsonl")
+    assert process.returncode == 130, err
+    said = [line for line in err.splitlines() if line.startswith(("note: stopped", "error", "Traceback"))]
+    assert len(said) == 1, err
+    assert f"left out: what waited to be written, {tmp_path / 'demo.leaf.png'}, the summary" in said[0]
+    assert out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.leaf.jsonl", "demo.leaf.mp4", "r.csv"]
+    assert len(rows(tmp_path / "demo.leaf.jsonl")) >= 25
+    with av.open(str(tmp_path / "demo.leaf.mp4")) as film:  # closed, not cut
+        assert len(list(film.decode(video=0))) >= 1
+    assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
+
+
+class Quick(FakeDetector):
+    """Has nothing to load."""
+
+    def warm_up(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def ctrl_c_works() -> Iterator[None]:
+    """A job in the background inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(
+    leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Impatient(Quick):
+        """Somebody presses Ctrl-C twice at the fourth frame."""
+
+        def detect(self, frame: Frame) -> Detections:
+            if frame.index == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().detect(frame)
+
+    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Impatient([face_at(50, 40)] * 30))
+    with ctrl_c_works():
+        done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime")
+    assert (done.code, done.out) == (130, "")
+    assert [line for line in done.err.splitlines() if line.startswith(("note", "error"))] == [
+        f"note: stopped at once; left out: what waited to be written, {tmp_path / 'face.leaf.png'}, the summary"
+    ]
+    assert {r["frame_index"] for r in rows(tmp_path / "face.leaf.jsonl")} <= {0, 1, 2}
+    assert not (tmp_path / "face.leaf.png").exists()
+    assert len(list(decoded(tmp_path / "face.leaf.mp4"))) <= 3
+
+
+def test_ctrl_c_while_timelines_are_drawn_leaves_out_those_that_are_not_done(
+    leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        return b""
+
+    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Quick([face_at(50, 40)] * 30))
+    monkeypatch.setattr("leaf_rt.timeline.timeline_png", interrupted)
+    with ctrl_c_works():
+        done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime", "--log-json")
+    assert done.code == 130
+    said = [json.loads(line) for line in done.err.splitlines()]
+    assert [(line["level"], line["event"]) for line in said if line["event"] != "opened"] == [("warning", "stopped")]
+    assert str(tmp_path / "face.leaf.png") in said[-1]["text"]
+    assert len(list(decoded(tmp_path / "face.leaf.mp4"))) == 30

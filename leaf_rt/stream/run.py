@@ -11,11 +11,9 @@ import logging
 import os
 import queue
 import random
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import FrameType
 
 import numpy as np
 
@@ -29,6 +27,7 @@ from leaf_rt.stream import batch
 from leaf_rt.stream.feed import Clock, Feed, Item, Opener, close_quietly
 from leaf_rt.stream.lane import Lane, takable
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.signals import signals
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.stream.writer import Writer
 from leaf_rt.types import Prediction
@@ -36,6 +35,7 @@ from leaf_rt.types import Prediction
 _log = logging.getLogger("leaf_rt.stream")
 _log.addHandler(logging.NullHandler())  # who wants the lines adds a handler; the terminal belongs to the caller
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_IN_HAND = 1.0  # s that an end at once leaves all writers for the frame in hand
 _TICK = 0.25  # s in which a stop is noticed at the latest while nothing else happens
 
 
@@ -79,9 +79,8 @@ def run(
             anything that could be used.
         KeyboardInterrupt: A second SIGINT came.
     """
-    shell = _Shell(
-        backend, pipeline, sinks, hooks or Hooks(), options or RunOptions(), stop or StopSignal(), clock or Clock()
-    )
+    options, stop = options or RunOptions(), stop or StopSignal()
+    shell = _Shell(backend, pipeline, sinks, hooks or Hooks(), options, stop, clock or Clock())
     try:
         shell.open(targets, opener, rng or random.Random())
     except BaseException:
@@ -89,7 +88,7 @@ def run(
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
-    with shell.signals():
+    with signals(stop) if options.handle_signals else contextlib.nullcontext():
         return shell.run(shared)
 
 
@@ -139,40 +138,24 @@ class _Shell:
         """From the first frame to the last closed file."""
         workers = self._options.workers or min(len(self._lanes), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, "faces") if workers > 1 else None
-        patience = self._options.drain_timeout
         try:
-            self._shared = [self._writer(sink) for sink in shared]
-            for lane in self._lanes:
-                lane.feed.start()
-            self._loop()
-        except KeyboardInterrupt:
-            patience = 0.0  # a second SIGINT waits for nothing
+            try:
+                self._shared = [self._writer(sink) for sink in shared]
+                for lane in self._lanes:
+                    lane.feed.start()
+                self._loop()
+            except Exception:
+                self._close(self._options.drain_timeout)  # whatever broke, the files are finished
+                raise
+            self._close(self._options.drain_timeout)
+        except KeyboardInterrupt:  # also where it comes while the writers finish
+            self._close_at_once()
             raise
         finally:
-            self._close(patience)
             self._tell()
         if self.stats.failures and self.stats.processed == 0 and not self.stats.interrupted:
             raise self.stats.failures[0]
         return self.stats
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the run in good order, a second SIGINT at once."""
-        if not self._options.handle_signals or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(number: int, _: FrameType | None) -> None:
-            if self._stop.is_set() and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     # Opening and closing
 
@@ -229,6 +212,16 @@ class _Shell:
             self._pool.shutdown(wait=patience > 0)
         for lane in self._lanes:
             lane.feed.join(min(patience, 1.0))  # a capture that hangs in a read ends with it, on its own
+
+    def _close_at_once(self) -> None:
+        """End all threads; what waits for a writer is left out, but the frame in hand leaves a complete file."""
+        writers = self._writers()
+        for writer in writers:
+            writer.abandon()
+        deadline = self._clock.monotonic() + _IN_HAND
+        for writer in writers:
+            writer.join(max(deadline - self._clock.monotonic(), 0.0))
+        self._close(0.0)
 
     # The loop
 

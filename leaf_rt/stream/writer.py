@@ -98,6 +98,15 @@ class Writer:
             self._closing = True
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """Leave out what waits; the thread finishes the frame in hand and closes the sink."""
+        with self._changed:
+            self.stats.dropped += len(self._queue)
+            self.stats.queued = 0
+            self._queue.clear()
+            self._closing = True
+            self._changed.notify_all()
+
     def join(self, timeout: float) -> None:
         """Wait up to ``timeout`` s for the sink to be complete; one that hangs is given up and reported."""
         self._thread.join(timeout)
