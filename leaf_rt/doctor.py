@@ -1,7 +1,7 @@
 """What this machine can and cannot do for leaf-rt, each finding with what to do about it.
 
-Looks, and opens the model once as "auto" does, which may measure or build what is then remembered; changes nothing
-else. Must not know terminals. A GPU is asked for through CUDA, which survives a machine without a driver; TensorRT,
+Looks, and opens the model once as "auto" does, which may measure the CPU back ends and remember that; builds no engine
+and changes nothing else. Must not know terminals. A GPU is asked for through CUDA, which survives a machine without a driver; TensorRT,
 which may not, by its package version alone.
 """
 
@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leaf_rt.artifact import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
-from leaf_rt.backends.base import CANDIDATES, open_backend
+from leaf_rt.backends import tensorrt
+from leaf_rt.backends.base import CANDIDATES, Candidate, first_line, open_backend
 from leaf_rt.backends.cache import cache_folder, usable
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
@@ -127,8 +128,7 @@ def _models(path: Path) -> list[Finding]:
     """The model with its checksum, its other forms beside it, and what runs it here."""
     try:
         spec = load_spec(path)
-        backend = open_backend(path)
-        backend.close()
+        inference = _inference(path, spec)
     except LeafError as e:
         return [
             Finding(f"model {path.name}", MISSING, str(e), "install leaf-rt again, or give a good file with --model")
@@ -146,7 +146,43 @@ def _models(path: Path) -> list[Finding]:
             found.append(Finding(topic, OK, _file(form, own)))
         else:
             found.append(Finding(topic, LIMITED, f"was not made from {path.name}", "export it again"))
+    return [*found, *inference]
+
+
+def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
+    """What would run the model. An engine that is not there yet is not built for it: that is said.
+
+    Raises:
+        LeafError: Nothing can run it here.
+    """
+    found: list[Finding] = []
+    for one in CANDIDATES:
+        if one.name.startswith("tensorrt") and path.suffix == ".onnx" and spec.precision != "int8":
+            found += _engines(one, path, spec)
+    unbuilt = next((finding for finding in found if finding.status == LIMITED), None)
+    if unbuilt is not None and found.index(unbuilt) == 0:
+        return [*found, Finding("inference", OK, f"{unbuilt.topic.removesuffix(' engine')}, once the engine is built")]
+    backend = open_backend(path, build=False)
+    backend.close()
     return [*found, Finding("inference", OK, backend.reason)]
+
+
+def _engines(one: Candidate, path: Path, spec: ModelSpec) -> list[Finding]:
+    """What of a model's engines is in the cache, and what a run would build; nothing where there is no GPU."""
+    if not one.available()[0]:
+        return []
+    module = one.name.replace("-", "_")
+    topic = f"{tensorrt.TITLES[module]} engine"
+    try:
+        first, *others = tensorrt.engines(tensorrt.parts_here(module), path, spec)
+    except (LeafError, ImportError, OSError, RuntimeError) as e:  # as in ``leaf_rt.backends.base.load``
+        return [Finding(topic, LIMITED, f"cannot be used ({first_line(e)})", f"install {one.name} again")]
+    safer = "".join(f"; {engine.precision} is in the cache too" for engine in others if engine.cached)
+    if first.cached:
+        return [Finding(topic, OK, f"{first.precision} is in the cache{safer}")]
+    state = f"{first.precision} is not usable: {first.wrong}" if first.wrong else f"{first.precision} is not built yet"
+    each = "the first run builds it, once" if usable(cache_folder()) is None else "every run builds it"
+    return [Finding(topic, LIMITED, f"{state}{safer}", f"nothing to do: {each}, in up to some minutes, and says so")]
 
 
 def _file(path: Path, spec: ModelSpec) -> str:

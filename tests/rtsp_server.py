@@ -36,10 +36,15 @@ class RtspServer:
 
     Attributes of a running server that a test may set: ``units`` (the pictures, for a change of size), ``stalled``
     (keeps all connections and sends nothing), ``jump`` (s added to the stream's clock), ``refusing`` (accepts nobody).
+
+    ``session`` is told to clients: s of their silence after which they are hung up on. FFmpeg is silent for half of it,
+    to the millisecond, so that a server that waits no longer than that cuts off some of its viewers by chance.
     """
 
-    def __init__(self, units: list[list[bytes]], fps: int = 25, login: str | None = None, port: int = 0) -> None:
-        self.units, self.fps, self.login = units, fps, login
+    def __init__(
+        self, units: list[list[bytes]], fps: int = 25, login: str | None = None, port: int = 0, session: int = 60
+    ) -> None:
+        self.units, self.fps, self.login, self.session = units, fps, login, session
         self.stalled = self.refusing = False
         self.jump = 0.0
         self.sent = 0
@@ -91,7 +96,7 @@ class RtspServer:
                 self._start(self._talk, client)
 
     def _talk(self, client: socket.socket) -> None:
-        client.settimeout(30)
+        client.settimeout(self.session)
         lock, playing = threading.Lock(), False
         with contextlib.suppress(OSError, ValueError), client, client.makefile("rb") as lines:
             while (first := lines.peek(1)[:1]) not in (b"", b"\x16"):  # 22: a client that wants TLS
@@ -133,7 +138,8 @@ class RtspServer:
         if method == "SETUP":
             if b"TCP" not in head.get(b"transport", b""):
                 return b"461 Unsupported Transport", b"\r\n"
-            return b"200 OK", b"Session: 1;timeout=60\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
+            session = b"Session: 1;timeout=%d\r\n" % self.session
+            return b"200 OK", session + b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
         return b"200 OK", b"Session: 1\r\n\r\n"
 
     def _send(self, client: socket.socket, lock: threading.Lock) -> None:

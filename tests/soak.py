@@ -3,7 +3,8 @@
     python tests/soak.py --minutes 30 [--every 60]
 
 The cameras live in a process of their own, so that what this one holds is the runtime's alone. Prints one line of JSON
-with counters, memory, threads and descriptors, then what is wrong, line by line; exit code 0 where nothing is, else 1.
+with counters, losses, memory, threads and descriptors, then what is wrong, line by line; exit code 0 where nothing is,
+else 1. Each loss is told on stderr when it happens, with its cause.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from leaf_rt.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
 from leaf_rt.sources import SourceOptions, Target
-from leaf_rt.stream import Hooks, RunOptions, RunStats, run
+from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, run
 from leaf_rt.track import FaceTracker
 
 SLOPE = 1.0  # MB per 10 minutes, after warm-up
@@ -75,6 +76,20 @@ class Samples:
         warm = self.warm()[:, column]
         part = max(len(warm) // 3, 1)
         return int(warm[:part].min()), int(warm[-part:].min())
+
+
+@dataclass
+class Losses:
+    """When each camera was lost, and why; an attempt to come back that fails is one more line."""
+
+    begin: float  # s, monotonic
+    rows: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  # s since the beginning, the reason
+
+    def note(self, event: Event) -> None:
+        if event.kind == "lost":
+            at = round(time.monotonic() - self.begin, 2)
+            self.rows.setdefault(event.source, []).append((at, event.text))
+            print(f"{at:8.2f} s  {event.source}: {event.text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def serve(pipe: Connection, every: float, away: float) -> None:
@@ -117,6 +132,7 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
     samples = Samples()
     backend = open_backend(DEFAULT_MODEL)
     begin = time.monotonic()
+    losses = Losses(begin)
 
     def progress(stats: RunStats) -> None:
         if all(source.state == "ended" for source in stats.sources):  # what is closed by then would hide a leak
@@ -133,7 +149,7 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
             backend,
             lambda info: [VideoSink(folder / f"{info.name}.mp4", backend.spec.labels, lambda image, e, labels: image)],
             [JsonlSink(folder / "records.jsonl", backend.spec.labels)],
-            Hooks(progress=progress),
+            Hooks(progress=progress, event=losses.note),
             RunOptions(duration=seconds, handle_signals=False),
         )
         gc.collect()
@@ -144,6 +160,7 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
     result = {
         "seconds": round(stats.seconds, 1),
         "sources": {s.info.name: {key: getattr(s, key) for key in keys} for s in stats.sources},
+        "lost": {s.info.name: losses.rows.get(s.info.name, []) for s in stats.sources},
         "sinks": {s.name: {key: getattr(s, key) for key in ("written", "dropped", "failed")} for s in stats.sinks},
         "latency_p95_ms": {s.info.name: round(s.latency.p95 * 1e3, 1) for s in stats.sources},
         "megabytes": [round(value, 1) for value in (memory[0], memory[len(memory) // 2], memory[-1], max(memory))],
@@ -166,6 +183,7 @@ def verdict(result: dict[str, Any]) -> list[str]:
             wrong.append(f"{name}: captured {s['captured']} != processed + dropped + failed")
         if s["processed"] == 0:
             wrong.append(f"{name}: gave nothing")
+    wrong += [f"steady: lost after {at} s: {why}" for at, why in result["lost"]["steady"]]
     if result["sources"]["shaky"]["reconnects"] == 0:
         wrong.append("shaky: never came back")
     for kind in ("threads", "descriptors"):

@@ -40,7 +40,7 @@ KNOWS: dict[str, set[str]] = {
                         "leaf_rt.types"},
     "leaf_rt.still": {"numpy", "leaf_rt.backends.base", "leaf_rt.face", "leaf_rt.types"},
     "leaf_rt.doctor": {"av", "cv2", "leaf_rt.artifact", "leaf_rt.backends.base", "leaf_rt.backends.cache",
-                       "leaf_rt.backends.tensorrt.cuda", "leaf_rt.errors"},
+                       "leaf_rt.backends.tensorrt", "leaf_rt.backends.tensorrt.cuda", "leaf_rt.errors"},
     "leaf_rt.window": {"cv2", "leaf_rt.doctor", "leaf_rt.draw", "leaf_rt.errors", "leaf_rt.types"},
     "leaf_rt.options": {"typer"},
     "leaf_rt.groups": {"typer", "leaf_rt.artifact", "leaf_rt.doctor", "leaf_rt.options", "leaf_rt.pipeline",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from soak import held, soak, verdict
 from streams import Calm, Keeping, balanced, pipelines
 
 from leaf_rt.sources import SourceOptions, Target
+from leaf_rt.sources.network import NetworkSource
 from leaf_rt.stream import RunStats, StopSignal, feed, link, run
 
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
@@ -24,7 +26,8 @@ MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
 def test_five_seconds_of_two_cameras_one_of_them_shaky(tmp_path: Path) -> None:
     result = soak(tmp_path, seconds=5.0, every=1.5, away=0.5)
     assert result["wrong"] == []
-    assert result["sources"]["steady"]["reconnects"] == 0
+    assert result["lost"]["steady"] == []
+    assert len(result["lost"]["shaky"]) >= 1
     assert result["sources"]["shaky"]["reconnects"] >= 1
     assert result["sources"]["steady"]["captured"] > 60
     assert result["records"] > 0
@@ -71,6 +74,16 @@ def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(m
     assert [max(values) for values in zip(*seen, strict=True)] == list(seen[0])
 
 
+def test_a_session_is_kept_alive_and_a_silent_one_ends() -> None:
+    with (
+        RtspServer(encode(empty_frames(24, 96, 160)), session=2) as server,
+        socket.create_connection(("127.0.0.1", server.port), 10) as silent,
+        NetworkSource(server.url(), SourceOptions()) as source,
+    ):
+        assert any(frame.timestamp > 5.0 for frame in source)  # hung up on, it ends or raises before
+        assert silent.recv(1) == b""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(MINUTES is None, reason="takes as long as LEAF_SOAK_MINUTES says; 30 is the measure")
 def test_half_an_hour_of_two_cameras(tmp_path: Path) -> None:
@@ -86,6 +99,7 @@ def good() -> dict[str, Any]:
     return {
         "seconds": 1800.0,
         "sources": {"steady": dict(counters), "shaky": dict(counters)},
+        "lost": {"steady": [], "shaky": [(60.1, "the stream ended; trying again in 1.0 s")]},
         "megabytes_per_10_minutes": 0.9,
         "threads": dict(held),
         "descriptors": dict(held),
@@ -98,6 +112,7 @@ def test_the_verdict_sees_what_is_wrong() -> None:
     for change, text in (
         (lambda r: r["sources"]["steady"].update(captured=11), "steady: captured 11 !="),
         (lambda r: r["sources"]["shaky"].update(reconnects=0), "never came back"),
+        (lambda r: r["lost"]["steady"].append((90.2, "ended")), "steady: lost after 90.2 s: ended"),
         (lambda r: r["threads"].update(floor=(9, 10)), "threads: never under 10"),
         (lambda r: r["descriptors"].update(after=6), "descriptors: 6 after the run, 4 before"),
         (lambda r: r.update(megabytes_per_10_minutes=1.0), "grows by 1.0 MB"),

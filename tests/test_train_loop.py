@@ -108,6 +108,14 @@ def test_every_method_trains_and_resumes_bit_for_bit(root: Path, name: str) -> N
     assert all(np.isfinite(v) for r in steps for k, v in r.items() if k.startswith("loss"))
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
+def test_unlabelled_pictures_wait_for_the_end_of_the_delay(root: Path, name: str) -> None:
+    fit(tiny(root, run__epochs=1, run__steps=3, method__delay=2, **METHODS[name]), root / "late")
+    steps = [r for r in read_log(root / "late") if r["event"] == "step"]
+    assert ["loss_u" in r for r in steps] == [False, False, True]
+    assert all(np.isfinite(r["loss"]) for r in steps)
+
+
 def test_leaf_learns_what_can_be_learned(root: Path) -> None:
     recipe = tiny(root, run__epochs=8, run__steps=25, run__sides=[20], optim__lr=1e-2, optim__ema_decay=0.9,
                   split__labels=40, model__dropout=0.0)  # fmt: skip

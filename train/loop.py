@@ -147,7 +147,7 @@ class Training:
         run, method, views = self.recipe.run, self.recipe.method, self.views
         parts = self.recipe.optim.accumulate
         n = run.batch // parts
-        u = run.batch_unlabelled // parts if self.semi else 0
+        u = run.batch_unlabelled // parts if self.semi and self.step >= method.delay else 0
         mine = self.world.share(n)
         seed = [run.seed, 2, self.step, part]
         draws = draw_views(n, u, method.weak_views, self.recipe.augment, seed)
@@ -183,7 +183,7 @@ class Training:
             if taught:
                 with torch.no_grad():
                     weak = torch.split(self.ema(torch.cat(taught)).logits, u)
-        seen = method.weak_views if student_sees_weak(method) else 0
+        seen = method.weak_views if u and student_sees_weak(method) else 0
         sizes = [n] + [u] * (seen + (1 if u else 0))
         logits, features = torch.split(out.logits, sizes), torch.split(out.features, sizes)
         own = tuple(logits[1 : 1 + seen])

@@ -85,6 +85,7 @@ class Method:
     mode: str = "paper"  # paper or official; of leaf alone
     levels: tuple[str, ...] = ()  # of semantic, instance, category
     weak_views: int = 2
+    delay: int = 0  # steps at the start that see labelled pictures alone: the head of a new task knows nothing yet
     teacher: str = "ema"  # ema, student, student-grad (the weight of the ambiguous loss carries a gradient)
     unsupervised: str = "both"  # hard, ambiguous, both, masked, scalar: see losses.unsupervised_loss
     threshold: str = "class"  # fixed, class (Ada-CM), adaptive (FreeMatch)

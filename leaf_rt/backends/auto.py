@@ -39,8 +39,9 @@ MEMORY = "auto.json"
 
 
 def choose(
-    model: Path, spec: ModelSpec, threads: int, say: Say, precision: str = "", folder: Path | None = None
-) -> Backend:
+    model: Path, spec: ModelSpec, threads: int, say: Say, precision: str = "", folder: Path | None = None,
+    build: bool = True,
+) -> Backend:  # fmt: skip
     """The best back end for a model here.
 
     Args:
@@ -50,6 +51,7 @@ def choose(
         say: Told what takes long and what was passed over.
         precision: "" for the quickest that comes with the model; else that one alone.
         folder: Of the memory; None takes the cache folder.
+        build: See ``Wanted``.
 
     Raises:
         BackendError: No back end can run it; the message says why for each.
@@ -67,7 +69,7 @@ def choose(
             continue
         try:
             if one.name.startswith("tensorrt"):
-                return load(one, model, spec, Wanted(threads, "the GPU is the quickest", precision, say))
+                return load(one, model, spec, Wanted(threads, "the GPU is the quickest", precision, say, build))
             cpu += _entries(one, model, spec, precision, say)
         except LeafError as e:
             passed.append(f"{one.name}: {e}")

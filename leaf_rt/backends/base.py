@@ -65,12 +65,14 @@ class Wanted:
         reason: Why it was chosen; the back end adds what runs.
         precision: Of the arithmetic where the runtime has a choice: "" for the model's own; "bf16" in OpenVINO.
         say: Told what takes long or went wrong, a sentence at a time.
+        build: Whether an engine may be built, which takes minutes; otherwise one from the cache or none.
     """
 
     threads: int = 0
     reason: str = ""
     precision: str = ""
     say: Say = field(default=silent)
+    build: bool = True
 
 
 def default_threads() -> int:
@@ -204,7 +206,7 @@ def candidate(name: str) -> Candidate:
 
 
 def open_backend(
-    model: Path, name: str = "auto", threads: int = 0, *, precision: str = "", say: Say = silent
+    model: Path, name: str = "auto", threads: int = 0, *, precision: str = "", say: Say = silent, build: bool = True
 ) -> Backend:
     """Load a model with the back end asked for, or with the best one here.
 
@@ -216,6 +218,7 @@ def open_backend(
             own with an explicit back end. "int8" takes the quantised files beside an fp32 model, which keep its
             accuracy within half a point but not its every answer. Others as ``Wanted`` says.
         say: Told what takes long or went wrong, a sentence at a time.
+        build: See ``Wanted``.
 
     Raises:
         BackendError: Unknown name, or it cannot run here.
@@ -231,7 +234,7 @@ def open_backend(
     if name == "auto":
         from leaf_rt.backends.auto import choose
 
-        return choose(model, spec, threads, say, precision)
+        return choose(model, spec, threads, say, precision, build=build)
     one = candidate(name)
     if precision == "int8" and spec.precision == "fp32":
         model, spec = int8_file(model, spec, one)
@@ -240,7 +243,7 @@ def open_backend(
     ok, why = one.available()
     if not ok:
         raise BackendError(f"--backend {name}: {why}")
-    wanted = Wanted(threads, "asked for with --backend", precision, say)
+    wanted = Wanted(threads, "asked for with --backend", precision, say, build)
     return load(one, model, spec, wanted)
 
 

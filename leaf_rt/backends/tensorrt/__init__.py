@@ -15,7 +15,7 @@ from typing import Any
 
 from leaf_rt.artifact import ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.backends.base import Backend, Candidate, Wanted, candidate, check_faces, empty, first_line, load
-from leaf_rt.backends.cache import cache_folder, get_or_build, usable, write_atomically
+from leaf_rt.backends.cache import cache_folder, get_or_build, read_entry, usable, write_atomically
 from leaf_rt.backends.parity import Parity, compare, golden_faces
 from leaf_rt.backends.tensorrt.build import BUILD, Profile, build_plan, check_module
 from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
@@ -130,6 +130,11 @@ def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wante
     """A plan for this machine, from the cache or built now, and where it comes from."""
     key = plan_key(parts, sha256_of(onnx), precision, profile)
     title = TITLES[parts.trt.__name__]
+    if not wanted.build:
+        content, wrong = read_entry(parts.folder or cache_folder(), key)
+        if content is None:
+            raise BackendError(wrong or "not built yet")
+        return content, "from the cache"
 
     def build() -> bytes:
         wanted.say(f"building the {title} engine ({precision}) for {parts.gpu.name}: once, up to some minutes")
@@ -143,6 +148,35 @@ def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wante
         return built.plan
 
     return get_or_build(key, build, wanted.say, parts.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that a run may want.
+
+    Attributes:
+        precision: "fp16" or "fp32".
+        cached: Whether it is there; otherwise a run that wants it builds it first.
+        wrong: What is wrong with the one in the cache, "" where there is none.
+    """
+
+    precision: str
+    cached: bool
+    wrong: str
+
+
+def engines(parts: Parts, model: Path, spec: ModelSpec, profile: Profile = Profile()) -> list[Engine]:  # noqa: B008
+    """The engines of a model that a run would try, in this order. Builds nothing and starts none of them.
+
+    Raises:
+        BackendError: The model is not for TensorRT.
+    """
+    found: list[Engine] = []
+    folder = parts.folder or cache_folder()
+    for path, own in _precisions(model, spec, Wanted()):
+        content, wrong = read_entry(folder, plan_key(parts, sha256_of(path), own.precision, profile))
+        found.append(Engine(own.precision, content is not None and usable(folder) is None, wrong))
+    return found
 
 
 def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any] | None:
