@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
         return _run(arguments, debug, _say)
+    except KeyboardInterrupt:  # while another one was dealt with
+        return EXIT_INTERRUPTED
     finally:
         if argv is None:  # the process ends by itself: one more Ctrl-C would only put a traceback in its place
             signal.signal(signal.SIGINT, signal.SIG_IGN)

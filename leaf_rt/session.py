@@ -28,6 +28,7 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
+from leaf_rt.stream.signals import signals
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
@@ -86,15 +87,15 @@ class Session:
             shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self.complain))
             rounds = [list(targets)] if together else [[target] for target in targets]
             for part in rounds:
+                one_round = _Round(self, backend, window, shared)
                 try:
-                    stats = _Round(self, backend, window, shared).run(part, together)
+                    one_round.run(part, together)
                 except LeafError as e:
                     if len(rounds) == 1 and not self._was_said(e):
                         raise
                     self.complain(e)
-                else:
-                    if stats.interrupted:
-                        break
+                if one_round.stop.is_set():
+                    break
         return console.exit_code(self.errors[0]) if self.errors else 0
 
     def complain(self, error: Exception) -> None:
@@ -149,25 +150,25 @@ class _Round:
         self.bar = console.progress(session.out)
         self.tasks: list[TaskID] = []  # one per source, in their order
 
-    def run(self, targets: Sequence[Target], live: bool) -> RunStats:
+    def run(self, targets: Sequence[Target], live: bool) -> None:
         """Run, then write the timelines and say what was found; also when the run broke off.
 
         Raises:
             KeyboardInterrupt: Somebody wants it to end at once; what is left out has been said.
         """
-        try:
+        with signals(self.stop):
             try:
-                stats = self._through(targets, live)
-            except Exception:  # the results up to there are worth having
-                self._results(None)
+                try:
+                    stats = self._through(targets, live)
+                except Exception:  # the results up to there are worth having
+                    self._results(None)
+                    raise
+                self._results(stats)
+            except KeyboardInterrupt:
+                self._left_out()
                 raise
-            self._results(stats)
-        except KeyboardInterrupt:
-            self._left_out()
-            raise
         for failure in stats.failures:
             self.session.complain(failure)
-        return stats
 
     def _through(self, targets: Sequence[Target], live: bool) -> RunStats:
         hooks = Hooks(opened=self._opened, frame=self._frame, progress=self._progress, event=self._event)
@@ -182,7 +183,7 @@ class _Round:
                     self._sinks,
                     self.shared,
                     hooks,
-                    self.session.options,
+                    replace(self.session.options, handle_signals=False),  # they are handled here, to the last word
                     self.stop,
                 )
         finally:
@@ -195,7 +196,10 @@ class _Round:
             summary.finish()
             if stats is None and summary.frames == 0:  # it could not begin; the error that follows says why
                 continue
-            self._timeline(name, summary)
+            if not self.stop.at_once:
+                self._timeline(name, summary)
+            if self.stop.at_once:
+                raise KeyboardInterrupt
             self._conclude(name, summary, stats)
             self.concluded.add(name)
 
@@ -313,7 +317,9 @@ class _Round:
         from leaf_rt.timeline import timeline_png
 
         try:
-            write_whole(path, timeline_png(summary, name))
+            drawn = timeline_png(summary, name)
+            if not self.stop.at_once:
+                write_whole(path, drawn)
         except LeafError as e:
             self.session.complain(e)
             del self.files[name]["timeline"]

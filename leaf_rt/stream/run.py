@@ -36,6 +36,7 @@ _log = logging.getLogger("leaf_rt.stream")
 _log.addHandler(logging.NullHandler())  # who wants the lines adds a handler; the terminal belongs to the caller
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _IN_HAND = 1.0  # s that an end at once leaves all writers for the frame in hand
+_GLANCE = 0.1  # s in which an end at once is noticed at the latest while writers finish
 _TICK = 0.25  # s in which a stop is noticed at the latest while nothing else happens
 
 
@@ -77,7 +78,7 @@ def run(
     Raises:
         LeafError: A first open failed; the back end failed twice on a batch; every sink has failed; or no source gave
             anything that could be used.
-        KeyboardInterrupt: A second SIGINT came.
+        KeyboardInterrupt: It was to end at once, as by a second SIGINT.
     """
     options, stop = options or RunOptions(), stop or StopSignal()
     shell = _Shell(backend, pipeline, sinks, hooks or Hooks(), options, stop, clock or Clock())
@@ -88,6 +89,7 @@ def run(
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
+    stop.begun = True
     with signals(stop) if options.handle_signals else contextlib.nullcontext():
         return shell.run(shared)
 
@@ -139,20 +141,18 @@ class _Shell:
         workers = self._options.workers or min(len(self._lanes), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, "faces") if workers > 1 else None
         try:
-            try:
-                self._shared = [self._writer(sink) for sink in shared]
-                for lane in self._lanes:
-                    lane.feed.start()
-                self._loop()
-            except Exception:
-                self._close(self._options.drain_timeout)  # whatever broke, the files are finished
-                raise
-            self._close(self._options.drain_timeout)
-        except KeyboardInterrupt:  # also where it comes while the writers finish
-            self._close_at_once()
+            self._shared = [self._writer(sink) for sink in shared]
+            for lane in self._lanes:
+                lane.feed.start()
+            self._loop()
+        except KeyboardInterrupt:  # of a caller that takes signals in its own way
+            self._stop.at_once = True
             raise
         finally:
+            self._close()
             self._tell()
+        if self._stop.at_once:
+            raise KeyboardInterrupt
         if self.stats.failures and self.stats.processed == 0 and not self.stats.interrupted:
             raise self.stats.failures[0]
         return self.stats
@@ -194,40 +194,39 @@ class _Shell:
     def _writers(self) -> list[Writer]:
         return [*self._shared, *(writer for lane in self._lanes for writer in lane.writers)]
 
-    def _close(self, patience: float) -> None:
-        """End all threads, waiting for the writers up to ``patience`` s together."""
+    def _close(self) -> None:
+        """End all threads. Writers have some time for what waits, and at an end at once for the frame in hand alone."""
         with self._lock:
             for lane in self._lanes:
                 lane.feed.stop()
         for lane in self._lanes:
             lane.close(self._lock)
+        writers = self._writers()
         for writer in self._shared:
             writer.close()
-        deadline = self._clock.monotonic() + patience
-        for writer in self._writers():
+        deadline = self._clock.monotonic() + self._options.drain_timeout
+        for writer in writers:
+            while not (self._stop.at_once or writer.ended or self._clock.monotonic() >= deadline):
+                writer.await_end(min(deadline - self._clock.monotonic(), _GLANCE))
+        if self._stop.at_once:
+            for writer in writers:
+                writer.abandon()
+            deadline = self._clock.monotonic() + _IN_HAND
+        for writer in writers:
             writer.join(max(deadline - self._clock.monotonic(), 0.0))
             if writer.error is not None:
                 self.stats.failures.append(writer.error)
         if self._pool is not None:
-            self._pool.shutdown(wait=patience > 0)
+            self._pool.shutdown(wait=not self._stop.at_once)
         for lane in self._lanes:
-            lane.feed.join(min(patience, 1.0))  # a capture that hangs in a read ends with it, on its own
-
-    def _close_at_once(self) -> None:
-        """End all threads; what waits for a writer is left out, but the frame in hand leaves a complete file."""
-        writers = self._writers()
-        for writer in writers:
-            writer.abandon()
-        deadline = self._clock.monotonic() + _IN_HAND
-        for writer in writers:
-            writer.join(max(deadline - self._clock.monotonic(), 0.0))
-        self._close(0.0)
+            wait = deadline - self._clock.monotonic() if self._stop.at_once else self._options.drain_timeout
+            lane.feed.join(max(min(wait, 1.0), 0.0))  # a capture that hangs in a read ends with it, on its own
 
     # The loop
 
     def _loop(self) -> None:
         draining = False
-        while True:
+        while not self._stop.at_once:
             begin = self._clock.monotonic()
             end = None if self._options.duration is None else self._started + self._options.duration
             if not draining and (self._stop.is_set() or (end is not None and begin >= end)):
@@ -337,7 +336,7 @@ class _Shell:
         now = self._clock.monotonic()
         if self._stop.is_set() and self._hurry_after is None:
             self._hurry_after = now + self._options.drain_timeout
-        return self._hurry_after is not None and now >= self._hurry_after
+        return self._stop.at_once or (self._hurry_after is not None and now >= self._hurry_after)
 
     def _after_round(self) -> None:
         """Tell what happened, adapt to the load, tidy up after sources that have ended."""

@@ -13,24 +13,27 @@ from leaf_rt.stream.options import StopSignal
 
 @contextlib.contextmanager
 def signals(stop: StopSignal) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the run in good order, a second SIGINT at once; more change nothing.
+    """The first SIGINT or SIGTERM sets ``stop``, a SIGINT after that its ``at_once``; more change nothing.
 
     Outside of the main thread, which alone gets signals, it does nothing.
 
     Raises:
-        KeyboardInterrupt: A second SIGINT came, or a first one after ``stop`` was set otherwise.
+        KeyboardInterrupt: A SIGINT came before the run has begun.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    at_once = False
+    asked = False
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        nonlocal at_once
-        if stop.is_set() and number == signal.SIGINT and not at_once:
-            at_once = True
+        nonlocal asked
+        if number == signal.SIGINT and not stop.begun:
             raise KeyboardInterrupt
-        stop.set()
+        if number == signal.SIGINT and (asked or stop.is_set()):
+            stop.at_once = True
+        elif not asked:  # never twice: a second signal may come while the first one holds the lock of ``stop``
+            asked = True
+            stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -107,6 +107,15 @@ class Writer:
             self._closing = True
             self._changed.notify_all()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has ended: the sink is closed."""
+        return not self._thread.is_alive()
+
+    def await_end(self, timeout: float) -> None:
+        """Wait up to ``timeout`` s for that."""
+        self._thread.join(max(timeout, 0.0))
+
     def join(self, timeout: float) -> None:
         """Wait up to ``timeout`` s for the sink to be complete; one that hangs is given up and reported."""
         self._thread.join(timeout)
