@@ -1,8 +1,8 @@
 """What this machine can and cannot do for leaf-rt, each finding with what to do about it.
 
 Looks, and opens the model once as "auto" does, which may measure the CPU back ends and remember that; builds no engine
-and changes nothing else. Must not know terminals. A GPU is asked for through CUDA, which survives a machine without a driver; TensorRT,
-which may not, by its package version alone.
+and changes nothing else. Must not know terminals. A GPU is asked for through CUDA, which survives a machine without a
+driver; TensorRT, which may not, only where there is one.
 """
 
 from __future__ import annotations
@@ -156,33 +156,35 @@ def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
         LeafError: Nothing can run it here.
     """
     found: list[Finding] = []
-    for one in CANDIDATES:
-        if one.name.startswith("tensorrt") and path.suffix == ".onnx" and spec.precision != "int8":
-            found += _engines(one, path, spec)
-    unbuilt = next((finding for finding in found if finding.status == LIMITED), None)
-    if unbuilt is not None and found.index(unbuilt) == 0:
-        return [*found, Finding("inference", OK, f"{unbuilt.topic.removesuffix(' engine')}, once the engine is built")]
+    on_gpu = path.suffix == ".onnx" and spec.precision != "int8"
+    for one in CANDIDATES if on_gpu else ():
+        if not one.name.startswith("tensorrt") or not one.available()[0]:
+            continue
+        title = tensorrt.TITLES[one.name.replace("-", "_")]
+        try:
+            found.append(_engine(one, title, path, spec))
+        except (LeafError, ImportError, OSError, RuntimeError) as e:  # as in ``leaf_rt.backends.base.load``
+            remedy = f"install {one.name} again, or leave it: others run the model"
+            found.append(Finding(f"{title} engine", LIMITED, f"cannot be used ({first_line(e)})", remedy))
+            continue
+        if found[-1].status == LIMITED:
+            return [*found, Finding("inference", OK, f"{title}, once the engine is built")]
+        break
     backend = open_backend(path, build=False)
     backend.close()
     return [*found, Finding("inference", OK, backend.reason)]
 
 
-def _engines(one: Candidate, path: Path, spec: ModelSpec) -> list[Finding]:
-    """What of a model's engines is in the cache, and what a run would build; nothing where there is no GPU."""
-    if not one.available()[0]:
-        return []
-    module = one.name.replace("-", "_")
-    topic = f"{tensorrt.TITLES[module]} engine"
-    try:
-        first, *others = tensorrt.engines(tensorrt.parts_here(module), path, spec)
-    except (LeafError, ImportError, OSError, RuntimeError) as e:  # as in ``leaf_rt.backends.base.load``
-        return [Finding(topic, LIMITED, f"cannot be used ({first_line(e)})", f"install {one.name} again")]
+def _engine(one: Candidate, title: str, path: Path, spec: ModelSpec) -> Finding:
+    """What of a model's engines is in the cache, and what a run would build."""
+    first, *others = tensorrt.engines(tensorrt.parts_here(one.name.replace("-", "_")), path, spec)
     safer = "".join(f"; {engine.precision} is in the cache too" for engine in others if engine.cached)
     if first.cached:
-        return [Finding(topic, OK, f"{first.precision} is in the cache{safer}")]
+        return Finding(f"{title} engine", OK, f"{first.precision} is in the cache{safer}")
     state = f"{first.precision} is not usable: {first.wrong}" if first.wrong else f"{first.precision} is not built yet"
     each = "the first run builds it, once" if usable(cache_folder()) is None else "every run builds it"
-    return [Finding(topic, LIMITED, f"{state}{safer}", f"nothing to do: {each}, in up to some minutes, and says so")]
+    remedy = f"nothing to do: {each}, in up to some minutes, and says so"
+    return Finding(f"{title} engine", LIMITED, f"{state}{safer}", remedy)
 
 
 def _file(path: Path, spec: ModelSpec) -> str:

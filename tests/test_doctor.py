@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
-from engines_fakes import tiny_onnx
+from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tiny_onnx
 
 from leaf_rt.artifact import DEFAULT_MODEL, MODELS, spec_path
+from leaf_rt.backends import tensorrt
+from leaf_rt.backends.base import Candidate, open_backend
 from leaf_rt.doctor import LIMITED, MISSING, OK, examine, why_no_window
+from leaf_rt.types import Prediction
 
 
 def test_every_finding_is_complete_and_a_lack_has_a_remedy() -> None:
@@ -67,6 +72,82 @@ def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pyt
     assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is damaged"]
     first.unlink()
     assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is not there"]
+
+
+@pytest.fixture
+def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model with an fp16 file, on a machine whose GPU and TensorRT are fakes; building is an error."""
+    model = tmp_path / "m.onnx"
+    spec = tiny_onnx(model)
+    tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent=spec.sha256, seed=1)
+    cuda = FakeCuda()
+    parts = tensorrt.Parts(
+        FakeTensorRt(), GPU, lambda: cuda, lambda *_: (FakeContext(cuda, network), object()),
+        lambda _model, _spec, crops: Prediction(*(part.astype(np.float32) for part in network(crops))),
+    )  # fmt: skip
+
+    def no_build(*_: object, **__: object) -> None:
+        raise AssertionError("the doctor builds an engine")
+
+    monkeypatch.setattr(tensorrt, "build_plan", no_build)
+    monkeypatch.setattr(tensorrt, "parts_here", lambda _: parts)
+    monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
+    monkeypatch.setattr("leaf_rt.doctor.probe", lambda: GPU)
+    version = Candidate.version
+    monkeypatch.setattr(
+        Candidate, "version",
+        lambda one: {"tensorrt": "tensorrt 11.4.0", "tensorrt-rtx": None}.get(one.name, version(one)),
+    )  # fmt: skip
+    return model
+
+
+def build(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str = "fp16") -> None:
+    """What a run would have left in the cache."""
+
+    def plan(trt: FakeTensorRt, content: bytes, *_: object, **__: object) -> types.SimpleNamespace:
+        return types.SimpleNamespace(plan=trt.plan(content), timings=b"")
+
+    with monkeypatch.context() as here:
+        here.setattr(tensorrt, "build_plan", plan)
+        open_backend(model, "tensorrt", precision=precision).close()
+
+
+def test_on_a_gpu_it_builds_no_engine_but_says_that_a_run_will(
+    gpu_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {f.topic: f for f in examine(gpu_model)}
+    engine = found["TensorRT engine"]
+    assert (engine.status, engine.found) == (LIMITED, "fp16 is not built yet")
+    assert "the first run builds it, once" in engine.remedy
+    assert found["inference"].found == "TensorRT, once the engine is built"
+    assert not list(cache.glob("*.plan"))
+    build(gpu_model, monkeypatch, "fp32")  # not the one that a run wants first
+    engine = next(f for f in examine(gpu_model) if f.topic == "TensorRT engine")
+    assert engine.found == "fp16 is not built yet; fp32 is in the cache too"
+
+
+def test_on_a_gpu_it_proves_the_engine_that_is_in_the_cache(
+    gpu_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(gpu_model, monkeypatch)
+    found = {f.topic: f for f in examine(gpu_model)}
+    assert (found["TensorRT engine"].status, found["TensorRT engine"].found) == (OK, "fp16 is in the cache")
+    assert "fp16 on Fake 4090, from the cache" in found["inference"].found
+    (plan,) = cache.glob("*.plan")
+    plan.write_bytes(b"x")
+    found = {f.topic: f for f in examine(gpu_model)}
+    assert found["TensorRT engine"].status == LIMITED
+    assert "is damaged" in found["TensorRT engine"].found
+
+
+def test_a_gpu_whose_tensorrt_does_not_load_leaves_the_cpu(gpu_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> None:
+        raise ImportError("libnvinfer.so.11: cannot open shared object file")
+
+    monkeypatch.setattr(tensorrt, "parts_here", broken)
+    found = {f.topic: f for f in examine(gpu_model)}
+    assert "libnvinfer" in found["TensorRT engine"].found
+    assert "on CPU" in found["inference"].found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a display cannot be taken away")
