@@ -6,7 +6,8 @@ size in the frame. So all faces, near and far, come with the same geometry, a fa
 a known face is found again without a search. Close-ups of up to four faces share one call as a mosaic.
 
 Cost of a video: per frame one close-up call for up to four known faces, and a share of the search, whose regions take
-turns, each coming about once per ``SCAN_PERIOD`` (``EMPTY_PERIOD`` while nobody is known). Of more than four faces, as
+turns, each coming about once per ``SCAN_PERIOD`` (``EMPTY_PERIOD`` while nobody is known; ``HIDE_PERIOD`` where nobody
+may be overlooked for longer, at two to three times the cost). Of more than four faces, as
 many are looked at per frame as it takes to see each every 0.2 s: at 25 frames/s twenty faces cost as many calls as one.
 
 Must not know tracks: ids are the tracker's.
@@ -42,6 +43,7 @@ PROPOSE = 0.5  # confidence of a place worth a close-up
 AGREE = 0.4  # intersection over union of a proposal and what its close-up shows
 SCAN_PERIOD = 0.8  # s in which the search of a video visits every region once
 EMPTY_PERIOD = 0.3  # s, the same while nobody is known
+HIDE_PERIOD = 0.15  # s, the same where faces are hidden: so long may one be seen that comes in
 
 
 class DetectorModel:
@@ -104,6 +106,8 @@ class FaceDetector(Closing):
         min_confidence: Mean confidence in [0, 1] of proposal and close-up from which on a new face counts.
         detect_every: In a video, look at every n-th frame only; the frames between have no detections, and each face
             of a crowd is looked at n times less often. May be changed at any time.
+        scan_period: s of video in which the search visits every region once; no longer than ``EMPTY_PERIOD`` while
+            nobody is known.
 
     Attributes:
         lag: s since some known face was last looked for, as of the newest frame; 0 where all were looked for in it.
@@ -119,6 +123,7 @@ class FaceDetector(Closing):
         range: Range = "auto",  # noqa: A002 - the word users know from the command line
         min_confidence: float = 0.6,
         detect_every: int = 1,
+        scan_period: float = SCAN_PERIOD,
     ) -> None:
         if range not in get_args(Range):
             raise ValueError(f"FaceDetector.range: wanted one of {', '.join(get_args(Range))}, got {range!r}")
@@ -126,9 +131,12 @@ class FaceDetector(Closing):
             raise ValueError(f"FaceDetector.min_confidence: wanted 0 to 1, got {min_confidence!r}")
         if detect_every < 1:
             raise ValueError(f"FaceDetector.detect_every: wanted at least 1, got {detect_every!r}")
+        if not scan_period > 0.0:
+            raise ValueError(f"FaceDetector.scan_period: wanted more than 0, got {scan_period!r}")
         self.reach: Range = range
         self.min_confidence = min_confidence
         self.detect_every = detect_every
+        self.scan_period = scan_period
         _library()
         for kind in get_args(Kind):  # a damaged one is found now, not when it is first needed
             _verified(kind)
@@ -228,7 +236,7 @@ class FaceDetector(Closing):
         if not 0 <= step <= FORGET:
             self._due = 0.0
             return list(dict.fromkeys(self._plan))  # each once, however often its turn comes
-        period = SCAN_PERIOD * self.detect_every if len(self._watch) else EMPTY_PERIOD
+        period = self.scan_period * self.detect_every if len(self._watch) else min(self.scan_period, EMPTY_PERIOD)
         self._due += min(step / period, 1.0) * len(self._plan)
         turns = range(self._turn, self._turn + int(self._due))
         self._turn += len(turns)

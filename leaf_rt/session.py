@@ -220,9 +220,10 @@ class _Round:
         return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, self.cost)
 
     def _detector(self) -> Detector:
-        from leaf_rt.detect import FaceDetector
+        from leaf_rt.detect import HIDE_PERIOD, SCAN_PERIOD, FaceDetector
 
-        detector = FaceDetector(range=self.session.recognition.range)
+        period = HIDE_PERIOD if self.session.outputs.blur else SCAN_PERIOD
+        detector = FaceDetector(range=self.session.recognition.range, scan_period=period)
         detector.warm_up()
         return detector
 

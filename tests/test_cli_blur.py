@@ -12,6 +12,7 @@ from clips import write_clip
 from commands import Leaf, records
 from fakes import FakeDetector, face_at, join
 
+from leaf_rt.detect import HIDE_PERIOD
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.types import Detections
 
@@ -56,7 +57,13 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
             costs.append(self.options)
 
     finds = [face_at(x, y, confidence=0.7) for x, y in places]
-    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Unsure(finds))
+    periods = []
+
+    def detector(*, scan_period: float, **_: Any) -> Unsure:
+        periods.append(scan_period)
+        return Unsure(finds)
+
+    monkeypatch.setattr("leaf_rt.detect.FaceDetector", detector)
     monkeypatch.setattr("leaf_rt.session.Pipeline", Watched)
     film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
     assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0
@@ -65,6 +72,7 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
         _, image = reader.read()
         assert image[y0 : y0 + 60, x0 : x0 + 60].std() < 40  # of the chessboard's 127
     assert [cost.may_skip for cost in costs] == [False]
+    assert periods == [HIDE_PERIOD]
 
 
 def test_blur_hides_in_a_picture_whom_the_largest_leave_out(

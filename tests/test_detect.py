@@ -18,6 +18,7 @@ from clips import DEMO
 from leaf_rt import detect
 from leaf_rt.detect import FaceDetector
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.search import iou
 from leaf_rt.track import FaceTracker
 from leaf_rt.types import Detections, Frame, Tracks
 
@@ -137,6 +138,31 @@ def test_a_street_is_followed_at_the_cost_of_two_calls_per_frame(media, monkeypa
             width = np.sqrt((a[2] - a[0]) * (b[2] - b[0]))
             way = np.hypot(*((a[:2] + a[2:] - b[:2] - b[2:]) / 2)) / width
             assert way < 0.5 + 8 * (t1 - t0), f"id {track_id} jumps at {t1:.2f} s"  # the fastest one makes 6 widths/s
+
+
+def test_where_faces_are_hidden_who_comes_in_is_known_after_a_fifth_of_a_second(media, detector):
+    clip = list(frames(media / "street_1080p.mp4", 13))
+    tracker = FaceTracker()
+    with FaceDetector(scan_period=detect.HIDE_PERIOD) as one:
+        known = [tracker.update(one.detect(frame), frame.timestamp).xyxy for frame in clip]
+    for end in (7, 12):  # 0.2 s are five frames
+        before, now = (detector.detect_picture(clip[i].image).xyxy for i in (end - 5, end))
+        there = now[(iou(now, before) > 0.3).any(axis=1)]
+        assert len(there) >= 4
+        assert (iou(there, known[end]) > 0.3).any(axis=1).all()
+
+
+def test_while_nobody_is_known_the_search_is_never_slower(monkeypatch):
+    looks = {}
+    for period in (0.15, 0.8, 5.0):
+        with FaceDetector(scan_period=period) as one:
+            calls = []
+            monkeypatch.setattr(one, "_propose", lambda *_, calls=calls, **__: calls.append(1) or Detections.empty())
+            for i in range(26):
+                one.detect(Frame(np.zeros((360, 640, 3), np.uint8), i, i / 25, "x"))
+            looks[period] = len(calls)
+    assert looks[5.0] == looks[0.8]
+    assert looks[0.15] == pytest.approx(2 * looks[0.8], rel=0.3)
 
 
 def test_many_small_faces_cost_little_more_per_frame_than_one(media, monkeypatch):
@@ -279,6 +305,8 @@ def test_wrong_arguments_are_named():
         FaceDetector(min_confidence=1.5)
     with pytest.raises(ValueError, match="detect_every"):
         FaceDetector(detect_every=0)
+    with pytest.raises(ValueError, match="scan_period"):
+        FaceDetector(scan_period=0.0)
 
 
 def test_a_closed_detector_says_so():
