@@ -148,7 +148,7 @@ def test_where_faces_are_hidden_who_comes_in_is_known_after_a_fifth_of_a_second(
     for end in (7, 12):  # 0.2 s are five frames
         before, now = (detector.detect_picture(clip[i].image).xyxy for i in (end - 5, end))
         there = now[(iou(now, before) > 0.3).any(axis=1)]
-        assert len(there) >= 4
+        assert len(there) >= 3
         assert (iou(there, known[end]) > 0.3).any(axis=1).all()
 
 
