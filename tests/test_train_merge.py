@@ -18,7 +18,7 @@ from train.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.cli import main
 from train.merge import merge
 from train.model import build_model
-from train.recipe import to_toml
+from train.recipe import load_recipe, to_toml
 
 LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
 OPTIONS = {
@@ -48,7 +48,7 @@ def test_a_merged_model_answers_the_weighted_mean_of_its_parts(
     both, meta = load_model(tmp_path / "both")
     assert meta.geometry == Geometry(20, 0.05, "grey", 20)
     assert meta.model["backbone"] == "tiny@24+tiny@16"
-    assert meta.training == {"parts": [{"seed": 1}, {"seed": 2}], "shares": [3.0, 1.0]}
+    assert meta.training == {"parts": [{"seed": 1}, {"seed": 2}], "shares": [3.0, 1.0], "mean": "logits"}
     x = torch.randn(3, 3, 20, 20)
     with torch.no_grad():
         parts = [
@@ -59,6 +59,32 @@ def test_a_merged_model_answers_the_weighted_mean_of_its_parts(
     torch.testing.assert_close(got.logits, 0.75 * parts[0].logits + 0.25 * parts[1].logits)
     torch.testing.assert_close(got.features, torch.cat([p.features for p in parts], 1))
     assert (parts[0].logits - parts[1].logits).abs().max() > 0.01
+
+
+def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
+    folded = {"model": OPTIONS | {"backbone": "mobilefacenet", "folded": True}}
+    one, two = (run(tmp_path / str(seed), seed, 24, **folded) for seed in (1, 2))
+    out = tmp_path / "mean"
+    assert main(["merge", str(one), str(two), "--mean", "weights", "--shares", "3,1", "--out", str(out)]) == 0
+    (mean, meta), *parts = (load_model(path) for path in (out, one, two))
+    assert (meta.geometry, meta.model) == (parts[0][1].geometry, parts[0][1].model)
+    assert meta.training["mean"] == "weights"
+    states = [model.state_dict() for model, _ in parts]
+    for key, value in mean.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * states[0][key] + 0.25 * states[1][key])
+
+
+def test_what_has_no_mean_of_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = run(tmp_path / "one", 1, 24), run(tmp_path / "other", 2, 16)
+    normed = run(tmp_path / "normed", 1, 24, model=OPTIONS | {"backbone": "mobilefacenet"})
+    for first, second, words in (
+        (one, other, "labels, crops or network differ"),
+        (normed, normed, "has batch norms"),
+    ):
+        command = ["merge", str(first), str(second), "--mean", "weights", "--out", str(tmp_path / "mean")]
+        assert main(command) == DataError.exit_code
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
 
 
 def test_recipes_are_trained_first(tmp_path: Path) -> None:
@@ -76,6 +102,21 @@ def test_recipes_are_trained_first(tmp_path: Path) -> None:
     one, two = (load_model(path)[0].state_dict() for path in (out, again))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert main(["merge", str(out / "seed1"), "nothing", "--out", str(tmp_path / "none"), "--quiet"]) == 3
+
+
+def test_what_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    common = {"method__name": "supervised", "run__epochs": 1}
+    start = tmp_path / "start.toml"
+    start.write_text(to_toml(tiny(tmp_path, **common)))
+    recipes = [tmp_path / f"seed{seed}.toml" for seed in (1, 2)]
+    for seed, path in enumerate(recipes):
+        path.write_text(to_toml(tiny(tmp_path, run__seed=seed, run__before=str(start), **common)))
+    out = tmp_path / "both"
+    assert main(["merge", *map(str, recipes), "--out", str(out), "--quiet"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["last.pt", "meta.json", "seed1", "seed2", "start"]
+    assert not list(out.glob("seed*/before"))
+    assert load_recipe(out / "seed1" / "recipe.toml").run.before == str(out / "start" / "last.pt")
 
 
 def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:

@@ -90,14 +90,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", metavar="DIR", help="folder of the cache")
     sub = add("evaluate", _evaluate, "Measure a run, a checkpoint or an exported model.")
     sub.add_argument("model", help="a run's folder, a checkpoint, or an .onnx file with its JSON")
-    sub.add_argument("--split", choices=("validation", "test"), default="validation")
+    sub.add_argument("--split", choices=("validation", "test", "all"), default="validation",
+                     help="validation (the default; of a run, what it held out where the data brings none), test, or "
+                          "all labelled pictures")  # fmt: skip
     sub.add_argument("--backend", default="auto", help="for exported models")
     sub.add_argument("--flip", action="store_true", help="average over mirror images (checkpoints)")
     sub.add_argument("--json", metavar="FILE", help="write the result as JSON too; - prints it alone")
-    sub = add("merge", _merge, "Several runs as one model: the mean of their logits.")
+    sub = add("merge", _merge, "Several runs as one model: the mean of their logits, or of their weights.")
     sub.add_argument("model", nargs="+", help="a run's folder, a checkpoint, or a recipe that is trained first")
     sub.add_argument("--out", metavar="DIR", required=True, help="folder of the merged checkpoint")
     sub.add_argument("--shares", metavar="A,B", default="", help="what each run counts, in proportion (default equal)")
+    sub.add_argument("--mean", choices=("logits", "weights"), default="logits", help="of what (default logits)")
     sub.add_argument("--quiet", action="store_true", help="no progress view")
     sub = add("study", _study, "Do the runs of a table of docs/results.md, and print it.")
     sub.add_argument("--table", type=int, choices=(1, 2, 3), required=True)
@@ -148,7 +151,9 @@ def _merge(options: argparse.Namespace) -> int:
         shares = [float(share) for share in options.shares.split(",") if share]
     except ValueError as e:
         raise DataError(f"--shares {options.shares}: wanted numbers with commas, one per run") from e
-    return merge_command(options.model, _overrides(options), options.out, shares, quiet=options.quiet)
+    return merge_command(
+        options.model, _overrides(options), options.out, shares, mean=options.mean, quiet=options.quiet
+    )
 
 
 def _study(options: argparse.Namespace) -> int:

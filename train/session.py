@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -127,17 +127,25 @@ def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | No
     return data
 
 
-def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: bool) -> int:
-    """Do, go on with, or find done the run of a recipe that another run or model starts from."""
-    given = {k: v for k, v in overrides.items() if k in FREE}
+def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: bool, before: str = "") -> int:
+    """Do, go on with, or find done the run of a recipe that another run or model starts from, or goes into."""
+    given = {k: v for k, v in overrides.items() if k in FREE} | ({"run.before": before} if before else {})
     resume = str(folder) if (folder / LAST).is_file() else None
     return train_command(recipe, given, str(folder), resume, quiet=quiet)
 
 
 def merge_command(
-    models: Sequence[str], overrides: Mapping[str, Any], out: str, shares: Sequence[float], *, quiet: bool = False
+    models: Sequence[str],
+    overrides: Mapping[str, Any],
+    out: str,
+    shares: Sequence[float],
+    *,
+    mean: Literal["logits", "weights"] = "logits",
+    quiet: bool = False,
 ) -> int:
     """``merge``: one model of several runs; those named by a recipe are trained first, in folders inside ``out``.
+
+    A run that several of them start from is done once.
 
     Raises:
         LeafError: Anything that a person can mend.
@@ -146,12 +154,19 @@ def merge_command(
     for model in models:
         run = Path(model)
         if run.suffix == ".toml" or not run.exists():
+            before = load_recipe(model).run.before
+            if before and Path(before).suffix != ".pt":
+                start = Path(out) / Path(before).stem
+                code = _finish(before, overrides, start, quiet=quiet)
+                if code:
+                    return code
+                before = str(start / LAST)
             run = Path(out) / run.stem
-            code = _finish(model, overrides, run, quiet=quiet)
+            code = _finish(model, overrides, run, quiet=quiet, before=before)
             if code:
                 return code
         runs.append(run)
-    path = merge(runs, Path(out), shares)
+    path = merge(runs, Path(out), shares, mean)
     sys.stderr.write(f"written: {path}\n")
     return 0
 
@@ -224,7 +239,7 @@ def evaluate_command(
     if json_path:
         save_json(Path(json_path), result)
     labels = list(result["recall"])
-    table = Table("label \\ answer", *labels, "recall", title=f"{result['model']} on {split}")
+    table = Table("label \\ answer", *labels, "recall", title=f"{result['model']} on {result['pictures']}")
     for name, row in zip(labels, result["confusion"], strict=True):
         recall = result["recall"][name]
         table.add_row(name, *map(str, row), "-" if recall is None else f"{100 * recall:.1f} %")
