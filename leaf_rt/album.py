@@ -47,6 +47,8 @@ class Album:
         Raises:
             LeafError: Nothing could be started at all, or the only picture failed.
         """
+        kept, left_out = without_results([str(path) for path in paths])
+        self._places = Places([*map(Path, kept), *self.recognition.files], self.outputs.files)
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         with contextlib.ExitStack() as open_now:
@@ -55,7 +57,6 @@ class Album:
             console.facts(self.out, {"back end": backend.reason})
             shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self._complain))
             detector = open_now.enter_context(FaceDetector(range=self.recognition.range))
-            kept, left_out = without_results([str(path) for path in paths])
             if left_out:
                 console.note(self.out, left_out)
             for path in map(Path, kept):

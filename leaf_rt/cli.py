@@ -153,7 +153,8 @@ def video(
     if results.plot is not None and len(wanted) > 1:
         raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
     live = reading.realtime or reading.loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
-    session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
+    run_options = RunOptions(duration=reading.duration)
+    session = Session(recognising.request(), outputs, run_options, watching.request(), listing=reading.sources)
     if left_out:
         session.say("info", left_out, event="left_out")
     raise typer.Exit(session.run(distinct(wanted), together=live or reading.sources is not None))

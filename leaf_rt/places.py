@@ -1,4 +1,4 @@
-"""Where results go: folders made, names never given twice, files written whole or not at all.
+"""Where results go: folders made, names never given twice, what is read kept, files written whole or not at all.
 
 Knows paths and the errors a person can act on; must not know what is written.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from leaf_rt.errors import NoPermission, OutputError
@@ -16,21 +18,74 @@ _LONGEST_STEM = 220  # bytes; file systems take names of 255, and number, ending
 
 
 class Places:
-    """Gives out names for results, each one once."""
+    """Gives out names for results, each one once, and none that leads to a file that is read.
 
-    def __init__(self) -> None:
+    Args:
+        read: Files that are read, which no result may replace.
+        asked: Results whose place somebody chose: by which option, and where.
+
+    Raises:
+        OutputError: Such a place is one that is read, or two are the same, whatever links and names lead there.
+    """
+
+    def __init__(self, read: Iterable[Path] = (), asked: Iterable[tuple[str, Path]] = ()) -> None:
         self._taken: set[Path] = set()
+        self._read, self._asked = _Files(), _Files()
+        for path in read:
+            self._read.add(path, str(path))
+        for option, path in asked:
+            self._refuse(path, f"{option} {path}", "choose another place")
+            self._asked.add(path, option)
 
     def take(self, folder: Path, stem: str, ending: str) -> Path:
-        """``folder/stem.leaf.ending``, with a number where that was given out already, cut to what can be a name."""
+        """``folder/stem.leaf.ending``, with a number where that was given out already, cut to what can be a name.
+
+        Raises:
+            OutputError: It is a file that is read, or a place that an option asked for.
+        """
         if len(os.fsencode(stem)) > _LONGEST_STEM:
             stem = os.fsencode(stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
         number, path = 1, folder / f"{stem}.leaf{ending}"
         while path in self._taken:
             number += 1
             path = folder / f"{stem}-{number}.leaf{ending}"
+        self._refuse(path, str(path), "choose another place with --out")
         self._taken.add(path)
         return path
+
+    def _refuse(self, path: Path, what: str, mend: str) -> None:
+        source, option = self._read.find(path), self._asked.find(path)
+        if source is not None:
+            same = "" if source == str(path) else f" (as {source})"
+            raise OutputError(f"{what}: is read here{same}, and a result would destroy it; {mend}")
+        if option is not None:
+            raise OutputError(f"{what}: is where {option} goes already; give each result a file of its own")
+
+
+class _Files:
+    """Files by what they are, under any name; pipes and devices are none, for many may use them."""
+
+    def __init__(self) -> None:
+        self._words: dict[object, str] = {}
+
+    def add(self, path: Path, word: str) -> None:
+        """Know a file by this word from now on."""
+        for key in _keys(path):
+            self._words.setdefault(key, word)
+
+    def find(self, path: Path) -> str | None:
+        """The word for this file, if it is known."""
+        return next((self._words[key] for key in _keys(path) if key in self._words), None)
+
+
+def _keys(path: Path) -> list[object]:
+    """What two names of one file have in common: the resolved path and, as in ``os.path.samefile``, the inode."""
+    resolved = os.path.realpath(path)
+    try:
+        found = path.stat()
+    except OSError:  # it is not there yet
+        return [resolved]
+    return [resolved, (found.st_dev, found.st_ino)] if stat.S_ISREG(found.st_mode) else []
 
 
 def is_result(path: Path) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.artifact import DEFAULT_MODEL, spec_path, variant_path
 from leaf_rt.backends.base import Backend, Say, open_backend, silent
 from leaf_rt.pipeline import PipelineOptions
 from leaf_rt.smooth import SmoothOptions
@@ -35,6 +35,12 @@ class Recognition:
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
     total_hz: float | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """What may be read of the model: weights and description, also those of its int8 forms."""
+        weights = [self.model, *(variant_path(self.model, "int8", suffix) for suffix in ("", ".xml", ".bin"))]
+        return [*weights, *map(spec_path, weights)]
 
     def costs(self, backend: Backend) -> PipelineOptions:
         """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""
@@ -72,6 +78,16 @@ class Outputs:
     plot: Path | None = None
     show: bool = False
     blur: bool = False
+
+    @property
+    def files(self) -> list[tuple[str, Path]]:
+        """The files that options name: which option, and where; while Parquet is written it has a second one."""
+        jsonl = Path(self.jsonl) if self.jsonl else None
+        part = self.parquet.with_name(self.parquet.name + ".part") if self.parquet and self.parquet.name else None
+        plot = None if self.plot == Path() else self.plot
+        named = {"--jsonl": jsonl, "--csv": self.csv, "--events": self.events, "--plot": plot}
+        named |= {"--parquet": self.parquet, "--parquet, while written,": part}
+        return [(option, path) for option, path in named.items() if path is not None and str(path) != "-"]
 
     @property
     def on_stdout(self) -> bool:

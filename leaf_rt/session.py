@@ -29,6 +29,7 @@ from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
 from leaf_rt.stream.signals import signals
+from leaf_rt.targets import files_among
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
@@ -51,8 +52,14 @@ class Session:
     """Runs sources and says what came of them."""
 
     def __init__(
-        self, recognition: Recognition, outputs: Outputs, options: RunOptions, monitor: Monitor | None = None
+        self,
+        recognition: Recognition,
+        outputs: Outputs,
+        options: RunOptions,
+        monitor: Monitor | None = None,
+        listing: Path | None = None,
     ) -> None:
+        """Hold what a call asks for; ``listing`` is the file that names its sources, where there is one."""
         self.recognition, self.outputs, self.options = recognition, outputs, options
         self.monitor = monitor or Monitor()
         self.server: MetricsServer | None = None
@@ -60,6 +67,7 @@ class Session:
         self.results = self.out if outputs.on_stdout else console.console(stderr=False)
         self.errors: list[Exception] = []
         self.said: set[str] = set()
+        self._read = [*recognition.files, *([] if listing is None else [listing])]
         self._places = Places()
 
     def run(self, targets: Sequence[Target], together: bool) -> int:
@@ -73,6 +81,7 @@ class Session:
         Raises:
             LeafError: Nothing could be started at all, or the only target failed.
         """
+        self._places = Places([*files_among([t.target for t in targets]), *self._read], self.outputs.files)
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         with contextlib.ExitStack() as open_now:
@@ -231,23 +240,25 @@ class _Round:
         outputs = self.session.outputs
         by_default = not info.is_live or outputs.out is not None
         files = self.files.setdefault(info.name, {})
-        sinks: list[Sink] = []
-        with contextlib.ExitStack() as unless_all_open:
-            if outputs.save_video if outputs.save_video is not None else not info.is_live:
-                from leaf_rt.sinks.video import VideoSink
-
-                files["video"] = self.session.place(info, ".mp4")
-                sinks.append(unless_all_open.enter_context(VideoSink(files["video"], self.labels, self._drawer())))
-            if outputs.jsonl is None and by_default:
-                from leaf_rt.sinks.jsonl import JsonlSink
-
-                files["records"] = self.session.place(info, ".jsonl")
-                sinks.append(unless_all_open.enter_context(JsonlSink(files["records"], self.labels)))
-            unless_all_open.pop_all()
+        if outputs.save_video if outputs.save_video is not None else not info.is_live:
+            files["video"] = self.session.place(info, ".mp4")
+        if outputs.jsonl is None and by_default:
+            files["records"] = self.session.place(info, ".jsonl")
         if outputs.plot is None and by_default:
             files["timeline"] = self.session.place(info, ".png")
         elif outputs.plot is not None and outputs.plot != Path():
             files["timeline"] = outputs.plot
+        sinks: list[Sink] = []
+        with contextlib.ExitStack() as unless_all_open:
+            if "video" in files:
+                from leaf_rt.sinks.video import VideoSink
+
+                sinks.append(unless_all_open.enter_context(VideoSink(files["video"], self.labels, self._drawer())))
+            if "records" in files:
+                from leaf_rt.sinks.jsonl import JsonlSink
+
+                sinks.append(unless_all_open.enter_context(JsonlSink(files["records"], self.labels)))
+            unless_all_open.pop_all()
         return sinks
 
     def _drawer(self) -> Callable[[U8, Estimates, Sequence[str]], U8]:

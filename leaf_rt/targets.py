@@ -39,3 +39,9 @@ def without_results(targets: Sequence[str]) -> tuple[list[str], str]:
     names = ", ".join(results[:_NAMED]) + (f" and {len(results) - _NAMED} more" if len(results) > _NAMED else "")
     what = "result of an earlier run was" if len(results) == 1 else "results of an earlier run were"
     return kept, f"{len(results)} {what} left out: {names}"
+
+
+def files_among(targets: Sequence[str]) -> list[Path]:
+    """The files among the targets, by their paths; whether they exist is not asked."""
+    paths = (target.removeprefix("file://") for target in targets)
+    return [Path(path) for path in paths if not is_url(path)]

@@ -1,0 +1,104 @@
+"""No result takes the place of what is read, nor of another result, whatever names and links lead there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Done, Leaf
+
+from leaf_rt.artifact import DEFAULT_MODEL
+from leaf_rt.errors import OutputError
+from leaf_rt.places import Places
+
+NOTHING = ("--no-save-video", "--no-plot", "--no-jsonl")
+
+
+@pytest.fixture
+def mine(clip: Path, tmp_path: Path) -> Path:
+    """The clip in a folder that may be written to."""
+    return Path(shutil.copy(clip, tmp_path / "c.mp4"))
+
+
+def refused(done: Done, *words: str) -> None:
+    assert done.code == 9, done.err
+    assert all(word in done.sentence() for word in words), done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--events", "--parquet", "--plot"])
+def test_no_option_destroys_what_is_read(leaf: Leaf, mine: Path, option: str) -> None:
+    before = mine.read_bytes()
+    second = mine.with_name("d.mp4")
+    second.symlink_to(mine)
+    mine.with_name("hard").hardlink_to(mine)
+    for name in ("c.mp4", "d.mp4", "hard", "../" + mine.parent.name + "/c.mp4"):
+        place = mine.parent / name if not name.startswith("..") else f"{mine.parent}/{name}"
+        asked = (option, f"{place}")
+        refused(leaf("video", mine, *asked), option, "is read here")
+        if option != "--plot":
+            refused(leaf("video", "none.mp4", mine, *asked), option, "is read here")
+    assert mine.read_bytes() == before
+    assert sorted(p.name for p in mine.parent.iterdir()) == ["c.mp4", "d.mp4", "hard"]
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--parquet"])
+def test_no_option_destroys_a_picture(leaf: Leaf, face: Path, tmp_path: Path, option: str) -> None:
+    picture = Path(shutil.copy(face, tmp_path / "a.png"))
+    before = picture.read_bytes()
+    refused(leaf("image", face, picture, option, picture, "--out", tmp_path / "out"), option, "a.png")
+    assert picture.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_result_beside_the_file_does_not_destroy_what_is_read_under_that_name(
+    leaf: Leaf, mine: Path, link: Callable[[Path, Path], None]
+) -> None:
+    before = mine.read_bytes()
+    link(mine, mine.with_name("c.leaf.mp4"))
+    refused(leaf("video", mine), "c.leaf.mp4", "c.mp4", "--out")
+    assert mine.read_bytes() == before
+
+
+def test_list_and_model_are_read_as_well(leaf: Leaf, mine: Path, model: Path) -> None:
+    listing = mine.with_name("cameras.toml")
+    listing.write_text('[[source]]\ntarget = "c.mp4"\n')
+    before = listing.read_text()
+    refused(leaf("video", "--sources", listing, *NOTHING, "--csv", listing), "--csv", "cameras.toml")
+    assert listing.read_text() == before
+    for path in (model, model.with_suffix(".json")):
+        before_model = path.read_bytes()
+        refused(leaf("video", mine, "--model", model, *NOTHING, "--events", path), "--events", path.name)
+        assert path.read_bytes() == before_model
+    assert DEFAULT_MODEL.is_file()
+
+
+def test_an_address_of_a_file_is_a_file(leaf: Leaf, mine: Path) -> None:
+    before = mine.read_bytes()
+    refused(leaf("video", f"file://{mine}", "--csv", mine), "--csv")
+    assert mine.read_bytes() == before
+
+
+def test_two_results_do_not_share_a_file(leaf: Leaf, mine: Path) -> None:
+    shared = mine.with_name("x.png")
+    for first, second in (("--plot", "--csv"), ("--jsonl", "--csv"), ("--parquet", "--events"), ("--plot", "--jsonl")):
+        refused(leaf("video", mine, "--no-save-video", first, shared, second, shared), first, second)
+    refused(leaf("video", mine, "--csv", mine.with_name("c.leaf.png")), "c.leaf.png", "--csv")
+    assert not shared.exists()
+    assert not mine.with_name("c.leaf.png").read_text().startswith("\x89PNG")
+
+
+def test_devices_may_be_used_by_many() -> None:
+    null = Path(os.devnull)
+    Places([null], [("--csv", null), ("--events", null)])
+
+
+def test_names_are_given_once_and_never_over_a_chosen_place(tmp_path: Path) -> None:
+    places = Places([], [("--csv", tmp_path / "b.leaf.mp4")])
+    assert [places.take(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
+    with pytest.raises(OutputError, match="--csv"):
+        places.take(tmp_path, "b", ".mp4")
