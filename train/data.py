@@ -17,7 +17,7 @@ from torch import Tensor
 from leaf_rt.errors import DataError
 from leaf_rt.types import F32, I64, U8
 from train.cache import Crops, CropSpec, default_cache, prepare
-from train.layouts import TEST, TRAIN, VALIDATION, Listing, read_listing
+from train.layouts import SPLITS, TRAIN, VALIDATION, Listing, read_listing
 from train.recipe import Data, Split
 from train.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 
@@ -155,20 +155,70 @@ def load_data(
     )
 
 
-def load_split(data: Data, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> tuple[
-    tuple[str, ...], U8, Samples
-]:  # fmt: skip
-    """The labels, images and samples of the "validation" or "test" split that the layout brings: for ``evaluate``.
+Pictures = tuple[tuple[str, ...], U8, Samples]  # labels, images, and which of them
+
+
+def load_split(data: Data, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> Pictures:
+    """The "validation" or "test" split that the layout brings, or "all" labelled pictures: for ``evaluate``.
 
     Raises:
         DataError: The layout has no such split.
     """
     listing, crops = open_crops(data, progress)
-    where = np.flatnonzero((listing.split == {"validation": VALIDATION, "test": TEST}[name]) & (crops.row >= 0))
-    where = where[listing.label[where] >= 0]
+    where = _labelled_of(listing, crops, name)
     if not len(where):
-        raise DataError(f"--data {data.path}: this data has no {name} split of its own")
+        raise DataError(f"--data {data.path}: this data has no {name} split of its own; {_MEND[name]}")
     return listing.labels, crops.images, _samples(listing, crops, where, "hard")
+
+
+_MEND = {
+    "test": "put labelled pictures that training never sees into test/, a folder per class, or take --split all",
+    "validation": "give the folder of the run, which holds out some, put some into valid/, or take --split all",
+    "all": "no labelled picture of it can be read",
+}
+
+
+def load_validation(
+    data: Data, split: Split, saved: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Pictures, bool]:
+    """The validation pictures of a run, and whether the run itself held them out of its training pictures.
+
+    Args:
+        data: The run's, wherever it lies now.
+        split: The run's.
+        saved: The run's split.
+        progress: Of the cache.
+
+    Raises:
+        DataError: The data is no longer what was split, or the run held out nothing.
+    """
+    if not split.folds and len(_labelled_of(*open_crops(data, progress), "validation")):
+        return load_split(data, "validation"), False
+    try:
+        loaded = load_data(data, split, saved)
+    except DataError as e:
+        raise DataError(f"{e}; or take --split all") from e
+    if not len(loaded.validation):
+        raise DataError(f"{saved}: this run held out no validation picture (data.validation); take --split all")
+    return (loaded.labels, loaded.images, loaded.validation), True
+
+
+def trained_on(data: Data, hash_: str) -> bool:
+    """Whether the training pictures of this data are those with the hash that a model's training notes."""
+    listing, crops = open_crops(data)
+    training = (crops.row >= 0) & (listing.split == TRAIN)
+    for chosen in (training, training & ~copies(listing, crops)):  # data.duplicates
+        where = np.flatnonzero(chosen)
+        pixels = [crops.pixels[r] for r in crops.row[where].tolist()]
+        if data_hash([listing.ids[i] for i in where.tolist()], listing.label[where], pixels) == hash_:
+            return True
+    return False
+
+
+def _labelled_of(listing: Listing, crops: Crops, name: str) -> I64:
+    """(M,) int64: the readable pictures with a label of "train", "validation" or "test", or of "all"."""
+    inside = np.ones(len(listing.ids), np.bool_) if name == "all" else listing.split == SPLITS.index(name)
+    return np.flatnonzero(inside & (crops.row >= 0) & (listing.label >= 0))
 
 
 def _samples(listing: Listing, crops: Crops, where: I64, targets: str) -> Samples:

@@ -1,4 +1,4 @@
-"""Accuracy of a run or of an exported model on the validation or test split.
+"""Accuracy of a run or of an exported model on the validation or test split, or on all labelled pictures.
 
 The only part of training that reads a test split. An exported model goes through the runtime's own back end, on crops
 cut by the runtime's geometry.
@@ -19,9 +19,10 @@ from leaf_rt.backends.base import open_backend
 from leaf_rt.errors import DataError
 from leaf_rt.types import F32, U8
 from train.checkpoint import load_model
-from train.data import Images, load_split
+from train.data import Images, load_split, load_validation, trained_on
 from train.distributed import pick_device
 from train.inference import predict
+from train.loop import SPLIT
 from train.metrics import measure
 from train.recipe import Augment, Data, Recipe
 from train.views import Views
@@ -43,13 +44,14 @@ def evaluate(
     Args:
         model: An exported model, a run's folder or a checkpoint.
         recipe: Its data section says where the pictures are; crops follow the model's own geometry.
-        split: "validation" or "test".
+        split: "validation" (of a run: what it held out, where the data brings no such split), "test" or "all".
         backend: For exported models, see ``open_backend``.
         flip: For checkpoints: average over mirror images. Exported models do what their description says.
         progress: Of the crop cache.
 
     Returns:
-        See ``metrics.measure``, with "model", "split", "data" and, for exported models, "backend" and "sha256".
+        See ``metrics.measure``, with "model", "split", "pictures" (the split in words), "data" and, for exported
+        models, "backend" and "sha256".
 
     Raises:
         LeafError: Model or data are missing, broken, or their classes differ.
@@ -60,7 +62,7 @@ def evaluate(
         labels, probs, split_labels, truth, extra = _checkpoint(model, recipe, split, flip, progress)
     order = _columns(labels, split_labels, model)
     result = measure(probs[:, order], truth, split_labels)
-    return {"model": str(model), "data": recipe.data.path, "split": split, **extra, **result}
+    return {"model": str(model), "data": recipe.data.path, "split": split, "pictures": split, **extra, **result}
 
 
 Answers = tuple[tuple[str, ...], F32, tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]], dict[str, Any]]
@@ -78,6 +80,7 @@ def _exported(model: Path, data: Data, split: str, name: str, progress: Callable
     finally:
         backend.close()
     extra = {"backend": backend.name, "sha256": backend.spec.sha256, "precision": backend.spec.precision}
+    extra |= _all(data, spec.training) if split == "all" else {}
     return spec.labels, np.concatenate(parts), labels, samples.label, extra
 
 
@@ -85,12 +88,26 @@ def _checkpoint(path: Path, recipe: Recipe, split: str, flip: bool, progress: Ca
     model, meta = load_model(path)
     g = meta.geometry
     data = dataclasses.replace(recipe.data, side=g.side, margin=g.margin, color=g.color)
-    labels, images, samples = load_split(data, split, progress)
+    saved = (path if path.is_dir() else path.parent) / SPLIT
+    extra = {"flip": flip, "amp": recipe.run.amp}
+    if split == "validation" and saved.is_file():
+        (labels, images, samples), held = load_validation(data, recipe.split, saved, progress)
+        extra |= {"pictures": "the validation pictures that the run held out"} if held else {}
+    else:
+        labels, images, samples = load_split(data, split, progress)
+        extra |= _all(data, meta.training) if split == "all" else {}
     device = pick_device(recipe.run.device)
     views = Views(Augment(), device, channels_last=True)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probs = predict(model, Images(images, device), samples.row, g.net_side, views, recipe.run.amp, flip=flip)
-    return meta.labels, probs, labels, samples.label, {"flip": flip, "amp": recipe.run.amp}
+    return meta.labels, probs, labels, samples.label, extra
+
+
+def _all(data: Data, training: dict[str, Any]) -> dict[str, str]:
+    """What "all" means for a model with these notes of its training."""
+    among = "training pictures among them"
+    known = trained_on(data, training.get("data", ""))
+    return {"pictures": f"all labelled pictures, {among if known else f'perhaps {among}'}"}
 
 
 def _bgr(images: U8) -> U8:

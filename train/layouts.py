@@ -108,16 +108,20 @@ def _listing(
 
 
 def _folder(path: Path) -> Listing:
-    """A folder per class and ``unlabelled``; or such folders under train, validation (or val) and test."""
+    """A folder per class and ``unlabelled``; or such folders under train, validation (or val) and test.
+
+    Without train, the class folders that lie beside validation and test are the training pictures.
+    """
     tops = {d.name.lower(): d for d in path.iterdir() if d.is_dir()} if path.is_dir() else {}
     parts = {d: _SPLIT_FOLDERS[name] for name, d in tops.items() if name in _SPLIT_FOLDERS}
-    if not parts:
-        parts = {path: TRAIN}
+    if TRAIN not in parts.values():
+        parts = {path: TRAIN, **parts}
     elif UNLABELLED in tops:
         parts[tops[UNLABELLED]] = -1
     names = sorted({
         d.name for part, split in parts.items() if split >= 0
         for d in part.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name.lower() != UNLABELLED
+        and d not in parts
     })  # fmt: skip
     if len(names) < 2:
         raise DataError(f"--data {path}: wanted a folder for each of at least two classes, got {names or 'none'}")
@@ -125,6 +129,8 @@ def _folder(path: Path) -> Listing:
     foreign = 0
     for part, split in parts.items():
         for file in sorted(p for p in part.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            if part == path and path / file.relative_to(path).parts[0] in parts:
+                continue  # of another split
             if file.suffix.lower() not in PICTURES:
                 foreign += 1
                 continue
