@@ -132,8 +132,8 @@ def video(
     """Recognise expressions in video files and streams.
 
     A file gives three results beside it (or in --out): the annotated video NAME.leaf.mp4, the records NAME.leaf.jsonl
-    and the timeline NAME.leaf.png. Files run one after the other; streams, cameras and --sources run side by side and
-    write only what an option asks for.
+    and the timeline NAME.leaf.png. Files run one after the other; streams, cameras and --sources run side by side.
+    What has no end of its own (streams, cameras, files with --loop or --realtime) writes only what an option asks for.
     """
     read = reading.request()
     if not targets and reading.sources is None:

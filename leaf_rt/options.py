@@ -165,9 +165,11 @@ Stride: TypeAlias = Annotated[int, _reading(min=1, metavar="N", help="Every Nth 
 MaxFps: TypeAlias = Annotated[
     float | None, _reading(min=0.01, metavar="FPS", callback=finite, help="No more frames per second than this.")
 ]
-Loop: TypeAlias = Annotated[bool, _reading("--loop", help="Play files over and over.")]
+Loop: TypeAlias = Annotated[bool, _reading("--loop", help="Play files over and over, until stopped.")]
 Realtime: TypeAlias = Annotated[bool, _reading("--realtime", help="Read files as if they were live.")]
-Duration: TypeAlias = Annotated[float | None, _reading(parser=seconds, metavar="TIME", help="Stop after this time.")]
+Duration: TypeAlias = Annotated[
+    float | None, _reading(parser=seconds, metavar="TIME", help="Stop after this time by the clock on the wall.")
+]
 
 Sources: TypeAlias = Annotated[
     Path | None, _live(parser=named, metavar="FILE", help="TOML file that names the sources; all run at once.")

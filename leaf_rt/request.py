@@ -55,7 +55,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What is written and shown. None leaves it to the kind of source: files give all three results, live ones none.
+    """What is written and shown. None leaves it to the kind of source: who has an end gives all three results.
 
     Attributes:
         out: Folder for the results; None: beside the file.

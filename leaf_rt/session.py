@@ -29,7 +29,7 @@ from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
 from leaf_rt.stream.signals import signals
-from leaf_rt.targets import files_among
+from leaf_rt.targets import files_among, some
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 from leaf_rt.window import Window
@@ -95,7 +95,7 @@ class Session:
                 window = open_now.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
             shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self.complain))
             rounds = [list(targets)] if together else [[target] for target in targets]
-            for part in rounds:
+            for number, part in enumerate(rounds):
                 one_round = _Round(self, backend, window, shared)
                 try:
                     one_round.run(part, together)
@@ -103,9 +103,22 @@ class Session:
                     if len(rounds) == 1 and not self._was_said(e):
                         raise
                     self.complain(e)
+                except KeyboardInterrupt:
+                    if len(rounds) > 1:
+                        self._cut_short([], rounds[number + bool(one_round.summaries) :])
+                    raise
                 if one_round.stop.is_set():
+                    self._cut_short(one_round.unfinished, rounds[number + 1 :])
                     break
         return console.exit_code(self.errors[0]) if self.errors else 0
+
+    def _cut_short(self, unfinished: Sequence[str], rest: Sequence[Sequence[Target]]) -> None:
+        """Say which files somebody's wish to stop left without their end, or without a beginning."""
+        not_begun = [readable(t.options.name or Path(t.target).name) for part in rest for t in part]
+        said = {"not finished": unfinished, "not begun": not_begun}
+        parts = [f"{what}: {some(names)}" for what, names in said.items() if names]
+        if parts:
+            self.say("warning", f"stopped early; {'; '.join(parts)}", event="stopped")
 
     def complain(self, error: Exception) -> None:
         """Remember an error for the exit code, and say it unless an event has said it already."""
@@ -156,6 +169,7 @@ class _Round:
         self.files: dict[str, dict[str, Path]] = {}  # per source: kind of result -> path
         self.detectors: list[Detector] = []  # ready for sources that are not open yet
         self.concluded: set[str] = set()  # sources whose results are complete
+        self.unfinished: list[str] = []  # sources that have an end and were stopped before it
         self.bar = console.progress(session.out)
         self.tasks: list[TaskID] = []  # one per source, in their order
 
@@ -172,6 +186,7 @@ class _Round:
                 except Exception:  # the results up to there are worth having
                     self._results(None)
                     raise
+                self.unfinished = [s.info.name for s in stats.sources if s.cut and s.info.has_end]
                 self._results(stats)
             except KeyboardInterrupt:
                 self._left_out()
@@ -238,9 +253,9 @@ class _Round:
 
     def _sinks(self, info: SourceInfo) -> Sequence[Sink]:
         outputs = self.session.outputs
-        by_default = not info.is_live or outputs.out is not None
+        by_default = info.has_end or outputs.out is not None
         files = self.files.setdefault(info.name, {})
-        if outputs.save_video if outputs.save_video is not None else not info.is_live:
+        if outputs.save_video if outputs.save_video is not None else info.has_end:
             files["video"] = self.session.place(info, ".mp4")
         if outputs.jsonl is None and by_default:
             files["records"] = self.session.place(info, ".jsonl")
@@ -345,6 +360,8 @@ class _Round:
             own = next((s for s in stats.sources if s.info.name == name), None)
             if own is not None and own.dropped:
                 title += f", {own.dropped} dropped"
+        if name in self.unfinished and self.stop.is_set():
+            title += ", stopped before its end"
         if self.session.monitor.log_json:
             jsonlog.say("info", title.removeprefix(f"{name}: "), name, "finished")
         console.title(out, title)

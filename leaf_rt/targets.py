@@ -13,7 +13,7 @@ from leaf_rt.places import is_result
 from leaf_rt.sources.base import Target, is_url
 from leaf_rt.text import readable
 
-_NAMED = 3  # so many results are told by name
+_NAMED = 3  # so many are told by name
 
 
 def distinct(targets: Sequence[Target]) -> list[Target]:
@@ -36,9 +36,13 @@ def without_results(targets: Sequence[str]) -> tuple[list[str], str]:
     kept = [target for target in targets if target not in results]
     if not results or not kept:
         return list(targets), ""
-    names = ", ".join(results[:_NAMED]) + (f" and {len(results) - _NAMED} more" if len(results) > _NAMED else "")
     what = "result of an earlier run was" if len(results) == 1 else "results of an earlier run were"
-    return kept, f"{len(results)} {what} left out: {names}"
+    return kept, f"{len(results)} {what} left out: {some(results)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, of many the first ones and how many more."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def files_among(targets: Sequence[str]) -> list[Path]:

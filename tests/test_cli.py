@@ -362,7 +362,9 @@ def test_who_stops_reading_hears_no_complaint(clip: Path) -> None:
 
 
 def test_ctrl_c_leaves_valid_files_and_a_summary(clip: Path, tmp_path: Path) -> None:
-    with child("video", clip, "--loop", "--out", tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+    with child(
+        "video", clip, "--loop", "--save-video", "--out", tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as process:
         assert process.stderr is not None
         records_file = tmp_path / "face.leaf.jsonl"
         until = time.monotonic() + 30

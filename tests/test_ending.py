@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,52 @@ def ctrl_c_works() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_cut_short_says_of_which_files_results_are_missing(
+    leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    class Stopped(Quick):
+        """Somebody has enough at the fourth frame of the second file."""
+
+        frames = 0
+
+        def detect(self, frame: Frame) -> Detections:
+            Stopped.frames += 1
+            if Stopped.frames == 34:
+                os.kill(os.getpid(), number)
+            return super().detect(frame)
+
+    films = [Path(shutil.copy(clip, tmp_path / f"{name}.mp4")) for name in "abcdefg"]
+    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Stopped([face_at(50, 40)] * 30))
+    with ctrl_c_works():
+        done = leaf("video", *films, "--out", tmp_path / "out", "--backend", "onnxruntime")
+    assert done.code == 0, done.err
+    said = [line for line in done.err.splitlines() if line.startswith(("note", "error"))]
+    assert said == ["note: stopped early; not finished: b.mp4; not begun: c.mp4, d.mp4, e.mp4 and 2 more"]
+    titles = [line for line in done.out.splitlines() if " frames in " in line]
+    assert [", stopped before its end" in title for title in titles] == [False, True]
+    assert rows(tmp_path / "out" / "b.leaf.jsonl")
+
+
+def test_what_has_no_end_is_not_called_unfinished(
+    leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Quick):
+        """Somebody has enough in the second round."""
+
+        def detect(self, frame: Frame) -> Detections:
+            if frame.index == 33:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().detect(frame)
+
+    film = Path(shutil.copy(clip, tmp_path / "a.mp4"))
+    monkeypatch.setattr("leaf_rt.detect.FaceDetector", lambda **_: Stopped([face_at(50, 40)] * 40))
+    done = leaf("video", film, "--loop", "--backend", "onnxruntime")
+    assert done.code == 0, done.err
+    assert "stopped" not in done.err + done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]  # a loop writes what an option asks for
 
 
 def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(

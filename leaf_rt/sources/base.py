@@ -36,6 +36,7 @@ class SourceInfo:
         decoder: What decodes it, for people.
         has_audio: Whether sound goes with the pictures.
         path: The file, where there is one.
+        endless: A file that begins again at its end.
     """
 
     name: str
@@ -50,6 +51,12 @@ class SourceInfo:
     decoder: str = ""
     has_audio: bool = False
     path: Path | None = None
+    endless: bool = False
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it comes to an end by itself, so that its results are complete one day."""
+        return not (self.is_live or self.endless)
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,7 @@ class FileSource(Closing):
             decoder=ffmpeg.decoder_name(stream),
             has_audio=bool(self._container.streams.audio) and not options.loop,
             path=self._path,
+            endless=options.loop,
         )
 
 

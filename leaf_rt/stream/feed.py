@@ -128,6 +128,7 @@ class Feed:
         """Capture nothing more; what waits can still be taken. Call under the lock."""
         self._epoch += 1
         self._watched = False
+        self.stats.cut |= self.stats.state != "ended"
         self._set_state("ended")
         self._space.notify_all()
         self._ready.notify_all()

@@ -87,6 +87,7 @@ class SourceStats:
         generation: Of the newest connection.
         state: "waiting" for its first frame, "open", "lost" or "ended".
         since: When ``state`` began, s, on the run's clock.
+        cut: Whether it was ended while more could have come.
         last_frame: When the newest frame came, s, on the run's clock; None before the first.
         capture_fps: Frames that came in per second, over the last seconds.
         fps: Frames finished per second, over the last seconds.
@@ -110,6 +111,7 @@ class SourceStats:
     generation: int = 0
     state: State = "waiting"
     since: float = 0.0
+    cut: bool = False
     last_frame: float | None = None
     capture_fps: float = 0.0
     fps: float = 0.0
