@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engines.faces import Faces
     from leaf_rt.backends.measure import Measured
 
-CALIBRATION_HINT = "--data PATH --layout ferplus (or another layout of the trainer)"
+CALIBRATION_HINT = "--data PATH (labelled, in a layout of the trainer)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
     def data(one: argparse.ArgumentParser) -> None:
         one.add_argument("--data", type=Path, help="labelled faces: for accuracy, and to calibrate int8")
-        one.add_argument("--layout", default="ferplus", help="of --data, as the trainer calls it (default ferplus)")
+        one.add_argument("--layout", default="auto", help="of --data, as the trainer calls it (default auto: looks)")
         one.add_argument("--cache", default="", help="folder of the crops cut from --data")
         one.add_argument("--limit", type=int, help="compare on so many faces at most; all by default")
 
@@ -100,38 +100,51 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from engines.export import export, load, spec_of
     from engines.parity import report
+    from engines.quantize import need_openvino_quantiser
     from leaf_rt.backends.base import open_backend
     from leaf_rt.backends.parity import golden_faces
+    from train.checkpoint import unfinished
 
     if options.precision == "int8" and options.data is None:
         raise BackendError(f"--precision int8: is calibrated on real training faces; give {CALIBRATION_HINT}")
     if options.precision == "int8" and options.target.startswith("tensorrt"):
         raise BackendError(f"--precision int8 --target {options.target}: int8 is for the CPU; take fp16")
-    if options.source.suffix == ".onnx":
-        model, loaded = _adopt(options), None
-    else:
-        from engines.export import export, load
-
+    if options.precision == "int8" and options.target == "openvino":
+        need_openvino_quantiser()
+    loaded, model = None, options.out / f"{options.name or options.source.stem}.onnx"
+    if options.source.suffix != ".onnx":
         loaded = load(options.source, flip=not options.no_flip, net_side=options.net_side)
         model = options.out / f"{options.name or 'leaf-' + loaded.meta.model['backbone']}.onnx"
+        if far := unfinished(loaded.meta):
+            folder = options.source if options.source.is_dir() else options.source.parent
+            _warn(f"note: {options.source} is unfinished, {far}; go on with: leaf-rt train --resume {folder}")
+    # What may be amiss with the data is found before a file is written.
+    run = None if loaded is None else options.source
+    truth, calibration = _faces(options, load_spec(options.source) if loaded is None else spec_of(loaded), run)
+    if loaded is None:
+        _adopt(options, model)
+    else:
         faces = golden_faces(loaded.preparation.side)
         export(loaded, model, faces, licence=options.licence)
         if options.precision == "fp16":
             export(loaded, model, faces, "fp16", options.licence)
         open_backend(model, "onnxruntime", options.threads).close()  # it must at least load before anything else
-    truth = _faces(options, load_spec(model))
-    written = _quantise(options, model, truth) if options.precision == "int8" else _converted(options, model)
+    int8 = options.precision == "int8"
+    written = _quantise(options, model, truth, calibration) if int8 else _converted(options, model)
     result = report(model, truth, loaded, options.threads)
     result.save(model.with_name(f"{model.stem}-parity.json"))
     _note_accuracy(model, result.rows[0].accuracy if loaded is None else result.rows[1].accuracy, truth)
     _say(result.text())
+    if int8:
+        _say(f"\nint8: calibrated on {len(calibration)} faces, judged on {len(truth)} others ({truth.name})")
     _say(f"\nwritten: {written}")
     return 0
 
 
-def _adopt(options: argparse.Namespace) -> Path:
-    """An exported fp32 .onnx file, in the folder asked for."""
+def _adopt(options: argparse.Namespace, model: Path) -> None:
+    """Put an exported fp32 .onnx file where the command wants it."""
     from leaf_rt.backends.base import open_backend
 
     source: Path = options.source
@@ -141,12 +154,10 @@ def _adopt(options: argparse.Namespace) -> Path:
     if options.precision == "fp16":
         raise ModelError("--precision fp16: is made from the checkpoint, not from an .onnx file; give the run")
     open_backend(source, "onnxruntime", options.threads).close()  # before anything is written
-    model: Path = options.out / f"{options.name or source.stem}.onnx"
     if model.resolve() != source.resolve():
         options.out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, model)
         save_spec(spec, model)
-    return model
 
 
 def _converted(options: argparse.Namespace, model: Path) -> Path:
@@ -200,31 +211,30 @@ def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
     return out
 
 
-def _quantise(options: argparse.Namespace, model: Path, truth: Faces) -> Path:
-    """The int8 file, if it loses at most ``MAX_LOSS`` of accuracy on the test split."""
-    from engines.faces import data_faces
+def _quantise(options: argparse.Namespace, model: Path, truth: Faces, calibration: Faces) -> Path:
+    """The int8 file, if it loses no more than ``allowed_loss`` of accuracy on faces it was not calibrated on."""
     from engines.parity import batched
-    from engines.quantize import CALIBRATION, MAX_LOSS, accuracy, quantize_onnxruntime, quantize_openvino
+    from engines.quantize import accuracy, allowed_loss, quantize_onnxruntime, quantize_openvino
     from engines.triton import write_repository
     from leaf_rt.backends.base import open_backend
 
     spec = load_spec(model)
     by_openvino = options.target == "openvino"
     out = variant_path(model, "int8", ".xml" if by_openvino else ".onnx")
-    faces = data_faces(options.data, options.layout, "train", spec, cache=options.cache, limit=CALIBRATION)
-    (quantize_openvino if by_openvino else quantize_onnxruntime)(model, out, faces.images)
+    (quantize_openvino if by_openvino else quantize_onnxruntime)(model, out, calibration.images)
     save_spec(replace(spec, precision="int8", sha256=sha256_of(out), parent=spec.sha256, metrics={}), out)
     scores = []
     for file in (model, out):
         backend = open_backend(file, "openvino" if by_openvino else "onnxruntime", options.threads)
         scores.append(accuracy(batched(backend.infer, truth.images).probs, truth.label))
         backend.close()
-    if scores[0] - scores[1] > MAX_LOSS:
+    allowed = allowed_loss(len(truth))
+    if scores[0] - scores[1] > allowed:
         for file in (out, out.with_suffix(".json"), out.with_suffix(".bin")):
             file.unlink(missing_ok=True)
         raise ModelError(
-            f"int8: loses {100 * (scores[0] - scores[1]):.2f} points of accuracy on {truth.name} (at most "
-            f"{100 * MAX_LOSS:.1f}); it is not offered for this model, take fp32"
+            f"int8: loses {100 * (scores[0] - scores[1]):.2f} points of accuracy on {len(truth)} faces "
+            f"({truth.name}; at most {100 * allowed:.1f}); it is not offered for this model, take fp32"
         )
     _note_accuracy(out, scores[1], truth)
     if options.target == "triton":
@@ -232,17 +242,20 @@ def _quantise(options: argparse.Namespace, model: Path, truth: Faces) -> Path:
     return out
 
 
-def _faces(options: argparse.Namespace, spec: ModelSpec) -> Faces:
-    """The test split of --data, or the stored crops."""
+def _faces(options: argparse.Namespace, spec: ModelSpec, run: Path | None = None) -> tuple[Faces, Faces]:
+    """Faces of --data to judge on, and to calibrate on; without --data the stored crops, and none."""
     import numpy as np
 
-    from engines.faces import Faces, data_faces
+    from engines.faces import Faces, judged_faces
+    from engines.quantize import CALIBRATION
     from leaf_rt.backends.parity import golden_faces
 
-    if options.data is None:
-        images = golden_faces(spec.side)[: options.limit]
-        return Faces(images, np.full(len(images), -1, np.int64), "stored crops")
-    return data_faces(options.data, options.layout, "test", spec, cache=options.cache, limit=options.limit)
+    if options.data is not None:
+        return judged_faces(options.data, options.layout, spec, run=run, cache=options.cache, limit=options.limit,
+                            calibration=CALIBRATION)  # fmt: skip
+    images = golden_faces(spec.side)[: options.limit]
+    stored = Faces(images, np.full(len(images), -1, np.int64), "stored crops")
+    return stored, Faces(images[:0], stored.label[:0], "none")
 
 
 def _bundle(options: argparse.Namespace) -> int:
@@ -291,7 +304,8 @@ def _loaded(options: argparse.Namespace) -> Loaded | None:
 def _parity(options: argparse.Namespace) -> int:
     from engines.parity import report
 
-    result = report(options.model, _faces(options, load_spec(options.model)), _loaded(options), options.threads)
+    truth, _ = _faces(options, load_spec(options.model), options.checkpoint)
+    result = report(options.model, truth, _loaded(options), options.threads)
     _say(result.text())
     _say(result.json())
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,24 @@ from leaf_rt.types import U8
 CALIBRATION = 512  # faces
 BATCH = 8
 MAX_LOSS = 0.005  # of accuracy, as a share; a model that loses more is not offered
+
+
+def allowed_loss(count: int) -> float:
+    """``MAX_LOSS``, or one face where there are too few to tell less."""
+    return max(MAX_LOSS, 1 / count + 1e-9)
+
+
+def need_openvino_quantiser() -> None:
+    """See that ``quantize_openvino`` can run.
+
+    Raises:
+        BackendError: OpenVINO or its quantiser nncf is not installed.
+    """
+    for name in ("openvino", "nncf"):
+        if find_spec(name) is None:
+            raise BackendError(
+                f"--precision int8 --target openvino: {name} is missing; pip install 'leaf-rt[openvino,quantize]'"
+            )
 
 
 def quantize_onnxruntime(model: Path, out: Path, faces: U8, *, reduce_range: bool = False) -> None:
@@ -86,13 +105,10 @@ def quantize_openvino(model: Path, out: Path, faces: U8) -> None:
     Raises:
         BackendError: OpenVINO or its quantiser nncf is not installed.
     """
-    try:
-        import nncf
-        import openvino as ov
-    except ImportError as e:
-        raise BackendError(
-            f"--precision int8 --target openvino: {e.name} is missing; pip install 'leaf-rt[openvino,quantize]'"
-        ) from e
+    need_openvino_quantiser()
+    import nncf
+    import openvino as ov
+
     nncf.set_log_level(logging.ERROR)
     graph = ov.Core().read_model(str(model))
     batches = nncf.Dataset([{"faces": faces[i : i + 1]} for i in range(len(faces))])

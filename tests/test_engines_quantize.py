@@ -99,7 +99,7 @@ def test_a_model_that_loses_too_much_is_not_offered(
     model: Path, data: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(engines.quantize, "MAX_LOSS", -1.0)
+    monkeypatch.setattr(engines.quantize, "allowed_loss", lambda count: -1.0)
     assert int8(model, data, tmp_path, target) == 8
     assert "it is not offered for this model, take fp32" in capsys.readouterr().err
     assert not list(tmp_path.glob("*int8*"))

@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from train_fakes import CLASSES, tiny, write_folder
 
-from leaf_rt.artifact import DEFAULT_MODEL
+import engines.cli
+import engines.quantize
+from leaf_rt.artifact import DEFAULT_MODEL, load_spec
 from train.cli import main
 from train.recipe import to_toml
 
@@ -110,3 +113,62 @@ def test_pictures_that_changed_since_are_refused(
     said = capsys.readouterr().err
     assert "the data changed since it was made (1 pictures gone, 0 new)" in said
     assert said.rstrip().endswith("or take --split all")
+
+
+def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
+    options = ("--precision", "int8", "--data", str(root / "data"), "--cache", str(root / "aligned"), *options)
+    return engines.cli.main(["export", str(root / source), "--out", str(out), "--no-flip", *options])
+
+
+def test_int8_is_judged_on_what_the_run_held_out(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+    quantize = engines.quantize.quantize_onnxruntime
+    monkeypatch.setattr(engines.quantize, "quantize_onnxruntime", lambda *a: (seen.append(len(a[2])), quantize(*a)))
+    monkeypatch.setattr(engines.quantize, "allowed_loss", lambda count: 1.0)  # the subject is who judges, not how
+    assert export(trained, tmp_path) == 0
+    rest = len(CLASSES) * PER_CLASS - HELD
+    assert seen == [rest]
+    said = capsys.readouterr().out
+    assert f"calibrated on {rest} faces, judged on {HELD} others (folder data, validation pictures that the run" in said
+    (measured,) = load_spec(tmp_path / "leaf-tiny-int8.onnx").metrics.values()
+    assert measured["faces"] == HELD
+    assert "unfinished" not in capsys.readouterr().err
+
+    shutil.copy(tmp_path / "leaf-tiny.onnx", trained / "exported.onnx")
+    shutil.copy(tmp_path / "leaf-tiny.json", trained / "exported.json")
+    fifth = len(CLASSES) * PER_CLASS // 5
+    assert export(trained, tmp_path / "again", source="exported.onnx") == 0, "a model file knows no run"
+    assert seen[1:] == [len(CLASSES) * PER_CLASS - fifth]
+    assert f"judged on {fifth} others (folder data, one in 5 of the labelled" in capsys.readouterr().out
+
+
+def test_nothing_is_written_where_the_data_does_not_fit(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = copied(trained, tmp_path)
+    (foreign / "data" / "fear").rename(foreign / "data" / "joy")
+    assert export(foreign, tmp_path / "out") == 15
+    assert "its labels (anger, happiness, joy" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_face_of_few_may_change_its_label() -> None:
+    assert engines.quantize.allowed_loss(10) == pytest.approx(0.1)
+    assert engines.quantize.allowed_loss(3546) == engines.quantize.MAX_LOSS
+
+
+def test_an_unfinished_run_says_so_when_exported(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    content = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    content["training"]["step"] = 1  # as a run leaves it that was stopped there
+    torch.save(content, tmp_path / "run" / "last.pt")
+    command = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--no-flip", "--limit", "8"]
+    assert engines.cli.main(command) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert sum("unfinished, step 1 of 6; go on with: leaf-rt train --resume" in line for line in said) == 1
+    assert engines.cli.main([*command[:1], str(trained / "run"), *command[2:]]) == 0
+    assert "unfinished" not in capsys.readouterr().err

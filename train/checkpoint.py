@@ -171,6 +171,15 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -
         raise ModelError(f"checkpoint {path}: its weights do not fit its description ({e})") from e
 
 
+def unfinished(meta: CheckpointMeta) -> str:
+    """How far the run of a checkpoint came, as "step 1 of 30"; empty where it came to its end, or nothing is known."""
+    training, beside = meta.training, meta.path.with_name(META)
+    if meta.path.name == BEST and beside.is_file():  # the best may lie before the end
+        training = json.loads(beside.read_text(encoding="utf-8"))["training"]
+    step, steps = training.get("step"), training.get("steps")
+    return f"step {step} of {steps}" if step is not None and steps is not None and step < steps else ""
+
+
 def describe(content: dict[str, Any], path: Path) -> CheckpointMeta:
     """What a loaded checkpoint says of itself."""
     mean, std = (tuple(float(v) for v in content["normalise"][k]) for k in ("mean", "std"))

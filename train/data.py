@@ -165,7 +165,7 @@ def load_split(data: Data, name: str, progress: Callable[[int, int], None] = lam
         DataError: The layout has no such split.
     """
     listing, crops = open_crops(data, progress)
-    where = _labelled_of(listing, crops, name)
+    where = labelled_of(listing, crops, name)
     if not len(where):
         raise DataError(f"--data {data.path}: this data has no {name} split of its own; {_MEND[name]}")
     return listing.labels, crops.images, _samples(listing, crops, where, "hard")
@@ -192,7 +192,7 @@ def load_validation(
     Raises:
         DataError: The data is no longer what was split, or the run held out nothing.
     """
-    if not split.folds and len(_labelled_of(*open_crops(data, progress), "validation")):
+    if not split.folds and len(labelled_of(*open_crops(data, progress), "validation")):
         return load_split(data, "validation"), False
     try:
         loaded = load_data(data, split, saved)
@@ -215,7 +215,7 @@ def trained_on(data: Data, hash_: str) -> bool:
     return False
 
 
-def _labelled_of(listing: Listing, crops: Crops, name: str) -> I64:
+def labelled_of(listing: Listing, crops: Crops, name: str) -> I64:
     """(M,) int64: the readable pictures with a label of "train", "validation" or "test", or of "all"."""
     inside = np.ones(len(listing.ids), np.bool_) if name == "all" else listing.split == SPLITS.index(name)
     return np.flatnonzero(inside & (crops.row >= 0) & (listing.label >= 0))

@@ -263,6 +263,7 @@ class Training:
             training={
                 "recipe": shareable(recipe),
                 "step": self.step,
+                "steps": self.end,
                 "epochs_done": done,
                 "labelled": len(data.labelled),
                 "unlabelled": len(data.unlabelled),

@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from leaf_rt.errors import DataError, NotFound
 
 RECIPES = Path(__file__).parent / "recipes"
+RECIPE = "recipe.toml"  # of a run, resolved, in its folder
 LEVELS = ("semantic", "instance", "category")
 
 

@@ -24,11 +24,10 @@ from train.layouts import SPLITS
 from train.loop import SPLIT, Training
 from train.merge import merge
 from train.progress import Reporter
-from train.recipe import Recipe, load_recipe, to_dict, to_toml
+from train.recipe import RECIPE, Recipe, load_recipe, to_dict, to_toml
 from train.start import BEFORE, earlier, need_start
 from train.stopping import StopSignal
 
-RECIPE = "recipe.toml"
 OWN = "own"  # the recipe where none is named
 # What may differ when a run goes on: where it runs and how much it says, nothing that changes its result.
 FREE = {"data.path", "data.cache", "model.weights", "split.path", "run.device", "run.threads", "run.log_every",
