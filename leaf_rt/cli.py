@@ -131,9 +131,11 @@ def video(
 ) -> None:
     """Recognise expressions in video files and streams.
 
-    A file gives three results beside it (or in --out): the annotated video NAME.leaf.mp4, the records NAME.leaf.jsonl
-    and the timeline NAME.leaf.png. Files run one after the other; streams, cameras and --sources run side by side.
-    What has no end of its own (streams, cameras, files with --loop or --realtime) writes only what an option asks for.
+    A file gives three results beside it (or in --out): the annotated video
+    NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
+    Files run one after the other; streams, cameras and --sources run side by
+    side. What has no end of its own (streams, cameras, files with --loop or
+    --realtime) writes only what an option asks for.
     """
     read = reading.request()
     if not targets and reading.sources is None:
@@ -207,7 +209,8 @@ def image(
 ) -> None:
     """Recognise expressions in pictures; small faces too, for large pictures are searched in tiles.
 
-    A picture gives two results beside it (or in --out): the annotated NAME.leaf.jpg and the records NAME.leaf.jsonl.
+    A picture gives two results beside it (or in --out): the annotated picture
+    NAME.leaf.jpg and the records NAME.leaf.jsonl.
     """
     outputs = results.request()
 

@@ -22,6 +22,7 @@ from leaf_rt.backends.base import CANDIDATES, Candidate, first_line, open_backen
 from leaf_rt.backends.cache import cache_folder, usable
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
+from leaf_rt.text import counted
 
 OK, LIMITED, MISSING = "ok", "limited", "missing"
 
@@ -95,7 +96,9 @@ def _processor() -> Finding:
                 name = value.strip()
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
     features = [flag for flag in wanted if flag in flags]
-    return Finding("processor", OK, f"{name}, {cores} cores, {' '.join(features) or 'no vector features reported'}")
+    return Finding(
+        "processor", OK, f"{name}, {counted(cores, 'core')}, {' '.join(features) or 'no vector features reported'}"
+    )
 
 
 def _gpu() -> Finding:

@@ -60,7 +60,7 @@ class OutputError(LeafError):
 
 
 class BackendError(LeafError):
-    """The back end that was asked for cannot run here."""
+    """A back end, or another part that was asked for, cannot run here, as where an extra is not installed."""
 
     exit_code = 10
 

@@ -100,6 +100,8 @@ class Results:
             raise typer.BadParameter("needs the name of a file", param_hint="--parquet")
         if [self.jsonl, str(self.csv), str(self.events)].count("-") > 1:
             raise typer.BadParameter("standard output takes one of --jsonl, --csv and --events", param_hint="-")
+        if self.plot is not None and self.plot.suffix.lower() not in ("", ".png"):
+            raise typer.BadParameter("the timeline is a PNG; give it a name that ends in .png", param_hint="--plot")
         if self.plot is not None and self.no_plot:
             raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
 

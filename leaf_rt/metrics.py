@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from leaf_rt.closing import Closing
-from leaf_rt.errors import LeafError, OutputError
+from leaf_rt.errors import BackendError, LeafError, OutputError
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class MetricsServer(Closing):
         clock: The clock of the run, s, monotonic.
 
     Raises:
-        OutputError: The port is taken, or prometheus-client is not installed.
+        BackendError: prometheus-client is not installed.
+        OutputError: The port is taken.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,7 +58,7 @@ class MetricsServer(Closing):
             from prometheus_client import CollectorRegistry, generate_latest
             from prometheus_client.exposition import CONTENT_TYPE_LATEST
         except ImportError as e:
-            raise OutputError("--metrics: needs prometheus-client; pip install 'leaf-rt[metrics]'") from e
+            raise BackendError("--metrics: needs prometheus-client; pip install 'leaf-rt[metrics]'") from e
         registry = CollectorRegistry(auto_describe=False)
         self._stats = RunStats()
         self._clock = clock

@@ -118,7 +118,7 @@ ShowAuto: TypeAlias = Annotated[
 Blur: TypeAlias = Annotated[bool, _result("--blur", help="Hide faces in all pictures that are written or shown.")]
 
 BackendName: TypeAlias = Annotated[
-    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt.")
+    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt, tensorrt-rtx.")
 ]
 Model: TypeAlias = Annotated[
     Path | None, _recognition("--model", parser=named, metavar="PATH", help="Another model than the bundled one.")
@@ -130,6 +130,7 @@ PrecisionName: TypeAlias = Annotated[
     Precision,
     _recognition(
         "--precision",
+        metavar="NAME",
         help="fp32; int8: the quantised files beside the model, on CPUs; bf16: OpenVINO; fp16: GPUs; auto: the best.",
     ),
 ]
@@ -168,7 +169,7 @@ MaxFps: TypeAlias = Annotated[
 Loop: TypeAlias = Annotated[bool, _reading("--loop", help="Play files over and over, until stopped.")]
 Realtime: TypeAlias = Annotated[bool, _reading("--realtime", help="Read files as if they were live.")]
 Duration: TypeAlias = Annotated[
-    float | None, _reading(parser=seconds, metavar="TIME", help="Stop after this time by the clock on the wall.")
+    float | None, _reading(parser=seconds, metavar="TIME", help="Stop after this much wall time.")
 ]
 
 Sources: TypeAlias = Annotated[

@@ -41,7 +41,9 @@ def read_picture(path: Path) -> U8:
             image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
             raw = None if jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
-        raise CodecError(f"{path}: the picture cannot be decoded ({e})") from e
+        if "CV_IO_MAX_IMAGE" in str(e):
+            raise CodecError(f"{path}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
+        raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it") from e
     finally:
         cv2.utils.logging.setLogLevel(level)
     if image is None:

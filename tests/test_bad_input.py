@@ -7,8 +7,10 @@ import json
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -148,6 +150,48 @@ def test_an_out_folder_that_cannot_be(
     assert "--out" in done.sentence()
     assert done.code in (code, errors.NoPermission.exit_code)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("rtsp://", "names no host"),
+        ("rtsp:///stream", "names no host"),
+        ("http://", "names no host"),
+        ("rtsp://127.0.0.1:99999/x", "the port is no number from 1 to 65535"),
+        ("http://127.0.0.1:99999/x", "the port is no number from 1 to 65535"),
+        ("https://127.0.0.1:0/x", "the port is no number from 1 to 65535"),
+        ("rtsp://no-such-host.invalid/x", "no host of that name is known"),
+        ("http://no-such-host.invalid/x", "no host of that name is known"),
+    ],
+)
+def test_an_address_that_cannot_be_right_is_told_so(leaf: Leaf, address: str, words: str) -> None:
+    done = leaf("video", address, "--no-save-video")
+    assert done.code == errors.ConnectionLost.exit_code
+    assert words in done.sentence()
+
+
+def test_a_pipe_is_no_video_file(leaf: Leaf, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    for path in (pipe, Path(os.devnull)):
+        done = leaf("video", path)
+        assert done.code == errors.NotAVideo.exit_code
+        assert "is a pipe or a device" in done.sentence()
+
+
+def test_a_picture_of_too_many_pixels(leaf: Leaf, tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(10_000))), chunk(b"IEND", b""))
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    done = leaf("image", large)
+    assert done.code == errors.CodecError.exit_code
+    assert "more pixels than can be decoded" in done.sentence()
+    assert "OpenCV" not in done.err
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--plot"])

@@ -20,6 +20,7 @@ from commands import Leaf, records
 from fakes import FakeDetector
 
 from leaf_rt import doctor
+from leaf_rt.backends.base import CANDIDATES
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.types import Detections, Frame
 
@@ -200,6 +201,7 @@ def test_a_clip_without_faces_is_no_error(leaf: Leaf, tmp_path: Path) -> None:
         (("--smooth", "nan"), "--smooth"),
         (("--jsonl", "a", "--no-jsonl"), "--no-jsonl"),
         (("--plot", "a.png", "--no-plot"), "--no-plot"),
+        (("--plot", "a.jpg"), "PNG"),
         (("b.mp4", "--plot", "a.png"), "--plot"),
     ],
 )
@@ -207,6 +209,22 @@ def test_options_that_make_no_sense(leaf: Leaf, options: tuple[str, ...], word: 
     done = leaf("video", "a.mp4", *options)
     assert done.code == 2
     assert word in done.err
+
+
+def test_every_back_end_is_in_the_help_whose_words_are_whole(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = leaf("video", "--help")
+    assert done.code == 0
+    named = re.search(r"--backend(.+?)--model", done.out, re.DOTALL)
+    assert named is not None
+    assert {candidate.name for candidate in CANDIDATES} <= set(re.findall(r"[\w-]+", named[1]))
+    assert "fp32|" not in done.out  # a list too long for its column would be cut inside of a word
+
+
+def test_one_thread_is_one_thread(leaf: Leaf, clip: Path) -> None:
+    done = leaf("video", clip, "--no-save-video", "--no-plot", "--no-jsonl", "--threads", 1, "--backend", "onnxruntime")
+    assert done.code == 0, done.err
+    assert "1 thread:" in done.err
 
 
 def test_show_without_a_display_is_one_sentence(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

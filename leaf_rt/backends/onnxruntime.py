@@ -10,6 +10,7 @@ import onnxruntime as ort
 from leaf_rt.artifact import ModelSpec
 from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.text import counted
 from leaf_rt.types import U8, Prediction
 
 
@@ -28,7 +29,9 @@ class OnnxRuntimeBackend:
             wanted.say("an fp16 model on CPU is slower than fp32 and no more exact; it is meant for TensorRT")
         self.spec = spec
         threads = wanted.threads or default_threads()
-        self.reason = f"ONNX Runtime {ort.__version__}, {spec.precision} on CPU, {threads} threads: {wanted.reason}"
+        self.reason = (
+            f"ONNX Runtime {ort.__version__}, {spec.precision} on CPU, {counted(threads, 'thread')}: {wanted.reason}"
+        )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

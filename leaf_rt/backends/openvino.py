@@ -12,6 +12,7 @@ from leaf_rt.artifact import ModelSpec
 from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.native_log import hush
+from leaf_rt.text import counted
 from leaf_rt.types import U8, Prediction
 
 # Left to itself OpenVINO computes in bf16 wherever the processor can: other answers on other machines.
@@ -42,7 +43,7 @@ class OpenVinoBackend:
         threads = wanted.threads or default_threads()
         version = ov.__version__.split("-")[0]
         precision = wanted.precision or spec.precision
-        self.reason = f"OpenVINO {version}, {precision} on CPU, {threads} threads: {wanted.reason}"
+        self.reason = f"OpenVINO {version}, {precision} on CPU, {counted(threads, 'thread')}: {wanted.reason}"
         config = {
             "INFERENCE_PRECISION_HINT": hint,
             "PERFORMANCE_HINT": "LATENCY",

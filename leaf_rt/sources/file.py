@@ -231,6 +231,8 @@ class _GoingOn:
 
 
 def _open(path: Path) -> InputContainer:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise NotAVideo(f"{path}: is a pipe or a device, and no file; write the video to a file first")
     try:
         return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # "a:b.mp4" is no address
     except FileNotFoundError as e:

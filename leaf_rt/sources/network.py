@@ -7,8 +7,10 @@ Knows PyAV through ``leaf_rt.sources.ffmpeg``; reconnecting, watching and straig
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import av.error
 from av.video.frame import VideoFrame
@@ -130,6 +132,9 @@ class NetworkSource(Closing):
 
     def _refused(self, error: Exception, target: str) -> LeafError:
         shown = self._shown
+        unfit = _unfit(shown, error)
+        if unfit:
+            return ConnectionLost(f"{shown}: {unfit}")
         if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
             return AuthError(f"{shown}: refuses the user or the password; write them as rtsp://user:password@host/path")
         if isinstance(error, av.error.HTTPNotFoundError):
@@ -160,6 +165,25 @@ class NetworkSource(Closing):
         if isinstance(error, av.error.InvalidDataError):
             return NotAVideo(f"{shown}: answers, but not with a video stream ({why}); check scheme, port and path")
         return ConnectionLost(f"{shown}: cannot be reached ({why}); check host, port and network")
+
+
+def _unfit(shown: str, error: Exception) -> str:
+    """What is wrong with the host or the port of an address that did not open, of which FFmpeg says little; or ""."""
+    parts = urlsplit(shown)
+    if not parts.hostname:
+        return f"names no host; write it as {parts.scheme}://host/path"
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        return "the port is no number from 1 to 65535; leave it out for the usual one"
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        try:
+            socket.getaddrinfo(parts.hostname, None)
+        except (OSError, UnicodeError):
+            return "no host of that name is known; check the name, and that this machine is on the network"
+    return ""
 
 
 def _ffmpeg_options(target: str, options: SourceOptions) -> dict[str, str]:
