@@ -189,7 +189,7 @@ def test_an_exported_model_through_the_runtime(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_every_recipe_of_the_package_resolves() -> None:
-    known = {"bundled-cosine", "ferplus-share", "rafdb-100", "affectnet7-2000", "affectnet8-2000", "fer2013-2000"}
+    known = {"bundled", "ferplus-share", "rafdb-100", "affectnet7-2000", "affectnet8-2000", "fer2013-2000"}
     assert known <= set(recipe_names())
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -197,7 +197,7 @@ def test_every_recipe_of_the_package_resolves() -> None:
 
 
 def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
-    recipe = load_recipe("bundled-cosine", {"run.seed": "7", "split.counts": "fear=3,anger=4", "model.dropout": 0.125})
+    recipe = load_recipe("bundled", {"run.seed": "7", "split.counts": "fear=3,anger=4", "model.dropout": 0.125})
     (tmp_path / "r.toml").write_text(to_toml(recipe))
     assert load_recipe(tmp_path / "r.toml") == recipe
     assert recipe.split.counts == ("fear=3", "anger=4")

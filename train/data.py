@@ -116,7 +116,7 @@ def load_data(
         notes.append(f"{int(twins.sum())} training pictures are copies of validation or test pictures: {fate}")
         if dropped:
             used &= ~twins
-    if data.targets != "hard":
+    if data.targets == "soft":
         blank = used & (listing.label >= 0) & (listing.targets.sum(1) == 0)
         if blank.any():
             notes.append(f"{int(blank.sum())} training pictures have no vote left and are left out")
@@ -224,12 +224,11 @@ def labelled_of(listing: Listing, crops: Crops, name: str) -> I64:
 def _samples(listing: Listing, crops: Crops, where: I64, targets: str) -> Samples:
     label = listing.label[where]
     soft = listing.targets[where]
-    hard = np.zeros_like(soft)
-    known = np.flatnonzero(label >= 0)
-    hard[known, label[known]] = 1.0
-    # The likeliest winner of the votes is not always the class of the largest mean share: "both" asks for the two.
-    wanted = {"hard": hard, "soft": soft}.get(targets, 0.5 * hard + 0.5 * soft)
-    return Samples(crops.row[where], wanted, label)
+    if targets == "hard":
+        soft = np.zeros_like(soft)
+        known = np.flatnonzero(label >= 0)
+        soft[known, label[known]] = 1.0
+    return Samples(crops.row[where], soft, label)
 
 
 class Stream:

@@ -32,7 +32,7 @@ class Data:
     margin: float = 0.05  # see leaf_rt.face.template
     color: str = "grey"  # grey or rgb
     align: bool = True  # find and align faces; False takes whole pictures
-    targets: str = "hard"  # hard; soft: the distribution of votes where the data has votes; both: their mean
+    targets: str = "hard"  # hard, or soft: the distribution of votes where the data has votes
     duplicates: str = "report"  # report, or drop: training copies of validation and test pictures
     validation: float = 0.1  # share of the training pictures held out where the layout has no validation split
 
@@ -192,7 +192,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.layout": ("auto", "folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"),
     "data.color": ("grey", "rgb"),
-    "data.targets": ("hard", "soft", "both"),
+    "data.targets": ("hard", "soft"),
     "data.duplicates": ("report", "drop"),
     "split.kind": ("all", "balanced", "floor", "uneven", "longtail", "share"),
     "augment.labelled": ("weak", "supervised"),
