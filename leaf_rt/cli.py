@@ -1,41 +1,18 @@
-"""The command `leaf-rt`: parses options, puts the parts together, turns errors into one sentence and an exit code.
+"""The process `leaf-rt`: runs a command, turns errors into one sentence and an exit code, and bears Ctrl-C at any time.
 
-The composition root: it alone may import from `train` and `engines`, inside its commands. Nothing heavy is imported
-at its top, so that `leaf-rt --help` answers at once.
+Even typer is imported inside of the guard: who presses Ctrl-C while Python still loads gets no traceback.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
 
-import typer
-
-from leaf_rt import jsonlog
-from leaf_rt import options as opt
-from leaf_rt.errors import BackendError, LeafError, NotFound
-from leaf_rt.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
+TYPE_CHECKING = False  # as in typing, whose import takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
-
-app = typer.Typer(
-    name="leaf-rt",
-    help="Which expression does each face show: from video files, cameras, streams and pictures.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-_FORWARD: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "add_help_option": False,
-    "rich_help_panel": "Models",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,24 +21,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; those of the process by default.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
     try:
-        if "--log-json" in arguments:
-            with jsonlog.json_log(debug):
-                return _run(arguments, debug, jsonlog.failure)
-        if debug:
-            logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-        return _run(arguments, debug, _say)
-    except KeyboardInterrupt:  # while another one was dealt with
+        return _logged(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # before the command was there, or while another one was dealt with
         return EXIT_INTERRUPTED
     finally:
         if argv is None:  # the process ends by itself: one more Ctrl-C would only put a traceback in its place
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _logged(arguments: list[str]) -> int:
+    import logging
+
+    debug = "--debug" in arguments
+    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
+    if "--log-json" in arguments:
+        from leaf_rt import jsonlog
+
+        with jsonlog.json_log(debug):
+            return _run(arguments, debug, jsonlog.failure)
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
+    return _run(arguments, debug, _say)
+
+
 def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None]) -> int:
+    from leaf_rt.commands import app
+    from leaf_rt.errors import LeafError
+
     try:
         app(args=arguments, prog_name="leaf-rt")
     except SystemExit as e:
@@ -90,212 +77,10 @@ def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, 
 
 
 def _say(error: BaseException, debug: bool, sentence: str) -> None:
+    import traceback
+
     from leaf_rt import console
 
     if debug:
         traceback.print_exception(error)
     console.error(console.console(), sentence)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"leaf-rt {version('leaf-rt')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
-    debug: opt.Debug = False,
-) -> None:
-    """Hold what stands before the command."""
-
-
-@app.command()
-@grouped
-def video(
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FILE|URL...", callback=opt.not_empty, help="Video files, rtsp:// or http:// streams, cameras."
-        ),
-    ] = None,
-    *,
-    results: Results,
-    recognising: Recognising,
-    reading: Reading,
-    watching: Watching,
-    debug: opt.Debug = False,
-) -> None:
-    """Recognise expressions in video files and streams.
-
-    A file gives three results beside it (or in --out): the annotated video
-    NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
-    Files run one after the other; streams, cameras and --sources run side by
-    side. What has no end of its own (streams, cameras, files with --loop or
-    --realtime) writes only what an option asks for.
-    """
-    read = reading.request()
-    if not targets and reading.sources is None:
-        raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = results.request()
-
-    from leaf_rt.session import Session
-    from leaf_rt.sources import Target, is_camera, load_targets
-    from leaf_rt.sources.base import is_url
-    from leaf_rt.stream import RunOptions
-    from leaf_rt.targets import distinct, without_results
-
-    named, left_out = without_results(targets or [])
-    wanted = [Target(target, read) for target in named]
-    if reading.sources is not None:
-        wanted += load_targets(reading.sources, read)
-    if results.plot is not None and len(wanted) > 1:
-        raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
-    live = reading.realtime or reading.loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
-    run_options = RunOptions(duration=reading.duration)
-    session = Session(recognising.request(), outputs, run_options, watching.request(), listing=reading.sources)
-    if left_out:
-        session.say("info", left_out, event="left_out")
-    raise typer.Exit(session.run(distinct(wanted), together=live or reading.sources is not None))
-
-
-@app.command()
-@grouped
-def webcam(
-    device: Annotated[str, typer.Option(callback=opt.not_empty, help="Number or path of the camera.")] = "0",
-    width: Annotated[int | None, typer.Option(min=16, help="Picture width to ask the camera for.")] = None,
-    height: Annotated[int | None, typer.Option(min=16, help="Picture height to ask the camera for.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(min=1, callback=opt.finite, help="Frames per second to ask the camera for.")
-    ] = None,
-    mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Show it as a mirror does.")] = True,
-    *,
-    results: LiveResults,
-    recognising: Recognising,
-    reading: Annotated[Reading, Only("max_fps", "duration", "wait", "max_reconnects")],
-    watching: Watching,
-    debug: opt.Debug = False,
-) -> None:
-    """Recognise expressions live, in a window; q or Ctrl-C ends it.
-
-    Nothing is written unless --out, --save-video, --plot or a file of records asks for it.
-    """
-    read = reading.request(width=width, height=height, fps=fps, mirror=mirror)
-    outputs = results.request()
-
-    from leaf_rt.session import Session
-    from leaf_rt.sources import Target
-    from leaf_rt.stream import RunOptions
-
-    session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
-    raise typer.Exit(session.run([Target(device, read)], together=True))
-
-
-@app.command()
-@grouped
-def image(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.", parser=opt.named)
-    ],
-    *,
-    results: Annotated[PictureResults, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
-    recognising: Annotated[
-        Recognising, Only("backend", "model", "precision", "threads", "face_range", "max_faces", "uncertain_below")
-    ],
-    debug: opt.Debug = False,
-) -> None:
-    """Recognise expressions in pictures; small faces too, for large pictures are searched in tiles.
-
-    A picture gives two results beside it (or in --out): the annotated picture
-    NAME.leaf.jpg and the records NAME.leaf.jsonl.
-    """
-    outputs = results.request()
-
-    from leaf_rt.album import Album
-
-    raise typer.Exit(Album(recognising.request(), outputs).run(files))
-
-
-@app.command()
-def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
-    """Show what this machine can do, and what to install for more."""
-    from leaf_rt import console
-    from leaf_rt.artifact import DEFAULT_MODEL
-    from leaf_rt.doctor import MISSING, examine
-
-    found = examine(model or DEFAULT_MODEL)
-    console.findings(console.console(stderr=False), found)
-    lacking = [finding.topic for finding in found if finding.status == MISSING]
-    if lacking:
-        raise BackendError(f"leaf-rt cannot work here yet, see above: {', '.join(lacking)}")
-
-
-@app.command()
-@grouped
-def bench(
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", help="A clip; by default the demo clip of the repository.", parser=opt.named),
-    ] = None,
-    *,
-    recognising: Annotated[Recognising, Only("backend", "model", "precision", "threads", "face_range")],
-    batch: Annotated[
-        str | None,
-        typer.Option(metavar="N,N,...", help="Time the back ends alone, with so many faces per call, as 1,4,8,16,32."),
-    ] = None,
-    debug: opt.Debug = False,
-) -> None:
-    """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
-    if batch is not None and file is not None:
-        raise typer.BadParameter("times stored faces, not a clip; give one of the two", param_hint="--batch")
-    wanted = recognising.request()
-    if batch is not None:
-        from leaf_rt.backends.measure import json_line, measure_backends, parse_batches, table
-
-        found = measure_backends(
-            wanted.model, parse_batches(batch), wanted.threads, backend=wanted.backend, precision=wanted.precision
-        )
-        typer.echo(table(found.rows))
-        for text in found.left_out:
-            typer.echo(f"left out: {text}")
-        typer.echo(json_line(found.rows, model=str(wanted.model), threads=found.threads))
-        return
-
-    from leaf_rt import console
-    from leaf_rt.bench import end_to_end, rows
-
-    result = end_to_end(file, wanted)
-    console.facts(console.console(stderr=False), rows(result))
-    typer.echo(result.json())
-
-
-@app.command(help="Train a model on your own faces or a public data set.", **_FORWARD)
-def train(ctx: typer.Context) -> None:
-    """Forward to the trainer."""
-    raise typer.Exit(_forward("train.cli", "train", ctx.args))
-
-
-@app.command(help="Measure a trained run or a model file on labelled faces.", **_FORWARD)
-def evaluate(ctx: typer.Context) -> None:
-    """Forward to the trainer."""
-    raise typer.Exit(_forward("train.cli", "evaluate", ctx.args))
-
-
-@app.command(help="Turn a trained run into a model file that the other commands take.", **_FORWARD)
-def export(ctx: typer.Context) -> None:
-    """Forward to the engines."""
-    raise typer.Exit(_forward("engines.cli", "export", ctx.args))
-
-
-def _forward(module: str, command: str, arguments: list[str]) -> int:
-    """Call ``main([command, *arguments]) -> int`` of a module that may need what is not installed."""
-    try:
-        target = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name is not None and e.name.partition(".")[0] in ("train", "engines"):
-            raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
-        raise BackendError(f"leaf-rt {command}: needs {e.name}; install it with: pip install 'leaf-rt[train]'") from e
-    return int(target.main([command, *arguments]))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,27 @@ def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp
     with av.open(str(tmp_path / "demo.leaf.mp4")) as film:  # closed, not cut
         assert len(list(film.decode(video=0))) >= 1
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
+
+
+@pytest.mark.parametrize("module", ["typer", "leaf_rt.groups", "leaf_rt.session", "cv2"])
+def test_ctrl_c_while_python_still_loads_is_no_traceback(tmp_path: Path, module: str) -> None:
+    """Whoever imports that module first gets a KeyboardInterrupt in its place."""
+    code = f"""
+        import os, signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        class Interrupted:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupted())
+        sys.argv = ["leaf-rt", "video", {str(DEMO)!r}, "--out", {str(tmp_path)!r}]
+        from leaf_rt.cli import main
+        sys.exit(main())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 class Quick(FakeDetector):

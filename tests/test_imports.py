@@ -106,12 +106,12 @@ def room(module: str) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_run_one_way(path: Path) -> None:
-    """engines -> train -> leaf_rt; cli.py alone looks back, and only inside its commands."""
+    """engines -> train -> leaf_rt; commands.py alone looks back, and only inside its commands."""
     top, deep = imports(path)
     own = name_of(path)
     above = set(PACKAGES[PACKAGES.index(room(own)) + 1 :])
     used = {m for m in top | deep if room(m) in above}
-    if own == "leaf_rt.cli":
+    if own == "leaf_rt.commands":
         used &= top
     assert used == set()
 
