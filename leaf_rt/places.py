@@ -15,6 +15,7 @@ from leaf_rt.errors import NoPermission, OutputError
 from leaf_rt.sinks.base import output_error
 
 _LONGEST_STEM = 220  # bytes; file systems take names of 255, and number, ending and ".part" come on top
+_ELSEWHERE = "choose another place with --out"
 
 
 class Places:
@@ -43,15 +44,20 @@ class Places:
         Raises:
             OutputError: It is a file that is read, or a place that an option asked for.
         """
-        if len(os.fsencode(stem)) > _LONGEST_STEM:
-            stem = os.fsencode(stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
+        stem = _short(stem)
         number, path = 1, folder / f"{stem}.leaf{ending}"
         while path in self._taken:
             number += 1
             path = folder / f"{stem}-{number}.leaf{ending}"
-        self._refuse(path, str(path), "choose another place with --out")
+        self._refuse(path, str(path), _ELSEWHERE)
         self._taken.add(path)
         return path
+
+    def check(self, folder: Path, stem: str, endings: Iterable[str]) -> None:
+        """Raise what ``take`` would raise, before anything is written."""
+        for ending in endings:
+            path = folder / f"{_short(stem)}.leaf{ending}"
+            self._refuse(path, str(path), _ELSEWHERE)
 
     def _refuse(self, path: Path, what: str, mend: str) -> None:
         source, option = self._read.find(path), self._asked.find(path)
@@ -60,6 +66,12 @@ class Places:
             raise OutputError(f"{what}: is read here{same}, and a result would destroy it; {mend}")
         if option is not None:
             raise OutputError(f"{what}: is where {option} goes already; give each result a file of its own")
+
+
+def _short(stem: str) -> str:
+    if len(os.fsencode(stem)) <= _LONGEST_STEM:
+        return stem
+    return os.fsencode(stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
 
 
 class _Files:

@@ -89,6 +89,20 @@ class Outputs:
         named |= {"--parquet": self.parquet, "--parquet, while written,": part}
         return [(option, path) for option, path in named.items() if path is not None and str(path) != "-"]
 
+    def endings(self, has_end: bool) -> dict[str, str]:
+        """The results that each source has for itself, by their kind: how their names end.
+
+        Args:
+            has_end: Whether the source comes to an end, as files do.
+        """
+        by_default = has_end or self.out is not None
+        wanted = {
+            "video": (".mp4", has_end if self.save_video is None else self.save_video),
+            "records": (".jsonl", self.jsonl is None and by_default),
+            "timeline": (".png", self.plot is None and by_default),
+        }
+        return {kind: ending for kind, (ending, asked) in wanted.items() if asked}
+
     @property
     def on_stdout(self) -> bool:
         """Whether standard output carries results, so that words for people must go elsewhere."""

@@ -82,6 +82,8 @@ class Session:
             LeafError: Nothing could be started at all, or the only target failed.
         """
         self._places = Places([*files_among([t.target for t in targets]), *self._read], self.outputs.files)
+        for path in files_among([t.target for t in targets if not (t.options.realtime or t.options.loop)]):
+            self._places.check(self.outputs.out or path.parent, path.stem, self.outputs.endings(True).values())
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         with contextlib.ExitStack() as open_now:
@@ -253,15 +255,9 @@ class _Round:
 
     def _sinks(self, info: SourceInfo) -> Sequence[Sink]:
         outputs = self.session.outputs
-        by_default = info.has_end or outputs.out is not None
         files = self.files.setdefault(info.name, {})
-        if outputs.save_video if outputs.save_video is not None else info.has_end:
-            files["video"] = self.session.place(info, ".mp4")
-        if outputs.jsonl is None and by_default:
-            files["records"] = self.session.place(info, ".jsonl")
-        if outputs.plot is None and by_default:
-            files["timeline"] = self.session.place(info, ".png")
-        elif outputs.plot is not None and outputs.plot != Path():
+        files |= {kind: self.session.place(info, ending) for kind, ending in outputs.endings(info.has_end).items()}
+        if outputs.plot is not None and outputs.plot != Path():
             files["timeline"] = outputs.plot
         sinks: list[Sink] = []
         with contextlib.ExitStack() as unless_all_open:

@@ -58,8 +58,20 @@ def test_a_result_beside_the_file_does_not_destroy_what_is_read_under_that_name(
 ) -> None:
     before = mine.read_bytes()
     link(mine, mine.with_name("c.leaf.mp4"))
-    refused(leaf("video", mine), "c.leaf.mp4", "c.mp4", "--out")
-    assert mine.read_bytes() == before
+    table = mine.with_name("table.csv")
+    table.write_text("of an earlier run")
+    refused(leaf("video", mine, "--csv", table), "c.leaf.mp4", "c.mp4", "--out")
+    assert (mine.read_bytes(), table.read_text()) == (before, "of an earlier run")
+
+
+def test_pictures_keep_what_is_read_and_tables_of_earlier_runs(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    picture = Path(shutil.copy(face, tmp_path / "a.png"))
+    before = picture.read_bytes()
+    picture.with_name("a.leaf.jsonl").symlink_to(picture)
+    table = tmp_path / "table.csv"
+    table.write_text("of an earlier run")
+    refused(leaf("image", picture, "--csv", table), "a.leaf.jsonl", "a.png", "--out")
+    assert (picture.read_bytes(), table.read_text()) == (before, "of an earlier run")
 
 
 def test_list_and_model_are_read_as_well(leaf: Leaf, mine: Path, model: Path) -> None:
@@ -86,8 +98,7 @@ def test_two_results_do_not_share_a_file(leaf: Leaf, mine: Path) -> None:
     for first, second in (("--plot", "--csv"), ("--jsonl", "--csv"), ("--parquet", "--events"), ("--plot", "--jsonl")):
         refused(leaf("video", mine, "--no-save-video", first, shared, second, shared), first, second)
     refused(leaf("video", mine, "--csv", mine.with_name("c.leaf.png")), "c.leaf.png", "--csv")
-    assert not shared.exists()
-    assert not mine.with_name("c.leaf.png").read_text().startswith("\x89PNG")
+    assert [path.name for path in mine.parent.iterdir()] == ["c.mp4"]
 
 
 def test_devices_may_be_used_by_many() -> None:
