@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from train_fakes import tiny, write_folder
@@ -11,6 +13,7 @@ from train_fakes import tiny, write_folder
 from leaf_rt.errors import DataError
 from train.bench import bench
 from train.cli import main
+from train.evaluate import evaluate
 from train.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 
 
@@ -20,7 +23,7 @@ def small(root: Path) -> dict[str, object]:
         "data.layout": "folder", "data.path": str(root / "data"), "data.cache": str(root / "cache"), "data.side": 20,
         "data.align": False, "split.labels": 20, "model.backbone": "tiny", "model.weights": "",
         "model.recalibrate": 0, "run.sides": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
-        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1,
+        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.delay": 0,
     }  # fmt: skip
 
 
@@ -40,6 +43,19 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Capture
     options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in given.items()]
     assert main(["study", "--table", "1", "--runs", str(runs), "--seeds", "1", "--show", *options]) == 0
     assert capsys.readouterr().out == table
+
+
+def test_a_signal_while_a_run_is_measured_ends_the_study_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(*args)
+
+    given, runs = small(tmp_path), tmp_path / "runs"
+    monkeypatch.setattr("train.study.evaluate", interrupted)
+    assert run_study(1, given, runs, 3, ["supervised"]) == 1
+    assert len(read_results(runs)) == 1
 
 
 def test_every_row_is_a_recipe_of_its_own() -> None:

@@ -66,6 +66,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "student as teacher": {"method.teacher": "student"},
     "without load balance": {"method.balance": 0.0},
     "without contrast": {"method.lambda_s": 0.0},
+    "labelled loss at full weight": {"method.lambda_x": 1.0},
     "levels on FixMatch": {"method.name": "fixmatch", **_ON},
     "levels on FreeMatch": {"method.name": "freematch", **_ON},
     "levels on Ada-CM": {"method.name": "adacm", **_ON},
@@ -147,23 +148,26 @@ def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, 
     runs.mkdir(parents=True, exist_ok=True)
     done = read_results(runs)
     count = 0
-    for row, seed, recipe in plan(table, overrides, seeds, only):
-        if key(row, recipe) in done:
-            continue
-        name = f"{row.table}-{row.name}-{row.column}-{seed}".replace(" ", "_").replace("%", "pc").replace("/", "_")
-        record = _one(row, seed, recipe, runs / name)
-        if record is None:
-            return count
-        done[record["key"]] = record
-        with (runs / RESULTS).open("a", encoding="utf-8") as f:
-            f.write(json.dumps(record) + "\n")
-        count += 1
-        _log.warning("table %d, %s, %s, seed %d: test %.2f %%, %.0f s", table, row.name, row.column, seed,
-                     100 * record["test"]["accuracy"], record["seconds"])  # fmt: skip
+    with StopSignal() as stop:
+        for row, seed, recipe in plan(table, overrides, seeds, only):
+            if stop.requested:
+                break
+            if key(row, recipe) in done:
+                continue
+            name = f"{row.table}-{row.name}-{row.column}-{seed}".replace(" ", "_").replace("%", "pc").replace("/", "_")
+            record = _one(row, seed, recipe, runs / name, stop)
+            if record is None:
+                break
+            done[record["key"]] = record
+            with (runs / RESULTS).open("a", encoding="utf-8") as f:
+                f.write(json.dumps(record) + "\n")
+            count += 1
+            _log.warning("table %d, %s, %s, seed %d: test %.2f %%, %.0f s", table, row.name, row.column, seed,
+                         100 * record["test"]["accuracy"], record["seconds"])  # fmt: skip
     return count
 
 
-def _one(row: Row, seed: int, recipe: Recipe, out: Path) -> dict[str, Any] | None:
+def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> dict[str, Any] | None:
     """Train, or go on with, one run and measure it; None where a signal stopped it."""
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
@@ -173,7 +177,7 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path) -> dict[str, Any] | Non
     if (out / LAST).is_file():
         training.restore()
     batch = recipe.run.batch + recipe.run.batch_unlabelled
-    with Reporter(out, data.labels, batch, recipe.run.log_every, tensorboard=False) as reporter, StopSignal() as stop:
+    with Reporter(out, data.labels, batch, recipe.run.log_every, tensorboard=False) as reporter:
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - begun
