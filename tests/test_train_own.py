@@ -13,8 +13,9 @@ from train_fakes import CLASSES, tiny, write_folder
 import engines.cli
 import engines.quantize
 from leaf_rt.artifact import DEFAULT_MODEL, load_spec
+from leaf_rt.labels import FERPLUS8
 from train.cli import main
-from train.recipe import to_toml
+from train.recipe import Run, load_recipe, to_toml
 
 PER_CLASS = 20
 HELD = len(CLASSES) * PER_CLASS // 10  # data.validation of them
@@ -172,3 +173,61 @@ def test_an_unfinished_run_says_so_when_exported(
     assert sum("unfinished, step 1 of 6; go on with: leaf-rt train --resume" in line for line in said) == 1
     assert engines.cli.main([*command[:1], str(trained / "run"), *command[2:]]) == 0
     assert "unfinished" not in capsys.readouterr().err
+
+
+OWN = ["--epochs", "1", "--steps", "1", "--sides", "16", "--run.threads", "1", "--data.align", "no"]
+
+
+def train(root: Path, out: Path, *options: str) -> int:
+    """No recipe is named, and the device is a CPU."""
+    data = ["--data", str(root / "data"), "--data.cache", str(root / "own"), "--device", "cpu"]
+    return main(["train", *data, *OWN, "--out", str(out), *options])
+
+
+def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(trained, tmp_path / "run") == 0
+    assert "no GPU here: recipe own-cpu, smaller than own" in " ".join(capsys.readouterr().err.split())
+    run, whole, cpu = (
+        load_recipe(tmp_path / "run" / "recipe.toml").run,
+        load_recipe("own").run,
+        load_recipe("own-cpu").run,
+    )
+    assert (run.batch, run.batch_unlabelled) == (cpu.batch, cpu.batch_unlabelled)
+
+    def cost(r: Run) -> int:
+        return r.epochs * r.steps * (r.batch + r.batch_unlabelled) * max(r.sides) ** 2
+
+    assert cost(cpu) * 20 < cost(whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "unlabelled"), [((), 8), (("--recipe", "own"), 16), (("--run.batch_unlabelled", "5"), 5)]
+)
+def test_the_unlabelled_batch_follows_the_batch(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], unlabelled: int
+) -> None:
+    assert train(trained, tmp_path / "run", "--batch", "8", "--dry-run", *options) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"each step sees 8 labelled and {unlabelled} unlabelled pictures" in said
+    assert (f"run.batch_unlabelled is {unlabelled}, in the recipe's proportion" in said) == (unlabelled != 5)
+
+
+def test_tables_show_every_word_at_80_columns(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    root = tmp_path / "data"
+    for name in FERPLUS8:
+        shutil.copytree(trained / "data" / "fear", root / name)
+    shutil.copytree(trained / "data" / "unlabelled", root / "unlabelled")
+    assert train(tmp_path, tmp_path / "run", "--dry-run") == 0
+    planned = capsys.readouterr().err
+    data = ["--data", str(root), "--data.align", "no", "--data.cache", str(tmp_path / "own")]
+    assert main(["prepare", *data]) == 0
+    for said, columns in (
+        (planned, ("labelled", "unlabelled", "validation")), (capsys.readouterr().err, ("train", "validation", "test"))
+    ):  # fmt: skip
+        assert all(any(name in line.split() for line in said.splitlines()) for name in (*columns, "all")), said
+        assert all(any(f" {name} " in line for line in said.splitlines()) for name in FERPLUS8), said

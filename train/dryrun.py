@@ -35,10 +35,12 @@ def dry_run(recipe: Recipe, data: TrainingData, world: World, console: Console |
         training.step += 1
     if console is None:
         return
-    table = Table("split", *data.labels, "all")
-    for name, part in (("labelled", data.labelled), ("unlabelled", data.unlabelled), ("validation", data.validation)):
-        counts = [int((part.label == c).sum()) for c in range(len(data.labels))]
-        table.add_row(name, *map(str, counts), str(len(part)))
+    parts_of_data = {"labelled": data.labelled, "unlabelled": data.unlabelled, "validation": data.validation}
+    table = Table("class", *parts_of_data)  # a class per line: many names side by side are cut off
+    for c, name in enumerate(data.labels):
+        table.add_row(name, *(str(int((part.label == c).sum())) for part in parts_of_data.values()))
+    table.add_row("not known", *(str(int((part.label < 0).sum())) for part in parts_of_data.values()))
+    table.add_row("all", *(str(len(part)) for part in parts_of_data.values()))
     console.print(table)
     parts = {"all": training.student, "encoder": training.student.encoder}
     parts |= {n: m for n in ("semantic", "instance") if (m := getattr(training.student, n)) is not None}
@@ -53,7 +55,9 @@ def dry_run(recipe: Recipe, data: TrainingData, world: World, console: Console |
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     console.print(f"split {data.split.hash[:12]} of data {data.split.data[:12]}")
     console.print(f"parameters: {counts_text}")
-    console.print(f"{world.size} process(es) on {world.device}, {recipe.run.epochs} epochs of {training.steps} steps")
+    run, unlabelled = recipe.run, recipe.run.batch_unlabelled if training.semi else 0
+    console.print(f"{world.size} process(es) on {world.device}, {run.epochs} epochs of {training.steps} steps")
+    console.print(f"each step sees {run.batch} labelled and {unlabelled} unlabelled pictures at up to {side} px")
     console.print(
         f"{step:.3f} s per step at {side} px, about {total / 60:.1f} minutes in all, {memory:.2f} GiB per process"
     )

@@ -18,7 +18,7 @@ from rich.table import Table
 from leaf_rt.errors import DataError, NotFound
 from train.checkpoint import LAST, save_json, write_whole
 from train.data import TrainingData, copies, crop_spec, load_data, open_crops
-from train.distributed import World, world
+from train.distributed import World, pick_device, world
 from train.evaluate import evaluate
 from train.layouts import SPLITS
 from train.loop import SPLIT, Training
@@ -28,7 +28,7 @@ from train.recipe import RECIPE, Recipe, load_recipe, to_dict, to_toml
 from train.start import BEFORE, earlier, need_start
 from train.stopping import StopSignal
 
-OWN = "own"  # the recipe where none is named
+OWN = {"cuda": "own", "cpu": "own-cpu"}  # the recipe where none is named
 # What may differ when a run goes on: where it runs and how much it says, nothing that changes its result.
 FREE = {"data.path", "data.cache", "model.weights", "split.path", "run.device", "run.threads", "run.log_every",
         "run.checkpoint_steps"}  # fmt: skip
@@ -58,7 +58,7 @@ def train_command(
         LeafError: Anything that a person can mend.
     """
     folder = Path(resume or out or "runs/last")
-    recipe = _resumed(folder, overrides) if resume else load_recipe(source or OWN, overrides)
+    recipe, notes = (_resumed(folder, overrides), []) if resume else _chosen(source, overrides)
     if not resume and not dry_run and (folder / LAST).is_file():
         raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
     if not resume:
@@ -72,7 +72,7 @@ def train_command(
     with world(recipe.run.device) as here:
         console = Console(stderr=True) if here.main and not quiet else None
         data = _load(recipe, here, console, folder / SPLIT if resume else None)
-        notes = list(data.notes)
+        notes += data.notes
         if len(data.labelled) < recipe.run.batch:
             notes.append(f"{len(data.labelled)} labelled pictures fill a batch of {recipe.run.batch} more than once")
         if not (recipe.model.weights or recipe.run.before):
@@ -114,6 +114,26 @@ def train_command(
             if console:
                 console.print(f"done: {folder / LAST}, report {page}")
         return 0 if done else 130
+
+
+def _chosen(source: str | None, overrides: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
+    """The recipe of a new run, and what was chosen for the person who said nothing of it."""
+    notes = []
+    if source is None:
+        kind = pick_device(str(overrides.get("run.device", "auto"))).type
+        source = OWN[kind]
+        if kind == "cpu":
+            notes.append(
+                f"no GPU here: recipe {source}, smaller than {OWN['cuda']} (--recipe {OWN['cuda']} takes that)"
+            )
+    recipe = load_recipe(source, overrides)
+    if "run.batch" in overrides and "run.batch_unlabelled" not in overrides:
+        usual = load_recipe(source, {k: v for k, v in overrides.items() if k != "run.batch"}).run
+        follows = max(1, round(usual.batch_unlabelled * recipe.run.batch / usual.batch))
+        if follows != recipe.run.batch_unlabelled:
+            notes.append(f"run.batch_unlabelled is {follows}, in the recipe's proportion to --batch")
+            recipe = load_recipe(source, {**overrides, "run.batch_unlabelled": follows})
+    return recipe, notes
 
 
 def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | None) -> TrainingData:
@@ -191,11 +211,12 @@ def prepare_command(source: str | None, overrides: Mapping[str, Any], out: str |
     console = Console(stderr=True)
     with cropping(console) as progress:
         listing, crops = open_crops(recipe.data, progress)
-    table = Table("split", *listing.labels, "unlabelled", "all", title=listing.name)
-    for number, name in enumerate(SPLITS):
-        here = listing.split == number
-        counts = [int((listing.label[here] == c).sum()) for c in range(len(listing.labels))]
-        table.add_row(name, *map(str, counts), str(int((listing.label[here] < 0).sum())), str(int(here.sum())))
+    table = Table("class", *SPLITS, title=listing.name)  # a class per line: many names side by side are cut off
+    for c, name in [*enumerate(listing.labels), (-1, "unlabelled")]:
+        table.add_row(
+            name, *(str(int(((listing.split == n) & (listing.label == c)).sum())) for n in range(len(SPLITS)))
+        )
+    table.add_row("all", *(str(int((listing.split == n).sum())) for n in range(len(SPLITS))))
     console.print(table)
     readable = crops.row >= 0
     found = crops.found[crops.row[readable]]
