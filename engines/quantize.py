@@ -106,8 +106,11 @@ def quantize_openvino(model: Path, out: Path, faces: U8) -> None:
         BackendError: OpenVINO or its quantiser nncf is not installed.
     """
     need_openvino_quantiser()
-    import nncf
-    import openvino as ov
+    try:
+        import nncf
+        import openvino as ov
+    except ImportError as e:
+        raise BackendError(f"--precision int8 --target openvino: cannot be loaded ({e}); install its parts anew") from e
 
     nncf.set_log_level(logging.ERROR)
     graph = ov.Core().read_model(str(model))

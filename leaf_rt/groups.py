@@ -50,7 +50,7 @@ class Recognising:
         Raises:
             typer.BadParameter: Two of them contradict each other.
         """
-        if self.emotion_hz == 0 and self.total_hz:
+        if self.emotion_hz == 0 and self.total_hz is not None and self.total_hz > 0:
             raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
 
         from leaf_rt.artifact import DEFAULT_MODEL

@@ -169,7 +169,10 @@ MaxFps: TypeAlias = Annotated[
 Loop: TypeAlias = Annotated[bool, _reading("--loop", help="Play files over and over, until stopped.")]
 Realtime: TypeAlias = Annotated[bool, _reading("--realtime", help="Read files as if they were live.")]
 Duration: TypeAlias = Annotated[
-    float | None, _reading(parser=seconds, metavar="TIME", help="Stop after this much wall time.")
+    float | None,
+    _reading(
+        parser=seconds, metavar="TIME", help="Stop each file, or what runs side by side, after this much wall time."
+    ),
 ]
 
 Sources: TypeAlias = Annotated[

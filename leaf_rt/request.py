@@ -38,9 +38,11 @@ class Recognition:
 
     @property
     def files(self) -> list[Path]:
-        """What may be read of the model: weights and description, also those of its int8 forms."""
-        weights = [self.model, *(variant_path(self.model, "int8", suffix) for suffix in ("", ".xml", ".bin"))]
-        return [*weights, *map(spec_path, weights)]
+        """What may be read of the model: weights and description, also those of its other precisions."""
+        forms = (("fp16", ""), ("int8", ""), ("int8", ".xml"))
+        models = [self.model, *(variant_path(self.model, precision, suffix) for precision, suffix in forms)]
+        weights = [path.with_suffix(".bin") for path in models if path.suffix == ".xml"]
+        return [*models, *weights, *map(spec_path, models)]
 
     def costs(self, backend: Backend) -> PipelineOptions:
         """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""

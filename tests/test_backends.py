@@ -84,7 +84,7 @@ def test_it_says_what_runs_and_why(backend: Backend) -> None:
     assert "fp32" in backend.reason
     assert "asked for with --backend" in backend.reason
     if not backend.name.startswith("tensorrt"):
-        assert "1 threads" in backend.reason
+        assert "1 thread" in backend.reason
     backend.close()
     backend.close()
 

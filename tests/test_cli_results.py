@@ -51,7 +51,7 @@ def test_parquet_without_its_library_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     done = leaf("video", clip, *QUIET, "--parquet", tmp_path / "a.parquet")
-    assert done.code == 9
+    assert done.code == 10
     assert "pip install 'leaf-rt[parquet]'" in done.sentence()
 
 

@@ -172,10 +172,14 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -
 
 
 def unfinished(meta: CheckpointMeta) -> str:
-    """How far the run of a checkpoint came, as "step 1 of 30"; empty where it came to its end, or nothing is known."""
+    """How far the run of a checkpoint came, as "step 1 of 30"; empty where it came to its end, or nothing is known.
+
+    The newest checkpoint of a run tells; the best one may lie before the end, so a copy of it tells nothing.
+    """
     training, beside = meta.training, meta.path.with_name(META)
-    if meta.path.name == BEST and beside.is_file():  # the best may lie before the end
-        training = json.loads(beside.read_text(encoding="utf-8"))["training"]
+    if meta.path.name != LAST:
+        known = beside.is_file() and meta.path.with_name(LAST).is_file()
+        training = json.loads(beside.read_text(encoding="utf-8")).get("training", {}) if known else {}
     step, steps = training.get("step"), training.get("steps")
     return f"step {step} of {steps}" if step is not None and steps is not None and step < steps else ""
 

@@ -148,8 +148,10 @@ def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | No
 
 def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: bool, before: str = "") -> int:
     """Do, go on with, or find done the run of a recipe that another run or model starts from, or goes into."""
-    given = {k: v for k, v in overrides.items() if k in FREE} | ({"run.before": before} if before else {})
+    given = {k: v for k, v in overrides.items() if k in FREE}
     resume = str(folder) if (folder / LAST).is_file() else None
+    if before and not resume:
+        given["run.before"] = before
     return train_command(recipe, given, str(folder), resume, quiet=quiet)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leaf_rt.closing import Closing
-from leaf_rt.errors import OutputError
+from leaf_rt.errors import BackendError
 from leaf_rt.sinks.base import output_error, record
 from leaf_rt.sinks.claim import claim
 from leaf_rt.sinks.csv import columns, flat
@@ -28,7 +28,8 @@ class ParquetSink(Closing):
     lost if the process is killed: keep JSONL beside it where that matters.
 
     Raises:
-        OutputError, NoPermission: It cannot be created, is being written already, or pyarrow is not installed.
+        OutputError, NoPermission: It cannot be created, or is being written already.
+        BackendError: pyarrow is not installed.
     """
 
     wants_image = False
@@ -38,7 +39,7 @@ class ParquetSink(Closing):
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as e:
-            raise OutputError(f"{path}: Parquet needs pyarrow; pip install 'leaf-rt[parquet]'") from e
+            raise BackendError(f"{path}: Parquet needs pyarrow; pip install 'leaf-rt[parquet]'") from e
         self.name = str(path)
         self._path, self._labels = path, tuple(labels)
         self._part = path.with_name(path.name + ".part")

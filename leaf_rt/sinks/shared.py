@@ -23,7 +23,7 @@ def shared_sinks(
         complain: Takes what went wrong as one was closed.
 
     Raises:
-        NoPermission, OutputError: One of them cannot be opened; those before it are closed again.
+        NoPermission, OutputError, BackendError: One of them cannot be opened; those before it are closed again.
     """
     sinks: list[Sink] = []
     try:

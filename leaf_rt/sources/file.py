@@ -231,7 +231,7 @@ class _GoingOn:
 
 
 def _open(path: Path) -> InputContainer:
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - never raise
         raise NotAVideo(f"{path}: is a pipe or a device, and no file; write the video to a file first")
     try:
         return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # "a:b.mp4" is no address

@@ -170,6 +170,8 @@ class NetworkSource(Closing):
 def _unfit(shown: str, error: Exception) -> str:
     """What is wrong with the host or the port of an address that did not open, of which FFmpeg says little; or ""."""
     parts = urlsplit(shown)
+    if parts.scheme not in ("rtsp", "rtsps", "http", "https"):  # others may listen instead of calling a host
+        return ""
     if not parts.hostname:
         return f"names no host; write it as {parts.scheme}://host/path"
     try:

@@ -131,7 +131,7 @@ def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wante
     key = plan_key(parts, sha256_of(onnx), precision, profile)
     title = TITLES[parts.trt.__name__]
     if not wanted.build:
-        content, wrong = read_entry(parts.folder or cache_folder(), key)
+        content, wrong = _cached(parts, key)
         if content is None:
             raise BackendError(wrong or "not built yet")
         return content, "from the cache"
@@ -172,11 +172,17 @@ def engines(parts: Parts, model: Path, spec: ModelSpec, profile: Profile = Profi
         BackendError: The model is not for TensorRT.
     """
     found: list[Engine] = []
-    folder = parts.folder or cache_folder()
     for path, own in _precisions(model, spec, Wanted()):
-        content, wrong = read_entry(folder, plan_key(parts, sha256_of(path), own.precision, profile))
-        found.append(Engine(own.precision, content is not None and usable(folder) is None, wrong))
+        content, wrong = _cached(parts, plan_key(parts, sha256_of(path), own.precision, profile))
+        found.append(Engine(own.precision, content is not None, wrong))
     return found
+
+
+def _cached(parts: Parts, key: dict[str, Any]) -> tuple[bytes | None, str]:
+    """The plan in the cache, or None and what is wrong with it or with the folder; plans hold code, see ``usable``."""
+    folder = parts.folder or cache_folder()
+    wrong = usable(folder)
+    return (None, wrong) if wrong is not None else read_entry(folder, key)
 
 
 def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any] | None:
