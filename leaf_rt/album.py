@@ -50,8 +50,8 @@ class Album:
         kept, left_out = without_results([str(path) for path in paths])
         self._places = Places([*map(Path, kept), *self.recognition.files], self.outputs.files)
         endings = [".jsonl"] * (self.outputs.jsonl is None) + [".jpg"] * (self.outputs.save_video is not False)
-        for path in map(Path, kept):
-            self._places.check(self.outputs.out or path.parent, path.stem, endings)
+        pictures = [(self.outputs.out or path.parent, path.stem) for path in map(Path, kept)]
+        self._places.check((*picture, ending) for picture in pictures for ending in endings)
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         with contextlib.ExitStack() as open_now:

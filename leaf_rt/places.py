@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from leaf_rt.errors import NoPermission, OutputError
@@ -16,6 +16,7 @@ from leaf_rt.sinks.base import output_error
 
 _LONGEST_STEM = 220  # bytes; file systems take names of 255, and number, ending and ".part" come on top
 _ELSEWHERE = "choose another place with --out"
+_RENAMED = ("--plot", "--parquet")  # written under another name, which then takes the place of what stands there
 
 
 class Places:
@@ -26,7 +27,8 @@ class Places:
         asked: Results whose place somebody chose: by which option, and where.
 
     Raises:
-        OutputError: Such a place is one that is read, or two are the same, whatever links and names lead there.
+        OutputError: Such a place is one that is read, or two are the same, whatever links and names lead there; or
+            it is a device, a pipe or a folder, and the result would have to take its place.
     """
 
     def __init__(self, read: Iterable[Path] = (), asked: Iterable[tuple[str, Path]] = ()) -> None:
@@ -36,6 +38,8 @@ class Places:
             self._read.add(path, str(path))
         for option, path in asked:
             self._refuse(path, f"{option} {path}", "choose another place")
+            if option.startswith(_RENAMED) and _is_special(path):
+                raise OutputError(f"{option} {path}: is no regular file, and the result would replace it; name a file")
             self._asked.add(path, option)
 
     def take(self, folder: Path, stem: str, ending: str) -> Path:
@@ -44,20 +48,24 @@ class Places:
         Raises:
             OutputError: It is a file that is read, or a place that an option asked for.
         """
-        stem = _short(stem)
-        number, path = 1, folder / f"{stem}.leaf{ending}"
-        while path in self._taken:
-            number += 1
-            path = folder / f"{stem}-{number}.leaf{ending}"
-        self._refuse(path, str(path), _ELSEWHERE)
+        path = self._next(folder, stem, ending, self._taken)
         self._taken.add(path)
         return path
 
-    def check(self, folder: Path, stem: str, endings: Iterable[str]) -> None:
-        """Raise what ``take`` would raise, before anything is written."""
-        for ending in endings:
-            path = folder / f"{_short(stem)}.leaf{ending}"
-            self._refuse(path, str(path), _ELSEWHERE)
+    def check(self, results: Iterable[tuple[Path, str, str]]) -> None:
+        """Raise what ``take`` would raise for these folders, stems and endings in turn; gives out none of the names."""
+        taken = set(self._taken)
+        for folder, stem, ending in results:
+            taken.add(self._next(folder, stem, ending, taken))
+
+    def _next(self, folder: Path, stem: str, ending: str, taken: Collection[Path]) -> Path:
+        stem = _short(stem)
+        number, path = 1, folder / f"{stem}.leaf{ending}"
+        while path in taken:
+            number += 1
+            path = folder / f"{stem}-{number}.leaf{ending}"
+        self._refuse(path, str(path), _ELSEWHERE)
+        return path
 
     def _refuse(self, path: Path, what: str, mend: str) -> None:
         source, option = self._read.find(path), self._asked.find(path)
@@ -92,12 +100,24 @@ class _Files:
 
 def _keys(path: Path) -> list[object]:
     """What two names of one file have in common: the resolved path and, as in ``os.path.samefile``, the inode."""
-    resolved = os.path.realpath(path)
+    try:
+        resolved = os.path.realpath(path)
+    except (OSError, ValueError):  # what cannot be a name, as with a NUL, is no file; its reader says so
+        resolved = os.path.normpath(path.absolute())
     try:
         found = path.stat()
-    except OSError:  # it is not there yet
+    except (OSError, ValueError):  # it is not there yet, or cannot be
         return [resolved]
     return [resolved, (found.st_dev, found.st_ino)] if stat.S_ISREG(found.st_mode) else []
+
+
+def _is_special(path: Path) -> bool:
+    """Whether something other than a regular file stands there, or a name of the system's, such as /dev/stdout."""
+    try:
+        folder = os.path.realpath(path.parent)
+        return folder == "/dev" or folder.startswith("/proc/") or not stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):  # nothing is there
+        return False
 
 
 def is_result(path: Path) -> bool:

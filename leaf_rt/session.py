@@ -6,9 +6,10 @@ Knows every part of the runtime by its interface; must not know how options are 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from leaf_rt.report import Summary
 from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.shared import shared_sinks
-from leaf_rt.sources import SourceInfo, Target
+from leaf_rt.sources import SourceInfo, Target, is_camera
+from leaf_rt.sources.base import is_url
+from leaf_rt.sources.still import SUFFIXES as PICTURES
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
 from leaf_rt.stream.signals import signals
 from leaf_rt.targets import files_among, some
@@ -82,8 +85,7 @@ class Session:
             LeafError: Nothing could be started at all, or the only target failed.
         """
         self._places = Places([*files_among([t.target for t in targets]), *self._read], self.outputs.files)
-        for path in files_among([t.target for t in targets if not (t.options.realtime or t.options.loop)]):
-            self._places.check(self.outputs.out or path.parent, path.stem, self.outputs.endings(True).values())
+        self._places.check(self._expected(targets, together))
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
         with contextlib.ExitStack() as open_now:
@@ -145,14 +147,30 @@ class Session:
 
     def place(self, info: SourceInfo, ending: str) -> Path:
         """Where a result of a source goes."""
-        path = info.path
-        stem = (
-            path.stem
-            if path is not None and info.name in (readable(path.name), readable(info.target))
-            else _file_name(info.name)
-        )
-        folder = self.outputs.out or (path.parent if path is not None else Path())
-        return self._places.take(folder, stem, ending)
+        return self._places.take(*self._where(info.name, info.path, info.target), ending)
+
+    def _where(self, name: str, path: Path | None, target: str) -> tuple[Path, str]:
+        """Folder and stem of a source's results: the file's own, unless somebody named the source."""
+        as_the_file = path is not None and name in (readable(path.name), readable(target))
+        stem = path.stem if path is not None and as_the_file else _file_name(name)
+        return self.outputs.out or (path.parent if path is not None else Path()), stem
+
+    def _expected(self, targets: Sequence[Target], together: bool) -> Iterator[tuple[Path, str, str]]:
+        """Folder, stem and ending of each result that the files among the targets have, before they are opened."""
+        names: set[str] = set()
+        for target in targets:
+            path, options = Path(target.target), target.options
+            name = first = options.name or path.name
+            for number in itertools.count(2):  # as sources that run side by side are told apart
+                if not together or name not in names:
+                    break
+                name = f"{first} #{number}"
+            names.add(name)
+            if is_camera(target.target) or is_url(target.target):
+                continue
+            has_end = path.suffix.lower() in PICTURES or not (options.loop or options.realtime)
+            for ending in self.outputs.endings(has_end).values():
+                yield *self._where(name, path, str(path)), ending
 
 
 class _Round:

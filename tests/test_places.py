@@ -111,3 +111,69 @@ def test_names_are_given_once_and_never_over_a_chosen_place(tmp_path: Path) -> N
     assert [places.take(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
     with pytest.raises(OutputError, match="--csv"):
         places.take(tmp_path, "b", ".mp4")
+
+
+@pytest.mark.parametrize("option", ["--plot", "--parquet"])
+def test_no_file_takes_the_place_of_a_device_or_pipe(leaf: Leaf, mine: Path, option: str) -> None:
+    pipe, link = mine.with_name("pipe"), mine.with_name("null")
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    for place in (pipe, link, mine.parent):
+        refused(leaf("video", mine, "--no-save-video", "--no-jsonl", option, place), option, "no regular file")
+    for place in map(Path, (os.devnull, "/dev/stdout", "/dev/fd/1")):
+        with pytest.raises(OutputError, match="no regular file"):
+            Places([], [(option, place)])
+    with pytest.raises(OutputError, match="no regular file"):
+        Places([], [("--parquet, while written,", pipe)])
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in mine.parent.iterdir()) == ["c.mp4", "null", "pipe"]
+
+
+def test_a_chosen_file_that_is_there_or_not_may_be_replaced(mine: Path) -> None:
+    Places([], [("--plot", mine), ("--parquet", mine.with_name("new.parquet"))])
+    Places([], [("--jsonl", Path("/dev/stdout")), ("--csv", Path(os.devnull))])
+
+
+@pytest.mark.parametrize("replay", ["--loop", "--realtime"])
+def test_what_a_replayed_file_writes_is_known_before(leaf: Leaf, mine: Path, replay: str) -> None:
+    out = mine.with_name("out")
+    out.mkdir()
+    table = out / "c.leaf.jsonl"
+    table.write_text("of an earlier run")
+    refused(leaf("video", mine, replay, "--out", out, "--csv", table, "--duration", "1"), "c.leaf.jsonl", "--csv")
+    assert table.read_text() == "of an earlier run"
+
+
+def test_a_named_source_is_checked_under_its_name(leaf: Leaf, mine: Path) -> None:
+    listing = mine.with_name("cameras.toml")
+    listing.write_text('[[source]]\ntarget = "c.mp4"\nname = "hall"\n')
+    named, other = mine.with_name("hall.leaf.jsonl"), mine.with_name("c.leaf.jsonl")
+    named.write_text("of an earlier run")
+    refused(leaf("video", "--sources", listing, "--no-save-video", "--no-plot", "--csv", named), "hall.leaf.jsonl")
+    assert named.read_text() == "of an earlier run"
+    done = leaf("video", "--sources", listing, "--no-save-video", "--no-plot", "--csv", other)
+    assert done.code == 0, done.err
+    assert named.read_text().startswith("{")
+    assert other.read_text().startswith("schema_version")
+
+
+@pytest.mark.parametrize("command", ["video", "image"])
+def test_numbered_names_are_checked_as_well(leaf: Leaf, mine: Path, face: Path, command: str) -> None:
+    files = [mine.with_name(folder) / ("c.mp4" if command == "video" else "c.png") for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(mine if command == "video" else face, file)
+    table = mine.with_name("out") / "c-2.leaf.jsonl"
+    table.parent.mkdir()
+    table.write_text("of an earlier run")
+    no_pictures = "--no-save-video" if command == "video" else "--no-save-picture"
+    refused(leaf(command, *files, no_pictures, "--out", table.parent, "--csv", table), "c-2.leaf.jsonl", "--csv")
+    assert table.read_text() == "of an earlier run"
+    assert [path.name for path in table.parent.iterdir()] == [table.name]
+
+
+def test_what_cannot_be_a_name_is_left_to_its_reader(tmp_path: Path) -> None:
+    places = Places([Path("a\0b"), tmp_path / ("x" * 5000)], [("--csv", tmp_path / "t.csv")])
+    places.check([(tmp_path, "a\0b", ".mp4"), (tmp_path, "c", ".mp4")])
+    with pytest.raises(OutputError, match="is read here"):
+        Places([Path("a\0b")], [("--csv", Path("a\0b"))])
