@@ -45,6 +45,9 @@ def test_a_single_expert_is_weighted_by_its_probability() -> None:
     fused.y.sum().backward()
     assert moe.w_gate.grad is not None
     assert moe.w_gate.grad.abs().sum() > 0
+    chosen = fused.gates.argmax(1)
+    added = moe.outputs(x)[torch.arange(16), chosen] - x  # x itself is not scaled down
+    torch.testing.assert_close(fused.y, x + fused.gates.amax(1, keepdim=True) * added)
 
 
 def test_noise_in_training_alone() -> None:

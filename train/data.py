@@ -7,7 +7,7 @@ pictures. Knows listings, caches and splits; must not know models.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from leaf_rt.errors import DataError
 from leaf_rt.types import F32, I64, U8
 from train.cache import Crops, CropSpec, default_cache, prepare
 from train.layouts import SPLITS, TRAIN, VALIDATION, Listing, read_listing
-from train.recipe import Data, Split
+from train.recipe import WHOLE, Data, Split
 from train.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet
@@ -103,6 +103,7 @@ def load_data(
         LeafError: See ``read_listing``, ``prepare``, ``partition`` and ``open_partition``.
     """
     listing, crops = open_crops(data, progress)
+    listing = _whole(listing) if split.kind == WHOLE else listing
     notes = list(listing.notes)
     readable = crops.row >= 0
     if crops.unreadable:
@@ -131,7 +132,7 @@ def load_data(
         if saved is None:
             check_options(chosen, parts, split)
     else:
-        holdout = 0.0 if own and not split.folds else data.validation
+        holdout = 0.0 if (own and not split.folds) or split.kind == WHOLE else data.validation
         parts = partition(ids, listing.label[where], listing.labels, split, holdout, hash_)
         if split.path:
             save_partition(Path(split.path), parts)
@@ -205,14 +206,20 @@ def load_validation(
 
 def trained_on(data: Data, hash_: str) -> bool:
     """Whether the training pictures of this data are those with the hash that a model's training notes."""
-    listing, crops = open_crops(data)
-    training = (crops.row >= 0) & (listing.split == TRAIN)
-    for chosen in (training, training & ~copies(listing, crops)):  # data.duplicates
-        where = np.flatnonzero(chosen)
-        pixels = [crops.pixels[r] for r in crops.row[where].tolist()]
-        if data_hash([listing.ids[i] for i in where.tolist()], listing.label[where], pixels) == hash_:
-            return True
+    own, crops = open_crops(data)
+    for listing in (own, _whole(own)):
+        training = (crops.row >= 0) & (listing.split == TRAIN)
+        for chosen in (training, training & ~copies(listing, crops)):  # data.duplicates
+            where = np.flatnonzero(chosen)
+            pixels = [crops.pixels[r] for r in crops.row[where].tolist()]
+            if data_hash([listing.ids[i] for i in where.tolist()], listing.label[where], pixels) == hash_:
+                return True
     return False
+
+
+def _whole(listing: Listing) -> Listing:
+    """The validation split's pictures as training pictures."""
+    return replace(listing, split=np.where(listing.split == VALIDATION, TRAIN, listing.split))
 
 
 def labelled_of(listing: Listing, crops: Crops, name: str) -> I64:

@@ -86,7 +86,10 @@ class MixtureOfExperts(nn.Module):
                 ones = x.new_ones(x.shape[0], 1)
                 return Fused(experts[:, 0], ones, ones)
             gates, load = self.gate(x)
-            return Fused(combine(experts, gates, self.spec.combine), gates, load)
+            y = combine(experts, gates, self.spec.combine)
+            if self._full:  # the gate weighs what the expert adds; x itself stays whole, or all behind it would shrink
+                y = y + (1 - gates.sum(1, keepdim=True)) * x
+            return Fused(y, gates, load)
 
     def outputs(self, x: Tensor) -> Tensor:
         """The experts' answers (B, slots, d) to x (B, d)."""
