@@ -238,7 +238,8 @@ class _Pen:
         self.shade(spot, _INK, 0.62)
         size = round(self.size * 0.82)
         pad = round(self.size * 0.5)
-        bar_left, bar_right = left + pad + round(self.size * 5.2), right - pad - round(self.size * 1.7)
+        bar_left = left + pad + round(self.size * 5.2)
+        bar_right = right - pad - self.text_width("100", size, 700) - round(size * 0.4)
         half = max(2, round(self.size * 0.24))
         for row, (name, p) in enumerate(zip(labels, probs.tolist(), strict=True)):
             middle = top + round(self.size * 0.3) + row * self.row + self.row // 2

@@ -250,3 +250,8 @@ def test_tables_show_every_word_at_80_columns(
     ):  # fmt: skip
         assert all(any(name in line.split() for line in said.splitlines()) for name in (*columns, "all")), said
         assert all(any(f" {name} " in line for line in said.splitlines()) for name in FERPLUS8), said
+    assert evaluate(trained) == 0
+    said = capsys.readouterr().out
+    assert all(any(f" {name} " in line for line in said.splitlines()) for name in CLASSES), said
+    assert "recall" in said
+    assert all(len(line) <= 80 for line in said.splitlines()), said

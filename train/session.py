@@ -28,6 +28,7 @@ from train.recipe import RECIPE, Recipe, load_recipe, to_dict, to_toml
 from train.start import BEFORE, earlier, need_start
 from train.stopping import StopSignal
 
+WIDE = 120  # columns of a terminal that holds the confusion of eight classes with their whole names
 OWN = {"cuda": "own", "cpu": "own-cpu"}  # the recipe where none is named
 # What may differ when a run goes on: where it runs and how much it says, nothing that changes its result.
 FREE = {"data.path", "data.cache", "model.weights", "split.path", "run.device", "run.threads", "run.log_every",
@@ -261,12 +262,13 @@ def evaluate_command(
     if json_path:
         save_json(Path(json_path), result)
     labels = list(result["recall"])
-    table = Table("label \\ answer", *labels, "recall", title=f"{result['model']} on {result['pictures']}")
+    width = shutil.get_terminal_size((120, 20)).columns
+    heads = labels if width >= WIDE else [name[:4] for name in labels]  # in the order of the rows
+    table = Table("label \\ answer", *heads, "recall", title=f"{result['model']} on {result['pictures']}")
     for name, row in zip(labels, result["confusion"], strict=True):
         recall = result["recall"][name]
         table.add_row(name, *map(str, row), "-" if recall is None else f"{100 * recall:.1f} %")
-    width = shutil.get_terminal_size((120, 20)).columns
-    out = Console(width=max(width, 120))
+    out = Console(width=width)
     out.print(table)
     out.print(
         f"accuracy {100 * result['accuracy']:.2f} % of {result['n']}, balanced "
