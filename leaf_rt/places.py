@@ -125,8 +125,8 @@ def is_result(path: Path) -> bool:
     return path.stem.endswith(".leaf")
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder for results.
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Make the folder for results that an option asked for.
 
     Raises:
         NoPermission, OutputError: It cannot be made, or it is not a folder.
@@ -134,12 +134,12 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except PermissionError as e:
-        raise NoPermission(f"--out {folder}: no permission to make this folder; choose another place") from e
+        raise NoPermission(f"{option} {folder}: no permission to make this folder; choose another place") from e
     except OSError as e:
         reason = (
             "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
         )
-        raise OutputError(f"--out {folder}: cannot be made ({reason}); choose another place") from e
+        raise OutputError(f"{option} {folder}: cannot be made ({reason}); choose another place") from e
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from leaf_rt.errors import DataError, LeafError, NotFound
 from leaf_rt.labels import FERPLUS8
 from train.checkpoint import load_model
 from train.cli import main
+from train.limits import RANGES
 from train.metrics import measure
 from train.recipe import CHOICES, load_recipe, option_types, recipe_names, resolve, to_dict, to_toml
 
@@ -127,7 +128,7 @@ def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) 
         (["--optim.lr", "fast"], "optim.lr: wanted float, got 'fast'", 15),
         (["--run.sides", "16,20,24"], "run.sides: wanted one side or one per epoch (2), got 3", 15),
         (["--weights", "none.pt"], "model.weights none.pt: no such file", 3),
-        (["--resume", "nowhere"], "holds no run", 3),
+        (["--resume", "nowhere"], "--resume goes on with a run in its own folder, by its own recipe", 15),
         (["--recipe", "none"], "there are", 3),
     ],
 )
@@ -139,6 +140,42 @@ def test_errors_are_one_sentence(
     assert said.startswith("error: ")
     assert words in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["--resume", "nowhere"], "holds no run", 3),
+        (["bench", "--count", "0"], "--count: wanted 1 or more, got 0", 15),
+        (["study", "--table", "1", "--seeds", "0"], "--seeds: wanted 1 or more, got 0", 15),
+        (["study", "--table", "1", "--runs", "{file}"], "--runs {file}: cannot be made (a file of that name", 9),
+        (["--recipe", "{recipe}", "--out", "{file}"], "--out {file}: cannot be made (a file of that name", 9),
+        (["evaluate", "{run}", "--backend", "onnxruntime"], "--backend onnxruntime: {run} is no exported model", 15),
+    ],
+)
+def test_other_commands_err_in_one_sentence(
+    root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int
+) -> None:
+    places = {"file": root / "file", "recipe": root / "small.toml", "run": root / "run"}
+    places["file"].touch()
+    assert main([a.format(**places) for a in arguments]) == code
+    said = capsys.readouterr().err
+    assert words.format(**places) in said
+    assert "Traceback" not in said
+
+
+def test_a_measurement_replaces_an_earlier_one_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(root, "--out", str(root / "run"), "--run.steps", "1") == 0
+    result = root / "result.json"
+    for _ in range(2):
+        assert main(["evaluate", str(root / "run"), "--json", str(result)]) == 0
+    os.mkfifo(root / "pipe")
+    for place in (root / "run" / "last.pt", root / "run" / "meta.json", root / "pipe", root):
+        before = place.read_bytes() if place.is_file() else b""
+        assert main(["evaluate", str(root / "run"), "--json", str(place)]) == 9
+        assert "is something else than an earlier result" in capsys.readouterr().err
+        assert not place.is_file() or place.read_bytes() == before
+    assert (root / "pipe").is_fifo()
 
 
 def test_three_classes_with_ambiguous_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +226,15 @@ def test_an_exported_model_through_the_runtime(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_every_recipe_of_the_package_resolves() -> None:
-    known = {"bundled", "ferplus-share", "rafdb-100", "affectnet7-2000", "affectnet8-2000", "fer2013-2000"}
+    known = {
+        "bundled",
+        "ferplus-share",
+        "ferplus-400",
+        "rafdb-100",
+        "affectnet7-2000",
+        "affectnet8-2000",
+        "fer2013-2000",
+    }
     assert known <= set(recipe_names())
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -246,6 +291,48 @@ def test_recipe_problems(tmp_path: Path, text: str, words: str, error: type[Leaf
         load_recipe(tmp_path / "r.toml")
     with pytest.raises(NotFound):
         load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("run.batch", 0, "1 or more, got 0"),
+        ("run.batch_unlabelled", -1, "1 or more"),
+        ("run.epochs", 0, "1 or more"),
+        ("run.steps", -1, "0 or more"),
+        ("run.sides", [0], "a number from 8 to 4096, got 0"),
+        ("run.seed", 2**70, "a number from 0 to"),
+        ("run.evaluate_every", 0, "1 or more"),
+        ("optim.lr", "nan", "0 or more, got nan"),
+        ("optim.lr", "inf", "0 or more, got inf"),
+        ("optim.ema_decay", 2, "a number from 0 to 1, got 2"),
+        ("model.dropout", 1, "a number from 0 to 0.99"),
+        ("method.hidden", -1, "0 or more"),
+        ("method.max_positives", 0, "1 or more"),
+        ("method.temperature", 0, "0.001 or more"),
+        ("method.weak_views", 3, "a number from 0 to 2"),
+        ("data.validation", "nan", "a number from 0 to 0.9"),
+        ("data.margin", "inf", "a finite number"),
+        ("split.imbalance", 0, "1 or more"),
+        ("split.folds", 1, "2 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_named(option: str, value: object, words: str) -> None:
+    with pytest.raises(DataError, match=f"^{option}: wanted {words}"):
+        resolve({option: value})
+
+
+def test_ranges_name_options_that_exist_and_hold_the_defaults() -> None:
+    assert set(RANGES) <= set(option_types())
+    resolve({})
+
+
+@pytest.mark.parametrize("options", [{"method.name": "supervised"}, {"method.mode": "official"}])
+def test_another_method_than_that_of_a_run_s_recipe_is_whole(tmp_path: Path, options: dict[str, str]) -> None:
+    (tmp_path / "r.toml").write_text(to_toml(resolve({"method.delay": 100, "run.epochs": 3})))
+    assert load_recipe(tmp_path / "r.toml", options) == resolve({"method.delay": 100, "run.epochs": 3, **options})
+    same = load_recipe(tmp_path / "r.toml", {"method.name": "leaf", "method.k": 3})
+    assert same == resolve({"method.delay": 100, "run.epochs": 3, "method.k": 3})
 
 
 def test_metrics_by_hand() -> None:

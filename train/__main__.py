@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from train.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from train.cli import main  # in here: who presses Ctrl-C while Python still loads gets no traceback
+
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -134,6 +134,10 @@ def _overrides(options: argparse.Namespace) -> dict[str, str]:
 def _train(options: argparse.Namespace) -> int:
     from train.session import train_command
 
+    if options.resume and (options.out or options.recipe):
+        raise DataError(
+            "--resume goes on with a run in its own folder, by its own recipe; leave out --out and --recipe"
+        )
     return train_command(options.recipe, _overrides(options), options.out, options.resume,
                          dry_run=options.dry_run, quiet=options.quiet)  # fmt: skip
 
@@ -160,6 +164,8 @@ def _study(options: argparse.Namespace) -> int:
     from train.study import markdown, run_study
 
     overrides, runs = _overrides(options), Path(options.runs)
+    if options.seeds < 1:
+        raise DataError(f"--seeds: wanted 1 or more, got {options.seeds}")
     if options.recipe:
         raise DataError("study: the tables bring their own recipes; leave --recipe out")
     if not options.show:
@@ -174,6 +180,8 @@ def _bench(options: argparse.Namespace) -> int:
     from train.bench import bench
     from train.recipe import load_recipe
 
+    if options.count < 1:
+        raise DataError(f"--count: wanted 1 or more, got {options.count}")
     sys.stdout.write(json.dumps(bench(load_recipe(options.recipe, _overrides(options)), options.count)) + "\n")
     return 0
 

@@ -59,6 +59,8 @@ def evaluate(
     if model.suffix in MODELS:
         labels, probs, split_labels, truth, extra = _exported(model, recipe.data, split, backend, progress)
     else:
+        if backend != "auto":
+            raise DataError(f"--backend {backend}: {model} is no exported model; a run or a checkpoint runs in torch")
         labels, probs, split_labels, truth, extra = _checkpoint(model, recipe, split, flip, progress)
     order = _columns(labels, split_labels, model)
     result = measure(probs[:, order], truth, split_labels)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from leaf_rt.errors import DataError, NotFound
+from train.limits import check
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE = "recipe.toml"  # of a run, resolved, in its folder
@@ -247,8 +248,30 @@ def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
             if not isinstance(table, dict):
                 raise DataError(f"{path}: {section} stands outside of a section; write it under one of [{_names()}]")
             values.update({f"{section}.{key}": value for key, value in table.items()})
-    values.update(overrides or {})
-    return resolve(values, where)
+    given = dict(overrides or {})
+    _forget_method(values, given)
+    return resolve({**values, **given}, where)
+
+
+def _forget_method(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Where another method is asked for than a file's, take out of its values those that come from the file's method.
+
+    The recipe of a run holds every value, so without this the new method would be the old one under a new name.
+    """
+    chosen = ("method.name", "method.mode")
+    if all(key not in given or given[key] == values.get(key) for key in chosen):
+        return
+    usual = Method(**_preset(values))
+    for key in [k for k in values if k.startswith("method.") and k not in chosen]:
+        value = values[key]
+        if (tuple(value) if isinstance(value, list) else value) == getattr(usual, key.partition(".")[2], None):
+            del values[key]
+
+
+def _preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the method that is named in "section.key" values brings along."""
+    name = values.get("method.name", Method.__dataclass_fields__["name"].default)
+    return PRESETS.get(f"leaf-{values.get('method.mode', 'paper')}" if name == "leaf" else name, {})
 
 
 def resolve(values: Mapping[str, Any], where: str = "options") -> Recipe:
@@ -257,16 +280,16 @@ def resolve(values: Mapping[str, Any], where: str = "options") -> Recipe:
     if "split.kind" not in typed:  # who asks for some labels wants them chosen
         kind = "balanced" if typed.get("split.labels") else "share" if typed.get("split.share") else "all"
         typed["split.kind"] = kind
-    name = typed.get("method.name", Method.__dataclass_fields__["name"].default)
-    mode = typed.get("method.mode", "paper")
-    preset = PRESETS[f"leaf-{mode}" if name == "leaf" else name]
-    typed = {**{f"method.{key}": value for key, value in preset.items()}, **typed}
+    typed = {**{f"method.{key}": value for key, value in _preset(typed).items()}, **typed}
     tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key, value in typed.items():
         section, _, option = key.partition(".")
         tables[section][option] = value
     recipe = Recipe(**{section: SECTIONS[section](**table) for section, table in tables.items()})  # type: ignore[operator]
-    _check(recipe)
+    unknown = set(recipe.method.levels) - set(LEVELS)
+    if unknown:
+        raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
+    check(recipe)
     return recipe
 
 
@@ -348,22 +371,3 @@ def _typed(value: Any, kind: Any) -> Any:
     if kind is str and not isinstance(value, str):
         raise TypeError(value)
     return kind(value)
-
-
-def _check(recipe: Recipe) -> None:
-    method, run = recipe.method, recipe.run
-    unknown = set(method.levels) - set(LEVELS)
-    if unknown:
-        raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
-    if not 0 <= run.stop <= run.epochs:
-        raise DataError(f"run.stop: wanted 0 to {run.epochs} (run.epochs), got {run.stop}")
-    if len(run.sides) not in (1, run.epochs):
-        raise DataError(f"run.sides: wanted one side or one per epoch ({run.epochs}), got {len(run.sides)}")
-    if not 1 <= method.k <= method.experts:
-        raise DataError(f"method.k: wanted 1 to {method.experts} (method.experts), got {method.k}")
-    if recipe.optim.accumulate < 1 or run.batch % recipe.optim.accumulate:
-        raise DataError(f"optim.accumulate: wanted a divisor of run.batch ({run.batch}), got {recipe.optim.accumulate}")
-    if method.name != "supervised" and run.batch_unlabelled % recipe.optim.accumulate:
-        raise DataError("optim.accumulate: wanted a divisor of run.batch_unlabelled, got another number")
-    if recipe.split.folds and not 0 <= recipe.split.fold < recipe.split.folds:
-        raise DataError(f"split.fold: wanted 0 to {recipe.split.folds - 1}, got {recipe.split.fold}")

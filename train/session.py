@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from leaf_rt.errors import DataError, NotFound
+from leaf_rt.errors import DataError, NotFound, OutputError
+from leaf_rt.places import make_folder
 from train.checkpoint import LAST, save_json, write_whole
 from train.data import TrainingData, copies, crop_spec, load_data, open_crops
 from train.distributed import World, pick_device, world
@@ -85,10 +86,10 @@ def train_command(
         if dry_run:
             from train.dryrun import dry_run as describe
 
-            describe(recipe, data, here, console)
+            describe(recipe, data, here, Console(stderr=True) if here.main else None)
             return 0
         if here.main and not resume:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()))
         training = Training(recipe, data, here, folder, resumed=resume is not None)
         if resume:
@@ -253,6 +254,8 @@ def evaluate_command(
         source = str(own)
     recipe = load_recipe(source, overrides)
     silent = json_path == "-"
+    if json_path and not silent:
+        _need_free(Path(json_path))
     console = Console(stderr=True)
     with cropping(None if silent else console) as progress:
         result = evaluate(path, recipe, split, backend=backend, flip=flip, progress=progress)
@@ -275,3 +278,17 @@ def evaluate_command(
         f"{100 * result['balanced_accuracy']:.2f} %, calibration error {result['calibration_error']:.4f}"
     )
     return 0
+
+
+def _need_free(path: Path) -> None:
+    """Raise OutputError where a result would take the place of anything but an earlier result."""
+    if not path.exists():
+        return
+    try:
+        earlier = json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size < 1 << 20 else None
+    except (OSError, ValueError):
+        earlier = None
+    if not isinstance(earlier, dict) or "confusion" not in earlier:
+        raise OutputError(
+            f"--json {path}: is something else than an earlier result; choose another place, or - to print"
+        )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from leaf_rt.errors import DataError
+from leaf_rt.places import make_folder
 from train.checkpoint import LAST
 from train.data import load_data
 from train.distributed import World, pick_device
@@ -145,7 +146,7 @@ def plan(
 
 def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, only: Sequence[str] = ()) -> int:
     """Do what is missing of a table; returns the number of runs done. A signal stops it, within a run too."""
-    runs.mkdir(parents=True, exist_ok=True)
+    make_folder(runs, "--runs")
     done = read_results(runs)
     count = 0
     with StopSignal() as stop:
