@@ -74,4 +74,5 @@ def test_bench_measures_something(tmp_path: Path) -> None:
     assert result["images_per_s"] > 0
     assert 0 < result["input_share"] < 1
     assert 0 <= result["outside_share"] < 1
+    assert result["against_alike"] == pytest.approx(result["images_per_s"] / result["alike_images_per_s"], abs=0.02)
     assert json.dumps(result)

@@ -47,8 +47,10 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     Returns:
         "images_per_s": views through the student per second of the whole step; "plain_images_per_s": of forward,
         backward and Adam step of the same encoder with a linear layer in float32, on ready views, as many per step;
-        "speedup"; "input_share": share of the step that made the views; "outside_share": share outside the student's
-        and teacher's forward and backward; "recipe" in short.
+        "speedup"; "alike_images_per_s" and "against_alike": the same for such a loop with the recipe's precision,
+        memory format and folded batch norms, still without experts and teacher; "input_share": share of the step that
+        made the views; "outside_share": share outside the student's and teacher's forward and backward, which are
+        timed once more by themselves for that, so that the loss counts as outside; "recipe" in short.
     """
     device = pick_device(recipe.run.device)
     if recipe.run.threads:
@@ -74,12 +76,14 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
             whole.append(spent)
             inputs.append(terms["seconds_input"] / spent)
             core.append(central / spent)
-    plain = _plain(recipe, views, side, device, steps)
+    plain, alike = (_plain(recipe, views, side, device, steps, alike=alike) for alike in (False, True))
     rate = views / statistics.median(whole)
     return {
         "images_per_s": round(rate, 1),
         "plain_images_per_s": round(plain, 1),
         "speedup": round(rate / plain, 2),
+        "alike_images_per_s": round(alike, 1),
+        "against_alike": round(rate / alike, 2),
         "input_share": round(statistics.median(inputs), 4),
         "outside_share": round(max(0.0, 1.0 - statistics.median(core)), 4),
         "views_per_step": views,
@@ -88,16 +92,20 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     }
 
 
-def _plain(recipe: Recipe, n: int, side: int, device: torch.device, steps: int) -> float:
-    """Images per second of the loop that anybody would write first, batch norms and all."""
-    model = build_model(recipe.model.backbone, len(CLASSES)).to(device).train()
+def _plain(recipe: Recipe, n: int, side: int, device: torch.device, steps: int, *, alike: bool) -> float:
+    """Images per second of the loop that anybody would write first, batch norms and all; or ``alike`` the recipe."""
+    folded = alike and recipe.model.fold_batch_norm
+    model = build_model(recipe.model.backbone, len(CLASSES), folded=folded).to(device).train()
+    layout = torch.channels_last if alike and recipe.run.channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    x, y = torch.randn(n, 3, side, side, device=device), torch.randint(0, len(CLASSES), (n,), device=device)
+    x = torch.randn(n, 3, side, side, device=device).contiguous(memory_format=layout)
+    y = torch.randint(0, len(CLASSES), (n,), device=device)
     seconds = []
     for _ in range(steps + 3):
         begun = _now(device)
         optimizer.zero_grad()
-        with autocast(device, "off"):
+        with autocast(device, recipe.run.amp if alike else "off"):
             loss = F.cross_entropy(model(x).logits, y)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
