@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from train_fakes import CLASSES, tiny, write_folder
 
-from leaf_rt.errors import DataError
+from leaf_rt.errors import DataError, NotFound
 from train.cache import CropSpec, prepare
 from train.data import Images, Stream, load_data, load_split, open_crops, trained_on
 from train.faces import FaceCropper
@@ -177,6 +177,28 @@ def test_a_saved_split_is_reused_and_refused(tmp_path: Path) -> None:
     (root / "train" / "fear" / "000.png").unlink()
     with pytest.raises(DataError, match="1 pictures gone"):
         load_data(recipe.data, recipe.split)
+
+
+def test_a_saved_split_keeps_its_share_for_validation(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", valid=0)
+    recipe = tiny(tmp_path, split__path=str(tmp_path / "split.json"), data__validation=0.25)
+    made = load_data(recipe.data, recipe.split)
+    assert len(made.validation) == 15
+    assert load_data(recipe.data, recipe.split).split == made.split
+    usual = tiny(tmp_path, split__path=str(tmp_path / "split.json"))
+    assert load_data(usual.data, usual.split).split == made.split, "a default says nothing"
+    other = tiny(tmp_path, split__path=str(tmp_path / "split.json"), data__validation=0.5)
+    with pytest.raises(DataError, match=r"data\.validation 0\.25 there, 0\.5 wanted"):
+        load_data(other.data, other.split)
+
+
+def test_the_folder_where_one_stands_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    listing, _ = open_crops(tiny(tmp_path, data__path=".").data)
+    assert listing.name == "folder data"
+    with pytest.raises(NotFound, match=r"data\.path is not set"):
+        open_crops(tiny(tmp_path, data__path="").data)
 
 
 def test_stream_is_a_function_of_its_position() -> None:

@@ -11,7 +11,16 @@ import pytest
 from leaf_rt.errors import DataError
 from leaf_rt.labels import RAFDB7
 from train.recipe import Split
-from train.splits import Partition, apportion, data_hash, label_counts, open_partition, partition, save_partition
+from train.splits import (
+    Partition,
+    apportion,
+    check_options,
+    data_hash,
+    label_counts,
+    open_partition,
+    partition,
+    save_partition,
+)
 
 LABEL = np.repeat(np.arange(7), [400, 281, 700, 1300, 1900, 705, 2500])
 IDS = [f"{i:05d}.png" for i in range(len(LABEL))]
@@ -51,6 +60,30 @@ def test_uneven_by_hand() -> None:
     assert (counts[1], counts[2], counts.sum()) == (200, 100, 2000)
     with pytest.raises(DataError, match="300 of fear wanted, there are 281"):
         label_counts(Split("uneven", 2000, counts=("fear=300",)), AVAILABLE, RAFDB7)
+
+
+@pytest.mark.parametrize(
+    ("available", "n", "counts", "words"),
+    [
+        ([400, 400, 400], 10, ("fear=12",), "the given counts make 12 labels and the other classes have 800 pictures"),
+        ([20, 20, 20], 60, ("fear=2",), "make 2 labels and the other classes have 40 pictures, so 60 labels cannot"),
+        ([20, 20, 20], 10, ("joy=2", "fear=2", "anger=2"), "make 6 labels and the other classes have 0 pictures"),
+        ([20, 20, 20], 10, ("fear=\u00b2",), "wanted class=number"),
+    ],
+)
+def test_counts_by_hand_that_cannot_be(available: list[int], n: int, counts: tuple[str, ...], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        label_counts(Split("uneven", n, counts=counts), np.array(available), ("anger", "fear", "joy"))
+
+
+def test_counts_by_hand_may_be_all() -> None:
+    counts = label_counts(Split("uneven", 10, counts=("fear=8", "joy=2")), np.array([20, 20, 20]), ("a", "fear", "joy"))
+    assert counts.tolist() == [0, 8, 2]
+
+
+def test_apportion_refuses_more_than_there_is() -> None:
+    with pytest.raises(ValueError, match="at most 5, got 6"):
+        apportion(np.ones(2), np.array([2, 3]), 6)
 
 
 def test_longtail_falls_by_the_imbalance() -> None:
@@ -120,3 +153,21 @@ def test_saved_reused_refused(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(DataError, match="is no saved split"):
         open_partition(path, IDS, hash_)
+
+
+@pytest.mark.parametrize(
+    ("options", "holdout", "refused"),
+    [
+        (Split("balanced", 100), 0.2, True),
+        (Split("balanced", 100), 0.1, False),  # the default says nothing
+        (Split("balanced", 100), 0.3, False),  # as it was made
+        (Split("balanced", 100), None, False),  # the data brings its own
+    ],
+)
+def test_another_share_for_validation_is_refused(options: Split, holdout: float | None, refused: bool) -> None:
+    saved = split(options, holdout=0.3)
+    if refused:
+        with pytest.raises(DataError, match=r"data\.validation 0\.3 there, 0\.2 wanted"):
+            check_options(Path("split.json"), saved, options, holdout)
+    else:
+        check_options(Path("split.json"), saved, options, holdout)

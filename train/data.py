@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leaf_rt.errors import DataError
+from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import F32, I64, U8
 from train.cache import Crops, CropSpec, default_cache, prepare
 from train.layouts import SPLITS, TRAIN, VALIDATION, Listing, read_listing
@@ -71,6 +71,8 @@ def crop_spec(data: Data) -> CropSpec:
 
 def open_crops(data: Data, progress: Callable[[int, int], None] = lambda done, total: None) -> tuple[Listing, Crops]:
     """List the data and bring its cache up to date."""
+    if not data.path:
+        raise NotFound("data.path is not set; give the data with --data")
     path = Path(data.path)
     listing = read_listing(data.layout, path)
     spec = crop_spec(data)
@@ -126,14 +128,14 @@ def load_data(
     ids = [listing.ids[i] for i in where.tolist()]
     own = (readable & (listing.split == VALIDATION)).any()
     hash_ = data_hash(ids, listing.label[where], [crops.pixels[r] for r in crops.row[where].tolist()])
+    holdout = None if split.folds or own or split.kind == WHOLE else data.validation
     chosen = saved or (Path(split.path) if split.path and Path(split.path).is_file() else None)
     if chosen is not None and chosen.is_file():
         parts = open_partition(chosen, ids, hash_)
         if saved is None:
-            check_options(chosen, parts, split)
+            check_options(chosen, parts, split, holdout)
     else:
-        holdout = 0.0 if (own and not split.folds) or split.kind == WHOLE else data.validation
-        parts = partition(ids, listing.label[where], listing.labels, split, holdout, hash_)
+        parts = partition(ids, listing.label[where], listing.labels, split, holdout or 0.0, hash_)
         if split.path:
             save_partition(Path(split.path), parts)
     position = dict(zip(ids, where.tolist(), strict=True))

@@ -59,8 +59,6 @@ def read_listing(layout: str, path: Path) -> Listing:
         NotFound: The path, or a file that the layout needs, is missing.
         DataError: A label, a split or a line makes no sense, a class is empty, or there is no picture.
     """
-    if not str(path) or str(path) == ".":
-        raise NotFound("data.path is not set; give the data with --data")
     if not path.exists():
         raise NotFound(f"--data {path}: no such file or folder")
     layout = guess_layout(path) if layout == "auto" else layout
@@ -143,7 +141,7 @@ def _folder(path: Path) -> Listing:
             label = -1 if unlabelled else names.index(folder)
             rows.append((file.relative_to(path).as_posix(), max(split, TRAIN), label))
     notes = [f"{foreign} files that are no pictures (by their ending) were passed over"] if foreign else []
-    return _listing(f"folder {path.name}", names, rows, Files(path), notes)
+    return _listing(f"folder {path.resolve().name}", names, rows, Files(path), notes)
 
 
 def _list(path: Path) -> Listing:

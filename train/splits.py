@@ -17,7 +17,7 @@ import numpy as np
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import I64
 from train.checkpoint import save_json
-from train.recipe import WHOLE, Split
+from train.recipe import WHOLE, Data, Split
 
 VERSION = 1
 
@@ -131,7 +131,12 @@ def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
         room = available.copy()
         room[list(fixed)] = 0
         rest = n - sum(fixed.values())
-        counts = apportion(weights, room, rest) if rest > 0 and weights.any() else np.zeros(c, np.int64)
+        if not 0 <= rest <= room.sum():
+            raise DataError(
+                f"split.counts: the given counts make {n - rest} labels and the other classes have {room.sum()} "
+                f"pictures, so {n} labels cannot be made of them; change --labels or --split.counts"
+            )
+        counts = apportion(weights, room, rest)
         for index, number in fixed.items():
             counts[index] = number
         return counts
@@ -145,7 +150,12 @@ def apportion(weights: np.ndarray[tuple[int], np.dtype[np.float64]], available: 
     """Exactly ``n`` things over classes by weight, at most ``available`` each, by largest remainders.
 
     What a class cannot take goes to the others by their weights. At least one goes to each class where n allows it.
+
+    Raises:
+        ValueError: There are less than ``n`` things.
     """
+    if n > available.sum():
+        raise ValueError(f"apportion.n: wanted at most {available.sum()}, got {n}")
     counts = np.zeros(len(weights), np.int64)
     first = (weights > 0) & (available > 0)
     if n >= first.sum():
@@ -192,8 +202,14 @@ def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
     return saved
 
 
-def check_options(path: Path, saved: Partition, options: Split) -> None:
+def check_options(path: Path, saved: Partition, options: Split, holdout: float | None) -> None:
     """Refuse a saved split that was made otherwise than the options say; options left at their defaults say nothing.
+
+    Args:
+        path: Of the saved split.
+        saved: The split.
+        options: What is wanted.
+        holdout: Wanted share for validation, None where none is held out by share.
 
     Raises:
         DataError: The options that differ.
@@ -202,6 +218,9 @@ def check_options(path: Path, saved: Partition, options: Split) -> None:
     given = {k: v for k, v in given.items() if k != "path" and v != default[k] and v != []}
     other = [f"split.{k} {saved.made_by.get(k)!r} there, {v!r} wanted" for k, v in given.items()
              if saved.made_by.get(k) != v]  # fmt: skip
+    kept = saved.made_by.get("holdout")
+    if holdout is not None and holdout not in (Data().validation, kept):
+        other.append(f"data.validation {kept} there, {holdout} wanted")
     if other:
         raise DataError(f"split {path}: was made otherwise ({'; '.join(other)}); name another file for a new split")
 
@@ -226,7 +245,7 @@ def _fixed_counts(counts: Sequence[str], available: I64, classes: Sequence[str])
     fixed: dict[int, int] = {}
     for entry in counts:
         name, _, number = entry.partition("=")
-        if name not in classes or not number.isdigit():
+        if name not in classes or not number.isdecimal():
             raise DataError(f"split.counts: wanted class=number with one of {', '.join(classes)}, got {entry!r}")
         if int(number) > available[classes.index(name)]:
             raise DataError(f"split.counts: {number} of {name} wanted, there are {available[classes.index(name)]}")
