@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from leaf_rt.errors import ModelError
 from leaf_rt.types import F32, I64
 from train.augment import resize, to_float
 from train.data import Images
@@ -44,6 +45,9 @@ def predict(
 
     Returns:
         (N, C) float32.
+
+    Raises:
+        ModelError: A probability is not finite.
     """
     training = model.training
     model.eval()
@@ -51,9 +55,12 @@ def predict(
     with autocast(images.device, amp):
         for start in range(0, len(rows), batch):
             x = views.finish(resize(to_float(images[rows[start : start + batch]]), side))
-            probs = model(x).logits.float().softmax(1)
+            answer = model(x).logits.float().softmax(1)
             if flip:
-                probs = (probs + model(x.flip(3)).logits.float().softmax(1)) / 2
-            out.append(probs.cpu())
+                answer = (answer + model(x.flip(3)).logits.float().softmax(1)) / 2
+            out.append(answer.cpu())
     model.train(training)
-    return np.asarray(torch.cat(out).numpy() if out else np.zeros((0, 0)), np.float32)
+    probs = np.asarray(torch.cat(out).numpy() if out else np.zeros((0, 0)), np.float32)
+    if not np.isfinite(probs).all():
+        raise ModelError("the model's probabilities are not finite: its training diverged; lower --optim.lr")
+    return probs

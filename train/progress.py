@@ -6,6 +6,7 @@ Knows terminals and log files; must not know tensors or models.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -75,8 +76,9 @@ class Reporter:
         self._log.close()
 
     def event(self, name: str, **values: Any) -> None:
-        """One JSON line with the wall-clock time."""
-        self._log.write(json.dumps({"event": name, "time": round(time.time(), 3), **values}) + "\n")
+        """One JSON line with the wall-clock time; a number that is not finite, which JSON cannot say, is null."""
+        record = _finite({"event": name, "time": round(time.time(), 3), **values})
+        self._log.write(json.dumps(record, allow_nan=False) + "\n")
         self._log.flush()
 
     def step(self, step: int, per_epoch: int, total: int, terms: dict[str, float], thresholds: Sequence[float]) -> None:
@@ -121,9 +123,15 @@ class Reporter:
         self._last_epoch = metrics
         self.event("epoch", epoch=epoch, side=side, means={k: round(v, 5) for k, v in means.items()},
                    validation=fresh, thresholds=[round(t, 4) for t in thresholds], expert_load=load)  # fmt: skip
-        if self._board is not None and fresh:
-            for name in ("accuracy", "balanced_accuracy", "calibration_error"):
+        if self._board is not None:
+            for name in ("accuracy", "balanced_accuracy", "calibration_error") if fresh else ():
                 self._board.add_scalar(f"validation/{name}", fresh[name], epoch)
+            for label, recall in fresh.get("recall", {}).items():
+                if recall is not None:
+                    self._board.add_scalar(f"recall/{label}", recall, epoch)
+            for level, share in enumerate(load, 1):
+                for expert, value in enumerate(share, 1):
+                    self._board.add_scalar(f"expert_load_{level}/{expert}", value, epoch)
         if self.console is not None:
             said = f", validation {100 * fresh['accuracy']:.2f} %" if fresh else ""
             line = f"epoch {epoch}: loss {means.get('loss', 0.0):.4f}{said} ({self._rate:.0f} images/s)"
@@ -155,14 +163,25 @@ class Reporter:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; a torn last line is passed over."""
+    """The records of a run, oldest first; a line that is no record is passed over."""
     records = []
-    for line in (run / LOG).read_text(encoding="utf-8").splitlines():
+    for line in (run / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue  # the process died while it wrote this line
+        if isinstance(record, dict) and "event" in record:
+            records.append(record)
     return records
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with None in place of every number that is not finite."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _open_tensorboard(out: Path) -> Any:
