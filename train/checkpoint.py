@@ -99,13 +99,20 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write JSON for people, see ``write_whole``."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    """Write JSON for people, see ``write_whole``.
+
+    Raises:
+        NoPermission, OutputError: See there; also where a number is not finite, which JSON cannot say.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as e:
+        raise OutputError(f"{path}: could not be written: a number in it is not finite") from e
     write_whole(path, lambda f: f.write(text.encode()))
 
 
 def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
-    """Write a checkpoint and ``meta.json`` beside it.
+    """Write a checkpoint and, where it is the one that speaks for the run, ``meta.json`` beside it.
 
     Args:
         path: The .pt file.
@@ -113,7 +120,8 @@ def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
         state: "ema" and "student" (state dicts), and the rest that resuming needs: tensors and plain values only.
     """
     write_whole(path, lambda f: torch.save({**meta.payload(), **state}, f))
-    save_json(path.with_name(META), {**meta.payload(), "checkpoint": path.name})
+    if find(path.parent) == path:
+        save_json(path.with_name(META), {**meta.payload(), "checkpoint": path.name})
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -176,10 +184,9 @@ def unfinished(meta: CheckpointMeta) -> str:
 
     The newest checkpoint of a run tells; the best one may lie before the end, so a copy of it tells nothing.
     """
-    training, beside = meta.training, meta.path.with_name(META)
-    if meta.path.name != LAST:
-        known = beside.is_file() and meta.path.with_name(LAST).is_file()
-        training = json.loads(beside.read_text(encoding="utf-8")).get("training", {}) if known else {}
+    training, newest = meta.training, meta.path.with_name(LAST)
+    if meta.path != newest:
+        training = load(newest).get("training", {}) if newest.is_file() else {}
     step, steps = training.get("step"), training.get("steps")
     return f"step {step} of {steps}" if step is not None and steps is not None and step < steps else ""
 

@@ -1,6 +1,6 @@
 """The end of a run as pictures and one HTML page: curves, confusion matrix, recall, calibration.
 
-Knows log records and matplotlib (inside); must not know tensors or models.
+Knows log records, what checkpoints say of themselves, and matplotlib (inside); must not know tensors or models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import META, write_whole
+from train.checkpoint import describe, find, load, write_whole
 from train.progress import read_log
 
 PAGE = "report.html"
@@ -25,13 +25,20 @@ _STYLE = (
 
 
 def write_report(run: Path) -> Path:
-    """Write curves.png, confusion.png and report.html into a run's folder, from its log and description.
+    """Write curves.png, confusion.png and report.html into a run's folder, from its log and its checkpoint.
+
+    The checkpoint is the one that speaks for the run, see ``train.checkpoint.find``.
 
     Returns:
         The page; it holds its pictures, so it can be sent alone.
+
+    Raises:
+        NotFound, ModelError: The checkpoint is not there, or damaged.
+        NoPermission, OutputError: See ``write_whole``.
     """
     records = read_log(run)
-    meta = json.loads((run / META).read_text(encoding="utf-8"))
+    path = find(run)
+    meta = describe(load(path), path).payload()
     curves = curves_png(records)
     write_whole(run / "curves.png", lambda f: f.write(curves))
     pictures = [("Curves", curves)]
@@ -57,11 +64,11 @@ def curves_png(records: Sequence[dict[str, Any]]) -> bytes:
     (losses, pseudo), (thresholds, accuracy) = figure.subplots(2, 2)
     x = [r["step"] for r in steps]
     for name in sorted({k for r in steps for k in r if k.startswith("loss")}):
-        losses.plot(x, [r.get(name, float("nan")) for r in steps], label=name)
+        losses.plot(x, [_number(r, name) for r in steps], label=name)
     losses.set_title("loss terms")
     for name in ("coverage", "pseudo_accuracy"):
         if any(name in r for r in steps):
-            pseudo.plot(x, [r.get(name, float("nan")) for r in steps], label=name)
+            pseudo.plot(x, [_number(r, name) for r in steps], label=name)
     pseudo.set_title("pseudo-labels: share trusted, share right of these")
     pseudo.set_ylim(0, 1)
     for c, line in enumerate(zip(*(r["thresholds"] for r in steps), strict=True)):
@@ -97,6 +104,11 @@ def confusion_png(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> byt
     axes.set_xlabel("answer")
     axes.set_ylabel("label")
     return _png(figure)
+
+
+def _number(record: dict[str, Any], name: str) -> float:
+    value = record.get(name)  # None where it was not finite
+    return float("nan") if value is None else float(value)
 
 
 def _png(figure: Any) -> bytes:
