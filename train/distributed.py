@@ -1,13 +1,13 @@
 """Many processes, one joint batch: PyTorch's own engine, started by torchrun.
 
 Every process computes the loss of the joint batch from gathered outputs, so no loss needs to know of the others.
-Knows torch.distributed; must not know models or losses.
+Knows torch.distributed; must not know what a model computes, or losses.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,20 +15,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from leaf_rt.errors import BackendError
+from leaf_rt.errors import BackendError, LeafError
 
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)  # of a step
+PATIENCE = timedelta(days=1)  # of ``World.together``, as where one process finds the faces of a data set for all
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among its fellows."""
+    """This process among its fellows; ``words`` is their group for ``together``, None where it is alone."""
 
     rank: int
     size: int
     device: torch.device
+    words: dist.ProcessGroup | None = None
 
     @property
     def main(self) -> bool:
@@ -61,10 +63,42 @@ class World:
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return bool(shared.item())
 
-    def barrier(self) -> None:
-        """Wait for everybody."""
-        if self.size > 1:
-            dist.barrier()
+    @torch.no_grad()
+    def average(self, values: Iterable[Tensor]) -> None:
+        """Give every process the mean over processes of these tensors, in place; what is no float is left alone."""
+        floats = [v for v in values if v.is_floating_point()]
+        if self.size == 1 or not floats:
+            return
+        joined = torch.cat([v.flatten().float() for v in floats])
+        dist.all_reduce(joined)
+        joined /= self.size
+        for v, mean in zip(floats, torch.split(joined, [v.numel() for v in floats]), strict=True):
+            v.copy_(mean.view_as(v))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Wait for everybody at the end; what a person can act on ends all processes, and is said once.
+
+        Raises:
+            LeafError: This process's problem, where no process before it has the same.
+            SystemExit: Another process says what is wrong.
+        """
+        if self.words is None:
+            yield
+            return
+        problem: LeafError | None = None
+        try:
+            yield
+        except LeafError as e:
+            problem = e
+        mine = None if problem is None else (problem.exit_code, str(problem))
+        all_said: list[tuple[int, str] | None] = [None] * self.size
+        dist.all_gather_object(all_said, mine, group=self.words)
+        if problem is not None and all_said.index(mine) == self.rank:
+            raise problem
+        for said in all_said:
+            if said is not None:
+                raise SystemExit(said[0])
 
 
 class _Gather(torch.autograd.Function):
@@ -86,6 +120,23 @@ class _Gather(torch.autograd.Function):
         total = grads[0].contiguous()
         dist.all_reduce(total)
         return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
+
+
+def sync_batch_norms(model: nn.Module) -> int:
+    """Let the batch norms of a model on CUDA see the joint batch, in place.
+
+    Returns:
+        How many see this process's share alone: all on a CPU, where torch has none that sees more, and kinds that
+        are not torch's own.
+    """
+    left = 0
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.BatchNorm2d and child.weight.is_cuda:
+                setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
+            elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+                left += 1
+    return left
 
 
 def pick_device(choice: str, local_rank: int = 0) -> torch.device:
@@ -117,6 +168,7 @@ def world(choice: str) -> Iterator[World]:
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield World(dist.get_rank(), size, device)
+        words = dist.new_group(backend="gloo", timeout=PATIENCE)
+        yield World(dist.get_rank(), size, device, words)
     finally:
         dist.destroy_process_group()

@@ -6,6 +6,8 @@ Every random number is a function of seed and step, so a resumed run goes on whe
 from __future__ import annotations
 
 import copy
+import logging
+import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +22,7 @@ from leaf_rt.errors import DataError
 from train import checkpoint, splits
 from train.algorithms import Joint, build_threshold, objective, student_sees_weak
 from train.data import MEAN, STD, Images, Stream, TrainingData
-from train.distributed import World
+from train.distributed import World, sync_batch_norms
 from train.inference import autocast, predict
 from train.metrics import measure
 from train.model import FaceModel, Output, model_options
@@ -31,7 +33,10 @@ from train.start import earlier, start_model
 from train.stopping import StopSignal
 from train.views import Views, draw_views
 
+_log = logging.getLogger(__name__)
+
 SPLIT = "split.json"
+SKIPS = 20  # steps in a row without a finite loss that fp16 may take: its scaler leaves the weights as they are
 
 
 class Training:
@@ -49,26 +54,20 @@ class Training:
         run, method, device = recipe.run, recipe.method, world.device
         self.recipe, self.data, self.world, self.out = recipe, data, world, out
         self.semi = method.weak_views > 0
-        if self.semi and not len(data.unlabelled):
-            raise DataError(f"method {method.name}: there is no unlabelled picture; add some, or use supervised")
-        if self.semi and "category" in method.levels and len(data.labels) <= method.max_positives:
-            raise DataError(
-                f"ambiguous pseudo-labels want more than {method.max_positives} classes, the data has "
-                f"{len(data.labels)}: leave category out of --method.levels, or lower --method.max_positives"
-            )
-        if not len(data.labelled):
-            raise DataError("there is no labelled training picture; see --labels and the split options")
-        for name, n in (("run.batch", run.batch), ("run.batch_unlabelled", run.batch_unlabelled if self.semi else 0)):
-            if n % (world.size * recipe.optim.accumulate):
-                raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
         self.images = Images(data.images, device)
         self.views = Views(recipe.augment, device, channels_last=run.channels_last)
-        self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out), bare=resumed)
+        with world.together():
+            self.check_options()
+            self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out), bare=resumed)
+        if world.size > 1:
+            if (left := sync_batch_norms(self.student)) and world.main:
+                _log.warning("%d batch norms see each process's share alone; model.fold_batch_norm avoids it", left)
+            world.average([*self.student.parameters(), *self.student.buffers()])
         self.ema: FaceModel = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
         if world.size > 1:
             ids = [device.index] if device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.network, device_ids=ids)
+            self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
         self.optimizer = build_optimizer(self.student, recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=run.amp == "fp16")
         self.threshold = build_threshold(method, len(data.labels), device)
@@ -79,9 +78,34 @@ class Training:
         self.total = self.steps * run.epochs  # of the schedule
         self.end = self.steps * (run.stop or run.epochs)
         self.step = 0
+        self.skips = 0  # steps in a row without a finite loss
         self.best = -1.0
         self.sums: dict[str, float] = {}  # of the epoch so far
         self.metrics: dict[str, Any] = {}
+
+    def check_options(self) -> None:
+        """See that the data holds what the recipe wants.
+
+        Raises:
+            DataError: It does not.
+        """
+        run, method, data = self.recipe.run, self.recipe.method, self.data
+        if self.semi and not len(data.unlabelled):
+            raise DataError(f"method {method.name}: there is no unlabelled picture; add some, or use supervised")
+        if self.semi and "category" in method.levels and len(data.labels) <= method.max_positives:
+            raise DataError(
+                f"ambiguous pseudo-labels want more than {method.max_positives} classes, the data has "
+                f"{len(data.labels)}: leave category out of --method.levels, or lower --method.max_positives"
+            )
+        if not len(data.labelled):
+            raise DataError("there is no labelled training picture; see --labels and the split options")
+        if run.select == "validation" and not len(data.validation):
+            raise DataError(
+                "run.select validation: there is no validation picture; give some (--data.validation), or use last"
+            )
+        for name, n in (("run.batch", run.batch), ("run.batch_unlabelled", run.batch_unlabelled if self.semi else 0)):
+            if n % (self.world.size * self.recipe.optim.accumulate):
+                raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
 
     def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
         """Train to the end; False where a signal stopped it early, with its state saved. The main process reports."""
@@ -90,6 +114,7 @@ class Training:
             epoch = self.step // self.steps
             side = self.side(epoch)
             terms = self.train_step(side)
+            self.check(terms["loss"])
             for name, value in terms.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.step += 1
@@ -104,6 +129,23 @@ class Training:
                     self.save()
                 return self.step >= self.end
         return True
+
+    def check(self, loss: float) -> None:
+        """See that a step's loss is finite, the same in all processes, before anything of a diverged run is kept.
+
+        Raises:
+            DataError: It is not.
+        """
+        self.skips = 0 if math.isfinite(loss) else self.skips + 1
+        if self.skips > (SKIPS if self.scaler.is_enabled() else 0):
+            with self.world.together():
+                raise self.diverged(f"the loss became {loss} at step {self.step + 1}")
+
+    def diverged(self, what: str) -> DataError:
+        """What to say of a run that came to nothing."""
+        last = self.out / checkpoint.LAST
+        kept = f"; {last} is from before that" if last.is_file() else ""
+        return DataError(f"{what}: lower --optim.lr, which is {self.recipe.optim.lr:g}, in a new run{kept}")
 
     def train_step(self, side: int) -> dict[str, float]:
         """One step of the optimiser; returns the joint batch's terms, see ``objective``, and "seconds_input"."""
@@ -130,6 +172,7 @@ class Training:
             nn.utils.clip_grad_norm_(self.student.parameters(), optim.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.world.average(self.student.buffers())  # statistics of batch norms
         update_ema(self.ema, self.student, ema_decay(self.step, optim))
         if optim.shrink:
             shrink(self.student, 1.0 - optim.shrink * learning_rate(self.step, self.total, optim))
@@ -205,25 +248,27 @@ class Training:
         """New class thresholds, validation, log, checkpoint; ``epoch`` counts from 1."""
         run, data = self.recipe.run, self.data
         if self.recipe.method.threshold == "class" and self.semi:
-            probs = self.predict(data.labelled.row, side)
+            with self.world.together():
+                probs = self.predict(data.labelled.row, side)
             label = torch.from_numpy(data.labelled.label)
             self.threshold.end_epoch(torch.from_numpy(probs), label, epoch)
+            self.world.average([self.threshold.thresholds])
         last = self.step == self.end
         better = False
-        if self.world.main and len(data.validation) and (epoch % run.evaluate_every == 0 or last):
-            probs = self.predict(data.validation.row, side)
-            self.metrics = {"epoch": epoch, **measure(probs, data.validation.label, data.labels)}
-            better = self.metrics["accuracy"] > self.best
-            self.best = max(self.best, self.metrics["accuracy"])
+        with self.world.together():
+            if self.world.main and len(data.validation) and (epoch % run.evaluate_every == 0 or last):
+                probs = self.predict(data.validation.row, side)
+                self.metrics = {"epoch": epoch, **measure(probs, data.validation.label, data.labels)}
+                better = self.metrics["accuracy"] > self.best
+                self.best = max(self.best, self.metrics["accuracy"])
         if reporter is not None:
             means = {k: v / self.steps for k, v in self.sums.items() if k not in ("judged", "correct")}
             if self.sums.get("judged"):
                 means["pseudo_accuracy"] = self.sums["correct"] / self.sums["judged"]
             reporter.epoch(epoch, side, means, self.metrics, self.threshold.thresholds.tolist(), self.expert_load())
         self.sums = {}
-        self.save()
-        if self.world.main and run.select == "validation" and better:
-            self.save(checkpoint.BEST)
+        chosen = run.select == "validation" and better
+        self.save(*([checkpoint.BEST] if chosen else []), checkpoint.LAST)  # the last, as it knows of the best
 
     def predict(self, rows: np.ndarray[Any, np.dtype[np.int64]], side: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Probabilities of the EMA model."""
@@ -276,9 +321,18 @@ class Training:
             path=self.out / checkpoint.LAST,
         )
 
-    def save(self, name: str = checkpoint.LAST) -> None:
-        """Write the whole state, from the main process."""
-        if self.world.main:
+    def save(self, *names: str) -> None:
+        """Write the whole state, from the main process, under each name in turn; as ``last.pt`` where none is given.
+
+        Raises:
+            DataError: The weights are not finite.
+            NoPermission, OutputError: It cannot be written.
+        """
+        with self.world.together():
+            if not self.world.main:
+                return
+            if not all(bool(torch.isfinite(value).all()) for value in self.ema.state_dict().values()):
+                raise self.diverged(f"the weights after step {self.step} are not finite")
             state = {
                 "ema": self.ema.state_dict(),
                 "student": self.student.state_dict(),
@@ -290,10 +344,10 @@ class Training:
                 "best": self.best,
                 "sums": self.sums,
             }
-            checkpoint.save(self.out / name, self.meta(), state)
-            if name == checkpoint.LAST and not (self.out / SPLIT).is_file():
+            for name in names or (checkpoint.LAST,):
+                checkpoint.save(self.out / name, self.meta(), state)
+            if not (self.out / SPLIT).is_file():
                 splits.save_partition(self.out / SPLIT, self.data.split)
-        self.world.barrier()
 
     def restore(self) -> None:
         """Go on from the run's last checkpoint.
@@ -303,11 +357,12 @@ class Training:
             DataError: It was trained on another split.
         """
         path = self.out / checkpoint.LAST
-        content = checkpoint.load(path)
-        if content["training"]["split"] != self.data.split.hash:
-            raise DataError(f"{path}: was trained on another split of the data; restore {self.out / SPLIT}")
-        checkpoint.load_weights(self.student, content["student"], path)
-        checkpoint.load_weights(self.ema, content["ema"], path)
+        with self.world.together():
+            content = checkpoint.load(path)
+            if content["training"]["split"] != self.data.split.hash:
+                raise DataError(f"{path}: was trained on another split of the data; restore {self.out / SPLIT}")
+            checkpoint.load_weights(self.student, content["student"], path)
+            checkpoint.load_weights(self.ema, content["ema"], path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.threshold.load_state_dict(content["threshold"])

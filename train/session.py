@@ -141,10 +141,10 @@ def _chosen(source: str | None, overrides: Mapping[str, Any]) -> tuple[Recipe, l
 def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | None) -> TrainingData:
     """Load the data, the main process first, so that one alone fills the cache."""
     for turn in (True, False):
-        if here.main == turn:
-            with cropping(console) as progress:
-                data = load_data(recipe.data, recipe.split, saved, progress)
-        here.barrier()
+        with here.together():
+            if here.main == turn:
+                with cropping(console) as progress:
+                    data = load_data(recipe.data, recipe.split, saved, progress)
     return data
 
 
