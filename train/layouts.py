@@ -5,8 +5,7 @@ Knows folders, list files and annotations; must not decode a picture or know a m
 
 from __future__ import annotations
 
-import csv
-import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from leaf_rt.errors import DataError, NotFound
+from leaf_rt.errors import DataError, NoPermission, NotFound
 from leaf_rt.labels import AFFECTNET7, AFFECTNET8, FER2013_7, FERPLUS8, RAFDB7
 from leaf_rt.types import F32, I64
+from train.lists import Row, csv_rows, json_rows, opened, parsed, text_rows
+from train.recipe import RECIPE
 from train.source import Files, Memory, Source, Zip
 
 TRAIN, VALIDATION, TEST = range(3)
 SPLITS = ("train", "validation", "test")
-UNLABELLED = "unlabelled"
+UNLABELLED = ("unlabelled", "unlabeled")
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "train_set": TRAIN, "val": VALIDATION, "valid": VALIDATION,
                   "validation": VALIDATION, "test": TEST, "testing": TEST}  # fmt: skip
+_OWN = (RECIPE, "meta.json", "cache.json")  # what runs, models and crop caches leave in their folders
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,12 +59,18 @@ def read_listing(layout: str, path: Path) -> Listing:
 
     Raises:
         NotFound: The path, or a file that the layout needs, is missing.
+        NoPermission: It may not be read.
         DataError: A label, a split or a line makes no sense, a class is empty, or there is no picture.
     """
     if not path.exists():
         raise NotFound(f"--data {path}: no such file or folder")
-    layout = guess_layout(path) if layout == "auto" else layout
-    listing = _LAYOUTS[layout](path)
+    try:
+        layout = guess_layout(path) if layout == "auto" else layout
+        if path.is_file() and layout not in ("list", "fer2013"):
+            raise DataError(f"--data {path}: is a file; the {layout} layout wants the folder of the data")
+        listing = _LAYOUTS[layout](path)
+    except PermissionError as e:
+        raise NoPermission(f"--data {path}: {e.filename} may not be read") from e
     training = listing.label[listing.split == TRAIN]
     if not (training >= 0).any():
         raise DataError(f"--data {path}: the {layout} layout finds no labelled training picture there")
@@ -75,15 +83,23 @@ def read_listing(layout: str, path: Path) -> Listing:
 def guess_layout(path: Path) -> str:
     """The layout that a data set's own files speak of; "folder" where none does."""
     if path.is_file():
-        with path.open(encoding="utf-8-sig", errors="replace") as f:
-            return "fer2013" if path.suffix == ".csv" and "pixels" in f.readline() else "list"
+        return "fer2013" if path.suffix.lower() == ".csv" and "pixels" in _first_line(path) else "list"
     signs = {
-        "ferplus": "fer2013new.csv",
-        "fer2013": "fer2013.csv",
-        "rafdb": "basic/EmoLabel",
-        "affectnet8": "train_set/annotations",
+        "fer2013new.csv": "ferplus",
+        "fer2013.csv": "fer2013",
+        "basic/EmoLabel": "rafdb",
+        "EmoLabel": "rafdb",
+        "train_set/annotations": "affectnet8",
     }
-    return next((layout for layout, sign in signs.items() if (path / sign).exists()), "folder")
+    training = path / "training.csv"
+    if training.is_file() and "subDirectory_filePath" in _first_line(training):
+        return "affectnet8"
+    return next((layout for sign, layout in signs.items() if (path / sign).exists()), "folder")
+
+
+def _first_line(path: Path) -> str:
+    with opened(path) as f:
+        return f.readline()
 
 
 def _listing(
@@ -94,15 +110,25 @@ def _listing(
     notes: Iterable[str] = (),
     targets: F32 | None = None,
 ) -> Listing:
-    """From rows of id, split and label."""
-    rows = list(rows)
+    """From rows of id, split and label; ids that no file can have, or that JSON cannot hold, are left out."""
+    rows, notes = list(rows), list(notes)
     label = np.array([r[2] for r in rows], np.int64)
     if targets is None:
         targets = np.zeros((len(rows), len(labels)), np.float32)
         known = np.flatnonzero(label >= 0)
         targets[known, label[known]] = 1.0
     split = np.array([r[1] for r in rows], np.int64)
-    return Listing(name, tuple(labels), tuple(r[0] for r in rows), split, label, targets, source, tuple(notes))
+    kept = [i for i, r in enumerate(rows) if _is_text(r[0])]
+    if len(kept) < len(rows):
+        some = ", ".join(ascii(r[0]) for r in rows if not _is_text(r[0]))
+        notes.append(f"{len(rows) - len(kept)} pictures were left out: their names are no UTF-8 text: {some[:200]}")
+    ids = tuple(rows[i][0] for i in kept)
+    return Listing(name, tuple(labels), ids, split[kept], label[kept], targets[kept], source, tuple(notes))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written as UTF-8."""
+    return "\0" not in name and name == name.encode(errors="ignore").decode()
 
 
 def _folder(path: Path) -> Listing:
@@ -110,72 +136,81 @@ def _folder(path: Path) -> Listing:
 
     Without train, the class folders that lie beside validation and test are the training pictures.
     """
-    tops = {d.name.lower(): d for d in path.iterdir() if d.is_dir()} if path.is_dir() else {}
+    tops = {d.name.lower(): d for d in path.iterdir() if d.is_dir()}
     parts = {d: _SPLIT_FOLDERS[name] for name, d in tops.items() if name in _SPLIT_FOLDERS}
     if TRAIN not in parts.values():
         parts = {path: TRAIN, **parts}
-    elif UNLABELLED in tops:
-        parts[tops[UNLABELLED]] = -1
+    else:
+        parts.update({tops[name]: -1 for name in UNLABELLED if name in tops})
+    found = {part: _files(part) for part in parts}
     names = sorted({
         d.name for part, split in parts.items() if split >= 0
-        for d in part.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name.lower() != UNLABELLED
-        and d not in parts
+        for d in part.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name.lower() not in UNLABELLED
+        and d not in parts and d not in found[part][1] and _is_text(d.name)
     })  # fmt: skip
     if len(names) < 2:
         raise DataError(f"--data {path}: wanted a folder for each of at least two classes, got {names or 'none'}")
     rows: list[tuple[str, int, int]] = []
     foreign = 0
     for part, split in parts.items():
-        for file in sorted(p for p in part.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        for file in found[part][0]:
             if part == path and path / file.relative_to(path).parts[0] in parts:
                 continue  # of another split
             if file.suffix.lower() not in PICTURES:
                 foreign += 1
                 continue
             folder = file.relative_to(part).parts[0]
-            unlabelled = split < 0 or folder.lower() == UNLABELLED
+            unlabelled = split < 0 or folder.lower() in UNLABELLED or not _is_text(folder)  # the last is left out
             if not unlabelled and folder not in names:
                 raise DataError(
-                    f"{file}: lies in no class folder; move it into one of {', '.join(names)}, {UNLABELLED}"
+                    f"{file}: lies in no class folder; move it into one of {', '.join(names)}, {UNLABELLED[0]}"
                 )
             label = -1 if unlabelled else names.index(folder)
             rows.append((file.relative_to(path).as_posix(), max(split, TRAIN), label))
     notes = [f"{foreign} files that are no pictures (by their ending) were passed over"] if foreign else []
+    own = sorted({d.relative_to(path).as_posix() for _, folders in found.values() for d in folders})
+    notes += [f"folders of runs, models and crop caches were passed over: {', '.join(own)}"] if own else []
     return _listing(f"folder {path.resolve().name}", names, rows, Files(path), notes)
+
+
+def _files(part: Path) -> tuple[list[Path], set[Path]]:
+    """What lies under a folder, in order, without what runs wrote; and its folders that hold outputs and no picture."""
+    files = sorted(p for p in part.rglob("*") if p.is_file() and not p.name.startswith("."))
+    own = [p for p in files if p.name in _OWN]
+    if not own:
+        return files, set()
+    runs = {p.parent for p in own if p.name == RECIPE}
+    below = runs - {part}
+    files = [p for p in files if p.parent not in runs and below.isdisjoint(p.parents)]
+    pictured = {p.relative_to(part).parts[0] for p in files if p.suffix.lower() in PICTURES}
+    tops = {p.relative_to(part).parts[0] for p in own if p.parent != part}
+    return files, {part / name for name in tops - pictured}
 
 
 def _list(path: Path) -> Listing:
     """A CSV with a header, or JSONL, with path, label (empty: unlabelled) and perhaps split, relative to the file."""
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in (".csv", ".jsonl"))
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".jsonl"))
         if len(found) != 1:
-            raise DataError(f"--data {path}: wanted one .csv or .jsonl list in it, got {len(found)}; name the file")
+            raise DataError(
+                f"--data {path}: wanted one .csv, .tsv or .jsonl list in it, got {len(found)}; name the file"
+            )
         path = found[0]
-    records: list[tuple[int, dict[str, str]]] = []
-    with path.open(encoding="utf-8-sig", newline="") as f:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(f, 1):
-                if line.strip():
-                    try:
-                        records.append((number, {k: "" if v is None else str(v) for k, v in json.loads(line).items()}))
-                    except (ValueError, AttributeError) as e:
-                        raise DataError(f"{path}:{number}: no JSON object ({e})") from e
-        else:
-            reader = csv.DictReader(f)
-            records.extend((reader.line_num, {k: v or "" for k, v in row.items() if k}) for row in reader)
-    rows: list[tuple[str, int, str]] = []
-    for number, record in records:
-        if "path" not in record:
-            raise DataError(f"{path}:{number}: has no column path; columns wanted: path, label and perhaps split")
-        split = record.get("split", "train").strip().lower() or "train"
-        if split not in _SPLIT_FOLDERS:
-            raise DataError(f"{path}:{number}: split: wanted train, validation or test, got {split!r}")
-        rows.append((record["path"], _SPLIT_FOLDERS[split], record.get("label", "").strip()))
-    names = sorted({label for _, split, label in rows if label and split == TRAIN})
-    for (number, _), (_, _, label) in zip(records, rows, strict=True):
+    if path.suffix.lower() == ".json":
+        raise DataError(f"--data {path}: wanted a .csv list, or a .jsonl one with an object per line, got .json")
+
+    def meaning(row: Row) -> tuple[str, int, str]:
+        split = row.get("split", "").strip().lower() or "train"
+        return row["path"], _SPLIT_FOLDERS[split], row.get("label", "").strip()
+
+    records = json_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path, ("path", "label"))
+    rows = list(parsed(records, meaning, "a path and a split of train, validation or test"))
+    names = sorted({label for _, (_, split, label) in rows if label and split == TRAIN})
+    indexed: list[tuple[str, int, int]] = []
+    for where, (name, split, label) in rows:
         if label and label not in names:
-            raise DataError(f"{path}:{number}: label {label!r} stands in no training line; known: {', '.join(names)}")
-    indexed = [(name, split, names.index(label) if label else -1) for name, split, label in rows]
+            raise DataError(f"{where}: label {label!r} stands in no training line; known: {', '.join(names) or 'none'}")
+        indexed.append((name, split, names.index(label) if label else -1))
     return _listing(f"list {path.name}", names, indexed, Files(path.parent))
 
 
@@ -185,25 +220,29 @@ def _ferplus(path: Path) -> Listing:
     The class is the most voted one; pictures whose most-voted class is unknown or no face are left out. Soft targets
     are the votes of the 8 classes, single votes dropped (Barsoum et al., ICMI 2016).
     """
-    lists = _file(path / "fer2013new.csv")
     folders = {"Training": ("FER2013Train", TRAIN), "PublicTest": ("FER2013Valid", VALIDATION),
                "PrivateTest": ("FER2013Test", TEST)}  # fmt: skip
     columns = (*FERPLUS8, "unknown", "NF")
+
+    def meaning(row: Row) -> tuple[str, str, int, list[int]]:
+        if not row["image name"]:
+            return "", "", TRAIN, []
+        return row["image name"], *folders[row["usage"]], [int(row[c.lower()]) for c in columns]
+
     rows: list[tuple[str, int, int]] = []
     votes: list[list[int]] = []
     left_out = 0
-    with lists.open(encoding="utf-8", newline="") as f:
-        for row in csv.DictReader(f):
-            if not row["Image name"]:
-                continue  # the label file has lines without a picture
-            counts = [int(row[c]) for c in columns]
-            label = int(np.argmax(counts))
-            if label >= len(FERPLUS8):
-                left_out += 1
-                continue
-            folder, split = folders[row["Usage"]]
-            rows.append((f"{folder}/{row['Image name']}", split, label))
-            votes.append(counts[: len(FERPLUS8)])
+    records = csv_rows(path / "fer2013new.csv", ("Usage", "Image name", *columns))
+    wanted = f"a Usage of {', '.join(folders)} and numbers of votes"
+    for _, (name, folder, split, counts) in parsed(records, meaning, wanted):
+        if not name:
+            continue  # the label file has lines without a picture
+        label = int(np.argmax(counts))
+        if label >= len(FERPLUS8):
+            left_out += 1
+            continue
+        rows.append((f"{folder}/{name}", split, label))
+        votes.append(counts[: len(FERPLUS8)])
     targets = np.array(votes, np.float32).reshape(-1, len(FERPLUS8))
     targets[targets <= 1] = 0.0
     targets /= np.maximum(targets.sum(1, keepdims=True), 1.0)
@@ -220,16 +259,15 @@ def _rafdb(path: Path) -> Listing:
     if not listed.is_file():
         top = path / "DATASET" if (path / "DATASET").is_dir() else path
         return _numbered(top, RAFDB7, first=1, name="RAF-DB")
-    rows = []
-    for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), 1):
-        parts = line.split()
-        if not parts:
-            continue
-        if len(parts) != 2 or parts[1] not in "1234567" or not parts[0].startswith(("train_", "test_")):
-            raise DataError(f"{listed}:{number}: wanted a name train_* or test_* and a label 1 to 7, got {line!r}")
-        stem, _, ending = parts[0].rpartition(".")
-        split = TRAIN if stem.startswith("train_") else TEST
-        rows.append((f"Image/aligned/{stem}_aligned.{ending}", split, int(parts[1]) - 1))
+
+    def meaning(line: str) -> tuple[str, int, int]:
+        match = re.fullmatch(r"((train|test)_\S*)\.(\S+)\s+([1-7])", line)
+        if match is None:
+            raise ValueError(f"got {line!r}")
+        stem, part, ending, number = match.groups()
+        return f"Image/aligned/{stem}_aligned.{ending}", TRAIN if part == "train" else TEST, int(number) - 1
+
+    rows = [row for _, row in parsed(text_rows(listed), meaning, "a name train_* or test_* and a label 1 to 7")]
     return _listing("RAF-DB", RAFDB7, rows, Files(base))
 
 
@@ -245,15 +283,15 @@ def _affectnet(labels: tuple[str, ...]) -> Callable[[Path], Listing]:
         if all((path / s / "annotations").is_dir() for s in sets):
             for folder, split in sets.items():
                 for file in sorted((path / folder / "annotations").glob("*_exp.npy")):
-                    label = int(np.load(file, allow_pickle=False))
-                    rows.append((f"{folder}/images/{file.name.removesuffix('_exp.npy')}.jpg", split, label))
+                    picture = f"{folder}/images/{file.name.removesuffix('_exp.npy')}.jpg"
+                    rows.append((picture, split, _annotation(file)))
         elif (path / "training.csv").is_file():
             for name, split in (("training.csv", TRAIN), ("validation.csv", TEST)):
-                with _file(path / name).open(encoding="utf-8", newline="") as f:
-                    rows.extend(
-                        (f"Manually_Annotated_Images/{r['subDirectory_filePath']}", split, int(r["expression"]))
-                        for r in csv.DictReader(f)
-                    )
+                records = csv_rows(path / name, ("subDirectory_filePath", "expression"))
+                meanings = parsed(
+                    records, lambda r: (r["subdirectory_filepath"], int(r["expression"])), "an expression 0 to 10"
+                )
+                rows.extend((f"Manually_Annotated_Images/{p}", split, label) for _, (p, label) in meanings)
         else:
             return _numbered(path, labels, first=0, name=f"AffectNet-{len(labels)}", validation_is_test=True)
         kept = [r for r in rows if 0 <= r[2] < len(labels)]
@@ -263,25 +301,37 @@ def _affectnet(labels: tuple[str, ...]) -> Callable[[Path], Listing]:
     return read
 
 
+def _annotation(file: Path) -> int:
+    """The number in an AffectNet annotation."""
+    try:
+        with file.open("rb") as f:
+            return int(np.lib.format.read_array(f, allow_pickle=False))
+    except (ValueError, TypeError, OverflowError) as e:
+        raise DataError(f"{file}: wanted an array of one number ({e}); download it again") from e
+
+
 def _fer2013(path: Path) -> Listing:
     """``fer2013.csv`` with emotion, pixels and Usage; or train and test folders named by class."""
     lists = path if path.is_file() else path / "fer2013.csv"
     if not lists.is_file():
         return _folder(path)
     usage = {"Training": TRAIN, "PublicTest": VALIDATION, "PrivateTest": TEST}
+
+    def meaning(row: Row) -> tuple[int, int, bytes]:
+        pixels = np.array(row["pixels"].split(), dtype=np.uint8)
+        label, split = int(row["emotion"]), usage[row["usage"].strip()]
+        if pixels.size != 48 * 48 or not 0 <= label < len(FER2013_7):
+            raise ValueError(f"{pixels.size} pixels, emotion {label}")
+        return label, split, pixels.tobytes()
+
     rows, pictures = [], {}
-    with lists.open(encoding="utf-8", newline="") as f:
-        for number, row in enumerate(csv.DictReader(f), 2):
-            try:
-                pixels = np.array(row["pixels"].split(), dtype=np.uint8)
-                label, split = int(row["emotion"]), usage[row["Usage"].strip()]
-                if pixels.size != 48 * 48 or not 0 <= label < len(FER2013_7):
-                    raise ValueError(f"{pixels.size} pixels, emotion {label}")
-            except (KeyError, ValueError, OverflowError, AttributeError) as e:
-                raise DataError(f"{lists}:{number}: wanted emotion 0 to 6, 2304 pixels and a Usage ({e})") from e
-            name = f"{number:06d}.pgm"
-            pictures[name] = b"P5 48 48 255\n" + pixels.tobytes()
-            rows.append((name, split, label))
+    records = parsed(
+        csv_rows(lists, ("emotion", "pixels", "Usage")), meaning, "emotion 0 to 6, 2304 pixels and a Usage"
+    )
+    for number, (_, (label, split, pixels)) in enumerate(records, 2):
+        name = f"{number:06d}.pgm"
+        pictures[name] = b"P5 48 48 255\n" + pixels
+        rows.append((name, split, label))
     return _listing("FER2013", FER2013_7, rows, Memory(pictures))
 
 
@@ -313,12 +363,6 @@ def _numbered(
         f"{n} pictures of {folder} were left out: none of the {len(labels)} classes" for folder, n in dropped.items()
     ]
     return _listing(name, labels, rows, listing.source, (*listing.notes, *notes))
-
-
-def _file(path: Path) -> Path:
-    if not path.is_file():
-        raise NotFound(f"{path}: no such file; the layout needs it (see docs/training.md)")
-    return path
 
 
 _LAYOUTS: dict[str, Callable[[Path], Listing]] = {

@@ -5,13 +5,16 @@ Knows files and OpenCV's decoder; must not know labels.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from leaf_rt.errors import DataError
 from leaf_rt.types import U8
 
 
@@ -19,7 +22,7 @@ class Source(Protocol):
     """Reads pictures by id."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a picture file. Raises OSError or KeyError where it is missing."""
+        """The bytes of a picture file. Raises OSError where it is missing or damaged."""
         ...
 
     def stamp(self, name: str) -> str:
@@ -35,27 +38,41 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """See ``Source``."""
-        return (self.root / name).read_bytes()
+        try:
+            return (self.root / name).read_bytes()
+        except ValueError as e:  # no file can have such a name
+            raise OSError(str(e)) from e
 
     def stamp(self, name: str) -> str:
         """Size and time of change."""
         try:
             stat = (self.root / name).stat()
-        except OSError:
+        except (OSError, ValueError):
             return ""
         return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 class Zip:
-    """Members of a zip archive."""
+    """Members of a zip archive.
+
+    Raises:
+        DataError: It is no zip archive, or a truncated one.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as e:
+            raise DataError(f"{path}: is no whole zip archive ({e}); download it again") from e
         self._members = {i.filename: i for i in self._zip.infolist()}
 
     def read(self, name: str) -> bytes:
         """See ``Source``."""
-        return self._zip.read(self._members[name])
+        try:
+            return self._zip.read(self._members[name])
+        # missing; damaged in its header, data or end; encrypted, or packed in a way that is unknown here
+        except (KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as e:
+            raise OSError(f"{name}: {e}") from e
 
     def stamp(self, name: str) -> str:
         """Size and checksum."""
