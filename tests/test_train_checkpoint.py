@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ WEIGHTS = Path(__file__).parents[2] / "shared" / "weights" / "mobilefacenet_msce
 LABELS = ("a", "b", "c", "d")
 
 
-def saved(path: Path, **options: object) -> FaceModel:
+def saved(path: Path, step: int = 3, **options: object) -> FaceModel:
     kwargs = {"backbone": "tiny", "num_classes": 4, **options}
     model = build_model(**kwargs).eval()  # type: ignore[arg-type]
     meta = checkpoint.CheckpointMeta(
-        LABELS, checkpoint.Geometry(64, 0.05, "grey", 48), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), kwargs, {}, {}, path
-    )
-    checkpoint.save(path, meta, {"ema": model.state_dict(), "student": model.state_dict(), "step": 3})
+        LABELS, checkpoint.Geometry(64, 0.05, "grey", 48), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), kwargs,
+        {"step": step, "steps": 3}, {}, path,
+    )  # fmt: skip
+    checkpoint.save(path, meta, {"ema": model.state_dict(), "student": model.state_dict(), "step": step})
     return model
 
 
@@ -72,14 +74,54 @@ def test_broken_and_foreign_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="format 99"):
         checkpoint.load(path)
     torch.save({**content, "model": {"backbone": "tiny", "num_classes": 7}}, path)
-    with pytest.raises(ModelError, match="do not fit its description"):
+    words = "do not fit its description (of another shape: classifier.weight (4, 32) for (7, 32), classifier.bias (4,)"
+    with pytest.raises(ModelError, match=re.escape(words)) as e:
         checkpoint.load_model(path)
+    assert "\n" not in str(e.value)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    torch.save({"format": 1, "model": nn.Linear(1, 1)}, tmp_path / "last.pt")
-    with pytest.raises(ModelError, match="damaged or foreign"):
-        checkpoint.load(tmp_path / "last.pt")
+def test_a_run_killed_before_its_first_checkpoint_can_be_started_again(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(NotFound, match=f"{tmp_path}: the run has no checkpoint yet; start it again with --out"):
+        checkpoint.load_model(tmp_path)
+
+
+def test_code_in_a_checkpoint_is_not_run_nor_advised(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"format": 1, "model": nn.Linear(1, 1)}, path)
+    with pytest.raises(ModelError, match="damaged or foreign: it holds Python objects, which could run code") as e:
+        checkpoint.load(path)
+    with pytest.raises(DataError, match="no state dict that loads safely: it holds Python objects") as e2:
+        load_backbone(build_backbone("tiny"), "tiny", path)
+    for words in (str(e.value), str(e2.value)):
+        assert "weights_only" not in words
+        assert "\x1b" not in words
+    path.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"it was cut short, or is no file of torch.save"):
+        checkpoint.load(path)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # torch's own word on its archives
+def test_an_archive_of_code_is_not_run_either(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), str(tmp_path / "net.pt"))
+    with pytest.raises(DataError, match="it is a TorchScript archive; save the state dict of its network"):
+        load_backbone(build_backbone("tiny"), "tiny", tmp_path / "net.pt")
+
+
+def test_json_holds_finite_numbers_alone(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="a number in it is not finite"):
+        checkpoint.save_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_how_far_a_run_came_is_known_from_its_newest_checkpoint(tmp_path: Path) -> None:
+    saved(tmp_path / "best.pt", step=1)
+    saved(tmp_path / "last.pt", step=2)
+    _, meta = checkpoint.load_model(tmp_path)
+    assert json.loads((tmp_path / "meta.json").read_text())["checkpoint"] == "best.pt"
+    assert checkpoint.unfinished(meta) == "step 2 of 3"
+    (tmp_path / "last.pt").write_bytes(b"")
+    assert checkpoint.unfinished(meta) == ""
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -144,9 +186,10 @@ def test_a_published_checkpoint_loads_and_a_wrong_one_names_its_keys(tmp_path: P
     donor = build_backbone("resnet18")
     state: dict[str, Tensor] = {f"module.{k}": v for k, v in donor.state_dict().items()}
     path = tmp_path / "msceleb.pt"
-    torch.save({"state_dict": {**state, "module.fc.weight": torch.zeros(8, 512)}}, path)
+    head = {f"module.{k}": torch.zeros(1) for k in ("fc.weight", "feature.weight", "feature.bias")}
+    torch.save({"state_dict": {**state, **head}}, path)
     encoder = build_backbone("resnet18")
-    assert load_backbone(encoder, "resnet18", path) == ["fc.weight"]
+    assert load_backbone(encoder, "resnet18", path) == ["fc.weight", "feature.bias", "feature.weight"]
     assert torch.equal(encoder.state_dict()["layer4.1.conv2.weight"], donor.state_dict()["layer4.1.conv2.weight"])
     del state["module.conv1.weight"]
     state["module.layer1.0.conv1.weight"] = torch.zeros(1)

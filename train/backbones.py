@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from leaf_rt.errors import DataError, ModelError, NotFound
 from train.mobilefacenet import MobileFaceNet
+from train.weights import Unreadable, misfit, read
 
 NAMES = ("resnet18", "mobilefacenet", "vit_b16", "tiny")
 # Keys of published checkpoints that belong to a head which is not used here.
 HEADS = {
-    "resnet18": ("fc.", "classifier."),
+    "resnet18": ("fc.", "classifier.", "feature."),
     "mobilefacenet": ("gdconv.", "conv3.", "bn."),
     "vit_b16": ("heads.",),
 }
@@ -244,30 +245,19 @@ def load_backbone(encoder: nn.Module, name: str, path: Path) -> list[str]:
     if not path.is_file():
         raise NotFound(f"model.weights {path}: no such file")
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # a damaged or foreign file can make the reader raise anything
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise DataError(f"model.weights {path}: no state dict that loads safely ({reason})") from e
+        raw = read(path)
+    except Unreadable as e:
+        raise DataError(f"model.weights {path}: no state dict that loads safely: {e}") from e
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(raw, dict) and isinstance(raw.get(key), dict):
             raw = raw[key]
     if not isinstance(raw, dict):
         raise DataError(f"model.weights {path}: wanted a state dict, got {type(raw).__name__}")
     state = {k.removeprefix("module.").removeprefix("encoder.") if name != "vit_b16" else k.removeprefix("module."): v
-             for k, v in raw.items() if isinstance(v, Tensor)}  # fmt: skip
+             for k, v in raw.items() if isinstance(k, str) and isinstance(v, Tensor)}  # fmt: skip
     heads = HEADS.get(name, ("head.", "fc.", "classifier."))
     own = {k: v for k, v in state.items() if not k.startswith(heads)}
-    wanted = encoder.state_dict()
-    missing = sorted(k for k in wanted if k not in own and not k.endswith("num_batches_tracked"))
-    unexpected = sorted(set(own) - set(wanted))
-    shapes = [f"{k} {tuple(own[k].shape)} for {tuple(v.shape)}" for k, v in wanted.items()
-              if k in own and own[k].shape != v.shape]  # fmt: skip
-    if missing or unexpected or shapes:
-        parts = [
-            f"{what}: {', '.join(keys[:8])}{f' and {len(keys) - 8} more' if len(keys) > 8 else ''}"
-            for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-            if keys
-        ]
-        raise ModelError(f"model.weights {path}: does not fit {name} ({'; '.join(parts)})")
+    if wrong := misfit(encoder.state_dict(), own, optional=("num_batches_tracked",)):
+        raise ModelError(f"model.weights {path}: does not fit {name} ({wrong})")
     encoder.load_state_dict(own, strict=False)
     return sorted(set(state) - set(own))

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from leaf_rt.errors import ModelError, NoPermission, NotFound, OutputError
 from train.model import FaceModel, build_model
+from train.recipe import RECIPE
+from train.weights import Unreadable, misfit, read
 
 FORMAT = 1
 LAST = "last.pt"
@@ -132,12 +134,13 @@ def load(path: Path) -> dict[str, Any]:
         ModelError: Damaged, foreign, or of another format.
     """
     if not path.is_file():
+        if path.name == LAST and (path.parent / RECIPE).is_file():
+            raise NotFound(f"{path.parent}: the run has no checkpoint yet; start it again with --out {path.parent}")
         raise NotFound(f"checkpoint {path}: no such file; give a run's folder or its {LAST}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # a damaged or foreign file can make the reader raise anything
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise ModelError(f"checkpoint {path}: damaged or foreign ({reason})") from e
+        content = read(path)
+    except Unreadable as e:
+        raise ModelError(f"checkpoint {path}: damaged or foreign: {e}") from e
     wanted = {"format", "labels", "geometry", "normalise", "model", "ema"}
     if not isinstance(content, dict) or not wanted <= set(content):
         raise ModelError(f"checkpoint {path}: is no checkpoint of `leaf-rt train`")
@@ -172,11 +175,14 @@ def load_model(path: Path) -> tuple[FaceModel, CheckpointMeta]:
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """``load_state_dict`` with an error for people."""
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as e:
-        raise ModelError(f"checkpoint {path}: its weights do not fit its description ({e})") from e
+    """``load_state_dict`` with an error for people.
+
+    Raises:
+        ModelError: Keys are missing, unexpected or of another shape; the message names them.
+    """
+    if wrong := misfit(model.state_dict(), state):
+        raise ModelError(f"checkpoint {path}: its weights do not fit its description ({wrong})")
+    model.load_state_dict(state)
 
 
 def unfinished(meta: CheckpointMeta) -> str:
@@ -186,7 +192,10 @@ def unfinished(meta: CheckpointMeta) -> str:
     """
     training, newest = meta.training, meta.path.with_name(LAST)
     if meta.path != newest:
-        training = load(newest).get("training", {}) if newest.is_file() else {}
+        try:
+            training = load(newest).get("training", {})
+        except (NotFound, ModelError):  # then nothing is known
+            training = {}
     step, steps = training.get("step"), training.get("steps")
     return f"step {step} of {steps}" if step is not None and steps is not None and step < steps else ""
 
