@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,15 +18,17 @@ import torch
 from torch import Tensor
 from train_fakes import tiny, write_folder
 
-from leaf_rt.errors import DataError
+from leaf_rt.errors import DataError, ModelError
 from train.checkpoint import load
 from train.cli import main
 from train.data import TrainingData, load_data
-from train.distributed import World, world
+from train.distributed import World
 from train.loop import Training
+from train.metrics import measure
 from train.optim import ema_decay, learning_rate
 from train.progress import Reporter, read_log
 from train.recipe import Optim, Recipe, to_toml
+from train.report import write_report
 from train.stopping import StopSignal
 
 HERE = Path(__file__).parent
@@ -156,20 +156,6 @@ def test_test_split_and_log_are_left_alone_by_selection(root: Path) -> None:
     assert all(r["validation"]["n"] == 20 for r in records)
 
 
-WORKER = """
-import sys
-from pathlib import Path
-from test_train_loop import two_process_part
-two_process_part(Path(sys.argv[1]))
-"""
-COMPARED = ("leaf", "freematch")
-
-
-def compared(root: Path, name: str) -> Recipe:
-    return tiny(root, method__name=name, method__noise=False, model__dropout=0.0, augment__mixup=0.9,
-                method__p_cutoff=0.21, optim__name="sgd", optim__lr=0.05)  # fmt: skip
-
-
 def steps_of(recipe: Recipe, here: World) -> list[Any]:
     """Terms, weights and thresholds after three steps, as plain values."""
     training = Training(recipe, prepared(recipe), here, Path())
@@ -181,38 +167,62 @@ def steps_of(recipe: Recipe, here: World) -> list[Any]:
     return [terms, state, training.threshold.thresholds.tolist()]
 
 
-def two_process_part(root: Path) -> None:
-    """What each of the two processes does."""
-    with world("cpu") as here:
-        got = [steps_of(compared(root, name), here) for name in COMPARED]
-        if here.main:
-            (root / "two.json").write_text(json.dumps(got))
+def test_what_is_said_of_a_run_is_said_of_its_selected_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.5, 0.75, 0.25])
+    monkeypatch.setattr("train.loop.measure", lambda *args: {**measure(*args), "accuracy": next(accuracies)})
+    recipe = tiny(root, run__select="validation", run__epochs=3, method__name="supervised")
+    fit(recipe, root / "run")
+    assert load(root / "run" / "last.pt")["metrics"]["epoch"] == 3
+    assert load(root / "run" / "best.pt")["metrics"]["epoch"] == 2
+    assert json.loads((root / "run" / "meta.json").read_text())["metrics"]["epoch"] == 2
+    (root / "run" / "meta.json").write_text("{")  # the report needs none
+    assert "75.00 % of 20" in write_report(root / "run").read_text()
 
 
-def test_two_processes_equal_one(root: Path) -> None:
-    wanted = [steps_of(compared(root, name), ALONE) for name in COMPARED]
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}  # fmt: skip
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(root)], env={**common, "RANK": rank}, stderr=subprocess.PIPE
-        )
-        for rank in ("0", "1")
-    ]
-    words = [process.communicate(timeout=100)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], b"".join(words).decode()
-    got = json.loads((root / "two.json").read_text())
-    for (one, weights, thresholds), (two, weights2, thresholds2) in zip(wanted, got, strict=True):
-        for a, b in zip(one, two, strict=True):
-            for key in set(a) - {"seconds_input"}:
-                assert a[key] == pytest.approx(b[key], abs=1e-5), key
-        assert any(t["coverage"] > 0 for t in one)
-        assert thresholds == pytest.approx(thresholds2, abs=1e-5)
-        for key, value in weights.items():
-            np.testing.assert_allclose(value, weights2[key], atol=1e-5, err_msg=key)
+def test_the_best_checkpoint_is_there_before_the_last_one_knows_of_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    monkeypatch.setattr("train.checkpoint.write_whole", lambda path, write: written.append(path.name))
+    fit(tiny(root, run__select="validation", run__epochs=1, method__name="supervised"), root / "run")
+    assert [name for name in written if name.endswith(".pt")] == ["best.pt", "last.pt"]
+
+
+def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny(root, run__epochs=3, optim__name="sgd", optim__clip=0.0, method__name="supervised")
+    fit(recipe, root / "run", stop_after=3)
+    (root / "run" / "recipe.toml").write_text(to_toml(dataclasses.replace(recipe, optim=Optim(name="sgd", lr=1e30))))
+    before = (root / "run" / "last.pt").read_bytes()
+    assert main(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
+    assert "lower --optim.lr, which is 1e+30, in a new run; " in capsys.readouterr().err
+    assert (root / "run" / "last.pt").read_bytes() == before
+    assert not (root / "run" / "report.html").exists()
+    assert "NaN" not in (root / "run" / "log.jsonl").read_text()
+
+
+def test_a_diverged_model_is_neither_saved_nor_measured(root: Path) -> None:
+    training = Training(tiny(root), prepared(tiny(root)), ALONE, root / "run")
+    with torch.no_grad():
+        training.ema.classifier.weight[0, 0] = torch.nan
+    with pytest.raises(DataError, match=r"the weights after step 0 are not finite: lower --optim.lr"):
+        training.save()
+    with pytest.raises(ModelError, match="probabilities are not finite"):
+        training.predict(training.data.validation.row, 16)
+    assert not (root / "run").exists()
+
+
+def test_half_precision_may_skip_some_steps(root: Path) -> None:
+    training = Training(tiny(root, run__amp="fp16"), prepared(tiny(root)), ALONE, root / "run")
+    for _ in range(2):
+        for _ in range(20):
+            training.check(float("inf"))
+        training.check(1.0)
+    for _ in range(20):
+        training.check(float("inf"))
+    with pytest.raises(DataError, match="the loss became inf at step 1"):
+        training.check(float("inf"))
 
 
 def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
@@ -257,6 +267,9 @@ def test_refusals(root: Path) -> None:
         data.labelled.row, data.labelled.targets, data.labelled.label))))  # fmt: skip
     with pytest.raises(DataError, match="there is no unlabelled picture"):
         Training(recipe, none, ALONE, root)
+    unseen = dataclasses.replace(data, validation=none.unlabelled)
+    with pytest.raises(DataError, match=r"run.select validation: there is no validation picture"):
+        Training(tiny(root, run__select="validation"), unseen, ALONE, root)
 
 
 def test_fewer_pictures_than_the_batch_repeat(root: Path) -> None:

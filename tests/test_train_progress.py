@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from train.progress import Reporter, read_log
+from train.report import curves_png
 
 TERMS = {
     "loss": 1.5, "loss_x": 1.0, "loss_u": 0.5, "coverage": 0.25, "judged": 8.0, "correct": 6.0, "positives": 2.0,
@@ -57,3 +59,40 @@ def test_a_training_of_days_has_days_left(tmp_path: Path) -> None:
         reporter._since -= 7200.0
         reporter.step(1, 10, 20, TERMS, [0.8, 0.725])
     assert "1 day, 14:00:0" in page.getvalue()
+
+
+def test_what_is_not_finite_is_null_and_a_line_that_is_no_record_is_passed_over(tmp_path: Path) -> None:
+    with Reporter(tmp_path, ["calm"], batch=8, every=1, tensorboard=False) as reporter:
+        reporter.step(1, 10, 20, {"loss": float("nan")}, [0.8])
+    with (tmp_path / "log.jsonl").open("a") as f:
+        f.write('7\nnull\n[{"event": "step"}]\n{"no": "event"}\n{"event": "st')
+    (record,) = read_log(tmp_path)
+    assert record["loss"] is None
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text()
+    assert curves_png([record]).startswith(b"\x89PNG")
+
+
+class Board:
+    """A SummaryWriter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, tuple[float, int]] = {}
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars[name] = (value, step)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_tensorboard_holds_what_the_log_holds_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    monkeypatch.setattr("train.progress._open_tensorboard", lambda out: board)
+    metrics = {"epoch": 2, "accuracy": 0.5, "balanced_accuracy": 0.5, "calibration_error": 0.125,
+               "recall": {"calm": 0.25, "glad": None}}  # fmt: skip
+    with Reporter(tmp_path, ["calm", "glad"], batch=8) as reporter:
+        reporter.epoch(2, 48, {}, metrics, [0.8, 0.7], [[0.75, 0.25], [0.5, 0.5]])
+    assert board.scalars["recall/calm"] == (0.25, 2)
+    assert "recall/glad" not in board.scalars
+    assert board.scalars["expert_load_1/2"] == (0.25, 2)
+    assert board.scalars["expert_load_2/1"] == (0.5, 2)
