@@ -8,19 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
-from leaf_rt.errors import DataError
+from leaf_rt.errors import DataError, OutputError
+from leaf_rt.places import make_folder
 from leaf_rt.types import I64, U8
 from train.checkpoint import save_json, write_whole
 from train.faces import FaceCropper
 from train.source import Source, decode
 
 VERSION = 1
+BLOCK = 4096  # new pictures, at least, between two saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ def prepare(
 ) -> Crops:
     """Bring a cache up to date and open it.
 
-    A picture whose file is unchanged is not read again; one whose bytes are known is not decoded again.
+    A picture whose file is unchanged is not read again; one whose bytes are known is not decoded again. What was done
+    before an interruption is kept.
 
     Args:
         ids: N names for ``source``.
@@ -78,63 +85,145 @@ def prepare(
         progress: Called with pictures done and pictures in all.
 
     Raises:
-        DataError: The folder holds a cache of another kind of crops.
+        DataError: The folder holds a cache of another kind of crops, or a damaged one.
         OutputError, NoPermission: It cannot be written.
     """
-    meta_file, image_file = folder / "cache.json", folder / "images.npy"
-    meta: dict[str, object] = {}
-    files: dict[str, list[str]] = {}  # id -> stamp and hash of its bytes
-    entries: dict[str, list[object]] = {}  # hash of bytes -> row, found, hash of pixels; row -1: unreadable
-    old: U8 | None = None
-    wanted = {"version": VERSION, **asdict(spec)}
-    if meta_file.is_file():
-        meta = json.loads(meta_file.read_text(encoding="utf-8"))
-        if meta.get("crops") != wanted:
-            raise DataError(f"cache {folder}: holds other crops ({meta.get('crops')}); choose another --data.cache")
-        if image_file.is_file():
-            old = np.load(image_file, mmap_mode="r")
-            files, entries = meta["files"], meta["entries"]  # type: ignore[assignment]
-    fresh: list[U8] = []
     row = np.full(len(ids), -1, np.int64)
-    changed = False
-    first = 0 if old is None else len(old)
-    with FaceCropper(spec.side, spec.margin, spec.color, align=spec.align) as cropper:
-        for i, name in enumerate(ids):
-            stamp = source.stamp(name)
-            known = files.get(name)
-            if not (known and stamp and known[0] == stamp and known[1] in entries):
-                changed = True
-                try:
-                    data = source.read(name)
-                except (OSError, KeyError):
-                    data = b""
-                digest = hashlib.sha256(data).hexdigest()
-                files[name] = known = [stamp, digest]
-                if digest not in entries:
-                    image = decode(data)
-                    if image is None:
-                        entries[digest] = [-1, False, ""]
-                    else:
-                        crop, found = cropper.crop(image)
-                        same = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-                        entries[digest] = [first + len(fresh), found, same]
-                        fresh.append(crop[None] if crop.ndim == 2 else np.moveaxis(crop, 2, 0))
-            row[i] = entries[known[1]][0]  # type: ignore[call-overload]
-            progress(i + 1, len(ids))
-    if changed or old is None:
-        channels = 1 if spec.color == "grey" else 3
-        parts = [] if old is None else [old]
-        parts.append(np.array(fresh, np.uint8).reshape(-1, channels, spec.side, spec.side))
-        joined = np.concatenate(parts)
-        if fresh or old is None:
-            write_whole(image_file, lambda f: np.save(f, joined))
-        save_json(meta_file, {"crops": wanted, "files": files, "entries": entries})
-    images: U8 = np.load(image_file, mmap_mode="r")
-    by_row = sorted((e for e in entries.values() if e[0] != -1), key=lambda e: int(e[0]))  # type: ignore[call-overload]
-    return Crops(
-        images=images,
-        row=row,
-        found=np.array([bool(e[1]) for e in by_row], np.bool_),
-        pixels=tuple(str(e[2]) for e in by_row),
-        unreadable=tuple(name for name, r in zip(ids, row.tolist(), strict=True) if r < 0),
-    )
+    with ExitStack() as stack:
+        store = _Store(folder, spec)
+        stack.callback(store.close)
+        cropper = stack.enter_context(FaceCropper(spec.side, spec.margin, spec.color, align=spec.align))
+        try:
+            for i, name in enumerate(ids):
+                row[i] = store.row(name, source, cropper)
+                progress(i + 1, len(ids))
+        finally:
+            store.save()
+    found = np.zeros(len(store.images), np.bool_)
+    pixels = [""] * len(store.images)
+    for entry in store.entries.values():
+        if entry.row >= 0:
+            found[entry.row], pixels[entry.row] = entry.found, entry.pixels
+    unreadable = tuple(name for name, r in zip(ids, row.tolist(), strict=True) if r < 0)
+    return Crops(store.images, row, found, tuple(pixels), unreadable)
+
+
+class _Entry(NamedTuple):
+    """What is known of a file's bytes."""
+
+    row: int  # of the crop, -1 where the bytes are no picture
+    found: bool  # a face
+    pixels: str  # hash
+
+
+class _Store:
+    """A cache's folder while it grows.
+
+    New crops wait on the disk; ``save`` puts them behind the old ones. A kill between its two files leaves crops that
+    no entry names, which do no harm.
+
+    Attributes:
+        images: (U, C, side, side) uint8, what is saved. Memory-mapped.
+        entries: By the hash of a file's bytes.
+    """
+
+    def __init__(self, folder: Path, spec: CropSpec) -> None:
+        self._meta_file, self._image_file = folder / "cache.json", folder / "images.npy"
+        self._crops = {"version": VERSION, **asdict(spec)}
+        self._shape = (1 if spec.color == "grey" else 3, spec.side, spec.side)
+        self._files: dict[str, tuple[str, str]] = {}  # id -> stamp, hash of its bytes
+        self.entries: dict[str, _Entry] = {}
+        self.images: U8 = np.zeros((0, *self._shape), np.uint8)
+        self._waiting: IO[bytes] | None = None
+        self._new = 0  # crops that wait
+        self._changed = not (self._meta_file.is_file() and self._image_file.is_file())
+        if self._meta_file.is_file():
+            self._open()
+
+    def _open(self) -> None:
+        folder = self._meta_file.parent
+        try:
+            meta = json.loads(self._meta_file.read_bytes())
+            if meta["crops"] != self._crops:
+                raise DataError(f"cache {folder}: holds other crops ({meta['crops']}); choose another --data.cache")
+            if not self._image_file.is_file():
+                return
+            self.images = np.lib.format.open_memmap(self._image_file, mode="r")
+            self._files = {name: (str(stamp), str(digest)) for name, (stamp, digest) in meta["files"].items()}
+            self.entries = {d: _Entry(int(r), bool(f), str(p)) for d, (r, f, p) in meta["entries"].items()}
+            last = max((entry.row for entry in self.entries.values()), default=-1)
+            if self.images.dtype != np.uint8 or self.images.shape[1:] != self._shape or last >= len(self.images):
+                raise ValueError(f"crops {self.images.shape} of {self.images.dtype}, the last one wanted is {last}")
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise DataError(
+                f"cache {folder}: is damaged ({e}); delete its {self._meta_file.name} and {self._image_file.name}, and "
+                f"it is made anew"
+            ) from e
+
+    def row(self, name: str, source: Source, cropper: FaceCropper) -> int:
+        """Of a picture's crop, made if it is new; -1 where it cannot be read."""
+        stamp = source.stamp(name)
+        before = self._files.get(name)
+        if before is not None and stamp and before[0] == stamp and before[1] in self.entries:
+            return self.entries[before[1]].row
+        try:
+            data = source.read(name)
+        except (OSError, KeyError):
+            data, stamp = b"", ""  # looked for again next time
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self.entries:
+            self.entries[digest] = self._add(data, cropper)
+            self._changed = True
+        if before != (stamp, digest):
+            self._files[name] = (stamp, digest)
+            self._changed = True
+        if self._new >= max(BLOCK, len(self.images)):  # so that all saves together write no more than twice the whole
+            self.save()
+        return self.entries[digest].row
+
+    def _add(self, data: bytes, cropper: FaceCropper) -> _Entry:
+        image = decode(data)
+        if image is None:
+            return _Entry(-1, found=False, pixels="")
+        crop, found = cropper.crop(image)
+        channels_first = crop[None] if crop.ndim == 2 else np.moveaxis(crop, 2, 0)
+        try:
+            if self._waiting is None:
+                make_folder(self._image_file.parent)
+                self._waiting = tempfile.TemporaryFile(dir=self._image_file.parent)  # noqa: SIM115 - see close()
+            self._waiting.write(channels_first.tobytes())
+        except OSError as e:
+            raise OutputError(f"cache {self._image_file.parent}: could not be written ({e})") from e
+        self._new += 1
+        same = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+        return _Entry(len(self.images) + self._new - 1, found, same)
+
+    def save(self) -> None:
+        """Write what came since the last save; nothing where nothing did.
+
+        Raises:
+            OutputError, NoPermission: See ``write_whole``.
+        """
+        if not self._changed:
+            return
+        if self._new or not self._image_file.is_file() or not len(self.images):
+            write_whole(self._image_file, self._write)
+            self.images = np.lib.format.open_memmap(self._image_file, mode="r")
+            self.close()
+        save_json(self._meta_file, {"crops": self._crops, "files": self._files, "entries": self.entries})
+        self._changed = False
+
+    def _write(self, f: IO[bytes]) -> None:
+        shape = (len(self.images) + self._new, *self._shape)
+        np.lib.format.write_array_header_1_0(f, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for start in range(0, len(self.images), 256):
+            f.write(self.images[start : start + 256].tobytes())
+        if self._waiting is not None:
+            self._waiting.seek(0)
+            shutil.copyfileobj(self._waiting, f, 1 << 20)
+
+    def close(self) -> None:
+        """Forget the crops that wait."""
+        if self._waiting is not None:
+            self._waiting.close()
+        self._waiting, self._new = None, 0

@@ -1,0 +1,148 @@
+"""What of a crop cache outlives a kill, an interruption and damage, and that it grows without being held in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from leaf_rt.errors import DataError
+from train import cache
+from train.cache import Crops, CropSpec, prepare
+from train.source import Files
+
+PLAIN = CropSpec(16, 0.0, "grey", align=False)
+IDS = [f"{i}.png" for i in range(8)]
+
+
+class Broken(Files):
+    """Is interrupted at the picture ``last``; sees how many crops are saved whenever it is asked."""
+
+    def __init__(self, root: Path, last: str) -> None:
+        super().__init__(root)
+        self.last = last
+        self.saved: list[int] = []
+        self.reads: list[str] = []
+
+    def read(self, name: str) -> bytes:
+        images = self.root / "cache" / "images.npy"
+        self.saved.append(len(np.load(images, mmap_mode="r")) if images.is_file() else 0)
+        if name == self.last:
+            raise KeyboardInterrupt
+        self.reads.append(name)
+        return super().read(name)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for i, name in enumerate(IDS):
+        cv2.imwrite(str(tmp_path / name), np.full((20, 20), 20 * i, np.uint8))
+    return tmp_path
+
+
+def check(crops: Crops, ids: list[str] = IDS) -> None:
+    """Every picture has its own crop, and a hash of its own."""
+    assert crops.unreadable == ()
+    assert crops.images[crops.row, 0, 8, 8].tolist() == [20 * IDS.index(name) for name in ids]
+    assert len(crops.pixels) == len(crops.found) == len(crops.images)
+    assert len({crops.pixels[r] for r in crops.row.tolist()} - {""}) == len(ids)
+
+
+@pytest.mark.parametrize("known", [0, 3])
+def test_a_kill_between_the_two_files(root: Path, known: int) -> None:
+    folder = root / "cache"
+    meta = folder / "cache.json"
+    if known:
+        prepare(IDS[:known], Files(root), folder, PLAIN)
+        shutil.copy(meta, root / "old.json")
+    prepare(IDS[:6], Files(root), folder, PLAIN)
+    meta.unlink()
+    if known:
+        shutil.copy(root / "old.json", meta)
+    check(prepare(IDS[2:], Files(root), folder, PLAIN), IDS[2:])
+    check(prepare(IDS, Files(root), folder, PLAIN))
+    check(prepare(IDS, Files(root), folder, PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cache.json", b""),
+        ("cache.json", b"{"),
+        ("cache.json", b"\xff"),
+        ("cache.json", b"[]"),
+        ("cache.json", b"{}"),
+        ("images.npy", b""),
+        ("images.npy", b"junk"),
+        ("images.npy", 100),
+        ("images.npy", -1),
+        ("images.npy", np.zeros((7, 1, 16, 16), np.uint8)),
+        ("images.npy", np.zeros((8, 1, 8, 8), np.uint8)),
+        ("images.npy", np.zeros((8, 1, 16, 16), np.float32)),
+    ],
+)
+def test_damage_is_named(root: Path, name: str, content: bytes | int | np.ndarray) -> None:
+    folder = root / "cache"
+    prepare(IDS, Files(root), folder, PLAIN)
+    if isinstance(content, np.ndarray):
+        np.save(folder / name, content)
+    else:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[:content] if isinstance(content, int) else content)
+    with pytest.raises(DataError, match=r"cache .*: is damaged .*delete its cache\.json and images\.npy"):
+        prepare(IDS, Files(root), folder, PLAIN)
+    for file in ("cache.json", "images.npy"):
+        (folder / file).unlink()
+    check(prepare(IDS, Files(root), folder, PLAIN))
+
+
+@pytest.mark.parametrize("key", ["files", "entries"])
+@pytest.mark.parametrize("value", [None, [], {"x": 1}, {"x": []}])
+def test_damaged_tables_are_named(root: Path, key: str, value: object) -> None:
+    meta = root / "cache" / "cache.json"
+    prepare(IDS, Files(root), root / "cache", PLAIN)
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), key: value}))
+    with pytest.raises(DataError, match="is damaged"):
+        prepare(IDS, Files(root), root / "cache", PLAIN)
+
+
+def test_an_interruption_keeps_what_is_done(root: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare(IDS, Broken(root, "5.png"), root / "cache", PLAIN)
+    source = Broken(root, "")
+    check(prepare(IDS, source, root / "cache", PLAIN))
+    assert source.reads == IDS[5:]
+
+
+def test_saves_on_the_way_grow_with_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "BLOCK", 1)
+    source = Broken(root, "")
+    crops = prepare(IDS, source, root / "cache", PLAIN)
+    assert source.saved == [0, 1, 2, 2, 4, 4, 4, 4]
+    check(crops)
+    monkeypatch.undo()
+    whole = prepare(IDS, Files(root), root / "whole", PLAIN)
+    assert (whole.images == crops.images).all()
+    assert (root / "whole" / "images.npy").read_bytes() == (root / "cache" / "images.npy").read_bytes()
+
+
+def test_a_cache_that_is_whole_is_not_written(root: Path) -> None:
+    folder = root / "cache"
+    prepare([*IDS, "gone.png"], Files(root), folder, PLAIN)
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    prepare([*IDS, "gone.png"], Files(root), folder, PLAIN)
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+    assert set(before) == {"cache.json", "images.npy"}
+
+
+def test_what_could_not_be_read_is_looked_for_again(root: Path) -> None:
+    class Failing(Files):
+        def read(self, name: str) -> bytes:
+            raise OSError("a broken cable")
+
+    assert prepare(IDS, Failing(root), root / "cache", PLAIN).unreadable == tuple(IDS)
+    check(prepare(IDS, Files(root), root / "cache", PLAIN))
