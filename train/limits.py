@@ -1,18 +1,14 @@
-"""Which numbers a recipe may hold, option by option and together.
+"""Which numbers a recipe may hold, option by option.
 
 Knows options by their names; must not know what is done with them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leaf_rt.errors import DataError
-
-if TYPE_CHECKING:
-    from train.recipe import Recipe
 
 INF = math.inf
 # Least and largest value, both allowed; every other number is only wanted finite.
@@ -69,33 +65,12 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def check(recipe: Recipe) -> None:
-    """See that every number is in its range and that options fit each other.
+def check_range(key: str, value: Any) -> None:
+    """See that an option's number, or every one of its numbers, is in range.
 
     Raises:
-        DataError: One does not; it is named, with what was wanted.
+        DataError: One is not; it is named, with what was wanted.
     """
-    for section, options in dataclasses.asdict(recipe).items():
-        for name, value in options.items():
-            _check_range(f"{section}.{name}", value)
-    method, split, optim, run = recipe.method, recipe.split, recipe.optim, recipe.run
-    if run.stop > run.epochs:
-        raise DataError(f"run.stop: wanted 0 to {run.epochs} (run.epochs), got {run.stop}")
-    if len(run.sides) not in (1, run.epochs):
-        raise DataError(f"run.sides: wanted one side or one per epoch ({run.epochs}), got {len(run.sides)}")
-    if not 1 <= method.k <= method.experts:
-        raise DataError(f"method.k: wanted 1 to {method.experts} (method.experts), got {method.k}")
-    if run.batch % optim.accumulate:
-        raise DataError(f"optim.accumulate: wanted a divisor of run.batch ({run.batch}), got {optim.accumulate}")
-    if method.name != "supervised" and run.batch_unlabelled % optim.accumulate:
-        raise DataError("optim.accumulate: wanted a divisor of run.batch_unlabelled, got another number")
-    if split.folds == 1:
-        raise DataError("split.folds: wanted 2 or more, or 0 for none, got 1")
-    if split.folds and not 0 <= split.fold < split.folds:
-        raise DataError(f"split.fold: wanted 0 to {split.folds - 1}, got {split.fold}")
-
-
-def _check_range(key: str, value: Any) -> None:
     numbers = [v for v in (value if isinstance(value, (tuple, list)) else [value]) if type(v) in (int, float)]
     low, high = RANGES.get(key, (-INF, INF))
     for number in numbers:

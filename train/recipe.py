@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from leaf_rt.errors import DataError, NotFound
-from train.limits import check
+from train.limits import check_range
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE = "recipe.toml"  # of a run, resolved, in its folder
@@ -286,10 +286,7 @@ def resolve(values: Mapping[str, Any], where: str = "options") -> Recipe:
         section, _, option = key.partition(".")
         tables[section][option] = value
     recipe = Recipe(**{section: SECTIONS[section](**table) for section, table in tables.items()})  # type: ignore[operator]
-    unknown = set(recipe.method.levels) - set(LEVELS)
-    if unknown:
-        raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
-    check(recipe)
+    _check(recipe)
     return recipe
 
 
@@ -371,3 +368,27 @@ def _typed(value: Any, kind: Any) -> Any:
     if kind is str and not isinstance(value, str):
         raise TypeError(value)
     return kind(value)
+
+
+def _check(recipe: Recipe) -> None:
+    for section, options in dataclasses.asdict(recipe).items():
+        for name, value in options.items():
+            check_range(f"{section}.{name}", value)
+    method, split, optim, run = recipe.method, recipe.split, recipe.optim, recipe.run
+    unknown = set(method.levels) - set(LEVELS)
+    if unknown:
+        raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
+    if run.stop > run.epochs:
+        raise DataError(f"run.stop: wanted 0 to {run.epochs} (run.epochs), got {run.stop}")
+    if len(run.sides) not in (1, run.epochs):
+        raise DataError(f"run.sides: wanted one side or one per epoch ({run.epochs}), got {len(run.sides)}")
+    if not 1 <= method.k <= method.experts:
+        raise DataError(f"method.k: wanted 1 to {method.experts} (method.experts), got {method.k}")
+    if run.batch % optim.accumulate:
+        raise DataError(f"optim.accumulate: wanted a divisor of run.batch ({run.batch}), got {optim.accumulate}")
+    if method.name != "supervised" and run.batch_unlabelled % optim.accumulate:
+        raise DataError("optim.accumulate: wanted a divisor of run.batch_unlabelled, got another number")
+    if split.folds == 1:
+        raise DataError("split.folds: wanted 2 or more, or 0 for none, got 1")
+    if split.folds and not 0 <= split.fold < split.folds:
+        raise DataError(f"split.fold: wanted 0 to {split.folds - 1}, got {split.fold}")
