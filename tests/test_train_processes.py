@@ -39,7 +39,8 @@ def in_two(*arguments: str) -> list[tuple[int, str]]:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": str(port), "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}  # fmt: skip
+              "MASTER_PORT": str(port), "PYTHONWARNINGS": "error::FutureWarning",
+              "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}  # fmt: skip
     both = [
         subprocess.Popen([sys.executable, *arguments], env={**common, "RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in ("0", "1")

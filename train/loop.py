@@ -67,7 +67,7 @@ class Training:
         self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
         if world.size > 1:
             ids = [device.index] if device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.network, device_ids=ids)
         self.optimizer = build_optimizer(self.student, recipe.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=run.amp == "fp16")
         self.threshold = build_threshold(method, len(data.labels), device)
