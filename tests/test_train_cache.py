@@ -14,7 +14,7 @@ from train_fakes import CLASSES, tiny, write_folder
 
 from leaf_rt.errors import DataError, NotFound
 from train.cache import CropSpec, prepare
-from train.data import Images, Stream, load_data, load_split, open_crops, trained_on
+from train.data import Images, Stream, load_data, load_split, open_crops
 from train.faces import FaceCropper
 from train.source import Files, decode
 
@@ -113,18 +113,6 @@ def test_copies_across_splits_are_reported_and_dropped_on_request(tmp_path: Path
     dropped = load_data(recipe.data, recipe.split)
     assert any("2 training pictures are copies" in n and "dropped" in n for n in dropped.notes)
     assert len(kept.unlabelled) - len(dropped.unlabelled) == 2
-
-
-def test_a_last_run_learns_from_the_validation_pictures_too(tmp_path: Path) -> None:
-    write_folder(tmp_path / "data", per_class=12)
-    recipe = tiny(tmp_path, data__duplicates="drop", split__kind="all", split__labels=0)
-    held = load_data(recipe.data, recipe.split)
-    whole = load_data(recipe.data, tiny(tmp_path, split__kind="all+validation", split__labels=0).split)
-    assert len(held.validation)
-    assert len(whole.validation) == 0
-    assert len(whole.labelled) == len(held.labelled) + len(held.validation)
-    assert trained_on(recipe.data, whole.split.data)
-    assert whole.split.data != held.split.data
 
 
 def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:

@@ -108,6 +108,23 @@ def test_an_archive_of_code_is_not_run_either(tmp_path: Path) -> None:
         load_backbone(build_backbone("tiny"), "tiny", tmp_path / "net.pt")
 
 
+def test_a_disk_that_fails_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    saved(path)
+    for error, raised, words in (
+        (OSError(5, "Input/output error"), ModelError, "the system cannot read it"),
+        (PermissionError(13, "no"), NoPermission, "may not be read"),
+    ):
+
+        def fail(*_: object, error: OSError = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(raised, match=words) as e:
+            checkpoint.load(path)
+        assert "damaged" not in str(e.value)
+
+
 def test_json_holds_finite_numbers_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="a number in it is not finite"):
         checkpoint.save_json(tmp_path / "x.json", {"loss": float("nan")})

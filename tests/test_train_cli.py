@@ -283,6 +283,9 @@ def test_presets_and_overrides() -> None:
         ("[method]\nk = 9", "method.k: wanted 1 to 8", DataError),
         ("[run]\nbatch = 1.5", "run.batch: wanted int", DataError),
         ("[data]\nalign = 'perhaps'", "data.align: wanted bool", DataError),
+        ("[run]\nepochs = inf", "run.epochs: wanted int, got inf", DataError),
+        (f"[optim]\nlr = 1{'0' * 400}", "optim.lr: wanted float", DataError),
+        (f"[run]\nthreads = 1{'0' * 400}", "run.threads: wanted a number from 0 to 4096", DataError),
     ],
 )
 def test_recipe_problems(tmp_path: Path, text: str, words: str, error: type[LeafError]) -> None:

@@ -78,25 +78,6 @@ def test_all_labelled_pictures_are_no_test(trained: Path, tmp_path: Path, capsys
     )
 
 
-def test_a_run_on_all_that_there_is_has_nothing_of_its_own_to_be_judged_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_folder(tmp_path / "data")
-    recipe = tiny(tmp_path, split__kind="all+validation", split__labels=0, method__name="supervised")
-    (tmp_path / "whole.toml").write_text(to_toml(recipe))
-    assert main(["train", "--recipe", str(tmp_path / "whole.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
-    assert engines.cli.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--no-flip"]) == 0
-    capsys.readouterr()
-    for model in ("run", "out/leaf-tiny.onnx"):
-        where = {"model": str(tmp_path / model)}
-        assert evaluate(tmp_path, "--json", "-", "--data.align", "false", **where) == 0
-        assert json.loads(capsys.readouterr().out)["pictures"] == (
-            "the validation pictures, which this model learned from"
-        )
-        assert evaluate(tmp_path, "--split", "test", "--json", "-", "--data.align", "false", **where) == 0
-        assert json.loads(capsys.readouterr().out)["pictures"] == "test"
-
-
 @pytest.mark.skipif(not DEFAULT_MODEL.is_file(), reason="the bundled model is not here")
 def test_an_exported_model_on_data_without_splits(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data.align", "false", "--data.cache", str(trained / "crops")]

@@ -158,6 +158,8 @@ def test_processes_wait_for_each_other_and_the_problem_of_one_ends_all(tmp_path:
 
 @pytest.mark.parametrize(("option", "sentence"), [
     ("--data.path=nowhere", "nowhere"),
+    ("--optim.lr=-1", "optim.lr: wanted 0 or more, got -1.0"),
+    ("--out=/dev/null/run", "cannot be made"),
     ("--optim.lr=1e30", "lower --optim.lr, which is 1e+30, in a new run"),
 ])  # fmt: skip
 def test_a_problem_of_all_is_said_once(root: Path, tmp_path: Path, option: str, sentence: str) -> None:

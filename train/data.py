@@ -7,7 +7,7 @@ pictures. Knows listings, caches and splits; must not know models.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import F32, I64, U8
 from train.cache import Crops, CropSpec, default_cache, prepare
 from train.layouts import SPLITS, TRAIN, VALIDATION, Listing, read_listing
-from train.recipe import WHOLE, Data, Split
+from train.recipe import Data, Split
 from train.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet
@@ -105,7 +105,6 @@ def load_data(
         LeafError: See ``read_listing``, ``prepare``, ``partition`` and ``open_partition``.
     """
     listing, crops = open_crops(data, progress)
-    listing = _whole(listing) if split.kind == WHOLE else listing
     notes = list(listing.notes)
     readable = crops.row >= 0
     if crops.unreadable:
@@ -128,7 +127,7 @@ def load_data(
     ids = [listing.ids[i] for i in where.tolist()]
     own = (readable & (listing.split == VALIDATION)).any()
     hash_ = data_hash(ids, listing.label[where], [crops.pixels[r] for r in crops.row[where].tolist()])
-    holdout = None if split.folds or own or split.kind == WHOLE else data.validation
+    holdout = None if split.folds or own else data.validation
     chosen = saved or (Path(split.path) if split.path and Path(split.path).is_file() else None)
     if chosen is not None and chosen.is_file():
         parts = open_partition(chosen, ids, hash_)
@@ -208,20 +207,14 @@ def load_validation(
 
 def trained_on(data: Data, hash_: str) -> bool:
     """Whether the training pictures of this data are those with the hash that a model's training notes."""
-    own, crops = open_crops(data)
-    for listing in (own, _whole(own)):
-        training = (crops.row >= 0) & (listing.split == TRAIN)
-        for chosen in (training, training & ~copies(listing, crops)):  # data.duplicates
-            where = np.flatnonzero(chosen)
-            pixels = [crops.pixels[r] for r in crops.row[where].tolist()]
-            if data_hash([listing.ids[i] for i in where.tolist()], listing.label[where], pixels) == hash_:
-                return True
+    listing, crops = open_crops(data)
+    training = (crops.row >= 0) & (listing.split == TRAIN)
+    for chosen in (training, training & ~copies(listing, crops)):  # data.duplicates
+        where = np.flatnonzero(chosen)
+        pixels = [crops.pixels[r] for r in crops.row[where].tolist()]
+        if data_hash([listing.ids[i] for i in where.tolist()], listing.label[where], pixels) == hash_:
+            return True
     return False
-
-
-def _whole(listing: Listing) -> Listing:
-    """The validation split's pictures as training pictures."""
-    return replace(listing, split=np.where(listing.split == VALIDATION, TRAIN, listing.split))
 
 
 def labelled_of(listing: Listing, crops: Crops, name: str) -> I64:

@@ -101,6 +101,22 @@ class World:
                 raise SystemExit(said[0])
 
 
+@contextmanager
+def said_once() -> Iterator[None]:
+    """What every process finds wrong by itself, before it knows the others, is said by the first alone.
+
+    Raises:
+        LeafError: In the first process.
+        SystemExit: In the others.
+    """
+    try:
+        yield
+    except LeafError as e:
+        if int(os.environ.get("RANK", "0")) > 0:
+            raise SystemExit(e.exit_code) from e
+        raise
+
+
 class _Gather(torch.autograd.Function):
     """Rows of all processes; backwards, the sum of everybody's gradient for this process's rows.
 

@@ -24,7 +24,7 @@ from train.distributed import pick_device
 from train.inference import predict
 from train.loop import SPLIT
 from train.metrics import measure
-from train.recipe import WHOLE, Augment, Data, Recipe
+from train.recipe import Augment, Data, Recipe
 from train.views import Views
 
 MODELS = (".onnx", ".plan", ".xml")  # what the runtime runs
@@ -82,7 +82,7 @@ def _exported(model: Path, data: Data, split: str, name: str, progress: Callable
     finally:
         backend.close()
     extra = {"backend": backend.name, "sha256": backend.spec.sha256, "precision": backend.spec.precision}
-    extra |= _seen(data, spec.training, split)
+    extra |= _all(data, spec.training) if split == "all" else {}
     return spec.labels, np.concatenate(parts), labels, samples.label, extra
 
 
@@ -97,7 +97,7 @@ def _checkpoint(path: Path, recipe: Recipe, split: str, flip: bool, progress: Ca
         extra |= {"pictures": "the validation pictures that the run held out"} if held else {}
     else:
         labels, images, samples = load_split(data, split, progress)
-    extra |= _seen(data, meta.training, split)
+        extra |= _all(data, meta.training) if split == "all" else {}
     device = pick_device(recipe.run.device)
     views = Views(Augment(), device, channels_last=True)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,12 +105,8 @@ def _checkpoint(path: Path, recipe: Recipe, split: str, flip: bool, progress: Ca
     return meta.labels, probs, labels, samples.label, extra
 
 
-def _seen(data: Data, training: dict[str, Any], split: str) -> dict[str, str]:
-    """What a split means for a model with these notes of its training, where that is more than the split's name."""
-    if split == "validation" and training.get("recipe", {}).get("split", {}).get("kind") == WHOLE:
-        return {"pictures": "the validation pictures, which this model learned from"}
-    if split != "all":
-        return {}
+def _all(data: Data, training: dict[str, Any]) -> dict[str, str]:
+    """What "all" means for a model with these notes of its training."""
     among = "training pictures among them"
     known = trained_on(data, training.get("data", ""))
     return {"pictures": f"all labelled pictures, {among if known else f'perhaps {among}'}"}

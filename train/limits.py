@@ -74,6 +74,6 @@ def check_range(key: str, value: Any) -> None:
     numbers = [v for v in (value if isinstance(value, (tuple, list)) else [value]) if type(v) in (int, float)]
     low, high = RANGES.get(key, (-INF, INF))
     for number in numbers:
-        if not math.isfinite(number) or not low <= number <= high:
+        if number in (INF, -INF) or not low <= number <= high:  # of no number, NaN, every comparison is false
             span = f"a number from {low:g} to {high:g}" if high < INF else f"{low:g} or more"
-            raise DataError(f"{key}: wanted {span if low > -INF else 'a finite number'}, got {number:g}")
+            raise DataError(f"{key}: wanted {span if low > -INF else 'a finite number'}, got {number}")

@@ -36,7 +36,6 @@ from train.views import Views, draw_views
 _log = logging.getLogger(__name__)
 
 SPLIT = "split.json"
-SKIPS = 20  # steps in a row without a finite loss that fp16 may take: its scaler leaves the weights as they are
 
 
 class Training:
@@ -78,7 +77,6 @@ class Training:
         self.total = self.steps * run.epochs  # of the schedule
         self.end = self.steps * (run.stop or run.epochs)
         self.step = 0
-        self.skips = 0  # steps in a row without a finite loss
         self.best = -1.0
         self.sums: dict[str, float] = {}  # of the epoch so far
         self.metrics: dict[str, Any] = {}
@@ -136,8 +134,7 @@ class Training:
         Raises:
             DataError: It is not.
         """
-        self.skips = 0 if math.isfinite(loss) else self.skips + 1
-        if self.skips > (SKIPS if self.scaler.is_enabled() else 0):
+        if not math.isfinite(loss):  # fp16 too: its scaler forgives gradients that overflow, while the loss is finite
             with self.world.together():
                 raise self.diverged(f"the loss became {loss} at step {self.step + 1}")
 

@@ -20,7 +20,6 @@ from train.limits import check_range
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE = "recipe.toml"  # of a run, resolved, in its folder
 LEVELS = ("semantic", "instance", "category")
-WHOLE = "all+validation"  # kind of split: nothing is held out, for a last run after every choice is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Data:
 class Split:
     """Which training pictures show their labels."""
 
-    kind: str = "all"  # all, all+validation, balanced, floor, uneven, longtail, share
+    kind: str = "all"  # all, balanced, floor, uneven, longtail, share
     labels: int = 0  # how many; 0 with kind "all"
     share: float = 0.0  # of the training pictures, for kind "share"
     seed: int = 0
@@ -196,7 +195,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.color": ("grey", "rgb"),
     "data.targets": ("hard", "soft"),
     "data.duplicates": ("report", "drop"),
-    "split.kind": ("all", WHOLE, "balanced", "floor", "uneven", "longtail", "share"),
+    "split.kind": ("all", "balanced", "floor", "uneven", "longtail", "share"),
     "augment.labelled": ("weak", "supervised"),
     "method.name": ("supervised", "fixmatch", "freematch", "adacm", "leaf"),
     "method.mode": ("paper", "official"),
@@ -344,7 +343,7 @@ def _convert(key: str, value: Any, where: str) -> Any:
     kind = kinds[key]
     try:
         value = _typed(value, kind)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         wanted = getattr(kind, "__name__", str(kind))
         raise DataError(f"{where}: {key}: wanted {wanted}, got {value!r}") from e
     if key in CHOICES and value not in CHOICES[key]:

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from leaf_rt.errors import DataError, NotFound, OutputError
 from leaf_rt.places import make_folder
-from train.checkpoint import LAST, save_json, write_whole
+from train.checkpoint import BEST, LAST, save_json, write_whole
 from train.data import TrainingData, copies, crop_spec, load_data, open_crops
-from train.distributed import World, pick_device, world
+from train.distributed import World, pick_device, said_once, world
 from train.evaluate import evaluate
 from train.layouts import SPLITS
 from train.loop import SPLIT, Training
@@ -60,15 +60,18 @@ def train_command(
         LeafError: Anything that a person can mend.
     """
     folder = Path(resume or out or "runs/last")
-    recipe, notes = (_resumed(folder, overrides), []) if resume else _chosen(source, overrides)
-    if not resume and not dry_run and (folder / LAST).is_file():
-        raise DataError(f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder")
-    if not resume:
-        need_start(recipe, folder)
-        if earlier(recipe, folder) == folder / BEFORE and not dry_run:
-            code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
-            if code:
-                return code
+    with said_once():
+        recipe, notes = (_resumed(folder, overrides), []) if resume else _chosen(source, overrides)
+        if not resume and not dry_run and (folder / LAST).is_file():
+            raise DataError(
+                f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder"
+            )
+        if not resume:
+            need_start(recipe, folder)
+    if not resume and not dry_run and earlier(recipe, folder) == folder / BEFORE:
+        code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
+        if code:
+            return code
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     with world(recipe.run.device) as here:
@@ -88,9 +91,11 @@ def train_command(
 
             describe(recipe, data, here, Console(stderr=True) if here.main else None)
             return 0
-        if here.main and not resume:
-            make_folder(folder)
-            write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()))
+        with here.together():
+            if here.main and not resume:
+                make_folder(folder)
+                (folder / BEST).unlink(missing_ok=True)  # of a run that was killed before its first whole state
+                write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()))
         training = Training(recipe, data, here, folder, resumed=resume is not None)
         if resume:
             training.restore()

@@ -17,7 +17,7 @@ import numpy as np
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import I64
 from train.checkpoint import save_json
-from train.recipe import WHOLE, Data, Split
+from train.recipe import Data, Split
 
 VERSION = 1
 
@@ -95,7 +95,7 @@ def partition(
 def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
     """How many labels each class shows (C,), given how many pictures it has (C,).
 
-    - "all": every one; "all+validation" too, where those of the validation split are among them.
+    - "all": every one.
     - "balanced": as equal as the pictures allow, exactly ``labels`` in all.
     - "floor": floor(labels / C) each, the published LEAF splits.
     - "uneven": the rare class gets two thirds of the others' share (Ada-CM's 100 on RAF-DB: 10 of fear, 15 of each
@@ -107,7 +107,7 @@ def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
         DataError: See ``partition``.
     """
     total, n, c = int(available.sum()), options.labels, len(classes)
-    if options.kind in ("all", WHOLE):
+    if options.kind == "all":
         return available
     if options.kind == "share" and not n:
         n = round(options.share * total)

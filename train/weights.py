@@ -5,6 +5,7 @@ Knows torch's files; must not know architectures.
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from leaf_rt.errors import ModelError, NoPermission
 
 NAMED = 8  # keys that a message lists
 
@@ -24,11 +27,16 @@ def read(path: Path) -> Any:
     """The content of a file of ``torch.save``, on the CPU: tensors and plain values.
 
     Raises:
+        NoPermission, ModelError: The system does not read it, whatever it holds.
         Unreadable: It holds something else, or is damaged.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as e:
+        raise NoPermission(f"{path}: may not be read") from e
     except Exception as e:  # a damaged or foreign file can make the reader raise anything
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # a file cut short makes torch seek to before its start
+            raise ModelError(f"{path}: the system cannot read it ({e.strerror})") from e
         if isinstance(e, pickle.UnpicklingError) and "GLOBAL" in str(e):
             reason = "it holds Python objects, which could run code; save a state dict of tensors alone"
         elif "TorchScript" in str(e):
