@@ -104,6 +104,7 @@ BAD = [
     ("list", {"x.csv": b"path,label\ncaf\xe9.png,a\n"}, r"x\.csv: is no UTF-8 text"),
     ("list", {"x.csv": "path,label\n1.png,a\n".encode("utf-16")}, r"x\.csv: is no UTF-8 text"),
     ("list", {"x.csv": 'path,label\n"' + "1" * 140_000 + "\n"}, r"x\.csv:\d: no CSV \(field .*is a quote not closed"),
+    ("list", {"x.csv": 'path,label\n"a.png,happy\nb.png,sad\n'}, r"x\.csv:3: no CSV .*is a quote not closed"),
     ("list", {"x.csv": ""}, r"x\.csv: has no column path, label; .* but is ''"),
     ("list", {"x.csv": "file,class\n1.png,a\n"}, r"no column path, label; .*commas, semicolons or tabs .*'file,class'"),
     ("list", {"x.jsonl": "[1]\n"}, r"x\.jsonl:1: no JSON object"),
@@ -168,7 +169,7 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
         read_listing("list", tmp_path / "x.csv")
 
 
-@pytest.mark.parametrize("how", ["checksum", "deflate", "header", "encrypted", "packing"])
+@pytest.mark.parametrize("how", ["checksum", "deflate", "header", "name", "encrypted", "packing"])
 def test_a_damaged_member_of_an_archive_is_left_out(tmp_path: Path, how: str) -> None:
     lines = [f"Training,{i}.png,{','.join('9' if i % 8 == c else '0' for c in range(10))}" for i in range(9)]
     write(tmp_path / "data" / "fer2013new.csv", FERPLUS + "\n".join(lines))
@@ -187,6 +188,9 @@ def test_a_damaged_member_of_an_archive_is_left_out(tmp_path: Path, how: str) ->
         raw[start + 30 + len(member.filename)] ^= 255
     elif how == "header":
         raw[start] ^= 255
+    elif how == "name":
+        raw[start + 7] |= 8  # UTF-8, says the member's own header
+        raw[start + 30] = 255
     elif how == "encrypted":
         raw[central + 8] |= 1
     else:
@@ -195,3 +199,20 @@ def test_a_damaged_member_of_an_archive_is_left_out(tmp_path: Path, how: str) ->
     recipe = tiny(tmp_path, split__kind="all")
     notes = load_data(recipe.data, recipe.split).notes
     assert "1 pictures cannot be read and are left out: FER2013Train/0.png" in notes
+
+
+@pytest.mark.parametrize("how", ["name", "version"])
+def test_an_archive_whose_table_makes_no_sense(tmp_path: Path, how: str) -> None:
+    write(tmp_path / "fer2013new.csv", f"{FERPLUS}Training,1.png,9,0,0,0,0,0,0,0,0,0\n")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("FER2013Train/1.png", b"x")
+    raw = bytearray((tmp_path / "images.zip").read_bytes())
+    central = raw.index(b"PK\x01\x02")
+    if how == "name":
+        raw[central + 9] |= 8  # UTF-8
+        raw[central + 46] = 255
+    else:
+        raw[central + 6] = 255
+    (tmp_path / "images.zip").write_bytes(raw)
+    with pytest.raises(DataError, match=r"images\.zip: is no whole zip archive"):
+        read_listing("ferplus", tmp_path)

@@ -49,7 +49,7 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
     with opened(path) as f:
         header = f.readline()
         f.seek(0)
-        reader = csv.DictReader(f, delimiter=max(",;\t", key=header.count))
+        reader = csv.DictReader(f, delimiter=max(",;\t", key=header.count), strict=True)  # an open quote is an error
         try:
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             missing = [c for c in columns if c.lower() not in reader.fieldnames]

@@ -62,7 +62,8 @@ class Zip:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as e:
+        # damaged, its table or a member's name (UnicodeDecodeError); of a version that is unknown here
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
             raise DataError(f"{path}: is no whole zip archive ({e}); download it again") from e
         self._members = {i.filename: i for i in self._zip.infolist()}
 
@@ -70,8 +71,8 @@ class Zip:
         """See ``Source``."""
         try:
             return self._zip.read(self._members[name])
-        # missing; damaged in its header, data or end; encrypted, or packed in a way that is unknown here
-        except (KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as e:
+        # missing; damaged in its header, name, data or end; encrypted, or packed in a way that is unknown here
+        except (KeyError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as e:
             raise OSError(f"{name}: {e}") from e
 
     def stamp(self, name: str) -> str:
