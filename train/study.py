@@ -42,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Ada-CM": {"method.name": "adacm"},
     "LEAF official": {"method.name": "leaf", "method.mode": "official"},
     "LEAF paper": {"method.name": "leaf"},
-    "LEAF paper, gates without noise": {"method.name": "leaf", "method.noise": False},
+    "LEAF paper without gate noise": {"method.name": "leaf", "method.noise": False},
 }
 _ON = {"method.levels": "semantic,instance,category", "method.unsupervised": "both"}
 ABLATIONS: dict[str, dict[str, Any]] = {
