@@ -104,7 +104,7 @@ BAD = [
     ("list", {"x.csv": b"path,label\ncaf\xe9.png,a\n"}, r"x\.csv: is no UTF-8 text"),
     ("list", {"x.csv": "path,label\n1.png,a\n".encode("utf-16")}, r"x\.csv: is no UTF-8 text"),
     ("list", {"x.csv": 'path,label\n"' + "1" * 140_000 + "\n"}, r"x\.csv:\d: no CSV \(field .*is a quote not closed"),
-    ("list", {"x.csv": 'path,label\n"a.png,happy\nb.png,sad\n'}, r"x\.csv:3: no CSV .*is a quote not closed"),
+    ("list", {"x.csv": 'path,label\n"a.png,happy\nb.png,sad\n'}, r"x\.csv:2: no CSV .*is a quote not closed"),
     ("list", {"x.csv": ""}, r"x\.csv: has no column path, label; .* but is ''"),
     ("list", {"x.csv": "file,class\n1.png,a\n"}, r"no column path, label; .*commas, semicolons or tabs .*'file,class'"),
     ("list", {"x.jsonl": "[1]\n"}, r"x\.jsonl:1: no JSON object"),

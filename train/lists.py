@@ -61,7 +61,7 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
             for row in reader:
                 yield f"{path}:{reader.line_num}", {k: v or "" for k, v in row.items() if k is not None}
         except csv.Error as e:
-            raise DataError(f"{path}:{reader.line_num}: no CSV ({e}); is a quote not closed?") from e
+            raise DataError(f"{path}:{reader.line_num + 1}: no CSV ({e}); is a quote not closed?") from e
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
