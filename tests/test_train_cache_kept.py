@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from leaf_rt.errors import DataError
+from leaf_rt.errors import DataError, OutputError
 from train import cache
 from train.cache import Crops, CropSpec, prepare
 from train.source import Files
@@ -146,3 +150,30 @@ def test_what_could_not_be_read_is_looked_for_again(root: Path) -> None:
 
     assert prepare(IDS, Failing(root), root / "cache", PLAIN).unreadable == tuple(IDS)
     check(prepare(IDS, Files(root), root / "cache", PLAIN))
+
+
+def test_a_full_disk_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
+    with pytest.raises(OutputError, match=r"could not be written \(.*No space left"):
+        prepare(IDS, Files(root), root / "cache", PLAIN)
+    assert list((root / "cache").iterdir()) == []
+    monkeypatch.undo()
+    check(prepare(IDS, Files(root), root / "cache", PLAIN))
+
+
+def test_a_cache_that_cannot_be_a_folder_is_named_by_its_option(root: Path) -> None:
+    with pytest.raises(OutputError, match=r"--data\.cache .*0\.png: cannot be made \(a file of that name"):
+        prepare(IDS, Files(root), root / "0.png", PLAIN)
+
+
+def test_halves_of_killed_processes_are_removed(root: Path) -> None:
+    folder = root / "cache"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    halves = [folder / f".images.npy.{process}.part" for process in (gone.pid, os.getpid())]
+    others = [folder / name for name in (f".images.npy.{os.getppid()}.part", ".images.npy.part", "images.npy.1.part")]
+    for file in (*halves, *others):
+        file.write_bytes(b"x")
+    check(prepare(IDS, Files(root), folder, PLAIN))
+    assert {p.name for p in folder.iterdir()} == {"cache.json", "images.npy", *(p.name for p in others)}

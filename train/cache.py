@@ -5,9 +5,11 @@ Knows crops and hashes; must not know labels, splits or models.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -136,9 +138,19 @@ class _Store:
         self.images: U8 = np.zeros((0, *self._shape), np.uint8)
         self._waiting: IO[bytes] | None = None
         self._new = 0  # crops that wait
+        make_folder(folder, "--data.cache")
+        self._clean()
         self._changed = not (self._meta_file.is_file() and self._image_file.is_file())
         if self._meta_file.is_file():
             self._open()
+
+    def _clean(self) -> None:
+        """Remove the halves of crop files that killed processes left; a cache has no other use for such names."""
+        for part in self._image_file.parent.glob(f".{self._image_file.name}.*.part"):
+            writer = re.fullmatch(r".*\.(\d{1,9})\.part", part.name)
+            if writer is not None and not _is_running(int(writer[1])):
+                with contextlib.suppress(OSError):  # it does no harm but to the space on the disk
+                    part.unlink()
 
     def _open(self) -> None:
         folder = self._meta_file.parent
@@ -189,7 +201,6 @@ class _Store:
         channels_first = crop[None] if crop.ndim == 2 else np.moveaxis(crop, 2, 0)
         try:
             if self._waiting is None:
-                make_folder(self._image_file.parent)
                 self._waiting = tempfile.TemporaryFile(dir=self._image_file.parent)  # noqa: SIM115 - see close()
             self._waiting.write(channels_first.tobytes())
         except OSError as e:
@@ -225,5 +236,19 @@ class _Store:
     def close(self) -> None:
         """Forget the crops that wait."""
         if self._waiting is not None:
-            self._waiting.close()
+            with contextlib.suppress(OSError):  # of the last write to a full disk; what waits is thrown away
+                self._waiting.close()
         self._waiting, self._new = None, 0
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process of this number is alive; this one does not write yet."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
