@@ -65,6 +65,46 @@ def test_a_second_run_sees_what_the_first_saw(tmp_path: Path) -> None:
     assert second.split == first.split
 
 
+@pytest.mark.parametrize("top", ["", "train/"])
+@pytest.mark.parametrize(
+    "files",
+    [("models/f.onnx", "models/f.json"), ("study/results.jsonl",), ("cache/images.npy",), ("logs/deep/er/events.0",)],
+)
+def test_folders_without_a_picture_are_no_classes(tmp_path: Path, top: str, files: tuple[str, ...]) -> None:
+    for file in ("a/1.png", "b/2.png", "b/notes.txt", *files):
+        write(tmp_path / top / file)
+    listing = read_listing("folder", tmp_path)
+    assert listing.labels == ("a", "b")
+    assert listing.ids == (f"{top}a/1.png", f"{top}b/2.png")
+    folder = top + files[0].split("/")[0]
+    assert listing.notes == (
+        f"folders that hold files but no picture were passed over: {folder}",
+        f"{len(files) + 1} files that are no pictures (by their ending) were passed over",
+    )
+
+
+def test_classes_of_unknown_pictures_are_named_and_empty_ones_refused(tmp_path: Path) -> None:
+    for file in ("a/1.png", "b/2.heic"):
+        write(tmp_path / file)
+    with pytest.raises(DataError, match=r"at least two classes, got \['a'\]; folders that .* were passed over: b$"):
+        read_listing("folder", tmp_path)
+    write(tmp_path / "c" / "3.png")
+    write(tmp_path / "d" / ".hidden")
+    with pytest.raises(DataError, match="no training picture of class d"):
+        read_listing("folder", tmp_path)
+
+
+def test_a_run_in_the_data_folder_itself(tmp_path: Path) -> None:
+    for file in ("a/1.png", "b/2.png", "before/curves.png", "tensorboard/events.0"):
+        write(tmp_path / file)
+    assert read_listing("folder", tmp_path).labels == ("a", "b", "before")
+    write(tmp_path / "recipe.toml")
+    listing = read_listing("folder", tmp_path)
+    assert listing.labels == ("a", "b")
+    assert listing.ids == ("a/1.png", "b/2.png")
+    assert listing.notes == ("folders of runs, models and crop caches were passed over: before, tensorboard",)
+
+
 def test_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
     for picture in (b"a/1.png", b"b/2.png", b"a/caf\xe9.png", b"caf\xe9/3.png"):
         write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + picture)))

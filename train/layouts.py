@@ -27,6 +27,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 _SPLIT_FOLDERS = {"train": TRAIN, "training": TRAIN, "train_set": TRAIN, "val": VALIDATION, "valid": VALIDATION,
                   "validation": VALIDATION, "test": TEST, "testing": TEST}  # fmt: skip
 _OWN = (RECIPE, "meta.json", "cache.json")  # what runs, models and crop caches leave in their folders
+_OF_RUNS = ("tensorboard", "before")  # folders beside a run's recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,13 +144,17 @@ def _folder(path: Path) -> Listing:
     else:
         parts.update({tops[name]: -1 for name in UNLABELLED if name in tops})
     found = {part: _files(part) for part in parts}
-    names = sorted({
-        d.name for part, split in parts.items() if split >= 0
+    classes = [
+        d for part, split in parts.items() if split >= 0
         for d in part.iterdir() if d.is_dir() and not d.name.startswith(".") and d.name.lower() not in UNLABELLED
         and d not in parts and d not in found[part][1] and _is_text(d.name)
-    })  # fmt: skip
+    ]  # fmt: skip
+    bare = {d for d in classes if any(d in without for _, _, without in found.values())}
+    names = sorted({d.name for d in classes if d not in bare})
+    notes = [f"folders that hold files but no picture were passed over: {_names(bare, path)}"] if bare else []
     if len(names) < 2:
-        raise DataError(f"--data {path}: wanted a folder for each of at least two classes, got {names or 'none'}")
+        got = "; ".join([f"got {names or 'none'}", *notes])
+        raise DataError(f"--data {path}: wanted a folder for each of at least two classes, {got}")
     rows: list[tuple[str, int, int]] = []
     foreign = 0
     for part, split in parts.items():
@@ -167,24 +172,32 @@ def _folder(path: Path) -> Listing:
                 )
             label = -1 if unlabelled else names.index(folder)
             rows.append((file.relative_to(path).as_posix(), max(split, TRAIN), label))
-    notes = [f"{foreign} files that are no pictures (by their ending) were passed over"] if foreign else []
-    own = sorted({d.relative_to(path).as_posix() for _, folders in found.values() for d in folders})
-    notes += [f"folders of runs, models and crop caches were passed over: {', '.join(own)}"] if own else []
+    notes += [f"{foreign} files that are no pictures (by their ending) were passed over"] if foreign else []
+    own = {d for _, folders, _ in found.values() for d in folders}
+    notes += [f"folders of runs, models and crop caches were passed over: {_names(own, path)}"] if own else []
     return _listing(f"folder {path.resolve().name}", names, rows, Files(path), notes)
 
 
-def _files(part: Path) -> tuple[list[Path], set[Path]]:
-    """What lies under a folder, in order, without what runs wrote; and its folders that hold outputs and no picture."""
+def _names(folders: Iterable[Path], path: Path) -> str:
+    return ", ".join(sorted(folder.relative_to(path).as_posix() for folder in folders))
+
+
+def _files(part: Path) -> tuple[list[Path], set[Path], set[Path]]:
+    """What lies under a folder, in order, without what runs wrote.
+
+    And which folders in it hold outputs and no picture, and which hold other files and no picture.
+    """
     files = sorted(p for p in part.rglob("*") if p.is_file() and not p.name.startswith("."))
     own = [p for p in files if p.name in _OWN]
-    if not own:
-        return files, set()
     runs = {p.parent for p in own if p.name == RECIPE}
-    below = runs - {part}
-    files = [p for p in files if p.parent not in runs and below.isdisjoint(p.parents)]
-    pictured = {p.relative_to(part).parts[0] for p in files if p.suffix.lower() in PICTURES}
-    tops = {p.relative_to(part).parts[0] for p in own if p.parent != part}
-    return files, {part / name for name in tops - pictured}
+    beside = {part / name for name in _OF_RUNS if part in runs and (part / name).is_dir()}
+    below = runs - {part} | beside
+    if runs:
+        files = [p for p in files if p.parent not in runs and below.isdisjoint(p.parents)]
+    top = len(part.parts)
+    pictured = {part / p.parts[top] for p in files if p.suffix.lower() in PICTURES}
+    outputs = {part / p.parts[top] for p in own if p.parent != part} - pictured | beside
+    return files, outputs, {part / p.parts[top] for p in files if p.parent != part} - pictured - outputs
 
 
 def _list(path: Path) -> Listing:
