@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_train_loop import ALONE, prepared
+from test_train_loop import ALONE, prepared, steps_of
 from torch import nn
 from train_fakes import tiny, write_folder
 
@@ -82,17 +82,6 @@ def folded(root: Path, **values: Any) -> Recipe:
 
 def recipes(root: Path) -> list[Recipe]:
     return [*(compared(root, name) for name in COMPARED), folded(root)]
-
-
-def steps_of(recipe: Recipe, here: World) -> list[Any]:
-    """Terms, sums of the weights and thresholds after three steps, as plain values."""
-    training = Training(recipe, prepared(recipe), here, Path())
-    terms = []
-    for _ in range(3):
-        terms.append(training.train_step(16))
-        training.step += 1
-    state = {k: v.double().flatten()[:5000].tolist() for k, v in training.student.state_dict().items()}
-    return [terms, state, training.threshold.thresholds.tolist()]
 
 
 def learn(root: Path) -> None:
