@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     one = command("export", "Turn a trained run into a model file that the other commands take.")
     one.add_argument("source", type=Path, metavar="RUN|CHECKPOINT|ONNX", help="a run, its .pt, or an exported .onnx")
     one.add_argument("--out", type=Path, required=True, help="folder for the files")
-    one.add_argument("--name", help="of the files; by default leaf- and the backbone")
+    one.add_argument("--name", help="of the files; by default leaf- and the network")
     one.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
     one.add_argument("--target", choices=("onnx", "tensorrt", "tensorrt-rtx", "openvino", "triton"), default="onnx")
     one.add_argument("--net-side", type=int, help="px at which the network sees a face; the checkpoint's by default")
@@ -99,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _name(backbone: str) -> str:
+    """leaf-a for the network a, leaf-a-b for a@96+b@64."""
+    return "-".join(["leaf", *(part.partition("@")[0] for part in backbone.split("+"))])
+
+
 def _export(options: argparse.Namespace) -> int:
     from engines.export import export, load, spec_of
     from engines.parity import report
@@ -116,7 +121,7 @@ def _export(options: argparse.Namespace) -> int:
     loaded, model = None, options.out / f"{options.name or options.source.stem}.onnx"
     if options.source.suffix != ".onnx":
         loaded = load(options.source, flip=not options.no_flip, net_side=options.net_side)
-        model = options.out / f"{options.name or 'leaf-' + loaded.meta.model['backbone']}.onnx"
+        model = options.out / f"{options.name or _name(loaded.meta.model['backbone'])}.onnx"
         if far := unfinished(loaded.meta):
             folder = options.source if options.source.is_dir() else options.source.parent
             _warn(f"note: {options.source} is unfinished, {far}; go on with: leaf-rt train --resume {folder}")

@@ -164,7 +164,10 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checkpoint.write_whole(tmp_path / "x", lambda f: f.write(b"x"))
 
 
-@pytest.mark.parametrize(("name", "dim", "side"), [("resnet18", 512, 64), ("mobilefacenet", 512, 48), ("tiny", 32, 16)])
+@pytest.mark.parametrize(
+    ("name", "dim", "side"),
+    [("resnet18", 512, 64), ("resnet14", 192, 48), ("mobilefacenet", 512, 48), ("tiny", 32, 16)],
+)
 def test_backbones_give_features(name: str, dim: int, side: int) -> None:
     encoder = build_backbone(name).eval()
     assert encoder.dim == dim
@@ -235,7 +238,7 @@ def test_the_shared_weights_load() -> None:
     assert {k.split(".")[0] for k in left_out} == {"gdconv", "conv3", "bn"}
 
 
-@pytest.mark.parametrize("name", ["mobilefacenet", "resnet18"])
+@pytest.mark.parametrize("name", ["mobilefacenet", "resnet18", "resnet14"])
 def test_folding_keeps_the_function(name: str) -> None:
     torch.manual_seed(0)
     encoder = build_backbone(name)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from train_fakes import tiny, write_folder
 
+from engines.cli import main as export_main
 from engines.export import export, load
 from leaf_rt.errors import DataError, ModelError
 from train.backbones import build_backbone
@@ -59,6 +60,52 @@ def test_a_merged_model_answers_the_weighted_mean_of_its_parts(
     torch.testing.assert_close(got.logits, 0.75 * parts[0].logits + 0.25 * parts[1].logits)
     torch.testing.assert_close(got.features, torch.cat([p.features for p in parts], 1))
     assert (parts[0].logits - parts[1].logits).abs().max() > 0.01
+
+
+def test_networks_with_and_without_batch_norms_are_merged(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", 1, 32, model=OPTIONS | {"backbone": "mobilefacenet", "folded": True})
+    two = run(tmp_path / "two", 2, 24, model=OPTIONS | {"backbone": "resnet14"})
+    normed = load_model(two)[0]
+    for norm in (m for m in normed.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+    state = normed.state_dict()
+    save(two / "last.pt", load_model(two)[1], {"ema": state, "student": state})
+    for order in ((one, two), (two, one)):
+        out = tmp_path / f"{order[0].name} first"
+        assert main(["merge", *map(str, order), "--out", str(out)]) == 0
+        both, meta = load_model(out)
+        assert meta.model["folded"]
+        x = torch.randn(3, 3, 20, 20)
+        with torch.no_grad():
+            parts = [
+                load_model(path)[0](F.interpolate(x, (side, side), mode="bilinear", align_corners=False)).logits
+                for path, side in ((one, 32), (two, 24))
+            ]
+            torch.testing.assert_close(both(x).logits, (parts[0] + parts[1]) / 2, atol=1e-5, rtol=1e-4)
+
+
+class NormFirst(torch.nn.Module):
+    """Its batch norm follows no convolution, as in some of timm's networks."""
+
+    dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm(x)
+        return out.mean((2, 3))
+
+
+def test_a_batch_norm_that_cannot_be_folded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.backbones.Tiny", NormFirst)
+    one = run(tmp_path / "one", 1, 32, model=OPTIONS | {"backbone": "mobilefacenet", "folded": True})
+    two = run(tmp_path / "two", 2, 24)
+    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == DataError.exit_code
+    assert "cannot be in all (fold_batch_norm: norm follows no convolution" in capsys.readouterr().err
 
 
 def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
@@ -130,6 +177,8 @@ def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = loaded.model((grey - 0.5) / 0.2).logits.softmax(1)
     torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
+    assert export_main(["export", str(path.parent), "--out", str(tmp_path / "models")]) == 0
+    assert (tmp_path / "models" / "leaf-tiny-tiny.onnx").is_file()
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

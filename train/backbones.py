@@ -19,7 +19,7 @@ from leaf_rt.errors import DataError, ModelError, NotFound
 from train.mobilefacenet import MobileFaceNet
 from train.weights import Unreadable, misfit, read
 
-NAMES = ("resnet18", "mobilefacenet", "vit_b16", "tiny")
+NAMES = ("resnet18", "resnet14", "mobilefacenet", "vit_b16", "tiny")
 # Keys of published checkpoints that belong to a head which is not used here.
 HEADS = {
     "resnet18": ("fc.", "classifier.", "feature."),
@@ -70,6 +70,34 @@ class ResNet18(nn.Module):
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3))  # (B, 512)
+
+
+class ResNet14(nn.Module):
+    """Six basic blocks behind one 3x3 convolution, 1.4 M parameters, for faces of 48 to 64 px.
+
+    The stem keeps every pixel, as He et al., 2016, section 4.2 do for small pictures: what small faces show, the 7x7
+    stem and the pooling of ``ResNet18`` would throw away first.
+    """
+
+    dim = 192
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.layer1 = nn.Sequential(BasicBlock(32, 48, 2))
+        self.layer2 = nn.Sequential(BasicBlock(48, 80, 2), BasicBlock(80, 80, 1))
+        self.layer3 = nn.Sequential(BasicBlock(80, 128, 2), BasicBlock(128, 128, 1))
+        self.layer4 = nn.Sequential(BasicBlock(128, self.dim, 2))
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, 192) of faces (B, 3, S, S)."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean((2, 3))  # (B, 192)
 
 
 class EncoderBlock(nn.Module):
@@ -216,6 +244,8 @@ def build_backbone(name: str) -> nn.Module:
         return Ensemble([(part, int(side)) for part, _, side in parts])
     if name == "resnet18":
         return ResNet18()
+    if name == "resnet14":
+        return ResNet14()
     if name == "mobilefacenet":
         return MobileFaceNet()
     if name == "vit_b16":

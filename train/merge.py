@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from torch import nn
 from leaf_rt.errors import DataError
 from train.backbones import Ensemble
 from train.checkpoint import LAST, CheckpointMeta, load_model, save
+from train.mobilefacenet import fold_batch_norm
 from train.model import FaceModel, build_model
 
 
@@ -53,7 +54,7 @@ def merge(
     first = metas[0]
     if mean == "logits":
         geometry = replace(first.geometry, net_side=first.geometry.side)
-        first = replace(first, geometry=geometry, model={**first.model, "backbone": name_of(metas)})
+        first = replace(first, geometry=geometry, model=options_of(metas))
     meta = replace(
         first,
         training={"parts": [m.training for m in metas], "shares": list(shares), "mean": mean},
@@ -65,9 +66,10 @@ def merge(
     return meta.path
 
 
-def name_of(metas: Sequence[CheckpointMeta]) -> str:
-    """The backbone of the ensemble, see ``train.backbones.build_backbone``."""
-    return "+".join(f"{m.model['backbone']}@{m.geometry.net_side}" for m in metas)
+def options_of(metas: Sequence[CheckpointMeta]) -> dict[str, Any]:
+    """The arguments of ``build_model`` for the ensemble: where the batch norms of one are folded, those of all are."""
+    names = "+".join(f"{m.model['backbone']}@{m.geometry.net_side}" for m in metas)
+    return {**metas[0].model, "backbone": names, "folded": any(m.model["folded"] for m in metas)}
 
 
 def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[float]) -> FaceModel:
@@ -75,7 +77,8 @@ def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[fl
 
     Raises:
         DataError: The parts differ in labels, crops or normalisation; one has levels behind its encoder (LEAF's
-            experts), which have no mean, or is merged itself.
+            experts), which have no mean, or is merged itself; the batch norms of one are folded, and another's cannot
+            be.
     """
     first = parts[0][1]
     for model, meta in parts:
@@ -86,11 +89,14 @@ def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[fl
             raise DataError(f"merge {meta.path}: LEAF's levels behind its encoder have no mean; merge models without")
         if isinstance(model.encoder, Ensemble):
             raise DataError(f"merge {meta.path}: is merged already; merge all of its runs at once with the others")
-        if meta.model["folded"] != first.model["folded"]:
-            raise DataError(f"merge {meta.path}: batch norms are folded in one of the two, and not in {first.path}")
-    joined = build_model(**{**first.model, "backbone": name_of([meta for _, meta in parts])})
+    options = options_of([meta for _, meta in parts])
+    try:
+        joined = build_model(**options)
+    except ValueError as e:
+        raise DataError(f"merge: batch norms are folded in one of the models and cannot be in all ({e})") from e
     for own, (model, _) in zip(joined.encoder.parts, parts, strict=True):  # type: ignore[arg-type]
-        own.load_state_dict(model.encoder.state_dict())
+        encoder = fold_batch_norm(model.encoder) if options["folded"] else model.encoder
+        own.load_state_dict(encoder.state_dict())
     heads = [model.classifier for model, _ in parts]
     with torch.no_grad():
         joined.classifier.weight.copy_(torch.cat([w * h.weight for w, h in zip(shares, heads, strict=True)], 1))

@@ -58,7 +58,7 @@ class Split:
 class Model:
     """The network without the levels, which belong to the method."""
 
-    backbone: str = "resnet18"  # resnet18, mobilefacenet, vit_b16, timm:NAME
+    backbone: str = "resnet18"  # resnet18, resnet14, mobilefacenet, vit_b16, timm:NAME
     weights: str = ""  # a checkpoint of the backbone to start from
     dropout: float = 0.5
     fold_batch_norm: bool = False  # fold batch norms into convolutions before training
