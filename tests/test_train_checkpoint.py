@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from leaf_rt.errors import DataError, ModelError, NoPermission, NotFound, OutputError
 from train import checkpoint
-from train.backbones import VisionTransformer, build_backbone, load_backbone
-from train.mobilefacenet import MobileFaceNet, fold_batch_norm
+from train.backbones import VisionTransformer, build_backbone, fold_batch_norm, load_backbone
+from train.mobilefacenet import MobileFaceNet
 from train.model import FaceModel, build_model
 from train.moe import FusingSpec
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from leaf_rt.errors import DataError, ModelError, NotFound
 from train.mobilefacenet import MobileFaceNet
@@ -255,6 +256,31 @@ def build_backbone(name: str) -> nn.Module:
     if name.startswith("timm:"):
         return Timm(name.removeprefix("timm:"))
     raise ModelError(f"model.backbone: wanted one of {', '.join(NAMES)} or timm:NAME, got {name!r}")
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Fold every batch norm into the convolution before it, in place: the same function in eval mode.
+
+    Trained on from there, the network has no batch statistics: twice as fast per step on CPU (measured, docs/LOG.md).
+
+    Args:
+        model: In eval mode, batch norms after convolutions in the order of a module's children.
+
+    Raises:
+        ValueError: A batch norm has no convolution before it.
+    """
+    for module in list(model.modules()):
+        conv: tuple[str, nn.Conv2d] | None = None
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                conv = (name, child)
+            elif isinstance(child, nn.BatchNorm2d):
+                if conv is None:
+                    raise ValueError(f"fold_batch_norm: {name} follows no convolution; it cannot be folded")
+                setattr(module, conv[0], fuse_conv_bn_eval(conv[1], child))
+                setattr(module, name, nn.Identity())
+                conv = None
+    return model
 
 
 def load_backbone(encoder: nn.Module, name: str, path: Path) -> list[str]:

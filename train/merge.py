@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from leaf_rt.errors import DataError
-from train.backbones import Ensemble
+from train.backbones import Ensemble, fold_batch_norm
 from train.checkpoint import LAST, CheckpointMeta, load_model, save
-from train.mobilefacenet import fold_batch_norm
 from train.model import FaceModel, build_model
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # Inverted residual stages: expansion t, channels c, blocks n, stride s of the first block.
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -106,28 +105,3 @@ class MobileFaceNet(nn.Module):
         """Features (B, 512) of faces (B, 3, S, S)."""
         x = self.conv2(self.features(self.dw_conv(self.conv1(x))))
         return x.mean((2, 3))  # (B, 512)
-
-
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold every batch norm into the convolution before it, in place: the same function in eval mode.
-
-    Trained on from there, the network has no batch statistics: twice as fast per step on CPU (measured, docs/LOG.md).
-
-    Args:
-        model: In eval mode, batch norms after convolutions in the order of a module's children.
-
-    Raises:
-        ValueError: A batch norm has no convolution before it.
-    """
-    for module in list(model.modules()):
-        conv: tuple[str, nn.Conv2d] | None = None
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Conv2d):
-                conv = (name, child)
-            elif isinstance(child, nn.BatchNorm2d):
-                if conv is None:
-                    raise ValueError(f"fold_batch_norm: {name} follows no convolution; it cannot be folded")
-                setattr(module, conv[0], fuse_conv_bn_eval(conv[1], child))
-                setattr(module, name, nn.Identity())
-                conv = None
-    return model

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.backbones import build_backbone
-from train.mobilefacenet import fold_batch_norm
+from train.backbones import build_backbone, fold_batch_norm
 from train.moe import Fused, FusingSpec, MixtureOfExperts
 from train.recipe import Method, Model
 

@@ -13,11 +13,10 @@ from torch import nn
 
 from leaf_rt.errors import NotFound
 from train.augment import SUPERVISED_DRAWS, WEAK_DRAWS, draw
-from train.backbones import build_backbone, load_backbone
+from train.backbones import build_backbone, fold_batch_norm, load_backbone
 from train.checkpoint import find, load, load_weights
 from train.data import Images, TrainingData
 from train.inference import autocast
-from train.mobilefacenet import fold_batch_norm
 from train.model import FaceModel, build_model, model_options
 from train.recipe import Recipe
 from train.views import Views
