@@ -230,6 +230,7 @@ def test_every_recipe_of_the_package_resolves() -> None:
         "bundled",
         "ferplus-share",
         "ferplus-400",
+        "ferplus-scratch",
         "rafdb-100",
         "affectnet7-2000",
         "affectnet8-2000",
