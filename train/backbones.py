@@ -48,6 +48,13 @@ class BasicBlock(nn.Module):
         return torch.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
+def _start_random(net: nn.Module) -> None:
+    """Fresh convolutions as in He et al., 2015, arXiv 1502.01852."""
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+
 class ResNet18(nn.Module):
     """He et al., 2016, arXiv 1512.03385."""
 
@@ -62,9 +69,7 @@ class ResNet18(nn.Module):
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
         self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
         self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        _start_random(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, 512) of faces (B, 3, S, S)."""
@@ -90,9 +95,7 @@ class ResNet14(nn.Module):
         self.layer2 = nn.Sequential(BasicBlock(48, 80, 2), BasicBlock(80, 80, 1))
         self.layer3 = nn.Sequential(BasicBlock(80, 128, 2), BasicBlock(128, 128, 1))
         self.layer4 = nn.Sequential(BasicBlock(128, self.dim, 2))
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        _start_random(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, 192) of faces (B, 3, S, S)."""
