@@ -15,12 +15,12 @@ import torch
 from engines.export import Loaded, export
 from engines.fuse import Deployed, Preparation
 from engines.quantize import quantize_onnxruntime, quantize_openvino
-from leaf_rt.artifact import ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.backends.base import default_threads
 from leaf_rt.backends.measure import REPEATS, Measured, Timing, measure_backends
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import LeafError
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.types import U8
 from train.checkpoint import CheckpointMeta, Geometry
 from train.model import build_model

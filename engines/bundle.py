@@ -17,9 +17,9 @@ from engines.export import Loaded, export
 from engines.faces import Faces
 from engines.parity import Report, report
 from engines.quantize import MAX_LOSS, quantize_onnxruntime, quantize_openvino
-from leaf_rt.artifact import load_spec, save_spec, sha256_of, spec_path, variant_path
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import LeafError, ModelError, NoPermission, OutputError
+from leaf_rt.models.spec import load_spec, save_spec, sha256_of, spec_path, variant_path
 from leaf_rt.types import U8
 
 BEGIN, END = "<!-- parity: made by `python -m engines bundle` -->", "<!-- /parity -->"

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leaf_rt.artifact import DEFAULT_MODEL, MODELS, ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.errors import BackendError, ModelError, run_command
+from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, ModelSpec, load_spec, save_spec, sha256_of, variant_path
 
 if TYPE_CHECKING:
     from engines.export import Loaded

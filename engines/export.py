@@ -20,8 +20,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from engines.fuse import Deployed, Preparation, fuse, largest_activation, to_half
-from leaf_rt.artifact import ModelSpec, save_spec, sha256_of, variant_path
 from leaf_rt.errors import ModelError
+from leaf_rt.models.spec import ModelSpec, save_spec, sha256_of, variant_path
 from leaf_rt.types import U8
 from train.checkpoint import CheckpointMeta, load_model, write_whole
 from train.model import FaceModel

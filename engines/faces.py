@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from leaf_rt.artifact import ModelSpec
 from leaf_rt.errors import DataError
+from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import I64, U8
 from train.cache import Crops
 from train.data import labelled_of, load_validation, open_crops

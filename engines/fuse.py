@@ -24,7 +24,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What happens to the pixels inside the graph; the fields of ``leaf_rt.artifact.ModelSpec`` of the same names."""
+    """What happens to the pixels inside the graph; the fields of ``leaf_rt.models.spec.ModelSpec`` of the same names."""
 
     side: int
     color: str

@@ -11,8 +11,8 @@ import av
 import cv2
 import numpy as np
 
-from leaf_rt.artifact import GOLDEN_MARGIN, GOLDEN_ROW, GOLDEN_SIDE
 from leaf_rt.errors import DataError
+from leaf_rt.models.spec import GOLDEN_MARGIN, GOLDEN_ROW, GOLDEN_SIDE
 from leaf_rt.types import U8
 from train.checkpoint import write_whole
 from train.faces import FaceCropper

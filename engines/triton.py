@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from leaf_rt.artifact import ModelSpec, spec_path
 from leaf_rt.errors import ModelError, NoPermission, OutputError
+from leaf_rt.models.spec import ModelSpec, spec_path
 
 # Suffix of a model file: Triton's backend, the file's name there.
 KINDS = {".onnx": ("onnxruntime", "model.onnx"), ".plan": ("tensorrt", "model.plan"), ".xml": ("openvino", "model.xml")}

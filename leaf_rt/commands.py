@@ -156,8 +156,8 @@ def image(
 def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
     """Show what this machine can do, and what to install for more."""
     from leaf_rt import console
-    from leaf_rt.artifact import DEFAULT_MODEL
     from leaf_rt.doctor import MISSING, examine
+    from leaf_rt.models.spec import DEFAULT_MODEL
 
     found = examine(model or DEFAULT_MODEL)
     console.findings(console.console(stderr=False), found)

@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 
 from leaf_rt.appearance import describe
-from leaf_rt.artifact import DETECTORS
 from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.models.spec import DETECTORS
 from leaf_rt.native_log import hush
 from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
 from leaf_rt.types import U8, Detections, Frame

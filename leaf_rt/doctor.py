@@ -16,12 +16,12 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from leaf_rt.artifact import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.backends import tensorrt
 from leaf_rt.backends.base import CANDIDATES, Candidate, first_line, open_backend
 from leaf_rt.backends.cache import cache_folder, usable
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
+from leaf_rt.models.spec import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.text import counted
 
 OK, LIMITED, MISSING = "ok", "limited", "missing"

@@ -53,7 +53,7 @@ class Recognising:
         if self.emotion_hz == 0 and self.total_hz is not None and self.total_hz > 0:
             raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
 
-        from leaf_rt.artifact import DEFAULT_MODEL
+        from leaf_rt.models.spec import DEFAULT_MODEL
         from leaf_rt.pipeline import PipelineOptions
         from leaf_rt.request import Recognition
         from leaf_rt.smooth import SmoothOptions

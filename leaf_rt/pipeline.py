@@ -13,9 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from leaf_rt.artifact import ModelSpec
 from leaf_rt.backends.base import Backend
 from leaf_rt.face import crop_faces, is_poor
+from leaf_rt.models.spec import ModelSpec
 from leaf_rt.smooth import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from leaf_rt.artifact import DEFAULT_MODEL, spec_path, variant_path
 from leaf_rt.backends.base import Backend, Say, open_backend, silent
+from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
 from leaf_rt.pipeline import PipelineOptions
 from leaf_rt.smooth import SmoothOptions
 

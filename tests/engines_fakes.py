@@ -14,10 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from leaf_rt.artifact import ModelSpec, save_spec, sha256_of
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.backends.tensorrt.cuda import Gpu
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import ModelSpec, save_spec, sha256_of
 from leaf_rt.types import U8
 
 SIDE, CLASSES, DIM = 64, 8, 12

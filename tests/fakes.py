@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from leaf_rt.artifact import ModelSpec
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import Detections, Frame, Prediction
 
 SPEC = ModelSpec(

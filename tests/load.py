@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from clips import DEMO
 
-from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.detect import FaceDetector
+from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sources import SourceInfo, SourceOptions, Target

@@ -29,9 +29,9 @@ import numpy as np
 from clips import demo_frames, frames_in
 from rtsp_server import RtspServer, encode
 
-from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.backends.base import open_backend
 from leaf_rt.detect import FaceDetector
+from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink

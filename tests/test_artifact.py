@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from engines_fakes import describe, tiny_onnx
 
-from leaf_rt.artifact import load_spec, save_spec, sha256_of, spec_path, variant_path
 from leaf_rt.errors import ModelError, NotFound
+from leaf_rt.models.spec import load_spec, save_spec, sha256_of, spec_path, variant_path
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, faces, tiny_onnx
 
-from leaf_rt.artifact import load_spec
 from leaf_rt.backends import auto
 from leaf_rt.backends.base import Backend, candidate, open_backend
 from leaf_rt.errors import BackendError
+from leaf_rt.models.spec import load_spec
 from leaf_rt.types import Prediction
 from train.data import Samples
 from train.recipe import Data

@@ -14,10 +14,10 @@ from engines_fakes import describe, tiny_onnx
 from onnx import TensorProto, helper
 
 from engines.cli import main as engines
-from leaf_rt.artifact import load_spec, spec_path
 from leaf_rt.backends import tensorrt
 from leaf_rt.backends.base import candidate
 from leaf_rt.errors import BackendError, LeafError, ModelError, NotFound
+from leaf_rt.models.spec import load_spec, spec_path
 
 BACKENDS = [
     "auto",

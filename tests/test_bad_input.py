@@ -20,7 +20,7 @@ from clips import broken, demo_frames, frames_in, write_clip
 from commands import Done, Leaf
 
 from leaf_rt import errors
-from leaf_rt.artifact import DEFAULT_MODEL, spec_path
+from leaf_rt.models.spec import DEFAULT_MODEL, spec_path
 
 
 def child(*arguments: object, file_size: int = resource.RLIM_INFINITY, prefix: tuple[str, ...] = ()) -> Done:

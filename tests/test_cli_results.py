@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import Leaf
 
-from leaf_rt.artifact import DEFAULT_MODEL, load_spec, save_spec, sha256_of, variant_path
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, save_spec, sha256_of, variant_path
 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
 

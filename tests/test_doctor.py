@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tiny_onnx
 
-from leaf_rt.artifact import DEFAULT_MODEL, MODELS, spec_path
 from leaf_rt.backends import tensorrt
 from leaf_rt.backends.base import Candidate, open_backend
 from leaf_rt.doctor import LIMITED, MISSING, OK, examine, why_no_window
+from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
 from leaf_rt.types import Prediction
 
 

@@ -17,8 +17,8 @@ from engines.cli import main
 from engines.export import Loaded
 from engines.faces import Faces, data_faces
 from engines.parity import Report, Row
-from leaf_rt.artifact import load_spec, variant_path
 from leaf_rt.errors import LeafError, ModelError, OutputError
+from leaf_rt.models.spec import load_spec, variant_path
 
 __all__ = ["data", "model"]  # fixtures
 FORMS = ("m-fp16.onnx", "m-int8.onnx", "m-int8-openvino.xml")

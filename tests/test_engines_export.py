@@ -19,11 +19,11 @@ from test_engines_fuse import SPEC, SmallNet, shake
 from engines.cli import main
 from engines.export import ROUTING, Loaded, export, load, to_onnx, write_onnx
 from engines.fuse import Deployed, Preparation, fuse
-from leaf_rt.artifact import load_spec, sha256_of, variant_path
 from leaf_rt.backends.base import candidate, open_backend
 from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.errors import ModelError
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import load_spec, sha256_of, variant_path
 from train.checkpoint import CheckpointMeta, Geometry, save
 from train.model import FaceModel, build_model
 

@@ -16,11 +16,11 @@ import engines.quantize
 from engines.cli import main
 from engines.export import export
 from engines.faces import data_faces
-from leaf_rt.artifact import load_spec, variant_path
 from leaf_rt.backends.base import open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, DataError
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import load_spec, variant_path
 
 COUNT = 96
 

@@ -14,9 +14,9 @@ from google.protobuf import text_format
 
 from engines.cli import main
 from engines.triton import config
-from leaf_rt.artifact import load_spec
 from leaf_rt.errors import ModelError, OutputError
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import load_spec
 
 
 @pytest.fixture(scope="module")

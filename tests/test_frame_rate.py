@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from clips import DEMO
 
-from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.detect import FaceDetector
+from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.smooth import SmoothOptions
 from leaf_rt.sources import SourceOptions, open_source

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from engines_fakes import RTX
 
-from leaf_rt.artifact import DEFAULT_MODEL, MODELS, load_spec, variant_path
 from leaf_rt.backends.base import candidate, open_backend
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.backends.tensorrt.build import Profile, build_plan
+from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, load_spec, variant_path
 
 FORMS = {
     "fp16": variant_path(DEFAULT_MODEL, "fp16"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from commands import Done, Leaf
 
-from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.errors import OutputError
+from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.places import Places
 
 NOTHING = ("--no-save-video", "--no-plot", "--no-jsonl")

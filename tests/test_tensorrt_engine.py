@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, GPU, FakeContext, FakeCuda, FakeTensorRt, faces, network, tiny_onnx
 
-from leaf_rt.artifact import ModelSpec, load_spec, save_spec, sha256_of
 from leaf_rt.backends import tensorrt as backend
 from leaf_rt.backends.base import Wanted
 from leaf_rt.backends.tensorrt.build import Profile
 from leaf_rt.backends.tensorrt.cuda import Gpu
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.models.spec import ModelSpec, load_spec, save_spec, sha256_of
 from leaf_rt.types import Prediction
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from engines_fakes import faces, tiny_onnx
 
-from leaf_rt.artifact import load_spec
 from leaf_rt.backends import tensorrt as backend
 from leaf_rt.backends.base import candidate, open_backend
 from leaf_rt.backends.tensorrt.build import Profile
 from leaf_rt.backends.tensorrt.cuda import Gpu, probe
 from leaf_rt.errors import LeafError
+from leaf_rt.models.spec import load_spec
 
 # Without a driver, in processes of their own: what goes wrong here is a crash, not an exception.
 

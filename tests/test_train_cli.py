@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from train_fakes import CLASSES, tiny, write_folder
 
-from leaf_rt.artifact import DEFAULT_MODEL
 from leaf_rt.errors import DataError, LeafError, NotFound
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import DEFAULT_MODEL
 from train.checkpoint import load_model
 from train.cli import main
 from train.limits import RANGES

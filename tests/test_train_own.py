@@ -12,8 +12,8 @@ from train_fakes import CLASSES, tiny, write_folder
 
 import engines.cli
 import engines.quantize
-from leaf_rt.artifact import DEFAULT_MODEL, load_spec
 from leaf_rt.labels import FERPLUS8
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from train.cli import main
 from train.recipe import Run, load_recipe, to_toml
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from leaf_rt.artifact import load_spec
 from leaf_rt.backends.base import open_backend
 from leaf_rt.errors import DataError
+from leaf_rt.models.spec import load_spec
 from leaf_rt.types import F32, U8
 from train.checkpoint import load_model
 from train.data import Images, load_split, load_validation, trained_on

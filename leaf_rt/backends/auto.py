@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from leaf_rt.artifact import ModelSpec
 from leaf_rt.backends.base import (
     CANDIDATES,
     Backend,
@@ -29,6 +28,7 @@ from leaf_rt.backends.base import (
 from leaf_rt.backends.cache import cache_folder, name_of, usable, write_atomically
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.errors import BackendError, LeafError, ModelError
+from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for measuring, all back ends together

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from leaf_rt.artifact import ModelSpec, load_spec, variant_path
 from leaf_rt.errors import BackendError, LeafError, ModelError
+from leaf_rt.models.spec import ModelSpec, load_spec, variant_path
 from leaf_rt.types import U8, Prediction
 
 Say = Callable[[str], None]

@@ -14,10 +14,10 @@ from statistics import median
 
 import numpy as np
 
-from leaf_rt.artifact import load_spec
 from leaf_rt.backends.base import CANDIDATES, Backend, default_threads, open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, LeafError
+from leaf_rt.models.spec import load_spec
 from leaf_rt.types import U8
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}

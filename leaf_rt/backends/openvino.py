@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from leaf_rt.artifact import ModelSpec
 from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.models.spec import ModelSpec
 from leaf_rt.native_log import hush
 from leaf_rt.text import counted
 from leaf_rt.types import U8, Prediction

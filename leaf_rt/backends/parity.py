@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leaf_rt.artifact import GOLDEN, GOLDEN_ROW, GOLDEN_SIDE
 from leaf_rt.errors import NotFound
+from leaf_rt.models.spec import GOLDEN, GOLDEN_ROW, GOLDEN_SIDE
 from leaf_rt.types import U8, Prediction
 
 MIN_AGREEMENT = 0.995

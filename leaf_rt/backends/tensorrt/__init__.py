@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.artifact import ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.backends.base import Backend, Candidate, Wanted, candidate, check_faces, empty, first_line, load
 from leaf_rt.backends.cache import cache_folder, get_or_build, read_entry, usable, write_atomically
 from leaf_rt.backends.parity import Parity, compare, golden_faces
@@ -21,6 +20,7 @@ from leaf_rt.backends.tensorrt.build import BUILD, Profile, build_plan, check_mo
 from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
 from leaf_rt.backends.tensorrt.runner import EngineRunner
 from leaf_rt.errors import BackendError, LeafError, ModelError
+from leaf_rt.models.spec import ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.types import U8, Prediction
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
