@@ -12,9 +12,9 @@ from pathlib import Path
 
 from leaf_rt import console
 from leaf_rt.backends.base import Backend
-from leaf_rt.detect import FaceDetector
 from leaf_rt.draw import annotate
 from leaf_rt.errors import LeafError
+from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.picture import read_picture, write_picture
 from leaf_rt.places import Places, make_folder
 from leaf_rt.request import Outputs, Recognition

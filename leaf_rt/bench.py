@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from leaf_rt.detect import FaceDetector
 from leaf_rt.errors import NoFrames, NotFound
+from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.pipeline import STAGES, Pipeline
 from leaf_rt.request import Recognition
 from leaf_rt.sources import SourceInfo, Target, open_source
 from leaf_rt.stream import RunOptions, run
-from leaf_rt.track import FaceTracker
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
 _ESSENTIAL = ("decode", "detect", "infer")

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from leaf_rt.faces.regions import iou
 from leaf_rt.labels import UNCERTAIN, rgb
-from leaf_rt.search import iou
 from leaf_rt.types import F32, U8, Estimates
 
 _INK = (24, 24, 24)  # BGR, dark text and panels

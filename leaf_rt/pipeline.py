@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.face import crop_faces, is_poor
+from leaf_rt.faces.alignment import crop_faces, is_poor
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.smooth import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
@@ -23,7 +23,7 @@ STAGES = ("detect", "track", "align", "infer", "smooth")
 
 
 class Detector(Protocol):
-    """Finds faces in the frames of one source; ``leaf_rt.detect.FaceDetector`` is the real one.
+    """Finds faces in the frames of one source; ``leaf_rt.faces.detector.FaceDetector`` is the real one.
 
     Attributes:
         lag: s since some known face was last looked for, as of the newest frame; 0 where all were looked for in it.
@@ -45,7 +45,7 @@ class Detector(Protocol):
 
 
 class Tracker(Protocol):
-    """Gives faces their ids; ``leaf_rt.track.FaceTracker`` is the real one."""
+    """Gives faces their ids; ``leaf_rt.faces.tracker.FaceTracker`` is the real one."""
 
     def update(self, detections: Detections, timestamp: float) -> Tracks:
         """Every living track at this time, coasting ones included; an id that is absent is gone for good."""

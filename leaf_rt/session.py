@@ -257,14 +257,14 @@ class _Round:
         self.session.say("warning", f"stopped at once; left out: {left_out}", event="stopped")
 
     def _pipeline(self, info: SourceInfo) -> Pipeline:
-        from leaf_rt.track import FaceTracker
+        from leaf_rt.faces.tracker import FaceTracker
 
         wanted = self.session.recognition
         detector = self.detectors.pop() if self.detectors else self._detector()
         return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, self.cost)
 
     def _detector(self) -> Detector:
-        from leaf_rt.detect import HIDE_PERIOD, SCAN_PERIOD, FaceDetector
+        from leaf_rt.faces.detector import HIDE_PERIOD, SCAN_PERIOD, FaceDetector
 
         period = HIDE_PERIOD if self.session.outputs.blur else SCAN_PERIOD
         detector = FaceDetector(range=self.session.recognition.range, scan_period=period)

@@ -10,14 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.face import crop_faces, is_poor
+from leaf_rt.faces.alignment import crop_faces, is_poor
 from leaf_rt.types import U8, Detections, Estimates
 
 _BATCH = 32  # faces per call of the back end
 
 
 class PictureDetector(Protocol):
-    """Finds faces in stills; ``leaf_rt.detect.FaceDetector`` is the real one."""
+    """Finds faces in stills; ``leaf_rt.faces.detector.FaceDetector`` is the real one."""
 
     def detect_picture(self, image: U8) -> Detections:
         """The faces of a (H, W, 3) uint8 BGR picture, small ones included."""

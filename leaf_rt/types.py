@@ -63,7 +63,7 @@ class Detections:
         xyxy: (N, 4) float32, px.
         confidence: (N,) float32 in [0, 1].
         keypoints: (N, 6, 2) float32, px: right eye, left eye, nose tip, mouth, right ear, left ear (the person's).
-        appearance: (N, A) float32, what heads look like (``leaf_rt.appearance``), for telling them apart from one
+        appearance: (N, A) float32, what heads look like (``leaf_rt.faces.appearance``), for telling them apart from one
             frame to the next; A is 0 where nobody looked.
     """
 

@@ -30,14 +30,14 @@ from clips import demo_frames, frames_in
 from rtsp_server import RtspServer, encode
 
 from leaf_rt.backends.base import open_backend
-from leaf_rt.detect import FaceDetector
+from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
 from leaf_rt.sources import SourceOptions, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, run
-from leaf_rt.track import FaceTracker
 
 SLOPE = 1.0  # MB per 10 minutes, after warm-up
 LONG_ENOUGH = 600.0  # s; in a shorter run the slope says nothing

@@ -12,7 +12,7 @@ from clips import write_clip
 from commands import Leaf, records
 from fakes import FakeDetector, face_at, join
 
-from leaf_rt.detect import HIDE_PERIOD
+from leaf_rt.faces.detector import HIDE_PERIOD
 from leaf_rt.pipeline import Pipeline
 from leaf_rt.types import Detections
 
@@ -63,7 +63,7 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
         periods.append(scan_period)
         return Unsure(finds)
 
-    monkeypatch.setattr("leaf_rt.detect.FaceDetector", detector)
+    monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", detector)
     monkeypatch.setattr("leaf_rt.session.Pipeline", Watched)
     film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
     assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from leaf_rt.face import ALIGN_POINTS, crop_faces, crop_plain, is_poor, similarity, template
+from leaf_rt.faces.alignment import ALIGN_POINTS, crop_faces, crop_plain, is_poor, similarity, template
 
 
 def keypoints(side: int, margin: float, angle: float = 0.0, scale: float = 1.0, at: tuple[float, float] = (0, 0)):

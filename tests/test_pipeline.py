@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from fakes import FakeBackend, FakeDetector, face_at, frame, join
 
+from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.pipeline import Pipeline, PipelineOptions
-from leaf_rt.track import FaceTracker
 from leaf_rt.types import Detections, Prediction
 
 

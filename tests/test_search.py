@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fakes import face_at, join
 
-from leaf_rt.appearance import change, describe
-from leaf_rt.search import MIN_TILE, OVERLAP, Mosaic, Window, iou, moved, same_face, suppress, tiles
+from leaf_rt.faces.appearance import change, describe
+from leaf_rt.faces.regions import MIN_TILE, OVERLAP, Mosaic, Window, iou, moved, same_face, suppress, tiles
+from leaf_rt.faces.revisit import FORGET, PER_CALL, REVISIT, Watchlist
 from leaf_rt.types import Detections
-from leaf_rt.watch import FORGET, PER_CALL, REVISIT, Watchlist
 
 
 @pytest.mark.parametrize(("height", "width"), [(1080, 1920), (540, 960), (360, 640), (806, 1600), (1920, 1080)])

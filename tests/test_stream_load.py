@@ -15,16 +15,16 @@ import pytest
 from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
 
-from leaf_rt.detect import FaceDetector
+from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.revisit import REVISIT, Watchlist
+from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.pipeline import Pipeline, PipelineOptions
 from leaf_rt.smooth import SmoothOptions
 from leaf_rt.sources import SourceInfo, SourceOptions, Target
 from leaf_rt.stream import Clock, Event, Hooks, RunOptions, RunStats, StopSignal, batch, lane, run
 from leaf_rt.stream.load import LITTLE, TOO_MUCH, Counters, LoadControl, Thrift, Thrifty
 from leaf_rt.stream.stats import SourceStats
-from leaf_rt.track import FaceTracker
 from leaf_rt.types import Detections, Frame
-from leaf_rt.watch import REVISIT, Watchlist
 
 FPS = 25
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import face_at, join
 
-from leaf_rt.track import FaceTracker, TrackOptions
+from leaf_rt.faces.tracker import FaceTracker, TrackOptions
 from leaf_rt.types import Detections, Tracks
 
 NONE = Detections.empty()

@@ -28,7 +28,7 @@ META = "meta.json"
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Crops of ``side`` px with ``margin`` (see leaf_rt.face.template), "grey" or "rgb", resized to ``net_side`` px."""
+    """Crops of ``side`` px with ``margin`` (see leaf_rt.faces.alignment.template), "grey" or "rgb", resized to ``net_side`` px."""
 
     side: int
     margin: float

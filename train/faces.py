@@ -2,7 +2,7 @@
 
 Training pictures are mostly tight crops already, too tight for the detector: they get a border first, as wide as what
 the runtime's close-ups show round a face. A photograph in which that finds nobody is searched as the runtime does.
-Knows ``leaf_rt.detect`` and ``leaf_rt.face``; must not know labels or files.
+Knows ``leaf_rt.faces.detector`` and ``leaf_rt.faces.alignment``; must not know labels or files.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from leaf_rt.detect import DetectorModel, FaceDetector
-from leaf_rt.face import crop_faces, crop_plain
+from leaf_rt.faces.alignment import crop_faces, crop_plain
+from leaf_rt.faces.detector import DetectorModel, FaceDetector
 from leaf_rt.types import F32, U8, Detections
 
 BORDER = 0.25  # of the picture's longer side, replicated on every side
@@ -26,7 +26,7 @@ class FaceCropper:
 
     Args:
         side: px.
-        margin: See ``leaf_rt.face.template``.
+        margin: See ``leaf_rt.faces.alignment.template``.
         color: "grey": (side, side); "rgb": (side, side, 3) in the order R, G, B.
         align: Find and align the face; otherwise, and where none is found, the whole picture is the crop.
     """

@@ -30,7 +30,7 @@ class Data:
     path: str = ""  # folder or list file
     cache: str = ""  # folder of the crops; beside the data's name in the user's cache folder if empty
     side: int = 64  # px of the cached crops
-    margin: float = 0.05  # see leaf_rt.face.template
+    margin: float = 0.05  # see leaf_rt.faces.alignment.template
     color: str = "grey"  # grey or rgb
     align: bool = True  # find and align faces; False takes whole pictures
     targets: str = "hard"  # hard, or soft: the distribution of votes where the data has votes

@@ -15,7 +15,7 @@ from leaf_rt.errors import ModelError, NotFound
 
 SPEC_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
 # The face detectors as they stand inside the mediapipe 0.10.21 wheel: file and sha256, by the name of their range.
 DETECTORS = {
@@ -43,7 +43,7 @@ class ModelSpec:
     Attributes:
         labels: Class names in the order of the output.
         side: Side of the crops, px.
-        margin: Margin of the crop geometry, see ``leaf_rt.face.template``.
+        margin: Margin of the crop geometry, see ``leaf_rt.faces.alignment.template``.
         color: "grey" or "rgb": what the network sees inside the graph.
         net_side: Side to which the graph resizes the crops before the network, px.
         mean: Per-channel mean in [0, 1] that the graph subtracts.

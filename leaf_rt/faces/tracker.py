@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from leaf_rt.appearance import change
+from leaf_rt.faces.appearance import change
 from leaf_rt.types import F32, Detections, Tracks
 
 F64 = NDArray[np.float64]
@@ -37,7 +37,7 @@ class TrackOptions:
         reach: How far from its predicted place a face may turn up, in face widths; grows with the time out of sight.
         reach_growth: Face widths/s by which it grows.
         max_reach: Its limit.
-        max_change: How different a head may look from one find to the next, see ``leaf_rt.appearance.change``. Who
+        max_change: How different a head may look from one find to the next, see ``leaf_rt.faces.appearance.change``. Who
             looks more different is somebody else, wherever they stand.
     """
 

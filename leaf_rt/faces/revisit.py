@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaf_rt.search import WINDOW, Window, join, suppress
+from leaf_rt.faces.regions import WINDOW, Window, join, suppress
 from leaf_rt.types import F32, Detections
 
 KEEP = 0.5  # confidence in the close-up that keeps a known face

@@ -24,14 +24,14 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
-from leaf_rt.appearance import describe
 from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.faces.appearance import describe
+from leaf_rt.faces.regions import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
+from leaf_rt.faces.revisit import FORGET, KEEP, PER_CALL, REVISIT, Watchlist
 from leaf_rt.models.spec import DETECTORS
 from leaf_rt.native_log import hush
-from leaf_rt.search import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
 from leaf_rt.types import U8, Detections, Frame
-from leaf_rt.watch import FORGET, KEEP, PER_CALL, REVISIT, Watchlist
 
 Range = Literal["auto", "short", "full"]
 Kind = Literal["short", "full"]

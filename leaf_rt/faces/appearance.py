@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from leaf_rt.search import Window
+from leaf_rt.faces.regions import Window
 from leaf_rt.types import F32, U8
 
 GRID = 8  # cells in a row and in a column
