@@ -15,7 +15,7 @@ from pathlib import Path
 from leaf_rt.errors import NoFrames, NotFound
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.pipeline import STAGES, Pipeline
+from leaf_rt.recognition.pipeline import STAGES, Pipeline
 from leaf_rt.request import Recognition
 from leaf_rt.sources import SourceInfo, Target, open_source
 from leaf_rt.stream import RunOptions, run

@@ -54,9 +54,9 @@ class Recognising:
             raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
 
         from leaf_rt.models.spec import DEFAULT_MODEL
-        from leaf_rt.pipeline import PipelineOptions
+        from leaf_rt.recognition.pipeline import PipelineOptions
+        from leaf_rt.recognition.smoothing import SmoothOptions
         from leaf_rt.request import Recognition
-        from leaf_rt.smooth import SmoothOptions
 
         return Recognition(
             model=self.model or DEFAULT_MODEL,

@@ -8,8 +8,8 @@ from typing import Literal
 
 from leaf_rt.backends.base import Backend, Say, open_backend, silent
 from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
-from leaf_rt.pipeline import PipelineOptions
-from leaf_rt.smooth import SmoothOptions
+from leaf_rt.recognition.pipeline import PipelineOptions
+from leaf_rt.recognition.smoothing import SmoothOptions
 
 
 @dataclass(frozen=True, slots=True)

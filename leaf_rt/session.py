@@ -21,8 +21,8 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
 from leaf_rt.metrics import MetricsServer
-from leaf_rt.pipeline import Detector, Pipeline
 from leaf_rt.places import Places, make_folder, write_whole
+from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.report import Summary
 from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sinks.base import Sink

@@ -13,7 +13,7 @@ from commands import Leaf, records
 from fakes import FakeDetector, face_at, join
 
 from leaf_rt.faces.detector import HIDE_PERIOD
-from leaf_rt.pipeline import Pipeline
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.types import Detections
 
 

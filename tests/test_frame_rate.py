@@ -12,8 +12,8 @@ from leaf_rt.backends.base import Backend, open_backend
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.models.spec import DEFAULT_MODEL
-from leaf_rt.pipeline import Pipeline
-from leaf_rt.smooth import SmoothOptions
+from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources import SourceOptions, open_source
 from leaf_rt.types import Frame
 

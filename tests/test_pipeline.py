@@ -3,7 +3,7 @@ import pytest
 from fakes import FakeBackend, FakeDetector, face_at, frame, join
 
 from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.pipeline import Pipeline, PipelineOptions
+from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
 from leaf_rt.types import Detections, Prediction
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from leaf_rt.smooth import UNCERTAIN_INDEX, Smoother, SmoothOptions
+from leaf_rt.recognition.smoothing import UNCERTAIN_INDEX, Smoother, SmoothOptions
 
 
 def onehot(k: int, c: int = 4, peak: float = 0.97) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from leaf_rt.pipeline import Pending, Pipeline
+from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.feed import Feed, Item
 from leaf_rt.stream.load import Counters, LoadControl, Thrift

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from leaf_rt.pipeline import Pipeline
+from leaf_rt.recognition.pipeline import Pipeline
 
 MAX_LEVEL = 3
 TOO_MUCH = 0.85  # demand above which the level rises

@@ -19,7 +19,7 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
-from leaf_rt.pipeline import Pending, Pipeline
+from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources import Source, SourceInfo, Target, is_camera, open_source, redact
 from leaf_rt.sources.base import is_url, network_name

@@ -16,7 +16,7 @@ import numpy as np
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_poor
 from leaf_rt.models.spec import ModelSpec
-from leaf_rt.smooth import Smoother, SmoothOptions
+from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
 STAGES = ("detect", "track", "align", "infer", "smooth")
