@@ -18,11 +18,12 @@ from rich.progress import TaskID
 
 from leaf_rt import console, jsonlog
 from leaf_rt.backends.base import Backend
-from leaf_rt.draw import Veil, mark
 from leaf_rt.errors import LeafError
 from leaf_rt.metrics import MetricsServer
 from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.render.overlay import Veil, mark
+from leaf_rt.render.window import Window
 from leaf_rt.report import Summary
 from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sinks.base import Sink
@@ -35,7 +36,6 @@ from leaf_rt.stream.signals import signals
 from leaf_rt.targets import files_among, some
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
-from leaf_rt.window import Window
 from leaf_rt.wording import answers, describe, frames, status
 
 _LIVE_MAX_GAP = 1.0  # s; a live source that stalls shows nobody
@@ -355,7 +355,7 @@ class _Round:
         path = self.files.get(name, {}).get("timeline")
         if path is None:
             return
-        from leaf_rt.timeline import timeline_png
+        from leaf_rt.render.timeline import timeline_png
 
         try:
             drawn = timeline_png(summary, name)

@@ -228,7 +228,7 @@ def test_one_thread_is_one_thread(leaf: Leaf, clip: Path) -> None:
 
 
 def test_show_without_a_display_is_one_sentence(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leaf_rt.window.why_no_window", lambda: "no display")
+    monkeypatch.setattr("leaf_rt.render.window.why_no_window", lambda: "no display")
     done = leaf("video", clip, "--show")
     assert done.code == 9
     assert done.err.startswith("error: --show: no display")

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leaf_rt.draw import Veil, annotate, blur_faces, color_of
 from leaf_rt.labels import COLORS, FERPLUS8, UNCERTAIN
+from leaf_rt.render.overlay import Veil, annotate, blur_faces, color_of
 from leaf_rt.types import Estimates
 
 HAPPY = FERPLUS8.index("happiness")

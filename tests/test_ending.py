@@ -230,7 +230,7 @@ def test_ctrl_c_twice_while_timelines_are_drawn_leaves_out_those_that_are_not_do
         return b""
 
     monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", lambda **_: Quick([face_at(50, 40)] * 30))
-    monkeypatch.setattr("leaf_rt.timeline.timeline_png", interrupted)
+    monkeypatch.setattr("leaf_rt.render.timeline.timeline_png", interrupted)
     with ctrl_c_works():
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime", "--log-json")
     assert done.code == 130

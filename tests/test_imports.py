@@ -32,7 +32,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.faces.appearance": {"numpy", "cv2", "leaf_rt.faces.regions", "leaf_rt.types"},
     "leaf_rt.faces.tracker": {"numpy", "scipy", "leaf_rt.faces.appearance", "leaf_rt.types"},
     "leaf_rt.native_log": set(),
-    "leaf_rt.draw": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.faces.regions", "leaf_rt.types"},
+    "leaf_rt.render.overlay": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.faces.regions", "leaf_rt.types"},
     "leaf_rt.places": {"leaf_rt.errors", "leaf_rt.sinks.base"},
     "leaf_rt.targets": {"leaf_rt.places", "leaf_rt.sources.base", "leaf_rt.text"},
     "leaf_rt.wording": {"leaf_rt.recognition.pipeline", "leaf_rt.sources.base", "leaf_rt.stream.stats"},
@@ -42,13 +42,13 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.doctor": {"av", "cv2", "leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.backends.cache",
                        "leaf_rt.backends.tensorrt", "leaf_rt.backends.tensorrt.cuda", "leaf_rt.errors",
                        "leaf_rt.text"},
-    "leaf_rt.window": {"cv2", "leaf_rt.doctor", "leaf_rt.draw", "leaf_rt.errors", "leaf_rt.types"},
+    "leaf_rt.render.window": {"cv2", "leaf_rt.doctor", "leaf_rt.render.overlay", "leaf_rt.errors", "leaf_rt.types"},
     "leaf_rt.options": {"typer"},
     "leaf_rt.groups": {"typer", "leaf_rt.models.spec", "leaf_rt.doctor", "leaf_rt.options", "leaf_rt.recognition.pipeline",
                        "leaf_rt.request", "leaf_rt.recognition.smoothing", "leaf_rt.sources.base"},
     "leaf_rt.request": {"leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.recognition.pipeline", "leaf_rt.recognition.smoothing"},
     "leaf_rt.report": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
-    "leaf_rt.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
+    "leaf_rt.render.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
     "leaf_rt.console": {"rich", "leaf_rt.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.report",
                         "leaf_rt.text", "leaf_rt.types"},
 }  # fmt: skip
@@ -61,7 +61,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("leaf_rt.backends.tensorrt",),
     "tensorrt_rtx": ("leaf_rt.backends.tensorrt",),
     "av": ("leaf_rt.sources", "leaf_rt.sinks", "engines.golden"),
-    "matplotlib": ("leaf_rt.timeline", "train", "engines"),
+    "matplotlib": ("leaf_rt.render.timeline", "train", "engines"),
     "torch": ("train", "engines"),
 }
 

@@ -10,8 +10,8 @@ from clips import empty_frames, frames_in, write_clip
 from commands import Leaf
 
 from leaf_rt.errors import OutputError
+from leaf_rt.render.window import Window
 from leaf_rt.types import Estimates, Frame
-from leaf_rt.window import Window
 
 
 class FakeScreen:
@@ -22,7 +22,7 @@ class FakeScreen:
         self.sizes: dict[str, tuple[int, int]] = {}
         self.keys: list[int] = []
         self.visible = True
-        monkeypatch.setattr("leaf_rt.window.why_no_window", lambda: None)
+        monkeypatch.setattr("leaf_rt.render.window.why_no_window", lambda: None)
         monkeypatch.setattr("cv2.namedWindow", lambda name, _: self.shown.setdefault(name, []))
         monkeypatch.setattr("cv2.resizeWindow", lambda name, w, h: self.sizes.__setitem__(name, (w, h)))
         monkeypatch.setattr("cv2.imshow", lambda name, image: self.shown[name].append(image))
@@ -82,7 +82,7 @@ def test_blur_hides_a_face_that_is_no_person_yet(screen: FakeScreen) -> None:
 
 
 def test_no_display_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leaf_rt.window.why_no_window", lambda: "no display")
+    monkeypatch.setattr("leaf_rt.render.window.why_no_window", lambda: "no display")
     with pytest.raises(OutputError, match="--show: no display"):
         Window(("a", "b"), blur=False)
 
