@@ -14,7 +14,7 @@ from leaf_rt import console
 from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.picture import read_picture, write_picture
+from leaf_rt.media.images import read_picture, write_picture
 from leaf_rt.places import Places, make_folder
 from leaf_rt.recognition.images import recognise
 from leaf_rt.render.overlay import annotate

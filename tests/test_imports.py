@@ -36,7 +36,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.places": {"leaf_rt.errors", "leaf_rt.sinks.base"},
     "leaf_rt.targets": {"leaf_rt.places", "leaf_rt.sources.base", "leaf_rt.text"},
     "leaf_rt.wording": {"leaf_rt.recognition.pipeline", "leaf_rt.sources.base", "leaf_rt.stream.stats"},
-    "leaf_rt.picture": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.native_log", "leaf_rt.places",
+    "leaf_rt.media.images": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.native_log", "leaf_rt.places",
                         "leaf_rt.types"},
     "leaf_rt.recognition.images": {"numpy", "leaf_rt.backends.base", "leaf_rt.faces.alignment", "leaf_rt.types"},
     "leaf_rt.doctor": {"av", "cv2", "leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.backends.cache",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
-from leaf_rt.picture import read_picture, write_picture
+from leaf_rt.media.images import read_picture, write_picture
 from leaf_rt.places import write_whole
 
 

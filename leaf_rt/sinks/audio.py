@@ -14,7 +14,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
-from leaf_rt.sources.ffmpeg import open_container
+from leaf_rt.media.ffmpeg import open_container
 
 _COPIED = frozenset({"aac", "mp3", "mp3float"})  # fit into an MP4 as they are; others become AAC
 _RATE = 48000  # Hz of sound that is encoded anew

@@ -1,6 +1,6 @@
 """Video files: every frame once, in order, with the media time that the file states.
 
-Knows PyAV through ``leaf_rt.sources.ffmpeg``; must not know threads or clocks.
+Knows PyAV through ``leaf_rt.media.ffmpeg``; must not know threads or clocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from leaf_rt.closing import Closing
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
-from leaf_rt.sources import ffmpeg
+from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
 from leaf_rt.types import Frame
 

@@ -1,6 +1,6 @@
 """Network streams (RTSP, HTTP and what else FFmpeg speaks): one connection, until it ends.
 
-Knows PyAV through ``leaf_rt.sources.ffmpeg``; reconnecting, watching and straightening of times belong to
+Knows PyAV through ``leaf_rt.media.ffmpeg``; reconnecting, watching and straightening of times belong to
 ``leaf_rt.stream``. No error carries the address it was given, for a password may stand in it.
 """
 
@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 
 from leaf_rt.closing import Closing
 from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoFrames, NotAVideo, NotFound, TimedOut
-from leaf_rt.sources import ffmpeg
+from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions, network_name, redact
 from leaf_rt.types import Frame
 

@@ -1,4 +1,4 @@
-"""A still picture as a source of one frame. Knows ``leaf_rt.picture``."""
+"""A still picture as a source of one frame. Knows ``leaf_rt.media.images``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from leaf_rt.closing import Closing
-from leaf_rt.picture import read_picture
+from leaf_rt.media.images import read_picture
 from leaf_rt.sources.base import SourceInfo, SourceOptions
 from leaf_rt.types import Frame
 
