@@ -25,7 +25,7 @@ from leaf_rt.text import printable
 
 if TYPE_CHECKING:
     from leaf_rt.doctor import Finding
-    from leaf_rt.report import Summary
+    from leaf_rt.results.summary import Summary
     from leaf_rt.types import Estimates
 
 _MARKS = {"ok": ("✓", "+", "green"), "limited": ("·", "-", "yellow"), "missing": ("✗", "x", "red")}

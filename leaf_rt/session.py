@@ -24,8 +24,8 @@ from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import Veil, mark
 from leaf_rt.render.window import Window
-from leaf_rt.report import Summary
 from leaf_rt.request import Monitor, Outputs, Recognition
+from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo, Target, is_camera

@@ -47,9 +47,9 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.groups": {"typer", "leaf_rt.models.spec", "leaf_rt.doctor", "leaf_rt.options", "leaf_rt.recognition.pipeline",
                        "leaf_rt.request", "leaf_rt.recognition.smoothing", "leaf_rt.sources.base"},
     "leaf_rt.request": {"leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.recognition.pipeline", "leaf_rt.recognition.smoothing"},
-    "leaf_rt.report": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
-    "leaf_rt.render.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.report"},
-    "leaf_rt.console": {"rich", "leaf_rt.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.report",
+    "leaf_rt.results.summary": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
+    "leaf_rt.render.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.results.summary"},
+    "leaf_rt.console": {"rich", "leaf_rt.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.results.summary",
                         "leaf_rt.text", "leaf_rt.types"},
 }  # fmt: skip
 

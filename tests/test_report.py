@@ -8,7 +8,7 @@ import pytest
 
 from leaf_rt.labels import COLORS, FERPLUS8
 from leaf_rt.render.timeline import clock, timeline_png
-from leaf_rt.report import Summary
+from leaf_rt.results.summary import Summary
 from leaf_rt.types import Estimates
 
 NEUTRAL, HAPPY, SAD = (FERPLUS8.index(name) for name in ("neutral", "happiness", "sadness"))

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from leaf_rt.labels import UNCERTAIN, rgb
-from leaf_rt.report import Person, Summary
+from leaf_rt.results.summary import Person, Summary
 
 _INK, _PALE, _GROUND = "#20242a", "#7c838d", "#f4f5f7"
 _DPI = 150
