@@ -15,12 +15,12 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.media.images import read_picture, write_picture
-from leaf_rt.places import Places, make_folder
 from leaf_rt.recognition.images import recognise
 from leaf_rt.render.overlay import annotate
 from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.jsonl import JsonlSink
+from leaf_rt.sinks.paths import Places, make_folder
 from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo
 from leaf_rt.targets import without_results

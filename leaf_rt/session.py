@@ -20,13 +20,13 @@ from leaf_rt import console, jsonlog
 from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.metrics import MetricsServer
-from leaf_rt.places import Places, make_folder, write_whole
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import Veil, mark
 from leaf_rt.render.window import Window
 from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.paths import Places, make_folder, write_whole
 from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources import SourceInfo, Target, is_camera
 from leaf_rt.sources.base import is_url

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from leaf_rt.places import is_result
+from leaf_rt.sinks.paths import is_result
 from leaf_rt.sources.base import Target, is_url
 from leaf_rt.text import readable
 

@@ -15,7 +15,7 @@ from sinks import make
 from streams import INFO, estimates, frame
 
 from leaf_rt.errors import OutputError
-from leaf_rt.sinks import claim
+from leaf_rt.system import file_lock
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "video"])
@@ -37,7 +37,7 @@ def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path, k
 def test_a_result_that_is_finished_in_this_very_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make("parquet", tmp_path / "r.parquet")
     first.write(INFO, frame(0), estimates(0.0), 0.0)
-    lock = claim._lock
+    lock = file_lock._lock
 
     def too_late(fd: int) -> None:
         first.close()  # gives the file its name between the second writer's opening and its locking

@@ -5,7 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from leaf_rt.native_log import hush
+from leaf_rt.system.native_stderr import hush
 
 NATIVE = [
     b"INFO: [environment.cc:36] Creating LiteRT environment with options\n",
@@ -16,7 +16,7 @@ NATIVE = [
 
 
 def test_native_lines_go_to_logging_and_others_to_stderr(capfd, caplog):
-    caplog.set_level(logging.DEBUG, logger="leaf_rt.native_log")
+    caplog.set_level(logging.DEBUG, logger="leaf_rt.system.native_stderr")
     os.write(2, b"first\n")
     with hush():
         for line in NATIVE:

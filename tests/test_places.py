@@ -12,7 +12,7 @@ from commands import Done, Leaf
 
 from leaf_rt.errors import OutputError
 from leaf_rt.models.spec import DEFAULT_MODEL
-from leaf_rt.places import Places
+from leaf_rt.sinks.paths import Places
 
 NOTHING = ("--no-save-video", "--no-plot", "--no-jsonl")
 

@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from leaf_rt.errors import DataError, OutputError
-from leaf_rt.places import make_folder
+from leaf_rt.sinks.paths import make_folder
 from leaf_rt.types import I64, U8
 from train.checkpoint import save_json, write_whole
 from train.faces import FaceCropper

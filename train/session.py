@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from leaf_rt.errors import DataError, NotFound, OutputError
-from leaf_rt.places import make_folder
+from leaf_rt.sinks.paths import make_folder
 from train.checkpoint import BEST, LAST, save_json, write_whole
 from train.data import TrainingData, copies, crop_spec, load_data, open_crops
 from train.distributed import World, pick_device, said_once, world

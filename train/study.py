@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from leaf_rt.errors import DataError
-from leaf_rt.places import make_folder
+from leaf_rt.sinks.paths import make_folder
 from train.checkpoint import LAST
 from train.data import load_data
 from train.distributed import World, pick_device

@@ -11,7 +11,7 @@ import openvino as ov
 from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.models.spec import ModelSpec
-from leaf_rt.native_log import hush
+from leaf_rt.system.native_stderr import hush
 from leaf_rt.text import counted
 from leaf_rt.types import U8, Prediction
 

@@ -30,7 +30,7 @@ from leaf_rt.faces.appearance import describe
 from leaf_rt.faces.regions import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
 from leaf_rt.faces.revisit import FORGET, KEEP, PER_CALL, REVISIT, Watchlist
 from leaf_rt.models.spec import DETECTORS
-from leaf_rt.native_log import hush
+from leaf_rt.system.native_stderr import hush
 from leaf_rt.types import U8, Detections, Frame
 
 Range = Literal["auto", "short", "full"]

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
-from leaf_rt.native_log import hush
-from leaf_rt.places import write_whole
+from leaf_rt.sinks.paths import write_whole
+from leaf_rt.system.native_stderr import hush
 from leaf_rt.types import U8
 
 

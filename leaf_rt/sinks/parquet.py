@@ -10,9 +10,9 @@ from typing import Any
 from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError
 from leaf_rt.sinks.base import output_error, record
-from leaf_rt.sinks.claim import claim
 from leaf_rt.sinks.csv import columns, flat
 from leaf_rt.sources.base import SourceInfo
+from leaf_rt.system.file_lock import claim
 from leaf_rt.types import Estimates, Frame
 
 _GROUP = 5000  # rows written together

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from leaf_rt.sinks.base import output_error
-from leaf_rt.sinks.claim import claim, release
+from leaf_rt.system.file_lock import claim, release
 
 
 class LineFile:

@@ -28,8 +28,8 @@ from leaf_rt.closing import Closing
 from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.sinks.audio import Soundtrack
 from leaf_rt.sinks.base import output_error
-from leaf_rt.sinks.claim import claim
 from leaf_rt.sources.base import SourceInfo
+from leaf_rt.system.file_lock import claim
 from leaf_rt.types import U8, Estimates, Frame
 
 Draw: TypeAlias = Callable[[U8, Estimates, Sequence[str]], U8]
