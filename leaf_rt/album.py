@@ -22,7 +22,7 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.paths import Places, make_folder
 from leaf_rt.sinks.shared import shared_sinks
-from leaf_rt.sources import SourceInfo
+from leaf_rt.sources.opening import SourceInfo
 from leaf_rt.targets import without_results
 from leaf_rt.text import readable
 from leaf_rt.types import Frame

@@ -17,7 +17,7 @@ from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
 from leaf_rt.request import Recognition
-from leaf_rt.sources import SourceInfo, Target, open_source
+from leaf_rt.sources.opening import SourceInfo, Target, open_source
 from leaf_rt.stream import RunOptions, run
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"

@@ -76,8 +76,8 @@ def video(
     outputs = results.request()
 
     from leaf_rt.session import Session
-    from leaf_rt.sources import Target, is_camera, load_targets
     from leaf_rt.sources.base import is_url
+    from leaf_rt.sources.opening import Target, is_camera, load_targets
     from leaf_rt.stream import RunOptions
     from leaf_rt.targets import distinct, without_results
 
@@ -120,7 +120,7 @@ def webcam(
     outputs = results.request()
 
     from leaf_rt.session import Session
-    from leaf_rt.sources import Target
+    from leaf_rt.sources.opening import Target
     from leaf_rt.stream import RunOptions
 
     session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())

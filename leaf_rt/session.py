@@ -28,9 +28,9 @@ from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.paths import Places, make_folder, write_whole
 from leaf_rt.sinks.shared import shared_sinks
-from leaf_rt.sources import SourceInfo, Target, is_camera
 from leaf_rt.sources.base import is_url
-from leaf_rt.sources.still import SUFFIXES as PICTURES
+from leaf_rt.sources.opening import SourceInfo, Target, is_camera
+from leaf_rt.sources.picture import SUFFIXES as PICTURES
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
 from leaf_rt.stream.signals import signals
 from leaf_rt.targets import files_among, some

@@ -36,7 +36,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
-from leaf_rt.sources import SourceOptions, Target
+from leaf_rt.sources.opening import SourceOptions, Target
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, run
 
 SLOPE = 1.0  # MB per 10 minutes, after warm-up

@@ -16,7 +16,7 @@ from streams import LABELS, estimates, picture
 from leaf_rt.errors import OutputError
 from leaf_rt.sinks.audio import Soundtrack
 from leaf_rt.sinks.video import VideoSink
-from leaf_rt.sources import open_source
+from leaf_rt.sources.opening import open_source
 from leaf_rt.types import U8, Estimates
 
 

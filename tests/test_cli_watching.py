@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from commands import Leaf
 
-from leaf_rt.sources import SourceInfo
+from leaf_rt.sources.opening import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 from leaf_rt.wording import status
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from leaf_rt import options as opt
 from leaf_rt.groups import Only, Reading, Recognising, Results, Watching, grouped
 from leaf_rt.request import Monitor, Outputs, Recognition
-from leaf_rt.sources import SourceOptions
+from leaf_rt.sources.opening import SourceOptions
 
 
 def test_the_defaults_of_the_options_are_those_of_the_parts() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from leaf_rt.sources import redact
 from leaf_rt.sources.base import network_name
+from leaf_rt.sources.opening import redact
 
 
 @pytest.mark.parametrize(

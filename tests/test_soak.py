@@ -16,8 +16,8 @@ from rtsp_server import RtspServer, encode
 from soak import held, soak, verdict
 from streams import Calm, Keeping, balanced, pipelines
 
-from leaf_rt.sources import SourceOptions, Target
 from leaf_rt.sources.network import NetworkSource
+from leaf_rt.sources.opening import SourceOptions, Target
 from leaf_rt.stream import RunStats, StopSignal, feed, link, run
 
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")

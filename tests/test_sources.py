@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from leaf_rt.errors import DataError, NotFound
-from leaf_rt.sources import SourceOptions, load_targets, open_source
 from leaf_rt.sources.base import Selector
+from leaf_rt.sources.opening import SourceOptions, load_targets, open_source
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ import pytest
 from clips import DEMO, broken, empty_frames, write_clip, write_sound
 
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NotAVideo, NotFound
-from leaf_rt.sources import SourceOptions, open_source
+from leaf_rt.sources.opening import SourceOptions, open_source
 from leaf_rt.types import Frame
 
 ROOT = Path(__file__).parents[1]
@@ -222,7 +222,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from leaf_rt.errors import NoPermission\n"
-        "import leaf_rt.sources.file, leaf_rt.sources.still\n"  # nobody may not read our libraries
+        "import leaf_rt.sources.video_file, leaf_rt.sources.picture\n"  # nobody may not read our libraries
         "if os.geteuid() == 0: os.setuid(65534)\n"
         f"try: leaf_rt.sources.open_source({str(clip)!r})\n"
         "except NoPermission: sys.exit(42)\n"

@@ -28,7 +28,7 @@ from streams import (
 )
 
 from leaf_rt.errors import BackendError, OutputError
-from leaf_rt.sources import SourceInfo
+from leaf_rt.sources.opening import SourceInfo
 from leaf_rt.stream import Hooks, RunOptions, RunStats, StopSignal
 from leaf_rt.types import Estimates, Frame, Prediction
 

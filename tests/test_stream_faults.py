@@ -25,7 +25,7 @@ from streams import (
 
 from leaf_rt.errors import BackendError, OutputError
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources import SourceInfo, SourceOptions
+from leaf_rt.sources.opening import SourceInfo, SourceOptions
 from leaf_rt.stream import Hooks, RunOptions
 from leaf_rt.types import Frame, Prediction
 

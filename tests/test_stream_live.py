@@ -29,8 +29,8 @@ from streams import (
 )
 
 from leaf_rt.errors import ConnectionLost, NotFound
-from leaf_rt.sources import SourceInfo, SourceOptions, Target
 from leaf_rt.sources.camera import CameraSource
+from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
 from leaf_rt.stream import Event, Hooks, StopSignal, feed, link, run
 from leaf_rt.types import Frame
 

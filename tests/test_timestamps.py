@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clips import empty_frames, write_clip
 
-from leaf_rt.sources import open_source
+from leaf_rt.sources.opening import open_source
 
 
 def times_of(path: Path) -> list[float]:

@@ -21,8 +21,8 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources import Source, SourceInfo, Target, is_camera, open_source, redact
 from leaf_rt.sources.base import is_url, network_name
+from leaf_rt.sources.opening import Source, SourceInfo, Target, is_camera, open_source, redact
 from leaf_rt.stream import batch
 from leaf_rt.stream.feed import Clock, Feed, Item, Opener, close_quietly
 from leaf_rt.stream.lane import Lane, takable
