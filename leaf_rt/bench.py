@@ -18,7 +18,7 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
 from leaf_rt.request import Recognition
 from leaf_rt.sources.opening import SourceInfo, Target, open_source
-from leaf_rt.stream import RunOptions, run
+from leaf_rt.stream import RunOptions
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
 _ESSENTIAL = ("decode", "detect", "infer")

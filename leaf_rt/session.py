@@ -31,7 +31,7 @@ from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources.base import is_url
 from leaf_rt.sources.opening import SourceInfo, Target, is_camera
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
-from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal, run
+from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal
 from leaf_rt.stream.signals import signals
 from leaf_rt.targets import files_among, some
 from leaf_rt.text import printable, readable

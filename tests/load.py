@@ -26,7 +26,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import Hooks, RunOptions, RunStats, run
+from leaf_rt.stream import Hooks, RunOptions, RunStats
 from leaf_rt.types import Frame
 
 

@@ -18,7 +18,7 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import RunOptions, RunStats, run
+from leaf_rt.stream import RunOptions, RunStats
 from leaf_rt.types import Detections, Estimates, Frame
 
 LABELS = FERPLUS8

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from leaf_rt.stream.link import Backoff, FreezeWatch, MediaClock
+from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
 
 
 def test_backoff_doubles_from_one_to_thirty_seconds() -> None:

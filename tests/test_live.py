@@ -22,7 +22,7 @@ from streams import LABELS, Keeping, pipelines
 from leaf_rt.errors import AuthError, ConnectionLost, LeafError, NotFound, TimedOut
 from leaf_rt.sinks.video import VideoSink
 from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target, open_source
-from leaf_rt.stream import Event, Hooks, RunStats, StopSignal, run
+from leaf_rt.stream import Event, Hooks, RunStats, StopSignal
 from leaf_rt.types import Frame
 
 

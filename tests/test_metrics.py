@@ -14,7 +14,7 @@ from streams import INFO, LIVE, Keeping, Opener, Script, frame, pipelines
 from leaf_rt.errors import ConnectionLost, OutputError
 from leaf_rt.metrics import MetricsServer
 from leaf_rt.sources.opening import SourceOptions, Target
-from leaf_rt.stream import Hooks, RunStats, run
+from leaf_rt.stream import Hooks, RunStats
 
 
 def get(server: MetricsServer, path: str) -> tuple[int, str]:

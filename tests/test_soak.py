@@ -18,7 +18,7 @@ from streams import Calm, Keeping, balanced, pipelines
 
 from leaf_rt.sources.network import NetworkSource
 from leaf_rt.sources.opening import SourceOptions, Target
-from leaf_rt.stream import RunStats, StopSignal, feed, link, run
+from leaf_rt.stream import RunStats, StopSignal, reconnect
 
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
 
@@ -35,7 +35,9 @@ def test_five_seconds_of_two_cameras_one_of_them_shaky(tmp_path: Path) -> None:
 
 
 def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "Backoff", lambda rng, attempts=None: link.Backoff(rng, 0.02, 0.1, attempts=attempts))
+    monkeypatch.setattr(
+        feed, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, 0.02, 0.1, attempts=attempts)
+    )
     stop, backend, sink, ended = StopSignal(), FakeBackend(), Keeping(), []
     seen: list[tuple[int, int]] = []
 

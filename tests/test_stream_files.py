@@ -30,7 +30,7 @@ from leaf_rt.errors import CodecError, NotFound
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
 from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target, open_source
-from leaf_rt.stream import Event, Hooks, run
+from leaf_rt.stream import Event, Hooks
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 

@@ -31,14 +31,16 @@ from streams import (
 from leaf_rt.errors import ConnectionLost, NotFound
 from leaf_rt.sources.camera import CameraSource
 from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import Event, Hooks, StopSignal, feed, link, run
+from leaf_rt.stream import Event, Hooks, StopSignal, reconnect
 from leaf_rt.types import Frame
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
 def quick_backoff(monkeypatch: pytest.MonkeyPatch, first: float = 0.02) -> None:
-    monkeypatch.setattr(feed, "Backoff", lambda rng, attempts=None: link.Backoff(rng, first, 0.1, attempts=attempts))
+    monkeypatch.setattr(
+        feed, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, first, 0.1, attempts=attempts)
+    )
 
 
 def test_a_live_source_gives_the_newest_frame_and_counts_the_others() -> None:

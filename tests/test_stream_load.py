@@ -21,8 +21,8 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import Clock, Event, Hooks, RunOptions, RunStats, StopSignal, batch, lane, run
-from leaf_rt.stream.load import LITTLE, TOO_MUCH, Counters, LoadControl, Thrift, Thrifty
+from leaf_rt.stream import Clock, Event, Hooks, RunOptions, RunStats, StopSignal, batch
+from leaf_rt.stream.load_shedding import LITTLE, TOO_MUCH, Counters, LoadControl, Thrift, Thrifty
 from leaf_rt.stream.stats import SourceStats
 from leaf_rt.types import Detections, Frame
 

@@ -1,10 +1,10 @@
-"""The threaded shell round the pure pipeline; see ``leaf_rt.stream.run``."""
+"""The threaded shell round the pure pipeline; see ``leaf_rt.stream.runner``."""
 
 from __future__ import annotations
 
-from leaf_rt.stream.feed import Clock
+from leaf_rt.stream.capture import Clock
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
-from leaf_rt.stream.run import run
+from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats, SinkStats, SourceStats, StageStats
 
 __all__ = [

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
-from leaf_rt.stream.feed import Feed, Item
-from leaf_rt.stream.load import Counters, LoadControl, Thrift
+from leaf_rt.stream.capture import Feed, Item
+from leaf_rt.stream.load_shedding import Counters, LoadControl, Thrift
+from leaf_rt.stream.sink_worker import Work, Writer
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
-from leaf_rt.stream.writer import Work, Writer
 from leaf_rt.types import Estimates, Prediction
 
 _BAD_FRAMES_IN_ROW = 30  # after so many a source is given up

@@ -24,12 +24,12 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import is_url, network_name
 from leaf_rt.sources.opening import Source, SourceInfo, Target, is_camera, open_source, redact
 from leaf_rt.stream import batch
-from leaf_rt.stream.feed import Clock, Feed, Item, Opener, close_quietly
-from leaf_rt.stream.lane import Lane, takable
+from leaf_rt.stream.capture import Clock, Feed, Item, Opener, close_quietly
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
 from leaf_rt.stream.signals import signals
+from leaf_rt.stream.sink_worker import Writer
+from leaf_rt.stream.source_worker import Lane, takable
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
-from leaf_rt.stream.writer import Writer
 from leaf_rt.types import Prediction
 
 _log = logging.getLogger("leaf_rt.stream")

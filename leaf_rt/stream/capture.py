@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from leaf_rt.errors import ConnectionLost, LeafError, TimedOut
 from leaf_rt.sources.base import Source, SourceInfo, SourceOptions, Target
-from leaf_rt.stream.link import Backoff, FreezeWatch, MediaClock
+from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
 from leaf_rt.stream.stats import Event, SourceStats, StageStats
 from leaf_rt.types import Frame
 
