@@ -1,6 +1,6 @@
 """Every runtime and precision against plain eager PyTorch: one call makes the table.
 
-Knows back ends and torch; must not know data sets. ``leaf_rt.backends.measure`` does the timing.
+Knows back ends and torch; must not know data sets. ``leaf_rt.backends.benchmark`` does the timing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engines.export import Loaded, export
 from engines.fuse import Deployed, Preparation
 from engines.quantize import quantize_onnxruntime, quantize_openvino
 from leaf_rt.backends.base import default_threads
-from leaf_rt.backends.measure import REPEATS, Measured, Timing, measure_backends
+from leaf_rt.backends.benchmark import REPEATS, Measured, Timing, measure_backends
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import LeafError
 from leaf_rt.labels import FERPLUS8

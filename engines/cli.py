@@ -19,7 +19,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, ModelSpec, load_spec, sav
 if TYPE_CHECKING:
     from engines.export import Loaded
     from engines.faces import Faces
-    from leaf_rt.backends.measure import Measured
+    from leaf_rt.backends.benchmark import Measured
 
 CALIBRATION_HINT = "--data PATH (labelled, in a layout of the trainer)"
 
@@ -193,9 +193,9 @@ def _converted(options: argparse.Namespace, model: Path) -> Path:
 
 def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
     """A plan for the GPU of this machine, proven before it is written."""
-    from leaf_rt.backends import tensorrt
     from leaf_rt.backends.base import Wanted, candidate
-    from leaf_rt.backends.cache import write_atomically
+    from leaf_rt.backends.plan_cache import write_atomically
+    from leaf_rt.backends.tensorrt import engine
     from leaf_rt.backends.tensorrt.build import Profile
 
     sizes = [int(n) for n in options.batch.split(",") if n.strip().isdigit()]
@@ -205,14 +205,14 @@ def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
     ok, why = candidate(options.target).available()
     if not ok:
         raise BackendError(f"--target {options.target}: {why}; a plan is built on the machine that runs it")
-    parts = tensorrt.parts_here(options.target.replace("-", "_"))
+    parts = engine.parts_here(options.target.replace("-", "_"))
     wanted = Wanted(reason="exported", precision=spec.precision, say=_warn)
     parent = file.with_name(file.name.replace("-fp16.onnx", ".onnx"))
-    tensorrt.open_with(parts, parent, load_spec(parent), wanted, profile).close()  # parity, or an error
-    content, _ = tensorrt.plan_bytes(parts, file, spec.precision, profile, wanted)
+    engine.open_with(parts, parent, load_spec(parent), wanted, profile).close()  # parity, or an error
+    content, _ = engine.plan_bytes(parts, file, spec.precision, profile, wanted)
     out = file.with_name(f"{file.stem}-{options.target}.plan")
     write_atomically(out, content)
-    save_spec(tensorrt.describe_plan(parts, file, spec, profile, out), out)
+    save_spec(engine.describe_plan(parts, file, spec, profile, out), out)
     return out
 
 
@@ -318,8 +318,8 @@ def _parity(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from engines.bench import EAGER, bench, bench_fresh, verdict
-    from leaf_rt.backends.auto import processor
-    from leaf_rt.backends.measure import json_line, parse_batches, table
+    from leaf_rt.backends.benchmark import json_line, parse_batches, table
+    from leaf_rt.backends.selection import processor
 
     batches = parse_batches(options.batch)
     if options.repeats < 1:

@@ -18,7 +18,7 @@ from engines.faces import Faces
 from engines.fuse import Deployed
 from engines.quantize import accuracy
 from leaf_rt.backends.base import open_backend
-from leaf_rt.backends.measure import Way, ways
+from leaf_rt.backends.benchmark import Way, ways
 from leaf_rt.backends.parity import compare
 from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.models.spec import variant_path

@@ -186,7 +186,7 @@ def bench(
         raise typer.BadParameter("times stored faces, not a clip; give one of the two", param_hint="--batch")
     wanted = recognising.request()
     if batch is not None:
-        from leaf_rt.backends.measure import json_line, measure_backends, parse_batches, table
+        from leaf_rt.backends.benchmark import json_line, measure_backends, parse_batches, table
 
         found = measure_backends(
             wanted.model, parse_batches(batch), wanted.threads, backend=wanted.backend, precision=wanted.precision

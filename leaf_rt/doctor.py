@@ -16,9 +16,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from leaf_rt.backends import tensorrt
 from leaf_rt.backends.base import CANDIDATES, Candidate, first_line, open_backend
-from leaf_rt.backends.cache import cache_folder, usable
+from leaf_rt.backends.plan_cache import cache_folder, usable
+from leaf_rt.backends.tensorrt import engine
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
 from leaf_rt.models.spec import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
@@ -163,7 +163,7 @@ def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
     for one in CANDIDATES if on_gpu else ():
         if not one.name.startswith("tensorrt") or not one.available()[0]:
             continue
-        title = tensorrt.TITLES[one.name.replace("-", "_")]
+        title = engine.TITLES[one.name.replace("-", "_")]
         try:
             found.append(_engine(one, title, path, spec))
         except (LeafError, ImportError, OSError, RuntimeError) as e:  # as in ``leaf_rt.backends.base.load``
@@ -180,7 +180,7 @@ def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
 
 def _engine(one: Candidate, title: str, path: Path, spec: ModelSpec) -> Finding:
     """What of a model's engines is in the cache, and what a run would build."""
-    first, *others = tensorrt.engines(tensorrt.parts_here(one.name.replace("-", "_")), path, spec)
+    first, *others = engine.engines(engine.parts_here(one.name.replace("-", "_")), path, spec)
     safer = "".join(f"; {engine.precision} is in the cache too" for engine in others if engine.cached)
     if first.cached:
         return Finding(f"{title} engine", OK, f"{first.precision} is in the cache{safer}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, faces, tiny_onnx
 
-from leaf_rt.backends import auto
+from leaf_rt.backends import selection
 from leaf_rt.backends.base import Backend, candidate, open_backend
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec
@@ -61,13 +61,13 @@ def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeyp
 
     said: list[str] = []
     opened: dict[str, Backend] = {"openvino fp32": Wrong(), "openvino int8": Wrong(), "onnxruntime fp32": right}  # type: ignore[dict-item]
-    times = auto._race(opened, right.infer(faces(auto.PROOF)), said.append)
+    times = selection._race(opened, right.infer(faces(selection.PROOF)), said.append)
     assert list(times) == ["onnxruntime fp32"]
     assert [text.partition(" passed")[0] for text in said] == ["openvino fp32", "openvino int8"]
     assert "answers otherwise" in said[0]
     del opened["onnxruntime fp32"]
     with pytest.raises(BackendError, match="openvino fp32 and openvino int8 answer otherwise"):
-        auto._race(opened, right.infer(faces(auto.PROOF)), said.append)
+        selection._race(opened, right.infer(faces(selection.PROOF)), said.append)
 
 
 def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,12 +82,12 @@ def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatc
 
     said: list[str] = []
     opened: dict[str, Backend] = {"openvino fp32": Broken(), "onnxruntime fp32": right}  # type: ignore[dict-item]
-    assert list(auto._race(opened, right.infer(faces(auto.PROOF)), said.append)) == ["onnxruntime fp32"]
+    assert list(selection._race(opened, right.infer(faces(selection.PROOF)), said.append)) == ["onnxruntime fp32"]
     assert said == ["openvino fp32 passed over: OpenVINO failed"]
     broken: dict[str, Backend] = {"onnxruntime fp32": Broken()}  # type: ignore[dict-item]
-    assert auto._exact(broken, (model, right.spec), 1) is None
+    assert selection._exact(broken, (model, right.spec), 1) is None
     with pytest.raises(BackendError, match=r"onnxruntime fp32 answer otherwise .*, or not at all"):
-        auto._race(broken, None, said.append)
+        selection._race(broken, None, said.append)
 
 
 def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
@@ -128,7 +128,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def quickest(monkeypatch: pytest.MonkeyPatch, winner: str) -> None:
     """Let the race be won by the way of this name."""
-    race = auto._race
+    race = selection._race
     monkeypatch.setattr(
         auto, "_race", lambda *a: {k: 0.001 if k == winner else max(v, 0.002) for k, v in race(*a).items()}
     )

@@ -14,8 +14,8 @@ from engines_fakes import describe, tiny_onnx
 from onnx import TensorProto, helper
 
 from engines.cli import main as engines
-from leaf_rt.backends import tensorrt
 from leaf_rt.backends.base import candidate
+from leaf_rt.backends.tensorrt import engine
 from leaf_rt.errors import BackendError, LeafError, ModelError, NotFound
 from leaf_rt.models.spec import load_spec, spec_path
 
@@ -136,7 +136,7 @@ def test_a_plan_of_another_machine_or_without_its_facts(leaf: Leaf, tmp_path: Pa
     assert "no back end can run mine.plan here" in done.sentence()
     assert done.code == BackendError.exit_code
     with pytest.raises(ModelError, match="the description of the plan lacks its profile"):
-        tensorrt._profile_of(load_spec(plan))
+        engine._profile_of(load_spec(plan))
 
 
 @pytest.mark.parametrize("kind", ["truncated", "rubbish", "foreign", "alone", "hash"])

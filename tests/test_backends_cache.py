@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from leaf_rt.backends import cache
+from leaf_rt.backends import plan_cache
 from leaf_rt.errors import TimedOut
 
 KEY = {"gpu": "a", "version": "1"}
@@ -25,8 +25,8 @@ def test_built_once_then_taken_from_the_cache(tmp_path: Path) -> None:
         return b"plan"
 
     said: list[str] = []
-    first = cache.get_or_build(KEY, build, said.append, tmp_path)
-    second = cache.get_or_build(KEY, build, said.append, tmp_path)
+    first = plan_cache.get_or_build(KEY, build, said.append, tmp_path)
+    second = plan_cache.get_or_build(KEY, build, said.append, tmp_path)
     assert (first[0], second[0], len(calls), said) == (b"plan", b"plan", 1, [])
     assert (first[1].startswith("built now"), second[1]) == (True, "from the cache")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "a temporary file stayed"
@@ -34,15 +34,15 @@ def test_built_once_then_taken_from_the_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", sorted(KEY))
 def test_another_key_is_another_engine(tmp_path: Path, field: str) -> None:
-    cache.get_or_build(KEY, lambda: b"old", print, tmp_path)
-    content, _ = cache.get_or_build({**KEY, field: "other"}, lambda: b"new", print, tmp_path)
+    plan_cache.get_or_build(KEY, lambda: b"old", print, tmp_path)
+    content, _ = plan_cache.get_or_build({**KEY, field: "other"}, lambda: b"new", print, tmp_path)
     assert content == b"new"
-    assert cache.read_entry(tmp_path, KEY)[0] == b"old"
+    assert plan_cache.read_entry(tmp_path, KEY)[0] == b"old"
 
 
 @pytest.mark.parametrize("harm", ["truncated", "changed", "foreign", "no description", "broken description"])
 def test_a_damaged_or_foreign_plan_is_built_again(tmp_path: Path, harm: str) -> None:
-    cache.get_or_build(KEY, lambda: b"plan " * 100, print, tmp_path)
+    plan_cache.get_or_build(KEY, lambda: b"plan " * 100, print, tmp_path)
     plan = next(tmp_path.glob("*.plan"))
     sidecar = plan.with_suffix(".json")
     if harm == "truncated":
@@ -56,11 +56,11 @@ def test_a_damaged_or_foreign_plan_is_built_again(tmp_path: Path, harm: str) -> 
     else:
         sidecar.write_text("{")
     said: list[str] = []
-    content, how = cache.get_or_build(KEY, lambda: b"fresh", said.append, tmp_path)
+    content, how = plan_cache.get_or_build(KEY, lambda: b"fresh", said.append, tmp_path)
     assert content == b"fresh"
     assert "built now" in how
     assert "built again" in said[0]
-    assert cache.read_entry(tmp_path, KEY) == (b"fresh", "")
+    assert plan_cache.read_entry(tmp_path, KEY) == (b"fresh", "")
 
 
 def test_a_failing_build_leaves_nothing_and_frees_the_lock(tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_a_failing_build_leaves_nothing_and_frees_the_lock(tmp_path: Path) -> No
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        cache.get_or_build(KEY, fail, print, tmp_path)
+        plan_cache.get_or_build(KEY, fail, print, tmp_path)
     assert not list(tmp_path.glob("*.plan"))
-    assert cache.get_or_build(KEY, lambda: b"plan", print, tmp_path, timeout=0.1)[0] == b"plan"
+    assert plan_cache.get_or_build(KEY, lambda: b"plan", print, tmp_path, timeout=0.1)[0] == b"plan"
 
 
 BUILDER = """
@@ -83,7 +83,7 @@ def build():
         f.write("built\\n")
     time.sleep(1.0)
     return b"plan" * 1000
-content, how = cache.get_or_build({"k": 1}, build, lambda text: print("said:", text), folder)
+content, how = plan_cache.get_or_build({"k": 1}, build, lambda text: print("said:", text), folder)
 assert content == b"plan" * 1000
 print("how:", how)
 """
@@ -111,16 +111,16 @@ def test_a_killed_builder_leaves_no_lock_behind(tmp_path: Path) -> None:
         time.sleep(0.02)
     process.kill()
     process.wait(timeout=10)
-    content, how = cache.get_or_build({"k": 1}, lambda: b"mine", print, tmp_path, timeout=5)
+    content, how = plan_cache.get_or_build({"k": 1}, lambda: b"mine", print, tmp_path, timeout=5)
     assert (content, how.startswith("built now")) == (b"mine", True)
 
 
 def test_waiting_ends(tmp_path: Path) -> None:
     said: list[str] = []
     with (
-        cache.locked(tmp_path / "lock", said.append),
+        plan_cache.locked(tmp_path / "lock", said.append),
         pytest.raises(TimedOut, match="another process holds it"),
-        cache.locked(tmp_path / "lock", said.append, timeout=0.1),
+        plan_cache.locked(tmp_path / "lock", said.append, timeout=0.1),
     ):
         pass
     assert len(said) == 1
@@ -129,7 +129,7 @@ def test_waiting_ends(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said: list[str] = []
-    content, how = cache.get_or_build(KEY, lambda: b"plan", said.append, tmp_path / "file" / "cache")
+    content, how = plan_cache.get_or_build(KEY, lambda: b"plan", said.append, tmp_path / "file" / "cache")
     assert (content, how) == (b"plan", "built now, not kept")
     assert "cannot be written" in said[0]
     assert "LEAF_RT_CACHE" in said[0]
@@ -148,7 +148,7 @@ def test_a_read_only_folder_is_survived_and_said(tmp_path: Path) -> None:
     if child == 0:
         os.setuid(65534)
         said: list[str] = []
-        content, how = cache.get_or_build(KEY, lambda: b"plan", said.append, locked)
+        content, how = plan_cache.get_or_build(KEY, lambda: b"plan", said.append, locked)
         good = content == b"plan" and how == "built now, not kept" and "cannot be written" in said[0]
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -159,13 +159,13 @@ def test_a_folder_open_to_all_is_not_trusted(tmp_path: Path) -> None:
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o777)
-    assert "by everybody" in (cache.usable(folder) or "")
+    assert "by everybody" in (plan_cache.usable(folder) or "")
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path))
-    assert cache.cache_folder() == tmp_path
+    assert plan_cache.cache_folder() == tmp_path
     monkeypatch.delenv("LEAF_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if sys.platform.startswith("linux"):
-        assert cache.cache_folder() == tmp_path / "leaf-rt" / "engines"
+        assert plan_cache.cache_folder() == tmp_path / "leaf-rt" / "engines"

@@ -11,7 +11,7 @@ import pytest
 from engines_fakes import faces, tiny_onnx
 
 from engines.bench import verdict
-from leaf_rt.backends.measure import Timing, json_line, measure, parse_batches, table
+from leaf_rt.backends.benchmark import Timing, json_line, measure, parse_batches, table
 from leaf_rt.cli import main
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec

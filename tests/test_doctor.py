@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tiny_onnx
 
-from leaf_rt.backends import tensorrt
 from leaf_rt.backends.base import Candidate, open_backend
+from leaf_rt.backends.tensorrt import engine
 from leaf_rt.doctor import LIMITED, MISSING, OK, examine, why_no_window
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
 from leaf_rt.types import Prediction
@@ -81,7 +81,7 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     spec = tiny_onnx(model)
     tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent=spec.sha256, seed=1)
     cuda = FakeCuda()
-    parts = tensorrt.Parts(
+    parts = engine.Parts(
         FakeTensorRt(), GPU, lambda: cuda, lambda *_: (FakeContext(cuda, network), object()),
         lambda _model, _spec, crops: Prediction(*(part.astype(np.float32) for part in network(crops))),
     )  # fmt: skip

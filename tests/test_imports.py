@@ -39,7 +39,7 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.media.images": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.system.native_stderr", "leaf_rt.sinks.paths",
                         "leaf_rt.types"},
     "leaf_rt.recognition.images": {"numpy", "leaf_rt.backends.base", "leaf_rt.faces.alignment", "leaf_rt.types"},
-    "leaf_rt.doctor": {"av", "cv2", "leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.backends.cache",
+    "leaf_rt.doctor": {"av", "cv2", "leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.backends.plan_cache",
                        "leaf_rt.backends.tensorrt", "leaf_rt.backends.tensorrt.cuda", "leaf_rt.errors",
                        "leaf_rt.text"},
     "leaf_rt.render.window": {"cv2", "leaf_rt.doctor", "leaf_rt.render.overlay", "leaf_rt.errors", "leaf_rt.types"},

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, GPU, FakeContext, FakeCuda, FakeTensorRt, faces, network, tiny_onnx
 
-from leaf_rt.backends import tensorrt as backend
 from leaf_rt.backends.base import Wanted
+from leaf_rt.backends.tensorrt import engine as backend
 from leaf_rt.backends.tensorrt.build import Profile
 from leaf_rt.backends.tensorrt.cuda import Gpu
 from leaf_rt.errors import BackendError, ModelError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from engines_fakes import faces, tiny_onnx
 
-from leaf_rt.backends import tensorrt as backend
 from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.tensorrt import engine as backend
 from leaf_rt.backends.tensorrt.build import Profile
 from leaf_rt.backends.tensorrt.cuda import Gpu, probe
 from leaf_rt.errors import LeafError

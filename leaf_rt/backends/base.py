@@ -167,13 +167,13 @@ def _openvino(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
 
 
 def _tensorrt(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
-    from leaf_rt.backends.tensorrt import open_engine
+    from leaf_rt.backends.tensorrt.engine import open_engine
 
     return open_engine("tensorrt", model, spec, wanted)
 
 
 def _tensorrt_rtx(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
-    from leaf_rt.backends.tensorrt import open_engine
+    from leaf_rt.backends.tensorrt.engine import open_engine
 
     return open_engine("tensorrt_rtx", model, spec, wanted)
 
@@ -232,7 +232,7 @@ def open_backend(
         raise BackendError(f"--threads {threads}: wanted 0 (leave the choice) or more")
     spec = load_spec(model)
     if name == "auto":
-        from leaf_rt.backends.auto import choose
+        from leaf_rt.backends.selection import choose
 
         return choose(model, spec, threads, say, precision, build=build)
     one = candidate(name)

@@ -25,8 +25,8 @@ from leaf_rt.backends.base import (
     int8_path,
     load,
 )
-from leaf_rt.backends.cache import cache_folder, name_of, usable, write_atomically
 from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.backends.plan_cache import cache_folder, name_of, usable, write_atomically
 from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import Prediction
