@@ -156,7 +156,7 @@ def image(
 def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
     """Show what this machine can do, and what to install for more."""
     from leaf_rt import console
-    from leaf_rt.doctor import MISSING, examine
+    from leaf_rt.diagnostics.doctor import MISSING, examine
     from leaf_rt.models.spec import DEFAULT_MODEL
 
     found = examine(model or DEFAULT_MODEL)
@@ -198,7 +198,7 @@ def bench(
         return
 
     from leaf_rt import console
-    from leaf_rt.bench import end_to_end, rows
+    from leaf_rt.diagnostics.bench import end_to_end, rows
 
     result = end_to_end(file, wanted)
     console.facts(console.console(stderr=False), rows(result))

@@ -24,7 +24,7 @@ from leaf_rt.labels import rgb
 from leaf_rt.text import printable
 
 if TYPE_CHECKING:
-    from leaf_rt.doctor import Finding
+    from leaf_rt.diagnostics.doctor import Finding
     from leaf_rt.results.summary import Summary
     from leaf_rt.types import Estimates
 

@@ -235,6 +235,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _can_show() -> bool:
-    from leaf_rt.doctor import why_no_window
+    from leaf_rt.diagnostics.doctor import why_no_window
 
     return why_no_window() is None

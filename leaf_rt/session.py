@@ -18,8 +18,8 @@ from rich.progress import TaskID
 
 from leaf_rt import console, jsonlog
 from leaf_rt.backends.base import Backend
+from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
-from leaf_rt.metrics import MetricsServer
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import Veil, mark
 from leaf_rt.render.window import Window

@@ -19,8 +19,8 @@ from clips import demo_frames, empty_frames, frames_in, write_clip
 from commands import Leaf, records
 from fakes import FakeDetector
 
-from leaf_rt import doctor
 from leaf_rt.backends.base import CANDIDATES
+from leaf_rt.diagnostics import doctor
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.types import Detections, Frame
 
@@ -310,7 +310,7 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
             return super().detect(frame)
 
     pressed = [True]
-    monkeypatch.setattr("leaf_rt.bench.FaceDetector", lambda **_: Impatient([]))
+    monkeypatch.setattr("leaf_rt.diagnostics.bench.FaceDetector", lambda **_: Impatient([]))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignore"
     try:
         done = leaf("bench", clip, "--backend", "onnxruntime")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from leaf_rt import console
-from leaf_rt.doctor import LIMITED, MISSING, OK, Finding
+from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, Finding
 
 FOUND = [
     Finding("model leaf-mobilefacenet.onnx", OK, "8 classes"),

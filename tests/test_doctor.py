@@ -14,7 +14,7 @@ from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tin
 
 from leaf_rt.backends.base import Candidate, open_backend
 from leaf_rt.backends.tensorrt import engine
-from leaf_rt.doctor import LIMITED, MISSING, OK, examine, why_no_window
+from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, examine, why_no_window
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
 from leaf_rt.types import Prediction
 
@@ -66,7 +66,7 @@ def test_a_cache_that_cannot_be_used_says_what_to_do(tmp_path: Path, monkeypatch
 def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in MODELS.glob("*.tflite"):
         shutil.copy(path, tmp_path / path.name)
-    monkeypatch.setattr("leaf_rt.doctor.MODELS", tmp_path)
+    monkeypatch.setattr("leaf_rt.diagnostics.doctor.MODELS", tmp_path)
     first = sorted(tmp_path.iterdir())[0]
     first.write_bytes(b"x")
     assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is damaged"]
@@ -92,7 +92,7 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(tensorrt, "build_plan", no_build)
     monkeypatch.setattr(tensorrt, "parts_here", lambda _: parts)
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
-    monkeypatch.setattr("leaf_rt.doctor.probe", lambda: GPU)
+    monkeypatch.setattr("leaf_rt.diagnostics.doctor.probe", lambda: GPU)
     version = Candidate.version
     monkeypatch.setattr(
         Candidate, "version",
@@ -160,7 +160,7 @@ def test_no_display_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_survives_a_machine_without_a_driver_and_loads_no_gpu_runtime() -> None:
     """In a child: a crash in native code would take the tests along."""
     code = (
-        "import sys; from leaf_rt.doctor import examine; found = examine();"
+        "import sys; from leaf_rt.diagnostics.doctor import examine; found = examine();"
         "bad = {'torch', 'tensorrt', 'tensorrt_rtx', 'mediapipe'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -11,7 +11,7 @@ from commands import Leaf
 from rich.console import Console
 
 from leaf_rt import console
-from leaf_rt.doctor import OK, Finding
+from leaf_rt.diagnostics.doctor import OK, Finding
 from leaf_rt.errors import LeafError, run_command
 from leaf_rt.targets import without_results
 from leaf_rt.text import printable

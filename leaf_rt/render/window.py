@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import cv2
 
-from leaf_rt.doctor import why_no_window
+from leaf_rt.diagnostics.doctor import why_no_window
 from leaf_rt.errors import OutputError
 from leaf_rt.render.overlay import Veil, mark
 from leaf_rt.types import Estimates, Frame
