@@ -64,7 +64,7 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
         return Unsure(finds)
 
     monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", detector)
-    monkeypatch.setattr("leaf_rt.session.Pipeline", Watched)
+    monkeypatch.setattr("leaf_rt.cli.session.Pipeline", Watched)
     film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
     assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0
     reader = cv2.VideoCapture(str(tmp_path / "hall.leaf.mp4"))
@@ -88,7 +88,7 @@ def test_blur_hides_in_a_picture_whom_the_largest_leave_out(
         def detect_picture(self, image: np.ndarray) -> Detections:
             return join(face_at(20, 40), face_at(150, 40, 120))
 
-    monkeypatch.setattr("leaf_rt.album.FaceDetector", lambda **_: Two([]))
+    monkeypatch.setattr("leaf_rt.cli.images.FaceDetector", lambda **_: Two([]))
     cv2.imwrite(str(tmp_path / "two.png"), chessboard())
     done = leaf("image", tmp_path / "two.png", "--blur", "--max-faces", 1, "--backend", "onnxruntime")
     assert done.code == 0, done.err

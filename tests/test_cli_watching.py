@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from commands import Leaf
 
+from leaf_rt.cli.wording import status
 from leaf_rt.sources.opening import SourceInfo
 from leaf_rt.stream.stats import SourceStats
-from leaf_rt.wording import status
 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from leaf_rt import console
+from leaf_rt.cli import console
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, Finding
 
 FOUND = [

@@ -113,7 +113,7 @@ def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
 
 
-@pytest.mark.parametrize("module", ["typer", "leaf_rt.groups", "leaf_rt.session", "cv2"])
+@pytest.mark.parametrize("module", ["typer", "leaf_rt.cli.groups", "leaf_rt.cli.session", "cv2"])
 def test_ctrl_c_while_python_still_loads_is_no_traceback(tmp_path: Path, module: str) -> None:
     """Whoever imports that module first gets a KeyboardInterrupt in its place."""
     code = f"""

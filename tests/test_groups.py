@@ -9,8 +9,8 @@ import typer
 from fakes import FakeBackend
 from typer.testing import CliRunner
 
-from leaf_rt import options as opt
-from leaf_rt.groups import Only, Reading, Recognising, Results, Watching, grouped
+from leaf_rt.cli import options as opt
+from leaf_rt.cli.groups import Only, Reading, Recognising, Results, Watching, grouped
 from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.sources.opening import SourceOptions
 

@@ -34,8 +34,8 @@ KNOWS: dict[str, set[str]] = {
     "leaf_rt.system.native_stderr": set(),
     "leaf_rt.render.overlay": {"numpy", "cv2", "leaf_rt.labels", "leaf_rt.faces.regions", "leaf_rt.types"},
     "leaf_rt.sinks.paths": {"leaf_rt.errors", "leaf_rt.sinks.base"},
-    "leaf_rt.targets": {"leaf_rt.sinks.paths", "leaf_rt.sources.base", "leaf_rt.text"},
-    "leaf_rt.wording": {"leaf_rt.recognition.pipeline", "leaf_rt.sources.base", "leaf_rt.stream.stats"},
+    "leaf_rt.cli.targets": {"leaf_rt.sinks.paths", "leaf_rt.sources.base", "leaf_rt.text"},
+    "leaf_rt.cli.wording": {"leaf_rt.recognition.pipeline", "leaf_rt.sources.base", "leaf_rt.stream.stats"},
     "leaf_rt.media.images": {"numpy", "cv2", "leaf_rt.errors", "leaf_rt.system.native_stderr", "leaf_rt.sinks.paths",
                         "leaf_rt.types"},
     "leaf_rt.recognition.images": {"numpy", "leaf_rt.backends.base", "leaf_rt.faces.alignment", "leaf_rt.types"},
@@ -43,13 +43,13 @@ KNOWS: dict[str, set[str]] = {
                        "leaf_rt.backends.tensorrt", "leaf_rt.backends.tensorrt.cuda", "leaf_rt.errors",
                        "leaf_rt.text"},
     "leaf_rt.render.window": {"cv2", "leaf_rt.diagnostics.doctor", "leaf_rt.render.overlay", "leaf_rt.errors", "leaf_rt.types"},
-    "leaf_rt.options": {"typer"},
-    "leaf_rt.groups": {"typer", "leaf_rt.models.spec", "leaf_rt.diagnostics.doctor", "leaf_rt.options", "leaf_rt.recognition.pipeline",
+    "leaf_rt.cli.options": {"typer"},
+    "leaf_rt.cli.groups": {"typer", "leaf_rt.models.spec", "leaf_rt.diagnostics.doctor", "leaf_rt.cli.options", "leaf_rt.recognition.pipeline",
                        "leaf_rt.request", "leaf_rt.recognition.smoothing", "leaf_rt.sources.base"},
     "leaf_rt.request": {"leaf_rt.models.spec", "leaf_rt.backends.base", "leaf_rt.recognition.pipeline", "leaf_rt.recognition.smoothing"},
     "leaf_rt.results.summary": {"numpy", "leaf_rt.labels", "leaf_rt.types"},
     "leaf_rt.render.timeline": {"numpy", "matplotlib", "leaf_rt.labels", "leaf_rt.results.summary"},
-    "leaf_rt.console": {"rich", "leaf_rt.diagnostics.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.results.summary",
+    "leaf_rt.cli.console": {"rich", "leaf_rt.diagnostics.doctor", "leaf_rt.errors", "leaf_rt.labels", "leaf_rt.results.summary",
                         "leaf_rt.text", "leaf_rt.types"},
 }  # fmt: skip
 
@@ -111,7 +111,7 @@ def test_imports_run_one_way(path: Path) -> None:
     own = name_of(path)
     above = set(PACKAGES[PACKAGES.index(room(own)) + 1 :])
     used = {m for m in top | deep if room(m) in above}
-    if own == "leaf_rt.commands":
+    if own == "leaf_rt.cli.commands":
         used &= top
     assert used == set()
 

@@ -10,10 +10,10 @@ import pytest
 from commands import Leaf
 from rich.console import Console
 
-from leaf_rt import console
+from leaf_rt.cli import console
+from leaf_rt.cli.targets import without_results
 from leaf_rt.diagnostics.doctor import OK, Finding
 from leaf_rt.errors import LeafError, run_command
-from leaf_rt.targets import without_results
 from leaf_rt.text import printable
 
 EVIL = "clip\x1b[2J\x1b]0;mine\x07\r\n.mp4"

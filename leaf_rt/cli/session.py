@@ -16,8 +16,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TaskID
 
-from leaf_rt import console, jsonlog
 from leaf_rt.backends.base import Backend
+from leaf_rt.cli import console, jsonlog
+from leaf_rt.cli.targets import files_among, some
+from leaf_rt.cli.wording import answers, describe, frames, status
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.pipeline import Detector, Pipeline
@@ -33,10 +35,8 @@ from leaf_rt.sources.opening import SourceInfo, Target, is_camera
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
 from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal
 from leaf_rt.stream.signals import signals
-from leaf_rt.targets import files_among, some
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
-from leaf_rt.wording import answers, describe, frames, status
 
 _LIVE_MAX_GAP = 1.0  # s; a live source that stalls shows nobody
 

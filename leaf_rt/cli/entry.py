@@ -36,7 +36,7 @@ def _logged(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
     if "--log-json" in arguments:
-        from leaf_rt import jsonlog
+        from leaf_rt.cli import jsonlog
 
         with jsonlog.json_log(debug):
             return _run(arguments, debug, jsonlog.failure)
@@ -46,7 +46,7 @@ def _logged(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None]) -> int:
-    from leaf_rt.commands import app
+    from leaf_rt.cli.commands import app
     from leaf_rt.errors import LeafError
 
     try:
@@ -54,7 +54,7 @@ def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, 
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except (LeafError, BrokenPipeError) as e:
-        from leaf_rt import console
+        from leaf_rt.cli import console
 
         if console.nobody_reads(e):
             console.mute_stdout()
@@ -64,7 +64,7 @@ def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, 
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as e:  # noqa: BLE001 - the outermost frame: a bug ends here, said aloud and with its exit code
-        from leaf_rt import console
+        from leaf_rt.cli import console
 
         refused = console.refused(e)
         if refused is not None:
@@ -79,7 +79,7 @@ def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, 
 def _say(error: BaseException, debug: bool, sentence: str) -> None:
     import traceback
 
-    from leaf_rt import console
+    from leaf_rt.cli import console
 
     if debug:
         traceback.print_exception(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import typer
 
-from leaf_rt import options as opt
+from leaf_rt.cli import options as opt
 
 if TYPE_CHECKING:
     from leaf_rt.request import Monitor, Outputs, Recognition

@@ -10,8 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaf_rt import console
 from leaf_rt.backends.base import Backend
+from leaf_rt.cli import console
+from leaf_rt.cli.targets import without_results
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.media.images import read_picture, write_picture
@@ -23,7 +24,6 @@ from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.paths import Places, make_folder
 from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources.opening import SourceInfo
-from leaf_rt.targets import without_results
 from leaf_rt.text import readable
 from leaf_rt.types import Frame
 

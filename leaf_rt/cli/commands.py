@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from leaf_rt import options as opt
+from leaf_rt.cli import options as opt
+from leaf_rt.cli.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
 from leaf_rt.errors import BackendError, NotFound
-from leaf_rt.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
 
 app = typer.Typer(
     name="leaf-rt",
@@ -75,11 +75,11 @@ def video(
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
     outputs = results.request()
 
-    from leaf_rt.session import Session
+    from leaf_rt.cli.session import Session
+    from leaf_rt.cli.targets import distinct, without_results
     from leaf_rt.sources.base import is_url
     from leaf_rt.sources.opening import Target, is_camera, load_targets
     from leaf_rt.stream import RunOptions
-    from leaf_rt.targets import distinct, without_results
 
     named, left_out = without_results(targets or [])
     wanted = [Target(target, read) for target in named]
@@ -119,7 +119,7 @@ def webcam(
     read = reading.request(width=width, height=height, fps=fps, mirror=mirror)
     outputs = results.request()
 
-    from leaf_rt.session import Session
+    from leaf_rt.cli.session import Session
     from leaf_rt.sources.opening import Target
     from leaf_rt.stream import RunOptions
 
@@ -147,7 +147,7 @@ def image(
     """
     outputs = results.request()
 
-    from leaf_rt.album import Album
+    from leaf_rt.cli.images import Album
 
     raise typer.Exit(Album(recognising.request(), outputs).run(files))
 
@@ -155,7 +155,7 @@ def image(
 @app.command()
 def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
     """Show what this machine can do, and what to install for more."""
-    from leaf_rt import console
+    from leaf_rt.cli import console
     from leaf_rt.diagnostics.doctor import MISSING, examine
     from leaf_rt.models.spec import DEFAULT_MODEL
 
@@ -197,7 +197,7 @@ def bench(
         typer.echo(json_line(found.rows, model=str(wanted.model), threads=found.threads))
         return
 
-    from leaf_rt import console
+    from leaf_rt.cli import console
     from leaf_rt.diagnostics.bench import end_to_end, rows
 
     result = end_to_end(file, wanted)
