@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from train.loop.training.checkpoint import CheckpointMeta, Geometry
 
 from engines.export import Loaded, export
 from engines.fuse import Deployed, Preparation
@@ -22,8 +23,7 @@ from leaf_rt.errors import LeafError
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.types import U8
-from train.checkpoint import CheckpointMeta, Geometry
-from train.model import build_model
+from train.models.face_model import build_model
 
 EAGER = "PyTorch eager"
 

@@ -105,12 +105,13 @@ def _name(backbone: str) -> str:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from train.loop.training.checkpoint import unfinished
+
     from engines.export import export, load, spec_of
     from engines.parity import report
     from engines.quantize import need_openvino_quantiser
     from leaf_rt.backends.base import open_backend
     from leaf_rt.backends.parity import golden_faces
-    from train.checkpoint import unfinished
 
     if options.precision == "int8" and options.data is None:
         raise BackendError(f"--precision int8: is calibrated on real training faces; give {CALIBRATION_HINT}")

@@ -18,13 +18,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import nn
+from train.loop.training.checkpoint import CheckpointMeta, load_model, write_whole
 
 from engines.fuse import Deployed, Preparation, fuse, largest_activation, to_half
 from leaf_rt.errors import ModelError
 from leaf_rt.models.spec import ModelSpec, save_spec, sha256_of, variant_path
 from leaf_rt.types import U8
-from train.checkpoint import CheckpointMeta, load_model, write_whole
-from train.model import FaceModel
+from train.models.face_model import FaceModel
 
 OPSET = 20
 EXPORTER = 1  # part of the key of every cached engine: raise it when the graph changes
@@ -63,7 +63,7 @@ def load(checkpoint: Path, *, flip: bool = True, net_side: int | None = None) ->
         net_side: Side at which the network sees the faces, px; None takes the checkpoint's.
 
     Raises:
-        NotFound, ModelError: See ``train.checkpoint.load_model``.
+        NotFound, ModelError: See ``train.loop.training.checkpoint.load_model``.
     """
     model, meta = load_model(checkpoint)
     geometry = meta.geometry
@@ -88,7 +88,7 @@ def export(loaded: Loaded, out: Path, faces: U8, precision: str = "fp32", licenc
 
     Raises:
         ModelError: The graph would not be static, or float16 does not hold its activations.
-        OutputError, NoPermission: See ``train.checkpoint.write_whole``.
+        OutputError, NoPermission: See ``train.loop.training.checkpoint.write_whole``.
     """
     fused = fuse(loaded.model, loaded.preparation.net_side)
     if precision == "fp16":
@@ -175,7 +175,7 @@ def write_onnx(proto: onnx.ModelProto, path: Path, facts: dict[str, Any]) -> Non
 
     Raises:
         ModelError: A batch norm is left, the graph is not static, or ONNX's checker refuses it.
-        OutputError, NoPermission: See ``train.checkpoint.write_whole``.
+        OutputError, NoPermission: See ``train.loop.training.checkpoint.write_whole``.
     """
     _strip(proto)
     proto.producer_name, proto.producer_version = "leaf-rt", str(EXPORTER)

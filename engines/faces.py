@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from train.data.dataset.crop_cache import Crops
+from train.data.dataset.formats import Listing
 
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import I64, U8
-from train.cache import Crops
-from train.data import labelled_of, load_validation, open_crops
-from train.layouts import Listing
-from train.loop import SPLIT
-from train.recipe import RECIPE, Data, Recipe, load_recipe
+from train.data.dataset import labelled_of, load_validation, open_crops
+from train.loop.training import SPLIT
+from train.recipes.schema import RECIPE, Data, Recipe, load_recipe
 
 SHARE = 5  # one of so many labelled pictures is judged on where nothing else is held out
 

@@ -1,6 +1,6 @@
 """From a trained network to the one module that is exported: uint8 crops in, probabilities and features out.
 
-Knows modules; must not know files, ONNX or back ends. The gates and experts are dense maths already (train.moe); what
+Knows modules; must not know files, ONNX or back ends. The gates and experts are dense maths already (train.models.moe); what
 is left to do is to fold batch norms, drop what only training needs, and put the preparation of the pixels in front.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from leaf_rt.errors import ModelError
-from train.model import FaceModel
+from train.models.face_model import FaceModel
 
 HALF_MAX = 65504.0
 TOLERANCE = 1e-5  # fused against unfused: largest difference of the outputs, relative to the largest output
@@ -117,7 +117,7 @@ def fuse(model: FaceModel, side: int = 64) -> FaceModel:
         ModelError: The model is in training mode, or the copy does not answer as the original does.
     """
     if model.training:
-        raise ModelError("fuse: the model is in training mode; load it with train.checkpoint.load_model")
+        raise ModelError("fuse: the model is in training mode; load it with train.loop.training.checkpoint.load_model")
     fused = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     trial = torch.randn(2, 3, side, side, generator=generator)

@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from train.data.dataset.cropper import FaceCropper
+from train.loop.training.checkpoint import write_whole
 
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import GOLDEN_MARGIN, GOLDEN_ROW, GOLDEN_SIDE
 from leaf_rt.types import U8
-from train.checkpoint import write_whole
-from train.faces import FaceCropper
 
 
 def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
@@ -28,7 +28,7 @@ def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
 
     Raises:
         DataError: The clip shows too few faces.
-        OutputError, NoPermission: See ``train.checkpoint.write_whole``.
+        OutputError, NoPermission: See ``train.loop.training.checkpoint.write_whole``.
     """
     count = GOLDEN_ROW**2
     crops: list[U8] = []

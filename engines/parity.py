@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from train.loop.training.checkpoint import save_json
 
 from engines.export import Loaded
 from engines.faces import Faces
@@ -23,7 +24,6 @@ from leaf_rt.backends.parity import compare
 from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.models.spec import variant_path
 from leaf_rt.types import U8, Prediction
-from train.checkpoint import save_json
 
 BATCH = 64
 

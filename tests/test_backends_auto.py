@@ -15,8 +15,8 @@ from leaf_rt.backends.base import Backend, candidate, open_backend
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import Prediction
-from train.data import Samples
-from train.recipe import Data
+from train.data.dataset import Samples
+from train.recipes.schema import Data
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -208,13 +208,13 @@ def test_fp16_needs_a_gpu(pair: Path) -> None:
 
 
 def test_an_evaluation_takes_the_very_file_that_was_named(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from train import evaluate
+    from train.reports import evaluation
 
     quickest(monkeypatch, "onnxruntime int8")
     spec = load_spec(pair)
     crops = faces(3).transpose(0, 3, 1, 2)[:, ::-1]  # as the trainer keeps them
     samples = Samples(np.arange(3), np.zeros((3, CLASSES), np.float32), np.zeros(3, np.int64))
     monkeypatch.setattr(evaluate, "load_split", lambda *_: (spec.labels, crops, samples))
-    _, probs, _, _, said = evaluate._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
+    _, probs, _, _, said = evaluation._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
     assert (said["precision"], said["sha256"]) == ("fp32", spec.sha256)
     np.testing.assert_allclose(probs, open_backend(pair, "onnxruntime").infer(faces(3)).probs, atol=1e-5)

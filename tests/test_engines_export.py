@@ -15,6 +15,7 @@ import pytest
 import torch
 from engines_fakes import RTX, faces, tiny_onnx
 from test_engines_fuse import SPEC, SmallNet, shake
+from train.loop.training.checkpoint import CheckpointMeta, Geometry, save
 
 from engines.cli import main
 from engines.export import ROUTING, Loaded, export, load, to_onnx, write_onnx
@@ -24,8 +25,7 @@ from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.errors import ModelError
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import load_spec, sha256_of, variant_path
-from train.checkpoint import CheckpointMeta, Geometry, save
-from train.model import FaceModel, build_model
+from train.models.face_model import FaceModel, build_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 64  # at which the network sees the faces: small, so that the tests are quick

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from engines.fuse import Affine, Deployed, Preparation, fuse, largest_activation, to_half
 from leaf_rt.errors import ModelError
-from train.backbones import EncoderBlock, VisionTransformer
-from train.model import FaceModel, build_model
-from train.moe import FusingSpec
+from train.models.backbones import EncoderBlock, VisionTransformer
+from train.models.face_model import FaceModel, build_model
+from train.models.moe import FusingSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from train.data.dataset.crop_cache import Crops, CropSpec, prepare
+from train.data.dataset.image_store import Files
 
 from leaf_rt.errors import DataError, OutputError
-from train import cache
-from train.cache import Crops, CropSpec, prepare
-from train.source import Files
 
 PLAIN = CropSpec(16, 0.0, "grey", align=False)
 IDS = [f"{i}.png" for i in range(8)]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from leaf_rt.errors import DataError, ModelError, NoPermission, NotFound, OutputError
-from train import checkpoint
-from train.backbones import VisionTransformer, build_backbone, fold_batch_norm, load_backbone
-from train.mobilefacenet import MobileFaceNet
-from train.model import FaceModel, build_model
-from train.moe import FusingSpec
+from train.loop.training import checkpoint
+from train.models.backbones import VisionTransformer, build_backbone, fold_batch_norm, load_backbone
+from train.models.face_model import FaceModel, build_model
+from train.models.mobilefacenet import MobileFaceNet
+from train.models.moe import FusingSpec
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights" / "mobilefacenet_msceleb.pt"
 LABELS = ("a", "b", "c", "d")

@@ -16,20 +16,20 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from train.loop.training.checkpoint import load
+from train.loop.training.distributed import World
+from train.loop.training.optimizer import ema_decay, learning_rate
+from train.loop.training.run_log import Reporter, read_log
+from train.loop.training.stopping import StopSignal
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError, ModelError
-from train.checkpoint import load
 from train.cli import main
-from train.data import TrainingData, load_data
-from train.distributed import World
-from train.loop import Training
+from train.data.dataset import TrainingData, load_data
+from train.loop.training import Training
 from train.metrics import measure
-from train.optim import ema_decay, learning_rate
-from train.progress import Reporter, read_log
-from train.recipe import Optim, Recipe, to_toml
-from train.report import write_report
-from train.stopping import StopSignal
+from train.recipes.schema import Optim, Recipe, to_toml
+from train.reports.run_report import write_report
 
 HERE = Path(__file__).parent
 ALONE = World(0, 1, torch.device("cpu"))
@@ -169,7 +169,7 @@ def steps_of(recipe: Recipe, here: World) -> list[Any]:
 
 def test_what_is_said_of_a_run_is_said_of_its_selected_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.5, 0.75, 0.25])
-    monkeypatch.setattr("train.loop.measure", lambda *args: {**measure(*args), "accuracy": next(accuracies)})
+    monkeypatch.setattr("train.loop.training.measure", lambda *args: {**measure(*args), "accuracy": next(accuracies)})
     recipe = tiny(root, run__select="validation", run__epochs=3, method__name="supervised")
     fit(recipe, root / "run")
     assert load(root / "run" / "last.pt")["metrics"]["epoch"] == 3
@@ -183,7 +183,7 @@ def test_the_best_checkpoint_is_there_before_the_last_one_knows_of_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    monkeypatch.setattr("train.checkpoint.write_whole", lambda path, write: written.append(path.name))
+    monkeypatch.setattr("train.loop.training.checkpoint.write_whole", lambda path, write: written.append(path.name))
     fit(tiny(root, run__select="validation", run__epochs=1, method__name="supervised"), root / "run")
     assert [name for name in written if name.endswith(".pt")] == ["best.pt", "last.pt"]
 

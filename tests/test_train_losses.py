@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.losses import (
+from train.methods.losses import (
     ambiguity_weight,
     ambiguous_loss,
     ambiguous_loss_naive,

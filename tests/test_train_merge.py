@@ -9,17 +9,17 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
+from train.loop.training.checkpoint import CheckpointMeta, Geometry, load_model, save
+from train.loop.training.merging import merge
 from train_fakes import tiny, write_folder
 
 from engines.cli import main as export_main
 from engines.export import export, load
 from leaf_rt.errors import DataError, ModelError
-from train.backbones import build_backbone
-from train.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.cli import main
-from train.merge import merge
-from train.model import build_model
-from train.recipe import load_recipe, to_toml
+from train.models.backbones import build_backbone
+from train.models.face_model import build_model
+from train.recipes.schema import load_recipe, to_toml
 
 LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
 OPTIONS = {
@@ -101,7 +101,7 @@ class NormFirst(torch.nn.Module):
 def test_a_batch_norm_that_cannot_be_folded_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("train.backbones.Tiny", NormFirst)
+    monkeypatch.setattr("train.models.backbones.Tiny", NormFirst)
     one = run(tmp_path / "one", 1, 32, model=OPTIONS | {"backbone": "mobilefacenet", "folded": True})
     two = run(tmp_path / "two", 2, 24)
     assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == DataError.exit_code

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.moe import (
+from train.models.moe import (
     FusingSpec,
     MixtureOfExperts,
     balance_loss,

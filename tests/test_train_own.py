@@ -15,7 +15,7 @@ import engines.quantize
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from train.cli import main
-from train.recipe import Run, load_recipe, to_toml
+from train.recipes.schema import Run, load_recipe, to_toml
 
 PER_CLASS = 20
 HELD = len(CLASSES) * PER_CLASS // 10  # data.validation of them

@@ -18,15 +18,14 @@ import pytest
 import torch
 from test_train_loop import ALONE, prepared, steps_of
 from torch import nn
+from train.loop.training.checkpoint import LAST
+from train.loop.training.distributed import World, sync_batch_norms, world
+from train.loop.training.stopping import StopSignal
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
-from train import distributed
-from train.checkpoint import LAST
-from train.distributed import World, sync_batch_norms, world
-from train.loop import Training
-from train.recipe import Recipe, to_toml
-from train.stopping import StopSignal
+from train.loop.training import Training, distributed
+from train.recipes.schema import Recipe, to_toml
 
 HERE = Path(__file__).parent
 PART = "import sys, test_train_processes as t; from pathlib import Path; getattr(t, sys.argv[1])(Path(sys.argv[2]))"

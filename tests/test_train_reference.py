@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.losses import ambiguity_weight, ambiguous_loss, contrastive_loss, positives, unsupervised_loss
-from train.moe import FusingSpec, MixtureOfExperts, combine, top_k_gates
-from train.pseudo_label import class_thresholds, confident
+from train.methods.losses import ambiguity_weight, ambiguous_loss, contrastive_loss, positives, unsupervised_loss
+from train.methods.thresholds import class_thresholds, confident
+from train.models.moe import FusingSpec, MixtureOfExperts, combine, top_k_gates
 
 FILE = Path(__file__).parents[2] / "shared" / "reference" / "leaf_reference.npz"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"{FILE} (recorded reference) is not here")

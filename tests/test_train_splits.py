@@ -7,11 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from leaf_rt.errors import DataError
-from leaf_rt.labels import RAFDB7
-from train.recipe import Split
-from train.splits import (
+from train.data.dataset.splits import (
     Partition,
     apportion,
     check_options,
@@ -21,6 +17,10 @@ from train.splits import (
     partition,
     save_partition,
 )
+
+from leaf_rt.errors import DataError
+from leaf_rt.labels import RAFDB7
+from train.recipes.schema import Split
 
 LABEL = np.repeat(np.arange(7), [400, 281, 700, 1300, 1900, 705, 2500])
 IDS = [f"{i:05d}.png" for i in range(len(LABEL))]

@@ -13,7 +13,7 @@ from train_fakes import tiny, write_folder
 from leaf_rt.errors import DataError
 from train.bench import bench
 from train.cli import main
-from train.evaluate import evaluate
+from train.reports.evaluation import evaluate
 from train.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 
 

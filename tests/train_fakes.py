@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train.recipe import Recipe, resolve
+from train.recipes.schema import Recipe, resolve
 
 CLASSES = ("anger", "fear", "happiness", "sadness", "surprise")
 

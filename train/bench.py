@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from train.data import Samples, TrainingData
-from train.distributed import World, pick_device
-from train.inference import autocast
-from train.loop import Training
-from train.model import build_model
-from train.recipe import Recipe
-from train.splits import Partition
+from train.data.dataset import Samples, TrainingData
+from train.data.dataset.splits import Partition
+from train.loop.training import Training
+from train.loop.training.distributed import World, pick_device
+from train.loop.training.inference import autocast
+from train.models.face_model import build_model
+from train.recipes.schema import Recipe
 
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 

@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _recipe_options(sub: argparse.ArgumentParser) -> None:
-    from train.recipe import CHOICES, option_types, recipe_names
+    from train.recipes.schema import CHOICES, option_types, recipe_names
 
     sub.add_argument("--recipe", metavar="NAME|FILE", help=f"a TOML file, or one of {', '.join(recipe_names())}")
     for short, key in SHORT.items():
@@ -132,7 +132,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from train.session import train_command
+    from train.entry import train_command
 
     if options.resume and (options.out or options.recipe):
         raise DataError(
@@ -143,13 +143,13 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from train.session import prepare_command
+    from train.entry import prepare_command
 
     return prepare_command(options.recipe, _overrides(options), options.out)
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from train.session import merge_command
+    from train.entry import merge_command
 
     try:
         shares = [float(share) for share in options.shares.split(",") if share]
@@ -178,7 +178,7 @@ def _bench(options: argparse.Namespace) -> int:
     import json
 
     from train.bench import bench
-    from train.recipe import load_recipe
+    from train.recipes.schema import load_recipe
 
     if options.count < 1:
         raise DataError(f"--count: wanted 1 or more, got {options.count}")
@@ -187,7 +187,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from train.session import evaluate_command
+    from train.entry import evaluate_command
 
     return evaluate_command(
         options.recipe, _overrides(options), options.model, options.split,

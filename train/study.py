@@ -20,14 +20,14 @@ import torch
 
 from leaf_rt.errors import DataError
 from leaf_rt.sinks.paths import make_folder
-from train.checkpoint import LAST
-from train.data import load_data
-from train.distributed import World, pick_device
-from train.evaluate import evaluate
-from train.loop import Training
-from train.progress import Reporter
-from train.recipe import Recipe, load_recipe, to_dict
-from train.stopping import StopSignal
+from train.data.dataset import load_data
+from train.loop.training import Training
+from train.loop.training.checkpoint import LAST
+from train.loop.training.distributed import World, pick_device
+from train.loop.training.run_log import Reporter
+from train.loop.training.stopping import StopSignal
+from train.recipes.schema import Recipe, load_recipe, to_dict
+from train.reports.evaluation import evaluate
 
 RESULTS = "results.jsonl"
 BUDGETS = (400, 2000)  # labels

@@ -18,14 +18,14 @@ from leaf_rt.backends.base import open_backend
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import F32, U8
-from train.checkpoint import load_model
-from train.data import Images, load_split, load_validation, trained_on
-from train.distributed import pick_device
-from train.inference import predict
-from train.loop import SPLIT
+from train.augment.views import Views
+from train.data.dataset import Images, load_split, load_validation, trained_on
+from train.loop.training import SPLIT
+from train.loop.training.checkpoint import load_model
+from train.loop.training.distributed import pick_device
+from train.loop.training.inference import predict
 from train.metrics import measure
-from train.recipe import Augment, Data, Recipe
-from train.views import Views
+from train.recipes.schema import Augment, Data, Recipe
 
 MODELS = (".onnx", ".plan", ".xml")  # what the runtime runs
 

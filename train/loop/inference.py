@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from leaf_rt.errors import ModelError
 from leaf_rt.types import F32, I64
-from train.augment import resize, to_float
-from train.data import Images
-from train.views import Views
+from train.augment.transforms import resize, to_float
+from train.augment.views import Views
+from train.data.dataset import Images
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:

@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from train.data import TrainingData
-from train.distributed import World
-from train.loop import Training
-from train.recipe import Recipe
+from train.data.dataset import TrainingData
+from train.loop.training import Training
+from train.loop.training.distributed import World
+from train.recipes.schema import Recipe
 
 STEPS = 3  # measured, after one to warm up
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from leaf_rt.errors import DataError, NotFound
-from train.limits import check_range
+from train.recipes.limits import check_range
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE = "recipe.toml"  # of a run, resolved, in its folder

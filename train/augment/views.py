@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from train.augment import (
+from train.augment.transforms import (
     SUPERVISED_DRAWS,
     WEAK_DRAWS,
     draw,
@@ -21,9 +21,9 @@ from train.augment import (
     to_float,
     weak_view,
 )
-from train.data import MEAN, STD
-from train.randaugment import strong_draws, strong_view
-from train.recipe import Augment
+from train.augment.transforms.randaugment import strong_draws, strong_view
+from train.data.dataset import MEAN, STD
+from train.recipes.schema import Augment
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from leaf_rt.errors import DataError, ModelError, NotFound
-from train.mobilefacenet import MobileFaceNet
-from train.weights import Unreadable, misfit, read
+from train.models.mobilefacenet import MobileFaceNet
+from train.models.weights import Unreadable, misfit, read
 
 NAMES = ("resnet18", "resnet14", "mobilefacenet", "vit_b16", "tiny")
 # Keys of published checkpoints that belong to a head which is not used here.
@@ -188,7 +188,7 @@ class Ensemble(nn.Module):
     """Several encoders side by side, each at a side of its own; their features one after the other.
 
     A linear classifier over the joined features is the mean of the logits of the parts' classifiers (see
-    ``train.merge``), so that an ensemble is one network for everything that comes after.
+    ``train.loop.training.merging``), so that an ensemble is one network for everything that comes after.
 
     Args:
         parts: Names of encoders and the sides at which they see the faces, px.

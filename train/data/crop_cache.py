@@ -23,9 +23,9 @@ import numpy as np
 from leaf_rt.errors import DataError, OutputError
 from leaf_rt.sinks.paths import make_folder
 from leaf_rt.types import I64, U8
-from train.checkpoint import save_json, write_whole
-from train.faces import FaceCropper
-from train.source import Source, decode
+from train.data.dataset.cropper import FaceCropper
+from train.data.dataset.image_store import Source, decode
+from train.loop.training.checkpoint import save_json, write_whole
 
 VERSION = 1
 BLOCK = 4096  # new pictures, at least, between two saves

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.losses import contrastive_loss, cross_entropy, fairness_loss, positives, unsupervised_loss
-from train.moe import balance_loss
-from train.pseudo_label import AdaptiveThreshold, ClassThreshold, FixedThreshold
-from train.recipe import Method
+from train.methods.losses import contrastive_loss, cross_entropy, fairness_loss, positives, unsupervised_loss
+from train.methods.thresholds import AdaptiveThreshold, ClassThreshold, FixedThreshold
+from train.models.moe import balance_loss
+from train.recipes.schema import Method
 
 
 @dataclass(frozen=True, slots=True, eq=False)

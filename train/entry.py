@@ -17,17 +17,17 @@ from rich.table import Table
 
 from leaf_rt.errors import DataError, NotFound, OutputError
 from leaf_rt.sinks.paths import make_folder
-from train.checkpoint import BEST, LAST, save_json, write_whole
-from train.data import TrainingData, copies, crop_spec, load_data, open_crops
-from train.distributed import World, pick_device, said_once, world
-from train.evaluate import evaluate
-from train.layouts import SPLITS
-from train.loop import SPLIT, Training
-from train.merge import merge
-from train.progress import Reporter
-from train.recipe import RECIPE, Recipe, load_recipe, to_dict, to_toml
-from train.start import BEFORE, earlier, need_start
-from train.stopping import StopSignal
+from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
+from train.data.dataset.formats import SPLITS
+from train.loop.training import SPLIT, Training
+from train.loop.training.checkpoint import BEST, LAST, save_json, write_whole
+from train.loop.training.distributed import World, pick_device, said_once, world
+from train.loop.training.initialization import BEFORE, earlier, need_start
+from train.loop.training.merging import merge
+from train.loop.training.run_log import Reporter
+from train.loop.training.stopping import StopSignal
+from train.recipes.schema import RECIPE, Recipe, load_recipe, to_dict, to_toml
+from train.reports.evaluation import evaluate
 
 WIDE = 120  # columns of a terminal that holds the confusion of eight classes with their whole names
 OWN = {"cuda": "own", "cpu": "own-cpu"}  # the recipe where none is named
@@ -87,7 +87,7 @@ def train_command(
         for note in notes if console else ():
             Console(stderr=True).print(f"note: {note}", soft_wrap=True)
         if dry_run:
-            from train.dryrun import dry_run as describe
+            from train.reports.dry_run import dry_run as describe
 
             describe(recipe, data, here, Console(stderr=True) if here.main else None)
             return 0
@@ -115,7 +115,7 @@ def train_command(
         if here.main and not done:
             sys.stderr.write(f"stopped; go on with: leaf-rt train --resume {folder}\n")
         if here.main and done:
-            from train.report import write_report
+            from train.reports.run_report import write_report
 
             page = write_report(folder)
             if console:

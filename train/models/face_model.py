@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.backbones import build_backbone, fold_batch_norm
-from train.moe import Fused, FusingSpec, MixtureOfExperts
-from train.recipe import Method, Model
+from train.models.backbones import build_backbone, fold_batch_norm
+from train.models.moe import Fused, FusingSpec, MixtureOfExperts
+from train.recipes.schema import Method, Model
 
 
 class Output(NamedTuple):

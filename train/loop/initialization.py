@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from leaf_rt.errors import NotFound
-from train.augment import SUPERVISED_DRAWS, WEAK_DRAWS, draw
-from train.backbones import build_backbone, fold_batch_norm, load_backbone
-from train.checkpoint import find, load, load_weights
-from train.data import Images, TrainingData
-from train.inference import autocast
-from train.model import FaceModel, build_model, model_options
-from train.recipe import Recipe
-from train.views import Views
+from train.augment.transforms import SUPERVISED_DRAWS, WEAK_DRAWS, draw
+from train.augment.views import Views
+from train.data.dataset import Images, TrainingData
+from train.loop.training.checkpoint import find, load, load_weights
+from train.loop.training.inference import autocast
+from train.models.backbones import build_backbone, fold_batch_norm, load_backbone
+from train.models.face_model import FaceModel, build_model, model_options
+from train.recipes.schema import Recipe
 
 BEFORE = "before"  # folder of the run that came before, in a run's folder
 

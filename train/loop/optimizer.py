@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from train.model import FaceModel
-from train.recipe import Optim
+from train.models.face_model import FaceModel
+from train.recipes.schema import Optim
 
 
 def build_optimizer(model: FaceModel, options: Optim) -> torch.optim.Optimizer:

@@ -16,8 +16,8 @@ import numpy as np
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import I64
-from train.checkpoint import save_json
-from train.recipe import Data, Split
+from train.loop.training.checkpoint import save_json
+from train.recipes.schema import Data, Split
 
 VERSION = 1
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.augment import WEAK_DRAWS, hole, warp, weak_view
+from train.augment.transforms import WEAK_DRAWS, hole, warp, weak_view
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B
 

@@ -16,9 +16,9 @@ import numpy as np
 from leaf_rt.errors import DataError, NoPermission, NotFound
 from leaf_rt.labels import AFFECTNET7, AFFECTNET8, FER2013_7, FERPLUS8, RAFDB7
 from leaf_rt.types import F32, I64
-from train.lists import Row, csv_rows, json_rows, opened, parsed, text_rows
-from train.recipe import RECIPE
-from train.source import Files, Memory, Source, Zip
+from train.data.dataset.image_store import Files, Memory, Source, Zip
+from train.data.dataset.tables import Row, csv_rows, json_rows, opened, parsed, text_rows
+from train.recipes.schema import RECIPE
 
 TRAIN, VALIDATION, TEST = range(3)
 SPLITS = ("train", "validation", "test")

@@ -19,19 +19,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import DataError
-from train import checkpoint, splits
-from train.algorithms import Joint, build_threshold, objective, student_sees_weak
-from train.data import MEAN, STD, Images, Stream, TrainingData
-from train.distributed import World, sync_batch_norms
-from train.inference import autocast, predict
+from train.augment.views import Views, draw_views
+from train.data.dataset import MEAN, STD, Images, Stream, TrainingData, splits
+from train.loop.training import checkpoint
+from train.loop.training.distributed import World, sync_batch_norms
+from train.loop.training.inference import autocast, predict
+from train.loop.training.initialization import earlier, start_model
+from train.loop.training.optimizer import (
+    build_optimizer,
+    ema_decay,
+    learning_rate,
+    set_learning_rate,
+    shrink,
+    update_ema,
+)
+from train.loop.training.run_log import Reporter
+from train.loop.training.stopping import StopSignal
+from train.methods.objective import Joint, build_threshold, objective, student_sees_weak
 from train.metrics import measure
-from train.model import FaceModel, Output, model_options
-from train.optim import build_optimizer, ema_decay, learning_rate, set_learning_rate, shrink, update_ema
-from train.progress import Reporter
-from train.recipe import Recipe, shareable
-from train.start import earlier, start_model
-from train.stopping import StopSignal
-from train.views import Views, draw_views
+from train.models.face_model import FaceModel, Output, model_options
+from train.recipes.schema import Recipe, shareable
 
 _log = logging.getLogger(__name__)
 

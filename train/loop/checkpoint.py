@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from leaf_rt.errors import ModelError, NoPermission, NotFound, OutputError
-from train.model import FaceModel, build_model
-from train.recipe import RECIPE
-from train.weights import Unreadable, misfit, read
+from train.models.face_model import FaceModel, build_model
+from train.models.weights import Unreadable, misfit, read
+from train.recipes.schema import RECIPE
 
 FORMAT = 1
 LAST = "last.pt"

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import F32, I64, U8
-from train.cache import Crops, CropSpec, default_cache, prepare
-from train.layouts import SPLITS, TRAIN, VALIDATION, Listing, read_listing
-from train.recipe import Data, Split
-from train.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
+from train.data.dataset.crop_cache import Crops, CropSpec, default_cache, prepare
+from train.data.dataset.formats import SPLITS, TRAIN, VALIDATION, Listing, read_listing
+from train.data.dataset.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
+from train.recipes.schema import Data, Split
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet
 STD = (0.229, 0.224, 0.225)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import describe, find, load, write_whole
-from train.progress import read_log
+from train.loop.training.checkpoint import describe, find, load, write_whole
+from train.loop.training.run_log import read_log
 
 PAGE = "report.html"
 _STYLE = (
@@ -27,7 +27,7 @@ _STYLE = (
 def write_report(run: Path) -> Path:
     """Write curves.png, confusion.png and report.html into a run's folder, from its log and its checkpoint.
 
-    The checkpoint is the one that speaks for the run, see ``train.checkpoint.find``.
+    The checkpoint is the one that speaks for the run, see ``train.loop.training.checkpoint.find``.
 
     Returns:
         The page; it holds its pictures, so it can be sent alone.
