@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from train.loop.training.checkpoint import CheckpointMeta, Geometry
 
-from engines.export import Loaded, export
-from engines.fuse import Deployed, Preparation
-from engines.quantize import quantize_onnxruntime, quantize_openvino
+from engines.deployed_model import Deployed, Preparation
+from engines.onnx_export import Loaded, export
+from engines.quantization import quantize_onnxruntime, quantize_openvino
 from leaf_rt.backends.base import default_threads
 from leaf_rt.backends.benchmark import REPEATS, Measured, Timing, measure_backends
 from leaf_rt.backends.parity import golden_faces

@@ -17,8 +17,8 @@ from leaf_rt.errors import BackendError, ModelError, run_command
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, ModelSpec, load_spec, save_spec, sha256_of, variant_path
 
 if TYPE_CHECKING:
-    from engines.export import Loaded
-    from engines.faces import Faces
+    from engines.evaluation_faces import Faces
+    from engines.onnx_export import Loaded
     from leaf_rt.backends.benchmark import Measured
 
 CALIBRATION_HINT = "--data PATH (labelled, in a layout of the trainer)"
@@ -107,9 +107,9 @@ def _name(backbone: str) -> str:
 def _export(options: argparse.Namespace) -> int:
     from train.loop.training.checkpoint import unfinished
 
-    from engines.export import export, load, spec_of
+    from engines.onnx_export import export, load, spec_of
     from engines.parity import report
-    from engines.quantize import need_openvino_quantiser
+    from engines.quantization import need_openvino_quantiser
     from leaf_rt.backends.base import open_backend
     from leaf_rt.backends.parity import golden_faces
 
@@ -175,7 +175,7 @@ def _converted(options: argparse.Namespace, model: Path) -> Path:
     if options.target == "openvino":
         if options.precision == "fp16":
             raise BackendError("--precision fp16 --target openvino: CPUs compute fp16 slower than fp32; take int8")
-        from engines.quantize import write_openvino
+        from engines.quantization import write_openvino
 
         out = model.with_suffix(".xml")
         write_openvino(model, out)
@@ -220,7 +220,7 @@ def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
 def _quantise(options: argparse.Namespace, model: Path, truth: Faces, calibration: Faces) -> Path:
     """The int8 file, if it loses no more than ``allowed_loss`` of accuracy on faces it was not calibrated on."""
     from engines.parity import batched
-    from engines.quantize import accuracy, allowed_loss, quantize_onnxruntime, quantize_openvino
+    from engines.quantization import accuracy, allowed_loss, quantize_onnxruntime, quantize_openvino
     from engines.triton import write_repository
     from leaf_rt.backends.base import open_backend
 
@@ -252,8 +252,8 @@ def _faces(options: argparse.Namespace, spec: ModelSpec, run: Path | None = None
     """Faces of --data to judge on, and to calibrate on; without --data the stored crops, and none."""
     import numpy as np
 
-    from engines.faces import Faces, judged_faces
-    from engines.quantize import CALIBRATION
+    from engines.evaluation_faces import Faces, judged_faces
+    from engines.quantization import CALIBRATION
     from leaf_rt.backends.parity import golden_faces
 
     if options.data is not None:
@@ -265,10 +265,10 @@ def _faces(options: argparse.Namespace, spec: ModelSpec, run: Path | None = None
 
 
 def _bundle(options: argparse.Namespace) -> int:
-    from engines.bundle import bundle, licence_of
-    from engines.export import load, spec_of
-    from engines.faces import data_faces
-    from engines.quantize import CALIBRATION
+    from engines.evaluation_faces import data_faces
+    from engines.onnx_export import load, spec_of
+    from engines.quantization import CALIBRATION
+    from engines.release import bundle, licence_of
 
     if options.data is None:
         raise BackendError(
@@ -301,7 +301,7 @@ def _loaded(options: argparse.Namespace) -> Loaded | None:
     """The checkpoint, with the preparation of the model file."""
     if options.checkpoint is None:
         return None
-    from engines.export import load
+    from engines.onnx_export import load
 
     spec = load_spec(options.model)
     return load(options.checkpoint, flip=spec.flip, net_side=spec.net_side)
@@ -349,7 +349,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _golden(options: argparse.Namespace) -> int:
-    from engines.golden import make_golden
+    from engines.parity_faces import make_golden
 
     make_golden(options.clip, options.out)
     _say(f"written: {options.out}")

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from train.loop.training.checkpoint import save_json
 
-from engines.export import Loaded
-from engines.faces import Faces
-from engines.fuse import Deployed
-from engines.quantize import accuracy
+from engines.deployed_model import Deployed
+from engines.evaluation_faces import Faces
+from engines.onnx_export import Loaded
+from engines.quantization import accuracy
 from leaf_rt.backends.base import open_backend
 from leaf_rt.backends.benchmark import Way, ways
 from leaf_rt.backends.parity import compare

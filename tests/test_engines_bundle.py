@@ -11,12 +11,12 @@ import pytest
 from test_engines_export import leaf
 from test_engines_quantize import COUNT, data, model
 
-import engines.bundle
-from engines.bundle import BEGIN, END, bundle, judge, place, with_table
+import engines.release
 from engines.cli import main
-from engines.export import Loaded
-from engines.faces import Faces, data_faces
+from engines.evaluation_faces import Faces, data_faces
+from engines.onnx_export import Loaded
 from engines.parity import Report, Row
+from engines.release import BEGIN, END, bundle, judge, place, with_table
 from leaf_rt.errors import LeafError, ModelError, OutputError
 from leaf_rt.models.spec import load_spec, variant_path
 
@@ -41,7 +41,7 @@ def split(model: Path, data: Path) -> dict[str, Faces]:
 def test_a_whole_set_is_made_and_proven(
     loaded: Loaded, split: dict[str, Faces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.bundle, "MAX_LOSS", 0.2)  # some dozen faces: one of them is 2 points
+    monkeypatch.setattr(engines.release, "MAX_LOSS", 0.2)  # some dozen faces: one of them is 2 points
     (tmp_path / "m.md").write_text("# Card\n\nWords.\n")
     calibration = split["train"].images[:16]
     result = bundle(loaded, tmp_path, "m", calibration, split["test"], licence="mine", threads=1)

@@ -18,8 +18,8 @@ from test_engines_fuse import SPEC, SmallNet, shake
 from train.loop.training.checkpoint import CheckpointMeta, Geometry, save
 
 from engines.cli import main
-from engines.export import ROUTING, Loaded, export, load, to_onnx, write_onnx
-from engines.fuse import Deployed, Preparation, fuse
+from engines.deployed_model import Deployed, Preparation, fuse
+from engines.onnx_export import ROUTING, Loaded, export, load, to_onnx, write_onnx
 from leaf_rt.backends.base import candidate, open_backend
 from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.errors import ModelError
@@ -110,7 +110,7 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported: Path) ->
 
 def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(run: Path, exported: Path, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from engines.export import export, load; from leaf_rt.backends.parity import *;"
+        "from pathlib import Path; from engines.onnx_export import export, load; from leaf_rt.backends.parity import *;"
         f"export(load(Path({str(run)!r})), Path({str(tmp_path / 'm.onnx')!r}), golden_faces(64))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)

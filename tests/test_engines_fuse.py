@@ -11,7 +11,7 @@ import torch
 from engines_fakes import faces
 from torch import Tensor, nn
 
-from engines.fuse import Affine, Deployed, Preparation, fuse, largest_activation, to_half
+from engines.deployed_model import Affine, Deployed, Preparation, fuse, largest_activation, to_half
 from leaf_rt.errors import ModelError
 from train.models.backbones import EncoderBlock, VisionTransformer
 from train.models.face_model import FaceModel, build_model

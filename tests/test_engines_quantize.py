@@ -12,10 +12,10 @@ import pytest
 from engines_fakes import tiny_onnx
 from test_engines_export import leaf
 
-import engines.quantize
+import engines.quantization
 from engines.cli import main
-from engines.export import export
-from engines.faces import data_faces
+from engines.evaluation_faces import data_faces
+from engines.onnx_export import export
 from leaf_rt.backends.base import open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, DataError
@@ -62,7 +62,7 @@ def int8(model: Path, data: Path, out: Path, target: str = "onnx") -> int:
 def test_int8_is_written_with_its_accuracy(
     model: Path, data: Path, tmp_path: Path, target: str, suffix: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.quantize, "MAX_LOSS", 0.2)  # some dozen faces: one of them is 2 points
+    monkeypatch.setattr(engines.quantization, "MAX_LOSS", 0.2)  # some dozen faces: one of them is 2 points
     assert int8(model, data, tmp_path, target) == 0
     path = variant_path(tmp_path / "m.onnx", "int8", suffix)
     spec = load_spec(path)
@@ -86,7 +86,7 @@ def test_int8_is_written_with_its_accuracy(
 
 def test_only_the_encoder_is_quantised(model: Path, data: Path, tmp_path: Path) -> None:
     crops = data_faces(data, "folder", "train", load_spec(model), cache=str(data.parent / "crops")).images
-    engines.quantize.quantize_onnxruntime(model, tmp_path / "q.onnx", crops)
+    engines.quantization.quantize_onnxruntime(model, tmp_path / "q.onnx", crops)
     proto = onnx.load(tmp_path / "q.onnx")
     made = {out: node.op_type for node in proto.graph.node for out in node.output}
     fed = {node.op_type: [made.get(i) for i in node.input] for node in proto.graph.node}
@@ -99,7 +99,7 @@ def test_a_model_that_loses_too_much_is_not_offered(
     model: Path, data: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(engines.quantize, "allowed_loss", lambda count: -1.0)
+    monkeypatch.setattr(engines.quantization, "allowed_loss", lambda count: -1.0)
     assert int8(model, data, tmp_path, target) == 8
     assert "it is not offered for this model, take fp32" in capsys.readouterr().err
     assert not list(tmp_path.glob("*int8*"))

@@ -60,7 +60,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "openvino": ("leaf_rt.backends.openvino", "engines"),
     "tensorrt": ("leaf_rt.backends.tensorrt",),
     "tensorrt_rtx": ("leaf_rt.backends.tensorrt",),
-    "av": ("leaf_rt.sources", "leaf_rt.sinks", "engines.golden"),
+    "av": ("leaf_rt.sources", "leaf_rt.sinks", "engines.parity_faces"),
     "matplotlib": ("leaf_rt.render.timeline", "train", "engines"),
     "torch": ("train", "engines"),
 }

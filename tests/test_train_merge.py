@@ -14,7 +14,7 @@ from train.loop.training.merging import merge
 from train_fakes import tiny, write_folder
 
 from engines.cli import main as export_main
-from engines.export import export, load
+from engines.onnx_export import export, load
 from leaf_rt.errors import DataError, ModelError
 from train.cli import main
 from train.models.backbones import build_backbone

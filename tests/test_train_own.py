@@ -11,7 +11,7 @@ import torch
 from train_fakes import CLASSES, tiny, write_folder
 
 import engines.cli
-import engines.quantize
+import engines.quantization
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from train.cli import main
@@ -125,9 +125,9 @@ def test_int8_is_judged_on_what_the_run_held_out(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = []
-    quantize = engines.quantize.quantize_onnxruntime
-    monkeypatch.setattr(engines.quantize, "quantize_onnxruntime", lambda *a: (seen.append(len(a[2])), quantize(*a)))
-    monkeypatch.setattr(engines.quantize, "allowed_loss", lambda count: 1.0)  # the subject is who judges, not how
+    quantize = engines.quantization.quantize_onnxruntime
+    monkeypatch.setattr(engines.quantization, "quantize_onnxruntime", lambda *a: (seen.append(len(a[2])), quantize(*a)))
+    monkeypatch.setattr(engines.quantization, "allowed_loss", lambda count: 1.0)  # the subject is who judges, not how
     assert export(trained, tmp_path) == 0
     rest = len(CLASSES) * PER_CLASS - HELD
     assert seen == [rest]
@@ -156,8 +156,8 @@ def test_nothing_is_written_where_the_data_does_not_fit(
 
 
 def test_one_face_of_few_may_change_its_label() -> None:
-    assert engines.quantize.allowed_loss(10) == pytest.approx(0.1)
-    assert engines.quantize.allowed_loss(3546) == engines.quantize.MAX_LOSS
+    assert engines.quantization.allowed_loss(10) == pytest.approx(0.1)
+    assert engines.quantization.allowed_loss(3546) == engines.quantization.MAX_LOSS
 
 
 def test_an_unfinished_run_says_so_when_exported(

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from leaf_rt.errors import DataError, NotFound
 from train.recipes.limits import check_range
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent
 RECIPE = "recipe.toml"  # of a run, resolved, in its folder
 LEVELS = ("semantic", "instance", "category")
 

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from train.loop.training.checkpoint import CheckpointMeta, load_model, write_whole
 
-from engines.fuse import Deployed, Preparation, fuse, largest_activation, to_half
+from engines.deployed_model import Deployed, Preparation, fuse, largest_activation, to_half
 from leaf_rt.errors import ModelError
 from leaf_rt.models.spec import ModelSpec, save_spec, sha256_of, variant_path
 from leaf_rt.types import U8

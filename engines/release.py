@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from engines.export import Loaded, export
-from engines.faces import Faces
+from engines.evaluation_faces import Faces
+from engines.onnx_export import Loaded, export
 from engines.parity import Report, report
-from engines.quantize import MAX_LOSS, quantize_onnxruntime, quantize_openvino
+from engines.quantization import MAX_LOSS, quantize_onnxruntime, quantize_openvino
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import LeafError, ModelError, NoPermission, OutputError
 from leaf_rt.models.spec import load_spec, save_spec, sha256_of, spec_path, variant_path
