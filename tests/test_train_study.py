@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from train_fakes import tiny, write_folder
 
+from experiments.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
+from experiments.training_step import bench
 from leaf_rt.errors import DataError
-from train.bench import bench
 from train.cli import main
 from train.reports.evaluation import evaluate
-from train.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 
 
 def small(root: Path) -> dict[str, object]:
@@ -53,7 +53,7 @@ def test_a_signal_while_a_run_is_measured_ends_the_study_after_it(
         return evaluate(*args)
 
     given, runs = small(tmp_path), tmp_path / "runs"
-    monkeypatch.setattr("train.study.evaluate", interrupted)
+    monkeypatch.setattr("experiments.study.evaluate", interrupted)
     assert run_study(1, given, runs, 3, ["supervised"]) == 1
     assert len(read_results(runs)) == 1
 

@@ -161,7 +161,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from train.study import markdown, run_study
+    from experiments.study import markdown, run_study
 
     overrides, runs = _overrides(options), Path(options.runs)
     if options.seeds < 1:
@@ -177,7 +177,7 @@ def _study(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     import json
 
-    from train.bench import bench
+    from experiments.training_step import bench
     from train.recipes.schema import load_recipe
 
     if options.count < 1:

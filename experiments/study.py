@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from train.loop.training.checkpoint import LAST
+from train.loop.training.distributed import World, pick_device
+from train.loop.training.run_log import Reporter
+from train.loop.training.stopping import StopSignal
 
 from leaf_rt.errors import DataError
 from leaf_rt.sinks.paths import make_folder
 from train.data.dataset import load_data
 from train.loop.training import Training
-from train.loop.training.checkpoint import LAST
-from train.loop.training.distributed import World, pick_device
-from train.loop.training.run_log import Reporter
-from train.loop.training.stopping import StopSignal
 from train.recipes.schema import Recipe, load_recipe, to_dict
 from train.reports.evaluation import evaluate
 

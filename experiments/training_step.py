@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from train.data.dataset import Samples, TrainingData
 from train.data.dataset.splits import Partition
-from train.loop.training import Training
 from train.loop.training.distributed import World, pick_device
 from train.loop.training.inference import autocast
+
+from train.data.dataset import Samples, TrainingData
+from train.loop.training import Training
 from train.models.face_model import build_model
 from train.recipes.schema import Recipe
 
