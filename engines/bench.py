@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from train.loop.training.checkpoint import CheckpointMeta, Geometry
 
 from engines.deployed_model import Deployed, Preparation
 from engines.onnx_export import Loaded, export
@@ -23,6 +22,7 @@ from leaf_rt.errors import LeafError
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import ModelSpec, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.types import U8
+from train.loop.checkpoint import CheckpointMeta, Geometry
 from train.models.face_model import build_model
 
 EAGER = "PyTorch eager"

@@ -105,13 +105,12 @@ def _name(backbone: str) -> str:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from train.loop.training.checkpoint import unfinished
-
     from engines.onnx_export import export, load, spec_of
     from engines.parity import report
     from engines.quantization import need_openvino_quantiser
     from leaf_rt.backends.base import open_backend
     from leaf_rt.backends.parity import golden_faces
+    from train.loop.checkpoint import unfinished
 
     if options.precision == "int8" and options.data is None:
         raise BackendError(f"--precision int8: is calibrated on real training faces; give {CALIBRATION_HINT}")
@@ -194,10 +193,10 @@ def _converted(options: argparse.Namespace, model: Path) -> Path:
 
 def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
     """A plan for the GPU of this machine, proven before it is written."""
-    from leaf_rt.backends.base import Wanted, candidate
-    from leaf_rt.backends.plan_cache import write_atomically
+    from leaf_rt.backends.base import BackendConfig, candidate
     from leaf_rt.backends.tensorrt import engine
     from leaf_rt.backends.tensorrt.build import Profile
+    from leaf_rt.system.files import write_whole
 
     sizes = [int(n) for n in options.batch.split(",") if n.strip().isdigit()]
     if len(sizes) != 3:
@@ -207,12 +206,12 @@ def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
     if not ok:
         raise BackendError(f"--target {options.target}: {why}; a plan is built on the machine that runs it")
     parts = engine.parts_here(options.target.replace("-", "_"))
-    wanted = Wanted(reason="exported", precision=spec.precision, say=_warn)
+    wanted = BackendConfig(reason="exported", precision=spec.precision, say=_warn)
     parent = file.with_name(file.name.replace("-fp16.onnx", ".onnx"))
     engine.open_with(parts, parent, load_spec(parent), wanted, profile).close()  # parity, or an error
     content, _ = engine.plan_bytes(parts, file, spec.precision, profile, wanted)
     out = file.with_name(f"{file.stem}-{options.target}.plan")
-    write_atomically(out, content)
+    write_whole(out, content)
     save_spec(engine.describe_plan(parts, file, spec, profile, out), out)
     return out
 

@@ -1,7 +1,8 @@
 """From a trained network to the one module that is exported: uint8 crops in, probabilities and features out.
 
-Knows modules; must not know files, ONNX or back ends. The gates and experts are dense maths already (train.models.moe); what
-is left to do is to fold batch norms, drop what only training needs, and put the preparation of the pixels in front.
+Knows modules; must not know files, ONNX or back ends. The gates and experts are dense maths already
+(train.models.moe); what is left to do is to fold batch norms, drop what only training needs, and put the preparation
+of the pixels in front.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What happens to the pixels inside the graph; the fields of ``leaf_rt.models.spec.ModelSpec`` of the same names."""
+    """What happens to the pixels inside the graph; see the fields of the same names in ``ModelSpec``."""
 
     side: int
     color: str
@@ -117,7 +118,7 @@ def fuse(model: FaceModel, side: int = 64) -> FaceModel:
         ModelError: The model is in training mode, or the copy does not answer as the original does.
     """
     if model.training:
-        raise ModelError("fuse: the model is in training mode; load it with train.loop.training.checkpoint.load_model")
+        raise ModelError("fuse: the model is in training mode; load it with train.loop.checkpoint.load_model")
     fused = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     trial = torch.randn(2, 3, side, side, generator=generator)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from train.data.dataset.crop_cache import Crops
-from train.data.dataset.formats import Listing
 
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import I64, U8
+from train.data.crop_cache import Crops
 from train.data.dataset import labelled_of, load_validation, open_crops
+from train.data.formats import DatasetIndex
 from train.loop.training import SPLIT
 from train.recipes.schema import RECIPE, Data, Recipe, load_recipe
 
@@ -127,7 +127,7 @@ def _recipe(run: Path | None) -> Recipe:
     return load_recipe(own if own is not None and own.is_file() else None)
 
 
-def _held_out(listing: Listing, crops: Crops, data: Data, recipe: Recipe, run: Path | None) -> tuple[I64, str]:
+def _held_out(listing: DatasetIndex, crops: Crops, data: Data, recipe: Recipe, run: Path | None) -> tuple[I64, str]:
     """(M,) int64, the pictures of the test or validation split or of the run's own; with their name."""
     for name in ("test", "validation"):
         where = labelled_of(listing, crops, name)
@@ -150,7 +150,7 @@ def _geometry(data: Data, spec: ModelSpec) -> Data:
 
 def _open(
     data: Data, spec: ModelSpec, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Listing, Crops]:
+) -> tuple[DatasetIndex, Crops]:
     """Data with the model's labels, cut as the model wants it."""
     listing, crops = open_crops(_geometry(data, spec), progress)
     if set(listing.labels) != set(spec.labels):
@@ -167,7 +167,7 @@ def _some(where: I64, limit: int | None, seed: int) -> I64:
     return np.sort(np.random.default_rng(seed).choice(where, limit, replace=False))
 
 
-def _faces(listing: Listing, crops: Crops, where: I64, spec: ModelSpec, name: str) -> Faces:
+def _faces(listing: DatasetIndex, crops: Crops, where: I64, spec: ModelSpec, name: str) -> Faces:
     """The crops of some pictures as the runtime has them."""
     order = np.array([spec.labels.index(label) for label in listing.labels], np.int64)
     planes = crops.images[crops.row[where]]  # (N, 1 or 3, S, S), R G B

@@ -18,12 +18,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import nn
-from train.loop.training.checkpoint import CheckpointMeta, load_model, write_whole
 
 from engines.deployed_model import Deployed, Preparation, fuse, largest_activation, to_half
 from leaf_rt.errors import ModelError
 from leaf_rt.models.spec import ModelSpec, save_spec, sha256_of, variant_path
+from leaf_rt.system.files import write_whole
 from leaf_rt.types import U8
+from train.loop.checkpoint import CheckpointMeta, load_model
 from train.models.face_model import FaceModel
 
 OPSET = 20
@@ -63,7 +64,7 @@ def load(checkpoint: Path, *, flip: bool = True, net_side: int | None = None) ->
         net_side: Side at which the network sees the faces, px; None takes the checkpoint's.
 
     Raises:
-        NotFound, ModelError: See ``train.loop.training.checkpoint.load_model``.
+        NotFound, ModelError: See ``train.loop.checkpoint.load_model``.
     """
     model, meta = load_model(checkpoint)
     geometry = meta.geometry
@@ -88,7 +89,7 @@ def export(loaded: Loaded, out: Path, faces: U8, precision: str = "fp32", licenc
 
     Raises:
         ModelError: The graph would not be static, or float16 does not hold its activations.
-        OutputError, NoPermission: See ``train.loop.training.checkpoint.write_whole``.
+        OutputError, NoPermission: See ``leaf_rt.system.files.write_whole``.
     """
     fused = fuse(loaded.model, loaded.preparation.net_side)
     if precision == "fp16":
@@ -175,7 +176,7 @@ def write_onnx(proto: onnx.ModelProto, path: Path, facts: dict[str, Any]) -> Non
 
     Raises:
         ModelError: A batch norm is left, the graph is not static, or ONNX's checker refuses it.
-        OutputError, NoPermission: See ``train.loop.training.checkpoint.write_whole``.
+        OutputError, NoPermission: See ``leaf_rt.system.files.write_whole``.
     """
     _strip(proto)
     proto.producer_name, proto.producer_version = "leaf-rt", str(EXPORTER)
@@ -194,7 +195,7 @@ def write_onnx(proto: onnx.ModelProto, path: Path, facts: dict[str, Any]) -> Non
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
         raise ModelError(f"export: ONNX's checker refuses the graph ({str(e).splitlines()[0]})") from e
     content = proto.SerializeToString(deterministic=True)
-    write_whole(path, lambda f: f.write(content))
+    write_whole(path, lambda f: f.write(content), parents=True)
 
 
 def keep_in_float32(proto: onnx.ModelProto) -> None:

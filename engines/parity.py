@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train.loop.training.checkpoint import save_json
 
 from engines.deployed_model import Deployed
 from engines.evaluation_faces import Faces
@@ -23,6 +22,7 @@ from leaf_rt.backends.benchmark import Way, ways
 from leaf_rt.backends.parity import compare
 from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.models.spec import variant_path
+from leaf_rt.system.files import save_json
 from leaf_rt.types import U8, Prediction
 
 BATCH = 64

@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from train.data.dataset.cropper import FaceCropper
-from train.loop.training.checkpoint import write_whole
 
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import GOLDEN_MARGIN, GOLDEN_ROW, GOLDEN_SIDE
+from leaf_rt.system.files import write_whole
 from leaf_rt.types import U8
+from train.data.cropper import FaceCropper
 
 
 def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
@@ -28,7 +28,7 @@ def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
 
     Raises:
         DataError: The clip shows too few faces.
-        OutputError, NoPermission: See ``train.loop.training.checkpoint.write_whole``.
+        OutputError, NoPermission: See ``leaf_rt.system.files.write_whole``.
     """
     count = GOLDEN_ROW**2
     crops: list[U8] = []
@@ -50,4 +50,4 @@ def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
     ok, data = cv2.imencode(".jpg", mosaic, [cv2.IMWRITE_JPEG_QUALITY, 95])
     if not ok:
         raise DataError(f"golden {clip}: OpenCV cannot encode the picture")
-    write_whole(out, lambda f: f.write(data.tobytes()))
+    write_whole(out, lambda f: f.write(data.tobytes()), parents=True)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train.loop.training.checkpoint import LAST
-from train.loop.training.distributed import World, pick_device
-from train.loop.training.run_log import Reporter
-from train.loop.training.stopping import StopSignal
 
 from leaf_rt.errors import DataError
-from leaf_rt.sinks.paths import make_folder
+from leaf_rt.system.files import make_folder
 from train.data.dataset import load_data
+from train.loop.checkpoint import LAST
+from train.loop.distributed import DistributedContext, pick_device
+from train.loop.run_log import Reporter
+from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.recipes.schema import Recipe, load_recipe, to_dict
 from train.reports.evaluation import evaluate
@@ -175,7 +175,7 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
         torch.set_num_threads(recipe.run.threads)
     data = load_data(recipe.data, recipe.split)
     begun = time.monotonic()
-    training = Training(recipe, data, World(0, 1, pick_device(recipe.run.device)), out)
+    training = Training(recipe, data, DistributedContext(0, 1, pick_device(recipe.run.device)), out)
     if (out / LAST).is_file():
         training.restore()
     batch = recipe.run.batch + recipe.run.batch_unlabelled

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from train.data.dataset.splits import Partition
-from train.loop.training.distributed import World, pick_device
-from train.loop.training.inference import autocast
 
 from train.data.dataset import Samples, TrainingData
+from train.data.splits import Partition
+from train.loop.distributed import DistributedContext, pick_device
+from train.loop.inference import autocast
 from train.loop.training import Training
 from train.models.face_model import build_model
 from train.recipes.schema import Recipe
@@ -55,7 +55,7 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     device = pick_device(recipe.run.device)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    training = Training(recipe, noise(recipe), World(0, 1, device), Path())
+    training = Training(recipe, noise(recipe), DistributedContext(0, 1, device), Path())
     training.step = recipe.method.delay
     side = training.side(0)
     whole, inputs, core = [], [], []

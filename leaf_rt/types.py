@@ -151,7 +151,7 @@ class Estimates:
         smoothed: (O, C) float32, filtered over time; rows sum to 1.
         emotion: (O,) int64, the shown class after hysteresis; -1 means uncertain.
         classified: (O,) bool, whether ``probs`` was measured on this very frame (the cadence skips some).
-        poor: (O,) bool, the face is too small, too blurred or turned too far to be trusted.
+        low_quality: (O,) bool, the face is too small, too blurred or turned too far to be trusted.
         seen: (S, 4) float32, px, every face in sight, with or without a row: those found in this frame, and where
             people who were lost a moment ago should be by now. What hides faces hides these.
     """
@@ -164,7 +164,7 @@ class Estimates:
     smoothed: F32
     emotion: I64
     classified: NDArray[np.bool_]
-    poor: NDArray[np.bool_]
+    low_quality: NDArray[np.bool_]
     seen: F32
 
     def __post_init__(self) -> None:
@@ -176,7 +176,7 @@ class Estimates:
         _check("Estimates", "smoothed", self.smoothed, self.probs.shape, np.float32)
         _check("Estimates", "emotion", self.emotion, (o,), np.int64)
         _check("Estimates", "classified", self.classified, (o,), np.bool_)
-        _check("Estimates", "poor", self.poor, (o,), np.bool_)
+        _check("Estimates", "low_quality", self.low_quality, (o,), np.bool_)
         _check("Estimates", "seen", self.seen, (None, 4), np.float32)
 
     def __len__(self) -> int:

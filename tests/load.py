@@ -25,8 +25,10 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
-from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import Hooks, RunOptions, RunStats
+from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.stream.options import Hooks, RunOptions
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import RunStats
 from leaf_rt.types import Frame
 
 

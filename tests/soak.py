@@ -36,8 +36,10 @@ from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
-from leaf_rt.sources.opening import SourceOptions, Target
-from leaf_rt.stream import Event, Hooks, RunOptions, RunStats
+from leaf_rt.sources.base import SourceOptions, Target
+from leaf_rt.stream.options import Hooks, RunOptions
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import Event, RunStats
 
 SLOPE = 1.0  # MB per 10 minutes, after warm-up
 LONG_ENOUGH = 600.0  # s; in a shorter run the slope says nothing

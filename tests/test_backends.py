@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, DIM, SIDE, describe, faces, tiny_onnx
 
-from leaf_rt.backends.base import CANDIDATES, NAMES, Backend, default_threads, open_backend
+from leaf_rt.backends.base import BACKENDS, NAMES, Backend, default_threads, open_backend
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.errors import BackendError, ModelError, NotFound
 from leaf_rt.types import Prediction
 
 INSTALLED = [
     pytest.param(one.name, marks=pytest.mark.skipif(not one.available()[0], reason=one.available()[1]))
-    for one in CANDIDATES
+    for one in BACKENDS
 ]
 
 
@@ -138,7 +138,7 @@ def test_bad_choices_fail_loudly(model: Path, tmp_path: Path) -> None:
         open_backend(model, "openvino", precision="fp16")
     with pytest.raises(BackendError, match="--precision fp64: unknown; choose one of fp32, fp16, bf16, int8"):
         open_backend(model, precision="fp64")
-    assert set(NAMES) == {"auto", *(one.name for one in CANDIDATES)}
+    assert set(NAMES) == {"auto", *(one.name for one in BACKENDS)}
 
 
 def test_what_is_not_installed_says_how_to_install_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

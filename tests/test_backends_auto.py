@@ -22,11 +22,11 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "BUDGET", 0.05)
+    monkeypatch.setattr(selection, "BUDGET", 0.05)
     first = open_backend(model)
     assert "measured now" in first.reason
     assert (cache / "auto.json").is_file()
-    monkeypatch.setattr(auto, "_race", None)  # a second measurement would fail
+    monkeypatch.setattr(selection, "_race", None)  # a second measurement would fail
     second = open_backend(model)
     assert second.name == first.name
     assert "the quickest here (" in second.reason
@@ -38,7 +38,7 @@ def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch:
 def test_auto_survives_a_cache_that_cannot_be_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    monkeypatch.setattr(selection, "BUDGET", 0.01)
     blocked = tmp_path / "file"
     blocked.write_text("a file where the folder should be")
     monkeypatch.setenv("LEAF_RT_CACHE", str(blocked / "cache"))
@@ -49,7 +49,7 @@ def test_auto_survives_a_cache_that_cannot_be_written(
 
 
 def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    monkeypatch.setattr(selection, "BUDGET", 0.01)
     right = open_backend(model, "onnxruntime")
 
     class Wrong:
@@ -71,7 +71,7 @@ def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeyp
 
 
 def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    monkeypatch.setattr(selection, "BUDGET", 0.01)
     right = open_backend(model, "onnxruntime")
 
     class Broken:
@@ -93,8 +93,8 @@ def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatc
 def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
     """In a process of its own: what TensorRT does without a driver is a crash, not an exception."""
     code = (
-        "from leaf_rt.backends.base import CANDIDATES, open_backend; from pathlib import Path;"
-        "print([c.available() for c in CANDIDATES]);"
+        "from leaf_rt.backends.base import BACKENDS, open_backend; from pathlib import Path;"
+        "print([c.available() for c in BACKENDS]);"
         f"b = open_backend(Path({str(model)!r})); print(b.reason)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
@@ -119,7 +119,7 @@ def test_ctrl_c_is_survived_after_two_of_openvino_have_gone(model: Path) -> None
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An fp32 model with an int8 file beside it."""
-    monkeypatch.setattr(auto, "BUDGET", 0.01)
+    monkeypatch.setattr(selection, "BUDGET", 0.01)
     model = tmp_path / "m.onnx"
     spec = tiny_onnx(model)
     tiny_onnx(tmp_path / "m-int8.onnx", precision="int8", parent=spec.sha256)
@@ -130,7 +130,7 @@ def quickest(monkeypatch: pytest.MonkeyPatch, winner: str) -> None:
     """Let the race be won by the way of this name."""
     race = selection._race
     monkeypatch.setattr(
-        auto, "_race", lambda *a: {k: 0.001 if k == winner else max(v, 0.002) for k, v in race(*a).items()}
+        selection, "_race", lambda *a: {k: 0.001 if k == winner else max(v, 0.002) for k, v in race(*a).items()}
     )
 
 
@@ -214,7 +214,7 @@ def test_an_evaluation_takes_the_very_file_that_was_named(pair: Path, monkeypatc
     spec = load_spec(pair)
     crops = faces(3).transpose(0, 3, 1, 2)[:, ::-1]  # as the trainer keeps them
     samples = Samples(np.arange(3), np.zeros((3, CLASSES), np.float32), np.zeros(3, np.int64))
-    monkeypatch.setattr(evaluate, "load_split", lambda *_: (spec.labels, crops, samples))
+    monkeypatch.setattr(evaluation, "load_split", lambda *_: (spec.labels, crops, samples))
     _, probs, _, _, said = evaluation._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
     assert (said["precision"], said["sha256"]) == ("fp32", spec.sha256)
     np.testing.assert_allclose(probs, open_backend(pair, "onnxruntime").infer(faces(3)).probs, atol=1e-5)

@@ -43,7 +43,7 @@ def test_a_result_that_is_finished_in_this_very_moment_stays(tmp_path: Path, mon
         first.close()  # gives the file its name between the second writer's opening and its locking
         lock(fd)
 
-    monkeypatch.setattr(claim, "_lock", too_late)
+    monkeypatch.setattr(file_lock, "_lock", too_late)
     second = make("parquet", tmp_path / "r.parquet")
     whole = (tmp_path / "r.parquet").read_bytes()
     assert len(whole) > 1000

@@ -17,7 +17,7 @@ import pytest
 from commands import Leaf
 
 from leaf_rt.cli.wording import status
-from leaf_rt.sources.opening import SourceInfo
+from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")

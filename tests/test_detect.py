@@ -16,7 +16,7 @@ import pytest
 from clips import DEMO
 
 from leaf_rt.errors import BackendError, ModelError
-from leaf_rt.faces import detector
+from leaf_rt.faces import detector as detector_module
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.regions import iou
 from leaf_rt.faces.tracker import FaceTracker
@@ -64,13 +64,13 @@ def sightings(shown: Shown) -> dict[int, list[tuple[float, np.ndarray]]]:
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of all pictures that a model is asked about from now on."""
     calls: list[tuple[int, ...]] = []
-    find = detector.DetectorModel.find
+    find = detector_module.DetectorModel.find
 
-    def counted(self: detector.DetectorModel, image: np.ndarray) -> Detections:
+    def counted(self: detector_module.DetectorModel, image: np.ndarray) -> Detections:
         calls.append(image.shape)
         return find(self, image)
 
-    monkeypatch.setattr(detector.DetectorModel, "find", counted)
+    monkeypatch.setattr(detector_module.DetectorModel, "find", counted)
     return calls
 
 
@@ -143,7 +143,7 @@ def test_a_street_is_followed_at_the_cost_of_two_calls_per_frame(media, monkeypa
 def test_where_faces_are_hidden_who_comes_in_is_known_after_a_fifth_of_a_second(media, detector):
     clip = list(frames(media / "street_1080p.mp4", 13))
     tracker = FaceTracker()
-    with FaceDetector(scan_period=detector.HIDE_PERIOD) as one:
+    with FaceDetector(scan_period=detector_module.HIDE_PERIOD) as one:
         known = [tracker.update(one.detect(frame), frame.timestamp).xyxy for frame in clip]
     for end in (7, 12):  # 0.2 s are five frames
         before, now = (detector.detect_picture(clip[i].image).xyxy for i in (end - 5, end))
@@ -319,10 +319,10 @@ def test_a_closed_detector_says_so():
 
 def test_a_damaged_or_missing_model_is_refused(monkeypatch):
     name = "face_detection_short_range.tflite"
-    monkeypatch.setitem(detector.DETECTORS, "short", (name, "0" * 64))
+    monkeypatch.setitem(detector_module.DETECTORS, "short", (name, "0" * 64))
     with pytest.raises(ModelError, match=r"short_range\.tflite is damaged .* install leaf-rt again"):
         FaceDetector()
-    monkeypatch.setitem(detector.DETECTORS, "short", ("gone.tflite", "0" * 64))
+    monkeypatch.setitem(detector_module.DETECTORS, "short", ("gone.tflite", "0" * 64))
     with pytest.raises(ModelError, match=r"gone\.tflite cannot be read"):
         FaceDetector()
 

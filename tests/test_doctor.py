@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tiny_onnx
 
-from leaf_rt.backends.base import Candidate, open_backend
+from leaf_rt.backends.base import BackendEntry, open_backend
 from leaf_rt.backends.tensorrt import engine
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, examine, why_no_window
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
@@ -89,13 +89,13 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     def no_build(*_: object, **__: object) -> None:
         raise AssertionError("the doctor builds an engine")
 
-    monkeypatch.setattr(tensorrt, "build_plan", no_build)
-    monkeypatch.setattr(tensorrt, "parts_here", lambda _: parts)
+    monkeypatch.setattr(engine, "build_plan", no_build)
+    monkeypatch.setattr(engine, "parts_here", lambda _: parts)
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
     monkeypatch.setattr("leaf_rt.diagnostics.doctor.probe", lambda: GPU)
-    version = Candidate.version
+    version = BackendEntry.version
     monkeypatch.setattr(
-        Candidate, "version",
+        BackendEntry, "version",
         lambda one: {"tensorrt": "tensorrt 11.4.0", "tensorrt-rtx": None}.get(one.name, version(one)),
     )  # fmt: skip
     return model
@@ -108,7 +108,7 @@ def build(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str = "fp16")
         return types.SimpleNamespace(plan=trt.plan(content), timings=b"")
 
     with monkeypatch.context() as here:
-        here.setattr(tensorrt, "build_plan", plan)
+        here.setattr(engine, "build_plan", plan)
         open_backend(model, "tensorrt", precision=precision).close()
 
 
@@ -144,7 +144,7 @@ def test_a_gpu_whose_tensorrt_does_not_load_leaves_the_cpu(gpu_model: Path, monk
     def broken(_: str) -> None:
         raise ImportError("libnvinfer.so.11: cannot open shared object file")
 
-    monkeypatch.setattr(tensorrt, "parts_here", broken)
+    monkeypatch.setattr(engine, "parts_here", broken)
     found = {f.topic: f for f in examine(gpu_model)}
     assert "libnvinfer" in found["TensorRT engine"].found
     assert "on CPU" in found["inference"].found

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leaf_rt.labels import COLORS, FERPLUS8, UNCERTAIN
-from leaf_rt.render.overlay import Veil, annotate, blur_faces, color_of
+from leaf_rt.render.overlay import Anonymizer, annotate, blur_faces, color_of
 from leaf_rt.types import Estimates
 
 HAPPY = FERPLUS8.index("happiness")
@@ -27,7 +27,7 @@ def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, l
         smoothed=probs,
         emotion=np.full(n, emotion),
         classified=np.ones(n, np.bool_),
-        poor=np.full(n, poor),
+        low_quality=np.full(n, poor),
         seen=np.array(boxes, np.float32).reshape(n, 4),
     )
 
@@ -71,7 +71,7 @@ def test_uncertain_has_a_colour_of_its_own() -> None:
 def test_a_poor_face_has_a_hollow_label() -> None:
     image, boxes = np.zeros((240, 320, 3), np.uint8), [[100.0, 60.0, 180.0, 160.0]]
     full = shows(annotate(image, people(boxes), FERPLUS8), color_of("happiness"))
-    hollow = shows(annotate(image, people(boxes, poor=True), FERPLUS8), color_of("happiness"))
+    hollow = shows(annotate(image, people(boxes, low_quality=True), FERPLUS8), color_of("happiness"))
     assert hollow < full / 2
 
 
@@ -139,7 +139,7 @@ def test_blur_hides_every_face_of_a_crowd() -> None:
 
 
 def test_a_veil_stays_where_a_face_was_just_lost() -> None:
-    image, veil = picture(), Veil(linger=0.5)
+    image, veil = picture(), Anonymizer(linger=0.5)
     box = slice(60, 160), slice(100, 180)
 
     def hidden(estimates: Estimates, timestamp: float) -> bool:
@@ -161,14 +161,14 @@ def test_a_face_without_a_row_is_hidden_like_any_other(veiled: bool) -> None:
     estimates = replace(people([]), seen=np.array([[100, 60, 180, 160]], np.float32))
     canvas = picture()
     if veiled:
-        Veil().hide(canvas, estimates)
+        Anonymizer().hide(canvas, estimates)
     else:
         canvas = annotate(canvas, estimates, FERPLUS8, blur=True)
     assert len(np.unique(canvas[60:160, 100:180].reshape(-1, 3), axis=0)) < 50
 
 
 def test_the_place_of_a_face_without_a_row_stays_hidden_until_the_face_is_seen_again_near_it() -> None:
-    image, veil = picture(), Veil(linger=0.5)
+    image, veil = picture(), Anonymizer(linger=0.5)
 
     def hidden(timestamp: float, *boxes: list[float]) -> list[bool]:
         """Whether the two places are."""

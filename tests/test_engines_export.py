@@ -15,7 +15,6 @@ import pytest
 import torch
 from engines_fakes import RTX, faces, tiny_onnx
 from test_engines_fuse import SPEC, SmallNet, shake
-from train.loop.training.checkpoint import CheckpointMeta, Geometry, save
 
 from engines.cli import main
 from engines.deployed_model import Deployed, Preparation, fuse
@@ -25,6 +24,7 @@ from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.errors import ModelError
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import load_spec, sha256_of, variant_path
+from train.loop.checkpoint import CheckpointMeta, Geometry, save
 from train.models.face_model import FaceModel, build_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

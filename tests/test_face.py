@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from leaf_rt.faces.alignment import ALIGN_POINTS, crop_faces, crop_plain, is_poor, similarity, template
+from leaf_rt.faces.alignment import ALIGN_POINTS, crop_faces, crop_plain, is_low_quality, similarity, template
 
 
 def keypoints(side: int, margin: float, angle: float = 0.0, scale: float = 1.0, at: tuple[float, float] = (0, 0)):
@@ -83,10 +83,10 @@ def test_poor_faces_are_marked():
     rng = np.random.default_rng(1)
     sharp = cv2.resize(rng.integers(0, 255, (24, 24, 3), np.uint8), (64, 64))[None]
     frontal = keypoints(64, 0.05)
-    assert not is_poor(frontal, sharp)[0]
-    assert is_poor(frontal * np.float32(0.2), sharp)[0]  # small
+    assert not is_low_quality(frontal, sharp)[0]
+    assert is_low_quality(frontal * np.float32(0.2), sharp)[0]  # small
     turned = frontal.copy()
     turned[0, 2, 0] += 20
-    assert is_poor(turned, sharp)[0]
+    assert is_low_quality(turned, sharp)[0]
     blurred = cv2.GaussianBlur(sharp[0], (0, 0), 4)[None]
-    assert is_poor(frontal, blurred)[0]
+    assert is_low_quality(frontal, blurred)[0]

@@ -14,7 +14,8 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
-from leaf_rt.sources.opening import SourceOptions, open_source
+from leaf_rt.sources.base import SourceOptions
+from leaf_rt.sources.opening import open_source
 from leaf_rt.types import Frame
 
 START, END = 5.0, 11.0  # s: she goes from sadness over surprise to happiness

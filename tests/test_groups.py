@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import Only, Reading, Recognising, Results, Watching, grouped
-from leaf_rt.request import Monitor, Outputs, Recognition
-from leaf_rt.sources.opening import SourceOptions
+from leaf_rt.cli.monitor import Monitor
+from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.sinks.config import OutputConfig
+from leaf_rt.sources.base import SourceOptions
 
 
 def test_the_defaults_of_the_options_are_those_of_the_parts() -> None:
-    assert Recognising().request() == Recognition()
-    assert Results().request() == Outputs()
+    assert Recognising().request() == RecognitionConfig()
+    assert Results().request() == OutputConfig()
     assert Reading().request() == SourceOptions()
     assert Watching().request() == Monitor()
 
@@ -60,7 +62,7 @@ def test_a_command_takes_a_group_whole_or_in_part() -> None:
         reading: Annotated[Reading, Only("stride", "wait")],
         debug: opt.Debug = False,
     ) -> None:
-        """Say hello."""
+        """ProgressCallback hello."""
         got.extend([name, watching, reading, debug])
 
     runner = CliRunner()
@@ -68,7 +70,7 @@ def test_a_command_takes_a_group_whole_or_in_part() -> None:
     assert got == ["a", Watching(metrics=0), Reading(stride=3), True]
     assert runner.invoke(app, ["a", "--loop"]).exit_code == 2
     shown = runner.invoke(app, ["--help"]).output
-    assert "Say hello." in shown
+    assert "ProgressCallback hello." in shown
     assert "--wait" in shown
     assert "--loop" not in shown
 

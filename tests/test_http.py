@@ -13,7 +13,8 @@ import pytest
 from clips import DEMO, empty_frames
 
 from leaf_rt.errors import AuthError, ConnectionLost, LeafError, NotAVideo, NotFound
-from leaf_rt.sources.opening import SourceOptions, open_source
+from leaf_rt.sources.base import SourceOptions
+from leaf_rt.sources.opening import open_source
 
 FPS = 20
 

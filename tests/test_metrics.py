@@ -13,8 +13,10 @@ from streams import INFO, LIVE, Keeping, Opener, Script, frame, pipelines
 
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import ConnectionLost, OutputError
-from leaf_rt.sources.opening import SourceOptions, Target
-from leaf_rt.stream import Hooks, RunStats
+from leaf_rt.sources.base import SourceOptions, Target
+from leaf_rt.stream.options import Hooks
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import RunStats
 
 
 def get(server: MetricsServer, path: str) -> tuple[int, str]:

@@ -5,7 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from leaf_rt.system.native_stderr import hush
+from leaf_rt.system.native_stderr import suppress_native_stderr
 
 NATIVE = [
     b"INFO: [environment.cc:36] Creating LiteRT environment with options\n",
@@ -18,7 +18,7 @@ NATIVE = [
 def test_native_lines_go_to_logging_and_others_to_stderr(capfd, caplog):
     caplog.set_level(logging.DEBUG, logger="leaf_rt.system.native_stderr")
     os.write(2, b"first\n")
-    with hush():
+    with suppress_native_stderr():
         for line in NATIVE:
             os.write(2, line)
             os.write(2, b"WARNING:root:mine\n")
@@ -30,7 +30,7 @@ def test_native_lines_go_to_logging_and_others_to_stderr(capfd, caplog):
 def test_threads_share_it_and_lose_nothing(capfd):
     def work(number: int) -> None:
         for turn in range(50):
-            with hush():
+            with suppress_native_stderr():
                 os.write(2, NATIVE[0])
                 os.write(2, b"%d %d\n" % (number, turn))
 
@@ -45,7 +45,7 @@ def test_threads_share_it_and_lose_nothing(capfd):
 
 def test_an_error_inside_comes_out_and_stderr_is_back(capfd):
     try:
-        with hush():
+        with suppress_native_stderr():
             os.write(2, b"mine\n")
             raise RuntimeError("broken")
     except RuntimeError:
@@ -60,6 +60,6 @@ def descriptors() -> int:
 def test_no_descriptor_is_leaked():
     before = descriptors()
     for _ in range(20):
-        with hush():
+        with suppress_native_stderr():
             pass
     assert descriptors() == before

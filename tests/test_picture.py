@@ -11,7 +11,7 @@ import pytest
 
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
 from leaf_rt.media.images import read_picture, write_picture
-from leaf_rt.sinks.paths import write_whole
+from leaf_rt.system.files import write_whole
 
 
 def save(path: Path, image: np.ndarray) -> Path:

@@ -12,7 +12,7 @@ from commands import Done, Leaf
 
 from leaf_rt.errors import OutputError
 from leaf_rt.models.spec import DEFAULT_MODEL
-from leaf_rt.sinks.paths import Places
+from leaf_rt.sinks.paths import OutputPaths
 
 NOTHING = ("--no-save-video", "--no-plot", "--no-jsonl")
 
@@ -103,11 +103,11 @@ def test_two_results_do_not_share_a_file(leaf: Leaf, mine: Path) -> None:
 
 def test_devices_may_be_used_by_many() -> None:
     null = Path(os.devnull)
-    Places([null], [("--csv", null), ("--events", null)])
+    OutputPaths([null], [("--csv", null), ("--events", null)])
 
 
 def test_names_are_given_once_and_never_over_a_chosen_place(tmp_path: Path) -> None:
-    places = Places([], [("--csv", tmp_path / "b.leaf.mp4")])
+    places = OutputPaths([], [("--csv", tmp_path / "b.leaf.mp4")])
     assert [places.take(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
     with pytest.raises(OutputError, match="--csv"):
         places.take(tmp_path, "b", ".mp4")
@@ -122,16 +122,16 @@ def test_no_file_takes_the_place_of_a_device_or_pipe(leaf: Leaf, mine: Path, opt
         refused(leaf("video", mine, "--no-save-video", "--no-jsonl", option, place), option, "no regular file")
     for place in map(Path, (os.devnull, "/dev/stdout", "/dev/fd/1")):
         with pytest.raises(OutputError, match="no regular file"):
-            Places([], [(option, place)])
+            OutputPaths([], [(option, place)])
     with pytest.raises(OutputError, match="no regular file"):
-        Places([], [("--parquet, while written,", pipe)])
+        OutputPaths([], [("--parquet, while written,", pipe)])
     assert pipe.is_fifo()
     assert sorted(p.name for p in mine.parent.iterdir()) == ["c.mp4", "null", "pipe"]
 
 
 def test_a_chosen_file_that_is_there_or_not_may_be_replaced(mine: Path) -> None:
-    Places([], [("--plot", mine), ("--parquet", mine.with_name("new.parquet"))])
-    Places([], [("--jsonl", Path("/dev/stdout")), ("--csv", Path(os.devnull))])
+    OutputPaths([], [("--plot", mine), ("--parquet", mine.with_name("new.parquet"))])
+    OutputPaths([], [("--jsonl", Path("/dev/stdout")), ("--csv", Path(os.devnull))])
 
 
 @pytest.mark.parametrize("replay", ["--loop", "--realtime"])
@@ -173,7 +173,7 @@ def test_numbered_names_are_checked_as_well(leaf: Leaf, mine: Path, face: Path, 
 
 
 def test_what_cannot_be_a_name_is_left_to_its_reader(tmp_path: Path) -> None:
-    places = Places([Path("a\0b"), tmp_path / ("x" * 5000)], [("--csv", tmp_path / "t.csv")])
+    places = OutputPaths([Path("a\0b"), tmp_path / ("x" * 5000)], [("--csv", tmp_path / "t.csv")])
     places.check([(tmp_path, "a\0b", ".mp4"), (tmp_path, "c", ".mp4")])
     with pytest.raises(OutputError, match="is read here"):
-        Places([Path("a\0b")], [("--csv", Path("a\0b"))])
+        OutputPaths([Path("a\0b")], [("--csv", Path("a\0b"))])

@@ -2,8 +2,7 @@
 
 import pytest
 
-from leaf_rt.sources.base import network_name
-from leaf_rt.sources.opening import redact
+from leaf_rt.sources.base import network_name, redact
 
 
 @pytest.mark.parametrize(

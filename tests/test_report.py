@@ -29,7 +29,7 @@ def seen(timestamp: float, shown: dict[int, int]) -> Estimates:
         smoothed=probs,
         emotion=np.array(list(shown.values()), np.int64),
         classified=np.ones(n, np.bool_),
-        poor=np.zeros(n, np.bool_),
+        low_quality=np.zeros(n, np.bool_),
         seen=np.zeros((0, 4), np.float32),
     )
 

@@ -8,7 +8,7 @@ from fakes import face_at, join
 
 from leaf_rt.faces.appearance import change, describe
 from leaf_rt.faces.regions import MIN_TILE, OVERLAP, Mosaic, Window, iou, moved, same_face, suppress, tiles
-from leaf_rt.faces.revisit import FORGET, PER_CALL, REVISIT, Watchlist
+from leaf_rt.faces.revisit import FORGET, PER_CALL, REVISIT, RevisitScheduler
 from leaf_rt.types import Detections
 
 
@@ -93,7 +93,7 @@ def test_of_one_face_the_best_find_stays_and_a_chin_goes():
 def test_every_known_face_is_looked_at_in_time_with_few_calls():
     crowd = join(*(face_at(100 * (i % 6), 100 * (i // 6)) for i in range(29)))
     for fps in (10, 25, 60):
-        watch = Watchlist()
+        watch = RevisitScheduler()
         watch.add(crowd.xyxy, 0.0)
         looked = dict.fromkeys(range(29), 0.0)
         calls = 0
@@ -114,7 +114,7 @@ def test_every_known_face_is_looked_at_in_time_with_few_calls():
 
 
 def test_a_lost_face_is_told_once_looked_for_in_a_wider_window_and_then_forgotten():
-    watch = Watchlist()
+    watch = RevisitScheduler()
     watch.add(face_at(100, 100).xyxy, 0.0)
     first = watch.turn(0.1)
     watch.settle(first, [face_at(100, 100)], 0.1)
@@ -129,7 +129,7 @@ def test_a_lost_face_is_told_once_looked_for_in_a_wider_window_and_then_forgotte
 
 
 def test_a_moving_face_is_looked_for_where_it_will_be():
-    watch = Watchlist()
+    watch = RevisitScheduler()
     watch.add(face_at(100, 100).xyxy, 0.0)
     for i in range(1, 10):
         watch.settle(watch.turn(i / 10), [face_at(100 + 40 * i, 100)], i / 10)
@@ -138,7 +138,7 @@ def test_a_moving_face_is_looked_for_where_it_will_be():
 
 
 def test_two_windows_on_one_face_give_one_find():
-    watch = Watchlist()
+    watch = RevisitScheduler()
     watch.add(join(face_at(100, 100), face_at(170, 100)).xyxy, 0.0)
     turn = watch.turn(0.1)
     found, lost = watch.settle(turn, [face_at(102, 100)] * 2, 0.1)

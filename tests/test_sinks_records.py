@@ -15,7 +15,7 @@ import pytest
 from sinks import make
 from streams import INFO, LABELS, LIVE, estimates, frame
 
-from leaf_rt.sinks.base import record
+from leaf_rt.results.records import record
 from leaf_rt.sinks.csv import CsvSink, columns, flat
 from leaf_rt.sinks.events import EventSink
 from leaf_rt.sinks.jsonl import JsonlSink

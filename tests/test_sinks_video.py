@@ -19,7 +19,8 @@ from streams import INFO, LABELS, estimates, frame, picture
 
 from leaf_rt.errors import OutputError
 from leaf_rt.sinks.video import VideoSink, letterbox
-from leaf_rt.sources.opening import SourceOptions, open_source
+from leaf_rt.sources.base import SourceOptions
+from leaf_rt.sources.opening import open_source
 from leaf_rt.types import U8, Estimates, Frame
 
 ROOT = Path(__file__).parents[1]

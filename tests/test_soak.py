@@ -16,9 +16,12 @@ from rtsp_server import RtspServer, encode
 from soak import held, soak, verdict
 from streams import Calm, Keeping, balanced, pipelines
 
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.network import NetworkSource
-from leaf_rt.sources.opening import SourceOptions, Target
-from leaf_rt.stream import RunStats, StopSignal, reconnect
+from leaf_rt.stream import capture, reconnect
+from leaf_rt.stream.options import StopSignal
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import RunStats
 
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
 
@@ -36,7 +39,7 @@ def test_five_seconds_of_two_cameras_one_of_them_shaky(tmp_path: Path) -> None:
 
 def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        feed, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, 0.02, 0.1, attempts=attempts)
+        capture, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, 0.02, 0.1, attempts=attempts)
     )
     stop, backend, sink, ended = StopSignal(), FakeBackend(), Keeping(), []
     seen: list[tuple[int, int]] = []

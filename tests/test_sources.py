@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from leaf_rt.errors import DataError, NotFound
-from leaf_rt.sources.base import Selector
-from leaf_rt.sources.opening import SourceOptions, load_targets, open_source
+from leaf_rt.sources.base import Selector, SourceOptions
+from leaf_rt.sources.opening import open_source
+from leaf_rt.sources.sources_file import load_targets
 
 ROOT = Path(__file__).parents[1]
 

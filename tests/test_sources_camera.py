@@ -12,8 +12,8 @@ import pytest
 from streams import FakeCapture
 
 from leaf_rt.errors import ConnectionLost, DeviceBusy, LeafError, NoFrames, NoPermission, NotFound
+from leaf_rt.sources.base import SourceOptions
 from leaf_rt.sources.camera import CameraSource
-from leaf_rt.sources.opening import SourceOptions
 
 
 @pytest.fixture

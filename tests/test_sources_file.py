@@ -16,7 +16,8 @@ import pytest
 from clips import DEMO, broken, empty_frames, write_clip, write_sound
 
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NotAVideo, NotFound
-from leaf_rt.sources.opening import SourceOptions, open_source
+from leaf_rt.sources.base import SourceOptions
+from leaf_rt.sources.opening import open_source
 from leaf_rt.types import Frame
 
 ROOT = Path(__file__).parents[1]

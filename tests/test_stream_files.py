@@ -29,8 +29,11 @@ from streams import (
 from leaf_rt.errors import CodecError, NotFound
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
-from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target, open_source
-from leaf_rt.stream import Event, Hooks
+from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.opening import open_source
+from leaf_rt.stream.options import Hooks
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import Event
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
@@ -140,8 +143,8 @@ def test_the_terminal_belongs_to_the_caller() -> None:
     code = (
         "import sys; sys.path[:0] = ['tests']\n"
         "from streams import *\n"
-        "from leaf_rt.sources import Target\n"
-        "from leaf_rt.stream import run\n"
+        "from leaf_rt.sources.base import Target\n"
+        "from leaf_rt.stream.runner import run\n"
         "script = Script(INFO, [frame(0)])\n"
         "script.warnings = ['clip.mp4: was cut off']\n"
         "run([Target('a')], pipelines(FakeBackend()), FakeBackend(), opener=Opener(a=[script]))\n"

@@ -29,9 +29,12 @@ from streams import (
 )
 
 from leaf_rt.errors import ConnectionLost, NotFound
+from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.sources.camera import CameraSource
-from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import Event, Hooks, StopSignal, reconnect
+from leaf_rt.stream import capture, reconnect
+from leaf_rt.stream.options import Hooks, StopSignal
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import Event
 from leaf_rt.types import Frame
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
@@ -39,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 def quick_backoff(monkeypatch: pytest.MonkeyPatch, first: float = 0.02) -> None:
     monkeypatch.setattr(
-        feed, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, first, 0.1, attempts=attempts)
+        capture, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, first, 0.1, attempts=attempts)
     )
 
 

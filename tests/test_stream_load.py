@@ -16,14 +16,17 @@ from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
 
 from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.faces.revisit import REVISIT, Watchlist
+from leaf_rt.faces.revisit import REVISIT, RevisitScheduler
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
 from leaf_rt.recognition.smoothing import SmoothOptions
-from leaf_rt.sources.opening import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import Clock, Event, Hooks, RunOptions, RunStats, StopSignal, batch
-from leaf_rt.stream.load_shedding import LITTLE, TOO_MUCH, Counters, LoadControl, Thrift, Thrifty
-from leaf_rt.stream.stats import SourceStats
+from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.stream import batch, source_worker
+from leaf_rt.stream.capture import Clock
+from leaf_rt.stream.load_shedding import LITTLE, TOO_MUCH, Counters, EffortControl, LoadControl, Thrifty
+from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.types import Detections, Frame
 
 FPS = 25
@@ -133,7 +136,7 @@ def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
     detector = OneFace()
     detector.detect_every = 1  # type: ignore[attr-defined]
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend())
-    thrift = Thrift(pipeline)
+    thrift = EffortControl(pipeline)
     seen = []
     for level in (0, 1, 2, 3, 0):
         thrift.set_level(level)
@@ -146,7 +149,7 @@ def test_where_faces_are_hidden_no_frame_goes_without_a_look() -> None:
     detector = OneFace()
     detector.detect_every = 1  # type: ignore[attr-defined]
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend(), options=PipelineOptions(may_skip=False))
-    Thrift(pipeline).set_level(3)
+    EffortControl(pipeline).set_level(3)
     assert detector.detect_every == 1  # type: ignore[attr-defined]
     assert (pipeline.options.emotion_hz, pipeline.options.max_per_frame) == (1.5, 16)
 
@@ -158,7 +161,7 @@ class Crowd:
         self.all = join(*(face_at(24.0 * (i % 13), 24.0 * (i // 13), 20.0) for i in range(size)))
         self.detect_every = 1
         self.lag = 0.0
-        self._watch = Watchlist()
+        self._watch = RevisitScheduler()
 
     def detect(self, frame: Frame) -> Detections:
         now, found = frame.timestamp, self.all
@@ -186,7 +189,7 @@ def test_answers_fall_once_and_stay_as_frequent_as_the_filter_needs_them(faces: 
     given = []
     for level in (0, 3):
         pipeline = Pipeline(Crowd(faces), FaceTracker(), FakeBackend())
-        Thrift(pipeline).set_level(level)
+        EffortControl(pipeline).set_level(level)
         seen = [pipeline.step(frame(i)) for i in range(6 * FPS)][FPS:]
         times = [[e.timestamp for e in seen if e.classified[e.track_id == k].any()] for k in range(1, faces + 1)]
         gaps = [late - early for one in times for early, late in pairwise(one)]
@@ -201,7 +204,7 @@ def test_the_real_detector_can_leave_out_frames() -> None:
         assert isinstance(detector, Thrifty)
 
 
-class World(StopSignal):
+class DistributedContext(StopSignal):
     """A camera, and a loop whose work takes time, on one clock that no busy machine can hurry or delay.
 
     All threads are real; time passes only where the loop works, or where it asks whether to stop and has nothing to do,
@@ -260,7 +263,7 @@ class World(StopSignal):
 class Laborious(OneFace):
     """Works as long on a frame as ``cost`` says, and on those that it may leave out not at all."""
 
-    def __init__(self, world: World, cost: Callable[[Frame], float]) -> None:
+    def __init__(self, world: DistributedContext, cost: Callable[[Frame], float]) -> None:
         super().__init__(lambda one: world.work(cost(one)))
         self.detect_every = 1
         self._skipped = 0
@@ -278,7 +281,7 @@ def rising_load(shed: bool, seconds: float = 20.0) -> tuple[RunStats, list[tuple
 
     Gives the counters, and what was said of the load with the number of frames that were lost by then.
     """
-    world = World(int(seconds * FPS), 1.0 / FPS)
+    world = DistributedContext(int(seconds * FPS), 1.0 / FPS)
     said: list[tuple[str, int]] = []
     stats: list[RunStats] = []
     backend = FakeBackend()
@@ -323,7 +326,7 @@ def test_the_same_load_without_shedding_loses_many() -> None:
 
 
 def test_a_hopeless_load_goes_to_the_highest_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "LoadControl", lambda: LoadControl(period=0.1, warm_up=0.1))
+    monkeypatch.setattr(source_worker, "LoadControl", lambda: LoadControl(period=0.1, warm_up=0.1))
     entries: list[Any] = [entry for one in frames(150) for entry in (one, lambda: time.sleep(0.005))]
     act = {"act": lambda one: time.sleep(0.02)}
     stats = play(Opener(a=[Script(LIVE, entries)]), "a", ask=SourceOptions(max_reconnects=0), **act)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, GPU, FakeContext, FakeCuda, FakeTensorRt, faces, network, tiny_onnx
 
-from leaf_rt.backends.base import Wanted
+from leaf_rt.backends.base import BackendConfig
 from leaf_rt.backends.tensorrt import engine as backend
 from leaf_rt.backends.tensorrt.build import Profile
 from leaf_rt.backends.tensorrt.cuda import Gpu
@@ -32,7 +32,7 @@ class Outside:
         self.names: dict[str, str] = {}
         self.said: list[str] = []
         self.parts = backend.Parts(self.trt, gpu, lambda: self.cuda, self.context, self.reference, folder)
-        self.wanted = Wanted(reason="the GPU is the quickest", say=self.said.append)
+        self.wanted = BackendConfig(reason="the GPU is the quickest", say=self.said.append)
 
     def reference(self, model: Path, spec: ModelSpec, crops: np.ndarray) -> Prediction:
         probs, features = network(crops)

@@ -26,11 +26,11 @@ def test_without_a_driver_every_way_in_survives(tmp_path: Path) -> None:
     tiny_onnx(model)
     code = f"""
 from pathlib import Path
-from leaf_rt.backends.base import CANDIDATES, open_backend
+from leaf_rt.backends.base import BACKENDS, open_backend
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import BackendError
 print("probe:", probe())
-for one in CANDIDATES:
+for one in BACKENDS:
     print(one.name, one.available())
 for name in ("tensorrt", "tensorrt-rtx"):
     try:

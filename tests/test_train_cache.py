@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from train.data.dataset.crop_cache import CropSpec, prepare
-from train.data.dataset.cropper import FaceCropper
-from train.data.dataset.image_store import Files, decode
 from train_fakes import CLASSES, tiny, write_folder
 
 from leaf_rt.errors import DataError, NotFound
+from train.data.crop_cache import CropSpec, prepare
+from train.data.cropper import FaceCropper
 from train.data.dataset import Images, Stream, load_data, load_split, open_crops
+from train.data.image_store import Files, decode
 
 PLAIN = CropSpec(16, 0.0, "grey", align=False)
 PHOTO = Path(__file__).parents[2] / "shared" / "media" / "happy-baby.jpeg"

@@ -13,10 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from train.data.dataset.crop_cache import Crops, CropSpec, prepare
-from train.data.dataset.image_store import Files
 
 from leaf_rt.errors import DataError, OutputError
+from train.data import crop_cache
+from train.data.crop_cache import Crops, CropSpec, prepare
+from train.data.image_store import Files
 
 PLAIN = CropSpec(16, 0.0, "grey", align=False)
 IDS = [f"{i}.png" for i in range(8)]
@@ -122,7 +123,7 @@ def test_an_interruption_keeps_what_is_done(root: Path) -> None:
 
 
 def test_saves_on_the_way_grow_with_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "BLOCK", 1)
+    monkeypatch.setattr(crop_cache, "BLOCK", 1)
     source = Broken(root, "")
     crops = prepare(IDS, source, root / "cache", PLAIN)
     assert source.saved == [0, 1, 2, 2, 4, 4, 4, 4]

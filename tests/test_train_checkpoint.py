@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leaf_rt.errors import DataError, ModelError, NoPermission, NotFound, OutputError
+from leaf_rt.system import files
 from train.loop.training import checkpoint
 from train.models.backbones import VisionTransformer, build_backbone, fold_batch_norm, load_backbone
 from train.models.face_model import FaceModel, build_model
@@ -127,7 +128,7 @@ def test_a_disk_that_fails_is_not_called_a_damaged_file(tmp_path: Path, monkeypa
 
 def test_json_holds_finite_numbers_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="a number in it is not finite"):
-        checkpoint.save_json(tmp_path / "x.json", {"loss": float("nan")})
+        files.save_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
 
 
@@ -149,8 +150,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         f.write(b"half")  # type: ignore[attr-defined]
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OutputError, match="No space left"):
-        checkpoint.write_whole(path, torn)
+    with pytest.raises(OutputError, match="no room left"):
+        files.write_whole(path, torn)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -160,8 +161,8 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "denied")
 
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(NoPermission, match="choose another folder"):
-        checkpoint.write_whole(tmp_path / "x", lambda f: f.write(b"x"))
+    with pytest.raises(NoPermission, match="choose another place"):
+        files.write_whole(tmp_path / "x", lambda f: f.write(b"x"))
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train.loop.training.checkpoint import load_model
 from train_fakes import CLASSES, tiny, write_folder
 
 from leaf_rt.errors import DataError, LeafError, NotFound
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL
 from train.cli import main
+from train.loop.checkpoint import load_model
 from train.metrics import measure
 from train.recipes.limits import RANGES
 from train.recipes.schema import CHOICES, load_recipe, option_types, recipe_names, resolve, to_dict, to_toml

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from train.data.dataset.formats import TEST, TRAIN, VALIDATION, guess_layout, read_listing
-from train.data.dataset.image_store import decode
 from train_fakes import CLASSES, write_folder
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.labels import AFFECTNET8, FER2013_7, FERPLUS8, RAFDB7
+from train.data.formats import TEST, TRAIN, VALIDATION, guess_layout, read_listing
+from train.data.image_store import decode
 
 DOT = np.full((8, 8, 3), 120, np.uint8)
 

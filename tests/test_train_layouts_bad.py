@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from train.data.dataset.formats import TEST, TRAIN, read_listing
 from train_fakes import CLASSES, tiny, write_folder
 
 from leaf_rt.errors import DataError, NoPermission
 from train.data.dataset import load_data
+from train.data.formats import TEST, TRAIN, read_listing
 
 PIXELS = " ".join(["7"] * 2304)
 VOTES = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"

@@ -16,23 +16,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from train.loop.training.checkpoint import load
-from train.loop.training.distributed import World
-from train.loop.training.optimizer import ema_decay, learning_rate
-from train.loop.training.run_log import Reporter, read_log
-from train.loop.training.stopping import StopSignal
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError, ModelError
 from train.cli import main
 from train.data.dataset import TrainingData, load_data
+from train.loop.checkpoint import load
+from train.loop.distributed import DistributedContext
+from train.loop.optimizer import ema_decay, learning_rate
+from train.loop.run_log import Reporter, read_log
+from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.metrics import measure
 from train.recipes.schema import Optim, Recipe, to_toml
 from train.reports.run_report import write_report
 
 HERE = Path(__file__).parent
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 METHODS = {
     "supervised": {"method__name": "supervised"},
     "fixmatch": {"method__name": "fixmatch"},
@@ -156,7 +156,7 @@ def test_test_split_and_log_are_left_alone_by_selection(root: Path) -> None:
     assert all(r["validation"]["n"] == 20 for r in records)
 
 
-def steps_of(recipe: Recipe, here: World) -> list[Any]:
+def steps_of(recipe: Recipe, here: DistributedContext) -> list[Any]:
     """Terms, weights (5,000 of each tensor at most) and thresholds after three steps, as plain values."""
     training = Training(recipe, prepared(recipe), here, Path())
     terms = []
@@ -183,7 +183,7 @@ def test_the_best_checkpoint_is_there_before_the_last_one_knows_of_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
-    monkeypatch.setattr("train.loop.training.checkpoint.write_whole", lambda path, write: written.append(path.name))
+    monkeypatch.setattr("train.loop.checkpoint.write_whole", lambda path, write, parents: written.append(path.name))
     fit(tiny(root, run__select="validation", run__epochs=1, method__name="supervised"), root / "run")
     assert [name for name in written if name.endswith(".pt")] == ["best.pt", "last.pt"]
 
@@ -250,7 +250,7 @@ def test_refusals(root: Path) -> None:
     recipe = tiny(root)
     data = prepared(recipe)
     with pytest.raises(DataError, match=r"run.batch: wanted a multiple of processes x accumulate, got 8"):
-        Training(recipe, data, World(0, 3, torch.device("cpu")), root)
+        Training(recipe, data, DistributedContext(0, 3, torch.device("cpu")), root)
     none = dataclasses.replace(data, unlabelled=data.labelled.__class__(*(a[:0] for a in (
         data.labelled.row, data.labelled.targets, data.labelled.label))))  # fmt: skip
     with pytest.raises(DataError, match="there is no unlabelled picture"):

@@ -9,14 +9,14 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from train.loop.training.checkpoint import CheckpointMeta, Geometry, load_model, save
-from train.loop.training.merging import merge
 from train_fakes import tiny, write_folder
 
 from engines.cli import main as export_main
 from engines.onnx_export import export, load
 from leaf_rt.errors import DataError, ModelError
 from train.cli import main
+from train.loop.checkpoint import CheckpointMeta, Geometry, load_model, save
+from train.loop.merging import merge
 from train.models.backbones import build_backbone
 from train.models.face_model import build_model
 from train.recipes.schema import load_recipe, to_toml

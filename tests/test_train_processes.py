@@ -18,12 +18,12 @@ import pytest
 import torch
 from test_train_loop import ALONE, prepared, steps_of
 from torch import nn
-from train.loop.training.checkpoint import LAST
-from train.loop.training.distributed import World, sync_batch_norms, world
-from train.loop.training.stopping import StopSignal
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
+from train.loop.checkpoint import LAST
+from train.loop.distributed import DistributedContext, sync_batch_norms, world
+from train.loop.stopping import StopSignal
 from train.loop.training import Training, distributed
 from train.recipes.schema import Recipe, to_toml
 
@@ -123,7 +123,7 @@ def test_batch_norms_that_cannot_see_the_joint_batch_are_counted() -> None:
     assert type(net[1]) is nn.BatchNorm2d
 
 
-def fail_in_the_second(here: World) -> None:
+def fail_in_the_second(here: DistributedContext) -> None:
     with here.together():
         if not here.main:
             raise DataError("of the second machine")

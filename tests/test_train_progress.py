@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from train.loop.training.run_log import Reporter, read_log
 
+from train.loop.run_log import Reporter, read_log
 from train.reports.run_report import curves_png
 
 TERMS = {
@@ -87,7 +87,7 @@ class Board:
 
 def test_tensorboard_holds_what_the_log_holds_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board()
-    monkeypatch.setattr("train.loop.training.run_log._open_tensorboard", lambda out: board)
+    monkeypatch.setattr("train.loop.run_log._open_tensorboard", lambda out: board)
     metrics = {"epoch": 2, "accuracy": 0.5, "balanced_accuracy": 0.5, "calibration_error": 0.125,
                "recall": {"calm": 0.25, "glad": None}}  # fmt: skip
     with Reporter(tmp_path, ["calm", "glad"], batch=8) as reporter:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train.data.dataset.splits import (
+
+from leaf_rt.errors import DataError
+from leaf_rt.labels import RAFDB7
+from train.data.splits import (
     Partition,
     apportion,
     check_options,
@@ -17,9 +20,6 @@ from train.data.dataset.splits import (
     partition,
     save_partition,
 )
-
-from leaf_rt.errors import DataError
-from leaf_rt.labels import RAFDB7
 from train.recipes.schema import Split
 
 LABEL = np.repeat(np.arange(7), [400, 281, 700, 1300, 1900, 705, 2500])

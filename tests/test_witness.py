@@ -17,7 +17,8 @@ from clips import DEMO
 from test_live import Watching
 
 from leaf_rt.errors import LeafError, NotFound
-from leaf_rt.sources.opening import SourceOptions, Target, open_source
+from leaf_rt.sources.base import SourceOptions, Target
+from leaf_rt.sources.opening import open_source
 
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or ""
 PROBE = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0')"

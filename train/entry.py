@@ -16,16 +16,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from leaf_rt.errors import DataError, NotFound, OutputError
-from leaf_rt.sinks.paths import make_folder
+from leaf_rt.system.files import make_folder, save_json, write_whole
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
-from train.data.dataset.formats import SPLITS
+from train.data.formats import SPLITS
+from train.loop.checkpoint import BEST, LAST
+from train.loop.distributed import DistributedContext, pick_device, said_once, world
+from train.loop.initialization import BEFORE, earlier, need_start
+from train.loop.merging import merge
+from train.loop.run_log import Reporter
+from train.loop.stopping import StopSignal
 from train.loop.training import SPLIT, Training
-from train.loop.training.checkpoint import BEST, LAST, save_json, write_whole
-from train.loop.training.distributed import World, pick_device, said_once, world
-from train.loop.training.initialization import BEFORE, earlier, need_start
-from train.loop.training.merging import merge
-from train.loop.training.run_log import Reporter
-from train.loop.training.stopping import StopSignal
 from train.recipes.schema import RECIPE, Recipe, load_recipe, to_dict, to_toml
 from train.reports.evaluation import evaluate
 
@@ -95,7 +95,7 @@ def train_command(
             if here.main and not resume:
                 make_folder(folder)
                 (folder / BEST).unlink(missing_ok=True)  # of a run that was killed before its first whole state
-                write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()))
+                write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()), parents=True)
         training = Training(recipe, data, here, folder, resumed=resume is not None)
         if resume:
             training.restore()
@@ -143,7 +143,7 @@ def _chosen(source: str | None, overrides: Mapping[str, Any]) -> tuple[Recipe, l
     return recipe, notes
 
 
-def _load(recipe: Recipe, here: World, console: Console | None, saved: Path | None) -> TrainingData:
+def _load(recipe: Recipe, here: DistributedContext, console: Console | None, saved: Path | None) -> TrainingData:
     """Load the data, the main process first, so that one alone fills the cache."""
     for turn in (True, False):
         with here.together():

@@ -1,1 +1,6 @@
-"""Back ends run a model file; see ``leaf_rt.backends.base``."""
+"""Runs a model file: ONNX Runtime, OpenVINO, TensorRT, and the choice between them.
+
+Knows models and arrays. It must not know where faces come from.
+"""
+
+__all__ = ["base", "benchmark", "onnxruntime", "openvino", "parity", "plan_cache", "selection", "tensorrt"]

@@ -19,11 +19,11 @@ from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.models.spec import ModelSpec, load_spec, variant_path
 from leaf_rt.types import U8, Prediction
 
-Say = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 def silent(text: str) -> None:
-    """A ``Say`` for those who do not want to hear."""
+    """A ``ProgressCallback`` for those who do not want to hear."""
 
 
 class Backend(Protocol):
@@ -57,7 +57,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BackendConfig:
     """How a back end shall be opened.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wanted:
     threads: int = 0
     reason: str = ""
     precision: str = ""
-    say: Say = field(default=silent)
+    say: ProgressCallback = field(default=silent)
     build: bool = True
 
 
@@ -110,7 +110,7 @@ def empty(spec: ModelSpec) -> Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class BackendEntry:
     """A back end that could run a model.
 
     Attributes:
@@ -127,7 +127,7 @@ class Candidate:
     modules: tuple[str, ...]
     extra: str
     formats: tuple[str, ...]
-    load: Callable[[Path, ModelSpec, Wanted], Backend]
+    load: Callable[[Path, ModelSpec, BackendConfig], Backend]
 
     def version(self) -> str | None:
         """Name and version of what is installed, None where nothing is. Imports nothing."""
@@ -154,25 +154,25 @@ class Candidate:
         return True, version
 
 
-def _onnxruntime(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+def _onnxruntime(model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
     from leaf_rt.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(model, spec, wanted)
 
 
-def _openvino(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+def _openvino(model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
     from leaf_rt.backends.openvino import OpenVinoBackend
 
     return OpenVinoBackend(model, spec, wanted)
 
 
-def _tensorrt(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+def _tensorrt(model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
     from leaf_rt.backends.tensorrt.engine import open_engine
 
     return open_engine("tensorrt", model, spec, wanted)
 
 
-def _tensorrt_rtx(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+def _tensorrt_rtx(model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
     from leaf_rt.backends.tensorrt.engine import open_engine
 
     return open_engine("tensorrt_rtx", model, spec, wanted)
@@ -180,33 +180,39 @@ def _tensorrt_rtx(model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
 
 _TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 # In the order in which "auto" prefers them; the CPU back ends among them are measured.
-CANDIDATES: tuple[Candidate, ...] = (
-    Candidate("tensorrt", _TENSORRT, ("tensorrt",), "tensorrt", (".onnx", ".plan"), _tensorrt),
-    Candidate(
+BACKENDS: tuple[BackendEntry, ...] = (
+    BackendEntry("tensorrt", _TENSORRT, ("tensorrt",), "tensorrt", (".onnx", ".plan"), _tensorrt),
+    BackendEntry(
         "tensorrt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"), ("tensorrt_rtx",), "tensorrt-rtx",
         (".onnx", ".plan"), _tensorrt_rtx,
     ),
-    Candidate("openvino", ("openvino",), ("openvino",), "openvino", (".onnx", ".xml"), _openvino),
-    Candidate("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), ("onnxruntime",), "", (".onnx",), _onnxruntime),
+    BackendEntry("openvino", ("openvino",), ("openvino",), "openvino", (".onnx", ".xml"), _openvino),
+    BackendEntry("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), ("onnxruntime",), "", (".onnx",), _onnxruntime),
 )  # fmt: skip
 ARITHMETIC = ("fp32", "fp16", "bf16", "int8")
-NAMES = ("auto", *(candidate.name for candidate in reversed(CANDIDATES)))
+NAMES = ("auto", *(candidate.name for candidate in reversed(BACKENDS)))
 
 
-def candidate(name: str) -> Candidate:
+def candidate(name: str) -> BackendEntry:
     """The candidate of that name.
 
     Raises:
         BackendError: There is none.
     """
-    for one in CANDIDATES:
+    for one in BACKENDS:
         if one.name == name:
             return one
     raise BackendError(f"--backend {name}: unknown; choose one of {', '.join(NAMES)}")
 
 
 def open_backend(
-    model: Path, name: str = "auto", threads: int = 0, *, precision: str = "", say: Say = silent, build: bool = True
+    model: Path,
+    name: str = "auto",
+    threads: int = 0,
+    *,
+    precision: str = "",
+    say: ProgressCallback = silent,
+    build: bool = True,
 ) -> Backend:
     """Load a model with the back end asked for, or with the best one here.
 
@@ -216,9 +222,9 @@ def open_backend(
         threads: CPU threads for inference; 0 leaves the choice to the back end.
         precision: "" leaves it to "auto", which takes the quickest file that comes with the model, and is the file's
             own with an explicit back end. "int8" takes the quantised files beside an fp32 model, which keep its
-            accuracy within half a point but not its every answer. Others as ``Wanted`` says.
+            accuracy within half a point but not its every answer. Others as ``BackendConfig`` says.
         say: Told what takes long or went wrong, a sentence at a time.
-        build: See ``Wanted``.
+        build: See ``BackendConfig``.
 
     Raises:
         BackendError: Unknown name, or it cannot run here.
@@ -243,16 +249,16 @@ def open_backend(
     ok, why = one.available()
     if not ok:
         raise BackendError(f"--backend {name}: {why}")
-    wanted = Wanted(threads, "asked for with --backend", precision, say, build)
+    wanted = BackendConfig(threads, "asked for with --backend", precision, say, build)
     return load(one, model, spec, wanted)
 
 
-def int8_path(model: Path, one: Candidate) -> Path:
+def int8_path(model: Path, one: BackendEntry) -> Path:
     """Where the quantised form of a model for one back end lies, if there is one."""
     return variant_path(model, "int8", ".xml" if one.name == "openvino" else ".onnx")
 
 
-def int8_file(model: Path, spec: ModelSpec, one: Candidate) -> tuple[Path, ModelSpec]:
+def int8_file(model: Path, spec: ModelSpec, one: BackendEntry) -> tuple[Path, ModelSpec]:
     """The quantised form of an fp32 model for one back end, and its description.
 
     Raises:
@@ -273,7 +279,7 @@ def int8_file(model: Path, spec: ModelSpec, one: Candidate) -> tuple[Path, Model
     return path, own
 
 
-def load(one: Candidate, model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+def load(one: BackendEntry, model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
     """Open a candidate.
 
     Raises:

@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from leaf_rt.backends.base import CANDIDATES, Backend, default_threads, open_backend
+from leaf_rt.backends.base import BACKENDS, Backend, default_threads, open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, LeafError
 from leaf_rt.models.spec import load_spec
@@ -89,7 +89,7 @@ def ways(model: Path) -> list[Way]:
         Way("onnxruntime", "fp32", model), Way("onnxruntime", "int8", model),
         Way("openvino", "fp32", model), Way("openvino", "bf16", model), Way("openvino", "int8", model),
     ]  # fmt: skip
-    for one in CANDIDATES:
+    for one in BACKENDS:
         if one.name.startswith("tensorrt") and one.available()[0]:
             found += [Way(one.name, "fp32", model), Way(one.name, "fp16", model)]
     return found

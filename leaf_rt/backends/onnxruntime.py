@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
+from leaf_rt.backends.base import BackendConfig, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.text import counted
@@ -19,7 +19,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, model: Path, spec: ModelSpec, wanted: Wanted) -> None:
+    def __init__(self, model: Path, spec: ModelSpec, wanted: BackendConfig) -> None:
         if wanted.precision not in ("", spec.precision):
             raise BackendError(
                 f"--precision {wanted.precision}: ONNX Runtime computes as the model file says ({spec.precision}); "

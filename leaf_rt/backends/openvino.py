@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from leaf_rt.backends.base import Wanted, check_faces, check_graph, default_threads, empty, first_line
+from leaf_rt.backends.base import BackendConfig, check_faces, check_graph, default_threads, empty, first_line
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.models.spec import ModelSpec
-from leaf_rt.system.native_stderr import hush
+from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.text import counted
 from leaf_rt.types import U8, Prediction
 
@@ -24,7 +24,7 @@ class OpenVinoBackend:
 
     name = "openvino"
 
-    def __init__(self, model: Path, spec: ModelSpec, wanted: Wanted) -> None:
+    def __init__(self, model: Path, spec: ModelSpec, wanted: BackendConfig) -> None:
         core = _core()
         hint = _HINTS.get(wanted.precision)
         if hint is None or wanted.precision not in ("", "bf16", spec.precision):
@@ -51,7 +51,7 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,  # the cores also decode and detect
         }
         try:
-            with hush():  # of what is no ONNX, every reader that OpenVINO tries complains on stderr
+            with suppress_native_stderr():  # of what is no ONNX, every reader that OpenVINO tries complains on stderr
                 graph = core.read_model(str(model))
             check_graph(model, spec, _shapes(graph.inputs), _shapes(graph.outputs))
             self._compiled = core.compile_model(graph, "CPU", config)

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from leaf_rt.errors import TimedOut
+from leaf_rt.errors import LeafError, TimedOut
+from leaf_rt.system.files import write_whole
 
-Say = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 WAIT = 1800.0  # s; a full TensorRT build of a large network takes minutes
 
 
@@ -53,22 +54,8 @@ def usable(folder: Path) -> str | None:
         return f"{folder} cannot be written ({e.strerror or e})"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there: a reader sees the old or the new, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
-def locked(path: Path, say: Say, timeout: float = WAIT) -> Iterator[None]:
+def locked(path: Path, say: ProgressCallback, timeout: float = WAIT) -> Iterator[None]:
     """Hold a lock file; the system frees it when a process dies.
 
     Args:
@@ -121,7 +108,11 @@ def read_entry(folder: Path, key: dict[str, Any]) -> tuple[bytes | None, str]:
 
 
 def get_or_build(
-    key: dict[str, Any], build: Callable[[], bytes], say: Say, folder: Path | None = None, timeout: float = WAIT
+    key: dict[str, Any],
+    build: Callable[[], bytes],
+    say: ProgressCallback,
+    folder: Path | None = None,
+    timeout: float = WAIT,
 ) -> tuple[bytes, str]:
     """An entry of the cache, built if need be: by one process, while others wait for it.
 
@@ -157,10 +148,10 @@ def get_or_build(
         path = folder / f"{name_of(key)}.plan"
         sidecar = {"key": key, "sha256": hashlib.sha256(content).hexdigest(), "seconds": round(seconds, 1)}
         try:
-            write_atomically(path, content)
-            write_atomically(path.with_suffix(".json"), (json.dumps(sidecar, indent=2) + "\n").encode())
-        except OSError as e:
-            say(f"the engine is built but not kept: {path} cannot be written ({e.strerror or e})")
+            write_whole(path, content)
+            write_whole(path.with_suffix(".json"), (json.dumps(sidecar, indent=2) + "\n").encode())
+        except LeafError as e:
+            say(f"the engine is built but not kept: {e}")
             return content, "built now, not kept"
     return content, f"built now in {seconds:.0f} s"
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import median
 
 from leaf_rt.backends.base import (
-    CANDIDATES,
+    BACKENDS,
     Backend,
-    Candidate,
-    Say,
-    Wanted,
+    BackendConfig,
+    BackendEntry,
+    ProgressCallback,
     candidate,
     default_threads,
     int8_file,
@@ -26,9 +26,10 @@ from leaf_rt.backends.base import (
     load,
 )
 from leaf_rt.backends.parity import compare, golden_faces
-from leaf_rt.backends.plan_cache import cache_folder, name_of, usable, write_atomically
+from leaf_rt.backends.plan_cache import cache_folder, name_of, usable
 from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.models.spec import ModelSpec
+from leaf_rt.system.files import write_whole
 from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for measuring, all back ends together
@@ -39,7 +40,7 @@ MEMORY = "auto.json"
 
 
 def choose(
-    model: Path, spec: ModelSpec, threads: int, say: Say, precision: str = "", folder: Path | None = None,
+    model: Path, spec: ModelSpec, threads: int, say: ProgressCallback, precision: str = "", folder: Path | None = None,
     build: bool = True,
 ) -> Backend:  # fmt: skip
     """The best back end for a model here.
@@ -51,7 +52,7 @@ def choose(
         say: Told what takes long and what was passed over.
         precision: "" for the quickest that comes with the model; else that one alone.
         folder: Of the memory; None takes the cache folder.
-        build: See ``Wanted``.
+        build: See ``BackendConfig``.
 
     Raises:
         BackendError: No back end can run it; the message says why for each.
@@ -60,7 +61,7 @@ def choose(
     notes: list[str] = []
     cpu: list[_Entry] = []
     on_gpu = precision in ("", "fp32", "fp16") and spec.precision != "int8"
-    for one in CANDIDATES:
+    for one in BACKENDS:
         if model.suffix not in one.formats or (one.name.startswith("tensorrt") and not on_gpu):
             continue
         ok, why = one.available()
@@ -69,7 +70,7 @@ def choose(
             continue
         try:
             if one.name.startswith("tensorrt"):
-                return load(one, model, spec, Wanted(threads, "the GPU is the quickest", precision, say, build))
+                return load(one, model, spec, BackendConfig(threads, "the GPU is the quickest", precision, say, build))
             cpu += _entries(one, model, spec, precision, say)
         except LeafError as e:
             passed.append(f"{one.name}: {e}")
@@ -83,7 +84,7 @@ def choose(
     gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine")
     gpu = gpu.partition(";")[0] if on_gpu else f"{precision or spec.precision} is for the CPU"
     if len(cpu) == 1:
-        return cpu[0].open(Wanted(threads, f"the one CPU back end for it here; {gpu}", "", say))
+        return cpu[0].open(BackendConfig(threads, f"the one CPU back end for it here; {gpu}", "", say))
     return _measured(cpu, (model, spec), threads, say, folder or cache_folder(), gpu)
 
 
@@ -91,7 +92,7 @@ def choose(
 class _Entry:
     """A CPU back end, the file that it would run, and the arithmetic where the file leaves that open."""
 
-    candidate: Candidate
+    candidate: BackendEntry
     path: Path
     spec: ModelSpec
     arithmetic: str = ""
@@ -100,11 +101,11 @@ class _Entry:
     def name(self) -> str:
         return f"{self.candidate.name} {self.arithmetic or self.spec.precision}"
 
-    def open(self, wanted: Wanted) -> Backend:
+    def open(self, wanted: BackendConfig) -> Backend:
         return load(self.candidate, self.path, self.spec, replace(wanted, precision=self.arithmetic))
 
 
-def _entries(one: Candidate, model: Path, spec: ModelSpec, precision: str, say: Say) -> list[_Entry]:
+def _entries(one: BackendEntry, model: Path, spec: ModelSpec, precision: str, say: ProgressCallback) -> list[_Entry]:
     """The ways in which a CPU back end can run a model at the precision asked for; not empty.
 
     Raises:
@@ -129,7 +130,7 @@ def _entries(one: Candidate, model: Path, spec: ModelSpec, precision: str, say: 
 
 
 def _measured(
-    cpu: list[_Entry], own: tuple[Path, ModelSpec], threads: int, say: Say, folder: Path, gpu: str
+    cpu: list[_Entry], own: tuple[Path, ModelSpec], threads: int, say: ProgressCallback, folder: Path, gpu: str
 ) -> Backend:
     """The winner remembered for this machine and model, or the winner of a measurement now."""
     key = name_of({
@@ -140,14 +141,14 @@ def _measured(
     known = _recall(folder).get(key)
     if isinstance(known, dict) and (best := next((e for e in cpu if e.name == known.get("winner")), None)):
         try:
-            return best.open(Wanted(threads, _because(best, cpu, str(known.get("why")), gpu), "", say))
+            return best.open(BackendConfig(threads, _because(best, cpu, str(known.get("why")), gpu), "", say))
         except LeafError as e:
             say(f"{best.name} was the quickest here but fails now: {e}")
     opened: dict[str, Backend] = {}
     failures: dict[str, LeafError] = {}
     for entry in cpu:
         try:
-            opened[entry.name] = entry.open(Wanted(threads, "", "", say))
+            opened[entry.name] = entry.open(BackendConfig(threads, "", "", say))
         except LeafError as e:
             failures[entry.name] = e
     if not opened:
@@ -185,7 +186,7 @@ def _exact(opened: dict[str, Backend], own: tuple[Path, ModelSpec], threads: int
     known = opened.get(f"onnxruntime {spec.precision}")
     if known is None and (model.suffix not in one.formats or not one.available()[0]):
         return None
-    backend = known or load(one, model, spec, Wanted(threads))
+    backend = known or load(one, model, spec, BackendConfig(threads))
     try:
         return backend.infer(golden_faces(spec.side)[:PROOF])
     except BackendError:
@@ -196,7 +197,10 @@ def _exact(opened: dict[str, Backend], own: tuple[Path, ModelSpec], threads: int
 
 
 def _race(
-    opened: dict[str, Backend], exact: Prediction | None, say: Say, clock: Callable[[], float] = time.perf_counter
+    opened: dict[str, Backend],
+    exact: Prediction | None,
+    say: ProgressCallback,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds per face of each way whose answers agree, in turns, so that load hits all alike.
 
@@ -241,13 +245,13 @@ def _recall(folder: Path) -> dict[str, object]:
     return memory if isinstance(memory, dict) else {}
 
 
-def _remember(folder: Path, key: str, choice: dict[str, str], say: Say) -> None:
+def _remember(folder: Path, key: str, choice: dict[str, str], say: ProgressCallback) -> None:
     why = usable(folder)
     if why is None:
         try:
-            write_atomically(folder / MEMORY, json.dumps({**_recall(folder), key: choice}, indent=2).encode())
-        except OSError as e:
-            why = f"{folder / MEMORY} cannot be written ({e.strerror or e})"
+            write_whole(folder / MEMORY, json.dumps({**_recall(folder), key: choice}, indent=2).encode())
+        except LeafError as e:
+            why = str(e)
     if why is not None:
         say(f"the back end is measured at every start: {why}; set LEAF_RT_CACHE to a folder of yours")
 

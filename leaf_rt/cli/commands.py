@@ -77,9 +77,10 @@ def video(
 
     from leaf_rt.cli.session import Session
     from leaf_rt.cli.targets import distinct, without_results
-    from leaf_rt.sources.base import is_url
-    from leaf_rt.sources.opening import Target, is_camera, load_targets
-    from leaf_rt.stream import RunOptions
+    from leaf_rt.sources.base import Target, is_url
+    from leaf_rt.sources.opening import is_camera
+    from leaf_rt.sources.sources_file import load_targets
+    from leaf_rt.stream.options import RunOptions
 
     named, left_out = without_results(targets or [])
     wanted = [Target(target, read) for target in named]
@@ -120,8 +121,8 @@ def webcam(
     outputs = results.request()
 
     from leaf_rt.cli.session import Session
-    from leaf_rt.sources.opening import Target
-    from leaf_rt.stream import RunOptions
+    from leaf_rt.sources.base import Target
+    from leaf_rt.stream.options import RunOptions
 
     session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
     raise typer.Exit(session.run([Target(device, read)], together=True))
@@ -147,9 +148,9 @@ def image(
     """
     outputs = results.request()
 
-    from leaf_rt.cli.images import Album
+    from leaf_rt.cli.images import ImageCommand
 
-    raise typer.Exit(Album(recognising.request(), outputs).run(files))
+    raise typer.Exit(ImageCommand(recognising.request(), outputs).run(files))
 
 
 @app.command()

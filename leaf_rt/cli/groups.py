@@ -17,7 +17,9 @@ import typer
 from leaf_rt.cli import options as opt
 
 if TYPE_CHECKING:
-    from leaf_rt.request import Monitor, Outputs, Recognition
+    from leaf_rt.cli.monitor import Monitor
+    from leaf_rt.recognition.config import RecognitionConfig
+    from leaf_rt.sinks.config import OutputConfig
     from leaf_rt.sources.base import SourceOptions
 
 
@@ -44,7 +46,7 @@ class Recognising:
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
 
-    def request(self) -> Recognition:
+    def request(self) -> RecognitionConfig:
         """What they ask for.
 
         Raises:
@@ -54,11 +56,11 @@ class Recognising:
             raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
 
         from leaf_rt.models.spec import DEFAULT_MODEL
+        from leaf_rt.recognition.config import RecognitionConfig
         from leaf_rt.recognition.pipeline import PipelineOptions
         from leaf_rt.recognition.smoothing import SmoothOptions
-        from leaf_rt.request import Recognition
 
-        return Recognition(
+        return RecognitionConfig(
             model=self.model or DEFAULT_MODEL,
             backend=self.backend,
             threads=self.threads,
@@ -88,7 +90,7 @@ class Results:
     show: opt.Show = False
     blur: opt.Blur = False
 
-    def request(self) -> Outputs:
+    def request(self) -> OutputConfig:
         """What they ask for.
 
         Raises:
@@ -105,9 +107,9 @@ class Results:
         if self.plot is not None and self.no_plot:
             raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
 
-        from leaf_rt.request import Outputs
+        from leaf_rt.sinks.config import OutputConfig
 
-        return Outputs(
+        return OutputConfig(
             out=self.out,
             save_video=self.save,
             jsonl="" if self.no_jsonl else self.jsonl,
@@ -187,7 +189,7 @@ class Watching:
 
     def request(self) -> Monitor:
         """What they ask for."""
-        from leaf_rt.request import Monitor
+        from leaf_rt.cli.monitor import Monitor
 
         return Monitor(self.metrics, self.log_json)
 
@@ -235,6 +237,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _can_show() -> bool:
-    from leaf_rt.diagnostics.doctor import why_no_window
+    from leaf_rt.render.window import why_no_window
 
     return why_no_window() is None

@@ -16,27 +16,29 @@ from leaf_rt.cli.targets import without_results
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.media.images import read_picture, write_picture
+from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.images import recognise
 from leaf_rt.render.overlay import annotate
-from leaf_rt.request import Outputs, Recognition
 from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.config import OutputConfig
 from leaf_rt.sinks.jsonl import JsonlSink
-from leaf_rt.sinks.paths import Places, make_folder
+from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sinks.shared import shared_sinks
-from leaf_rt.sources.opening import SourceInfo
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.system.files import make_folder
 from leaf_rt.text import readable
 from leaf_rt.types import Frame
 
 
-class Album:
+class ImageCommand:
     """Recognises pictures one after the other; one that fails does not stop those after it."""
 
-    def __init__(self, recognition: Recognition, outputs: Outputs) -> None:
+    def __init__(self, recognition: RecognitionConfig, outputs: OutputConfig) -> None:
         self.recognition, self.outputs = recognition, outputs
         self.out = console.console(stderr=True)
         self.results = self.out if outputs.on_stdout else console.console(stderr=False)
         self._codes: list[int] = []
-        self._places = Places()
+        self._places = OutputPaths()
 
     def run(self, paths: Sequence[Path]) -> int:
         """Do all of them.
@@ -48,7 +50,7 @@ class Album:
             LeafError: Nothing could be started at all, or the only picture failed.
         """
         kept, left_out = without_results([str(path) for path in paths])
-        self._places = Places([*map(Path, kept), *self.recognition.files], self.outputs.files)
+        self._places = OutputPaths([*map(Path, kept), *self.recognition.files], self.outputs.files)
         endings = [".jsonl"] * (self.outputs.jsonl is None) + [".jpg"] * (self.outputs.save_video is not False)
         pictures = [(self.outputs.out or path.parent, path.stem) for path in map(Path, kept)]
         self._places.check((*picture, ending) for picture in pictures for ending in endings)

@@ -76,7 +76,7 @@ def not_empty(names: _Names) -> _Names:
 
 
 _result = partial(typer.Option, rich_help_panel="Results")
-_recognition = partial(typer.Option, rich_help_panel="Recognition")
+_recognition = partial(typer.Option, rich_help_panel="RecognitionConfig")
 _reading = partial(typer.Option, rich_help_panel="What is read")
 _live = partial(typer.Option, rich_help_panel="Live sources")
 _watching = partial(typer.Option, rich_help_panel="Watching it run")
@@ -195,6 +195,6 @@ Metrics: TypeAlias = Annotated[
     ),
 ]
 LogJson: TypeAlias = Annotated[
-    bool, _watching("--log-json", help="Say on stderr what happens as JSON, one object per line.")
+    bool, _watching("--log-json", help="ProgressCallback on stderr what happens as JSON, one object per line.")
 ]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -18,23 +18,28 @@ from rich.progress import TaskID
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console, jsonlog
+from leaf_rt.cli.monitor import Monitor
 from leaf_rt.cli.targets import files_among, some
 from leaf_rt.cli.wording import answers, describe, frames, status
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
+from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import Detector, Pipeline
-from leaf_rt.render.overlay import Veil, mark
+from leaf_rt.render.overlay import Anonymizer, mark
 from leaf_rt.render.window import Window
-from leaf_rt.request import Monitor, Outputs, Recognition
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sinks.paths import Places, make_folder, write_whole
+from leaf_rt.sinks.config import OutputConfig
+from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sinks.shared import shared_sinks
-from leaf_rt.sources.base import is_url
-from leaf_rt.sources.opening import SourceInfo, Target, is_camera
+from leaf_rt.sources.base import SourceInfo, Target, is_url
+from leaf_rt.sources.opening import is_camera
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
-from leaf_rt.stream import Event, Hooks, RunOptions, RunStats, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.runner import run
 from leaf_rt.stream.signals import signals
+from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.files import make_folder, write_whole
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 
@@ -56,8 +61,8 @@ class Session:
 
     def __init__(
         self,
-        recognition: Recognition,
-        outputs: Outputs,
+        recognition: RecognitionConfig,
+        outputs: OutputConfig,
         options: RunOptions,
         monitor: Monitor | None = None,
         listing: Path | None = None,
@@ -71,7 +76,7 @@ class Session:
         self.errors: list[Exception] = []
         self.said: set[str] = set()
         self._read = [*recognition.files, *([] if listing is None else [listing])]
-        self._places = Places()
+        self._places = OutputPaths()
 
     def run(self, targets: Sequence[Target], together: bool) -> int:
         """Run all targets, side by side or one after the other.
@@ -84,7 +89,7 @@ class Session:
         Raises:
             LeafError: Nothing could be started at all, or the only target failed.
         """
-        self._places = Places([*files_among([t.target for t in targets]), *self._read], self.outputs.files)
+        self._places = OutputPaths([*files_among([t.target for t in targets]), *self._read], self.outputs.files)
         self._places.check(self._expected(targets, together))
         if self.outputs.out is not None:
             make_folder(self.outputs.out)
@@ -117,7 +122,7 @@ class Session:
         return console.exit_code(self.errors[0]) if self.errors else 0
 
     def _cut_short(self, unfinished: Sequence[str], rest: Sequence[Sequence[Target]]) -> None:
-        """Say which files somebody's wish to stop left without their end, or without a beginning."""
+        """ProgressCallback which files somebody's wish to stop left without their end, or without a beginning."""
         not_begun = [readable(t.options.name or Path(t.target).name) for part in rest for t in part]
         said = {"not finished": unfinished, "not begun": not_begun}
         parts = [f"{what}: {some(names)}" for what, names in said.items() if names]
@@ -132,7 +137,7 @@ class Session:
             self.said.add(str(error))
 
     def say(self, level: str, text: str, source: str = "", event: str = "note") -> None:
-        """Say one thing to whoever reads stderr; arguments as for ``jsonlog.say``."""
+        """ProgressCallback one thing to whoever reads stderr; arguments as for ``jsonlog.say``."""
         if self.monitor.log_json:
             jsonlog.say(level, text, source, event)
             return
@@ -248,7 +253,7 @@ class _Round:
             self.concluded.add(name)
 
     def _left_out(self) -> None:
-        """Say what an end at once leaves out, if anything had begun."""
+        """ProgressCallback what an end at once leaves out, if anything had begun."""
         names = [name for name in self.summaries if name not in self.concluded]
         if not names:
             return
@@ -292,7 +297,7 @@ class _Round:
 
     def _drawer(self) -> Callable[[U8, Estimates, Sequence[str]], U8]:
         """Draws the frames of one source, in place: the sink hands out copies."""
-        veil = Veil() if self.session.outputs.blur else None
+        veil = Anonymizer() if self.session.outputs.blur else None
 
         def draw(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
             if veil is not None:

@@ -15,10 +15,12 @@ from pathlib import Path
 from leaf_rt.errors import NoFrames, NotFound
 from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
-from leaf_rt.request import Recognition
-from leaf_rt.sources.opening import SourceInfo, Target, open_source
-from leaf_rt.stream import RunOptions
+from leaf_rt.sources.base import SourceInfo, Target
+from leaf_rt.sources.opening import open_source
+from leaf_rt.stream.options import RunOptions
+from leaf_rt.stream.runner import run
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
 _ESSENTIAL = ("decode", "detect", "infer")
@@ -55,7 +57,7 @@ class EndToEnd:
         return json.dumps({"bench": "end_to_end", **asdict(self)}, ensure_ascii=False)
 
 
-def end_to_end(clip: Path | None, recognition: Recognition) -> EndToEnd:
+def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
     """Measure one clip.
 
     Args:

@@ -16,12 +16,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from leaf_rt.backends.base import CANDIDATES, Candidate, first_line, open_backend
+from leaf_rt.backends.base import BACKENDS, BackendEntry, first_line, open_backend
 from leaf_rt.backends.plan_cache import cache_folder, usable
 from leaf_rt.backends.tensorrt import engine
 from leaf_rt.backends.tensorrt.cuda import probe
 from leaf_rt.errors import LeafError
 from leaf_rt.models.spec import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
+from leaf_rt.render.window import why_no_window
 from leaf_rt.text import counted
 
 OK, LIMITED, MISSING = "ok", "limited", "missing"
@@ -119,7 +120,7 @@ def _package(topic: str, distribution: str, absent: str) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    installed = [v for one in CANDIDATES if one.name.startswith("tensorrt") and (v := one.version()) is not None]
+    installed = [v for one in BACKENDS if one.name.startswith("tensorrt") and (v := one.version()) is not None]
     if installed:
         return Finding("TensorRT", OK, ", ".join(installed))
     return Finding(
@@ -160,7 +161,7 @@ def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
     """
     found: list[Finding] = []
     on_gpu = path.suffix == ".onnx" and spec.precision != "int8"
-    for one in CANDIDATES if on_gpu else ():
+    for one in BACKENDS if on_gpu else ():
         if not one.name.startswith("tensorrt") or not one.available()[0]:
             continue
         title = engine.TITLES[one.name.replace("-", "_")]
@@ -178,7 +179,7 @@ def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
     return [*found, Finding("inference", OK, backend.reason)]
 
 
-def _engine(one: Candidate, title: str, path: Path, spec: ModelSpec) -> Finding:
+def _engine(one: BackendEntry, title: str, path: Path, spec: ModelSpec) -> Finding:
     """What of a model's engines is in the cache, and what a run would build."""
     first, *others = engine.engines(engine.parts_here(one.name.replace("-", "_")), path, spec)
     safer = "".join(f"; {engine.precision} is in the cache too" for engine in others if engine.cached)
@@ -239,18 +240,6 @@ def _window() -> Finding:
     if reason is None:
         return Finding("window", OK, "a display is there, --show works")
     return Finding("window", LIMITED, reason, "nothing to do unless you want --show")
-
-
-def why_no_window() -> str | None:
-    """Why no window can be opened here, None where one can."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return "no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
-    import cv2
-
-    gui = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
-    if gui.split(":")[-1].strip() in ("", "NONE"):
-        return "this OpenCV was built without windows"
-    return None
 
 
 def _cameras() -> Finding:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError, LeafError, OutputError
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
+from leaf_rt.system.closing import Closing
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

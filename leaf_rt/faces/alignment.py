@@ -62,7 +62,7 @@ def crop_faces(image: NDArray[np.uint8], keypoints: NDArray[np.float32], side: i
     """Cut aligned faces out of a picture.
 
     Where a face is more than twice as large as its crop, the picture is first shrunk by area averaging, so that the
-    warp does not alias. Places outside the picture repeat its border.
+    warp does not alias. OutputPaths outside the picture repeat its border.
 
     Args:
         image: (H, W) or (H, W, 3) uint8.
@@ -118,7 +118,7 @@ def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], out: NDArray[np
     cv2.warpAffine(image, shifted, (side, side), dst=out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def is_poor(keypoints: NDArray[np.float32], crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def is_low_quality(keypoints: NDArray[np.float32], crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which faces are too small, too far turned or too blurred for a trustworthy answer.
 
     Args:

@@ -24,13 +24,13 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
-from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.faces.appearance import describe
 from leaf_rt.faces.regions import Mosaic, Region, Window, iou, join, moved, same_face, suppress, tiles
-from leaf_rt.faces.revisit import FORGET, KEEP, PER_CALL, REVISIT, Watchlist
+from leaf_rt.faces.revisit import FORGET, KEEP, PER_CALL, REVISIT, RevisitScheduler
 from leaf_rt.models.spec import DETECTORS
-from leaf_rt.system.native_stderr import hush
+from leaf_rt.system.closing import Closing
+from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.types import U8, Detections, Frame
 
 Range = Literal["auto", "short", "full"]
@@ -70,7 +70,7 @@ class DetectorModel:
             running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
             min_detection_confidence=min_confidence,
         )
-        with hush():
+        with suppress_native_stderr():
             self._detector: Any = vision.FaceDetector.create_from_options(options)
             self.find(np.zeros((128, 128, 3), np.uint8))  # the first call logs, too
 
@@ -79,7 +79,7 @@ class DetectorModel:
         picture = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         )
-        with hush():  # LiteRT warns of unaligned memory at any call, as memory happens to lie
+        with suppress_native_stderr():  # LiteRT warns of unaligned memory at any call, as memory happens to lie
             result = self._run(picture)
         return _converted(result.detections, image.shape[1], image.shape[0])
 
@@ -93,7 +93,7 @@ class DetectorModel:
 
     def close(self) -> None:
         """Free it; its last words are kept off the terminal."""
-        with hush():
+        with suppress_native_stderr():
             self._detector.close()
 
 
@@ -159,7 +159,7 @@ class FaceDetector(Closing):
 
     def reset(self) -> None:
         """Forget all faces and places, after a reconnect."""
-        self._watch = Watchlist()
+        self._watch = RevisitScheduler()
         self._plan: list[tuple[Kind, Region]] = []
         self._size = (0, 0)
         self._turn = 1  # of the search: the next entry of the plan, which goes round
@@ -247,7 +247,7 @@ class FaceDetector(Closing):
         return regions
 
     def _propose(self, image: U8, kind: Kind, region: Region, video: bool) -> Detections:
-        """Places that may be faces, in px of the picture."""
+        """OutputPaths that may be faces, in px of the picture."""
         x0, y0, x1, y1 = region
         part = image[y0:y1, x0:x1]
         scale = max(part.shape[:2]) / SEARCH_SIDE

@@ -88,7 +88,7 @@ class Known:
         return (now - self.looked) * (0.5 if self.missed else 1.0 + min(speed, 10.0))
 
 
-class Watchlist:
+class RevisitScheduler:
     """Whom to look at in each frame of one source.
 
     Up to ``PER_CALL`` faces are all looked at in every frame. Of more, as many per frame as it takes to see each one

@@ -37,7 +37,7 @@ class TrackOptions:
         reach: How far from its predicted place a face may turn up, in face widths; grows with the time out of sight.
         reach_growth: Face widths/s by which it grows.
         max_reach: Its limit.
-        max_change: How different a head may look from one find to the next, see ``leaf_rt.faces.appearance.change``. Who
+        max_change: How different a head may look from one find to the next, see ``appearance.change``. Who
             looks more different is somebody else, wherever they stand.
     """
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
-from leaf_rt.sinks.paths import write_whole
-from leaf_rt.system.native_stderr import hush
+from leaf_rt.system.files import write_whole
+from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.types import U8
 
 
@@ -37,7 +37,7 @@ def read_picture(path: Path) -> U8:
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # what is wrong is said below, in one sentence
     try:
-        with hush():
+        with suppress_native_stderr():
             image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
             raw = None if jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:

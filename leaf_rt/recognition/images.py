@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.faces.alignment import crop_faces, is_poor
+from leaf_rt.faces.alignment import crop_faces, is_low_quality
 from leaf_rt.types import U8, Detections, Estimates
 
 _BATCH = 32  # faces per call of the back end
@@ -60,6 +60,6 @@ def recognise(
         smoothed=probs,
         emotion=np.where(sure, best, -1).astype(np.int64),
         classified=np.ones(len(found), np.bool_),
-        poor=np.asarray(is_poor(found.keypoints, crops), dtype=np.bool_),
+        low_quality=np.asarray(is_low_quality(found.keypoints, crops), dtype=np.bool_),
         seen=seen,
     )

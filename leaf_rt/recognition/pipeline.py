@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.faces.alignment import crop_faces, is_poor
+from leaf_rt.faces.alignment import crop_faces, is_low_quality
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
@@ -91,7 +91,7 @@ class _Person:
     due: float  # s, when the next answer is wanted
     confidence: float
     probs: F32 | None  # (C,), the newest raw answer
-    poor: bool
+    low_quality: bool
 
 
 @dataclass(slots=True)
@@ -178,8 +178,8 @@ class Pipeline:
         rows = self._due(tracks, frame.timestamp)
         keypoints = detections.keypoints[tracks.detection_index[rows]]
         crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
-        for row, poor in zip(rows.tolist(), is_poor(keypoints, crops).tolist(), strict=True):
-            self._people[int(tracks.track_id[row])].poor = poor
+        for row, poor in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
+            self._people[int(tracks.track_id[row])].low_quality = poor
         t3 = self._clock()
         self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
@@ -280,6 +280,6 @@ class Pipeline:
             smoothed=np.array([value for value, _ in smoothed], np.float32).reshape(shape),
             emotion=np.array([emotion for _, emotion in smoothed], np.int64),
             classified=np.array([row in classified for row in visible], np.bool_),
-            poor=np.array([p.poor for p in people], np.bool_),
+            low_quality=np.array([p.low_quality for p in people], np.bool_),
             seen=pending.seen,
         )

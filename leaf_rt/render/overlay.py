@@ -39,7 +39,7 @@ def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = F
     """Mark everybody on a picture, in place.
 
     A box carries its person's number and shown emotion in the emotion's colour; an untrustworthy face
-    (``Estimates.poor``) has a hollow label. Where the picture has room, all probabilities stand as bars beside the
+    (``low_quality``) has a hollow label. Where the picture has room, all probabilities stand as bars beside the
     box, else as one stripe below it.
 
     Args:
@@ -73,7 +73,7 @@ def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = F
             pen.stripe(boxes[row], estimates.smoothed[row], labels, tags[row])
     for row in visible:  # last, so that in a crowd nothing lies on a label but another label
         size = pen.tag_size(boxes[row])
-        pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.poor[row]))
+        pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.low_quality[row]))
 
 
 def blur_faces(image: U8, xyxy: F32) -> None:
@@ -97,7 +97,7 @@ def blur_faces(image: U8, xyxy: F32) -> None:
         part[:] = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
 
 
-class Veil:
+class Anonymizer:
     """Hides the faces of one source's frames, and for a while the places where faces were just lost.
 
     A detector misses a face now and then for a few frames; those must not show it. A face that has no row yet is hidden

@@ -5,14 +5,26 @@ Knows OpenCV's windows; must not know threads or pipelines. All calls come from 
 
 from __future__ import annotations
 
+import os
+import sys
+
 import cv2
 
-from leaf_rt.diagnostics.doctor import why_no_window
 from leaf_rt.errors import OutputError
-from leaf_rt.render.overlay import Veil, mark
+from leaf_rt.render.overlay import Anonymizer, mark
 from leaf_rt.types import Estimates, Frame
 
 _QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
+
+
+def why_no_window() -> str | None:
+    """Why no window can be opened here, None where one can."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
+    gui = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
+    if gui.split(":")[-1].strip() in ("", "NONE"):
+        return "this OpenCV was built without windows"
+    return None
 
 
 class Window:
@@ -30,7 +42,7 @@ class Window:
         self.closed = False
         self._labels, self._blur = labels, blur
         self._names: set[str] = set()
-        self._veils: dict[str, Veil] = {}
+        self._veils: dict[str, Anonymizer] = {}
 
     def show(self, name: str, frame: Frame, estimates: Estimates) -> None:
         """Draw a frame and show it in the window ``name``."""
@@ -41,7 +53,7 @@ class Window:
             self._names.add(title)
         canvas = frame.image.copy()
         if self._blur:
-            self._veils.setdefault(name, Veil()).hide(canvas, estimates)
+            self._veils.setdefault(name, Anonymizer()).hide(canvas, estimates)
         mark(canvas, estimates, self._labels)
         cv2.imshow(title, canvas)
         key = cv2.waitKey(1) & 0xFF

@@ -1,1 +1,6 @@
-"""Where results go: records and videos; see ``leaf_rt.sinks.base``."""
+"""Where results go: JSONL, CSV, Parquet, events, video.
+
+Knows records and files. It must not know threads or clocks.
+"""
+
+__all__ = ["audio", "base", "config", "csv", "events", "jsonl", "parquet", "paths", "shared", "textfile", "video"]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.closing import Closing
-from leaf_rt.sinks.base import record
+from leaf_rt.results.records import record
 from leaf_rt.sinks.textfile import LineFile
 from leaf_rt.sources.base import SourceInfo
+from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame
 
 BOX = ("x0", "y0", "x1", "y1")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from leaf_rt.closing import Closing
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.sinks.textfile import LineFile
 from leaf_rt.sources.base import SourceInfo
+from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame
 
 SCHEMA_VERSION = 1

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.closing import Closing
 from leaf_rt.errors import BackendError
-from leaf_rt.sinks.base import output_error, record
+from leaf_rt.results.records import record
 from leaf_rt.sinks.csv import columns, flat
 from leaf_rt.sources.base import SourceInfo
-from leaf_rt.system.file_lock import claim
+from leaf_rt.system.closing import Closing
+from leaf_rt.system.file_lock import open_exclusive
+from leaf_rt.system.files import output_error
 from leaf_rt.types import Estimates, Frame
 
 _GROUP = 5000  # rows written together
@@ -48,7 +49,7 @@ class ParquetSink(Closing):
         self._schema: Any = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns(labels)])
         self._arrow: Any = pa
         self._rows: list[tuple[Any, ...]] = []
-        self._claim = claim(self._part, name=path)
+        self._claim = open_exclusive(self._part, name=path)
         try:
             self._writer: Any = pq.ParquetWriter(os.fspath(self._part), self._schema)
         except OSError as e:

@@ -5,21 +5,19 @@ Knows paths and the errors a person can act on; must not know what is written.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from leaf_rt.errors import NoPermission, OutputError
-from leaf_rt.sinks.base import output_error
+from leaf_rt.errors import OutputError
 
 _LONGEST_STEM = 220  # bytes; file systems take names of 255, and number, ending and ".part" come on top
 _ELSEWHERE = "choose another place with --out"
 _RENAMED = ("--plot", "--parquet")  # written under another name, which then takes the place of what stands there
 
 
-class Places:
+class OutputPaths:
     """Gives out names for results, each one once, and none that leads to a file that is read.
 
     Args:
@@ -121,39 +119,5 @@ def _is_special(path: Path) -> bool:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a name is one that ``Places`` gives."""
+    """Whether a name is one that ``OutputPaths`` gives."""
     return path.stem.endswith(".leaf")
-
-
-def make_folder(folder: Path, option: str = "--out") -> None:
-    """Make the folder for results that an option asked for.
-
-    Raises:
-        NoPermission, OutputError: It cannot be made, or it is not a folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except PermissionError as e:
-        raise NoPermission(f"{option} {folder}: no permission to make this folder; choose another place") from e
-    except OSError as e:
-        reason = (
-            "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
-        )
-        raise OutputError(f"{option} {folder}: cannot be made ({reason}); choose another place") from e
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half written.
-
-    Raises:
-        NoPermission: The operating system refuses.
-        OutputError: Disk full, folder gone and the like; an older file of that name stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as e:
-        with contextlib.suppress(OSError):  # the reason that follows is the one that counts
-            temporary.unlink()
-        raise output_error(path, e) from e

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from leaf_rt.errors import LeafError
-from leaf_rt.request import Outputs
 from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.config import OutputConfig
 
 
 @contextlib.contextmanager
 def shared_sinks(
-    outputs: Outputs, labels: Sequence[str], complain: Callable[[LeafError], None]
+    outputs: OutputConfig, labels: Sequence[str], complain: Callable[[LeafError], None]
 ) -> Iterator[Sequence[Sink]]:
     """Open the sinks, and close each one at the end, whatever becomes of the others.
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from leaf_rt.sinks.base import output_error
-from leaf_rt.system.file_lock import claim, release
+from leaf_rt.system.file_lock import open_exclusive, release
+from leaf_rt.system.files import output_error
 
 
 class LineFile:
@@ -25,7 +25,7 @@ class LineFile:
         self.name = str(target) if self._own else "standard output"
         self._fd: int | None = None
         if self._own:
-            self._fd = claim(target, os.O_APPEND)
+            self._fd = open_exclusive(target, os.O_APPEND)
         else:  # a copy, so that closing it leaves standard output alone
             try:
                 self._fd = os.dup(1)

@@ -24,12 +24,12 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from leaf_rt.closing import Closing
 from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.sinks.audio import Soundtrack
-from leaf_rt.sinks.base import output_error
 from leaf_rt.sources.base import SourceInfo
-from leaf_rt.system.file_lock import claim
+from leaf_rt.system.closing import Closing
+from leaf_rt.system.file_lock import open_exclusive
+from leaf_rt.system.files import output_error
 from leaf_rt.types import U8, Estimates, Frame
 
 Draw: TypeAlias = Callable[[U8, Estimates, Sequence[str]], U8]
@@ -77,7 +77,7 @@ class VideoSink(Closing):
         self._refused = f"the encoder {codec} refuses the frames"
         if codec not in av.codecs_available:
             raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; leave the video out with --no-save-video")
-        self._claim = claim(path)  # FFmpeg itself creates the file no sooner than the first frame
+        self._claim = open_exclusive(path)  # FFmpeg itself creates the file no sooner than the first frame
         try:
             container = av.open(f"file:{os.fspath(path)}", "w", format="mp4", options=_container_options())
         except OSError as e:

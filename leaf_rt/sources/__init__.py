@@ -1,0 +1,6 @@
+"""Where frames come from: files, pictures, cameras, network streams.
+
+Knows decoders. It must not know faces, pipelines or sinks.
+"""
+
+__all__ = ["base", "camera", "network", "opening", "picture", "sources_file", "video_file"]

@@ -77,9 +77,9 @@ class SourceOptions:
         stall_timeout: s without a frame after which a live source counts as lost.
         wait: Keep trying where the first open of a live source fails.
         max_reconnects: How often a lost live source is tried again in a row; None tries for ever.
-        width: Wanted of a camera, px.
-        height: Wanted of a camera, px.
-        fps: Wanted of a camera.
+        width: BackendConfig of a camera, px.
+        height: BackendConfig of a camera, px.
+        fps: BackendConfig of a camera.
         mirror: Swap left and right, as people know themselves.
     """
 

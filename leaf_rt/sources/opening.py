@@ -8,28 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from leaf_rt.sources.base import (
-    Selector,
-    Source,
-    SourceInfo,
-    SourceOptions,
-    Target,
-    is_url,
-    redact,
-)
-from leaf_rt.sources.sources_file import load_targets
-
-__all__ = [
-    "Selector",
-    "Source",
-    "SourceInfo",
-    "SourceOptions",
-    "Target",
-    "is_camera",
-    "load_targets",
-    "open_source",
-    "redact",
-]
+from leaf_rt.sources.base import Source, SourceOptions, is_url
 
 _CAMERA = re.compile(r"\d+|/dev/video\d+")
 

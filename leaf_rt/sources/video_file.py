@@ -16,10 +16,10 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from leaf_rt.closing import Closing
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
+from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame
 
 _MIN_STEP = 1e-3  # s between frames where a file's own times stand still or step back a little
@@ -144,7 +144,7 @@ class FileSource(Closing):
             self.warnings.append(f"{self._path}: reading stopped early ({ffmpeg.reason(e)}); the file is damaged")
 
     def _check_end(self, last: float) -> None:
-        """Say once if the file ended before its own table of contents does."""
+        """ProgressCallback once if the file ended before its own table of contents does."""
         length = self._length()
         promised = length is not None and last + 2.0 / (self.info.fps or 25.0) + 0.25 < length
         if self.warnings or not (promised or self._broken):

@@ -1,21 +1,17 @@
-"""The threaded shell round the pure pipeline; see ``leaf_rt.stream.runner``."""
+"""Runs sources through the pipeline into sinks: threads, queues, reconnects, load shedding, shutdown.
 
-from __future__ import annotations
-
-from leaf_rt.stream.capture import Clock
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
-from leaf_rt.stream.runner import run
-from leaf_rt.stream.stats import Event, RunStats, SinkStats, SourceStats, StageStats
+The only room that owns threads and reads clocks. It must not know the command line.
+"""
 
 __all__ = [
-    "Clock",
-    "Event",
-    "Hooks",
-    "RunOptions",
-    "RunStats",
-    "SinkStats",
-    "SourceStats",
-    "StageStats",
-    "StopSignal",
-    "run",
+    "batch",
+    "capture",
+    "load_shedding",
+    "options",
+    "reconnect",
+    "runner",
+    "signals",
+    "sink_worker",
+    "source_worker",
+    "stats",
 ]

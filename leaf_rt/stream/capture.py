@@ -43,7 +43,7 @@ class Item:
     arrived: float
 
 
-class Feed:
+class CaptureThread:
     """Frames of one target, for one consumer.
 
     Args:

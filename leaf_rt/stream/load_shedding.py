@@ -25,7 +25,7 @@ class Thrifty(Protocol):
     detect_every: int
 
 
-class Thrift:
+class EffortControl:
     """What a pipeline costs at full work, and how to make it cheaper.
 
     Each level halves the answers per second, down to ``PipelineOptions.min_hz`` per face, and lets the detector look at

@@ -21,14 +21,14 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import is_url, network_name
-from leaf_rt.sources.opening import Source, SourceInfo, Target, is_camera, open_source, redact
+from leaf_rt.sources.base import Source, SourceInfo, Target, is_url, network_name, redact
+from leaf_rt.sources.opening import is_camera, open_source
 from leaf_rt.stream import batch
-from leaf_rt.stream.capture import Clock, Feed, Item, Opener, close_quietly
+from leaf_rt.stream.capture import CaptureThread, Clock, Item, Opener, close_quietly
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
 from leaf_rt.stream.signals import signals
-from leaf_rt.stream.sink_worker import Writer
-from leaf_rt.stream.source_worker import Lane, takable
+from leaf_rt.stream.sink_worker import SinkWorker
+from leaf_rt.stream.source_worker import SourceWorker, takable
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.types import Prediction
 
@@ -81,7 +81,7 @@ def run(
         KeyboardInterrupt: It was to end at once, as by a second SIGINT.
     """
     options, stop = options or RunOptions(), stop or StopSignal()
-    shell = _Shell(backend, pipeline, sinks, hooks or Hooks(), options, stop, clock or Clock())
+    shell = StreamRunner(backend, pipeline, sinks, hooks or Hooks(), options, stop, clock or Clock())
     try:
         shell.open(targets, opener, rng or random.Random())
     except BaseException:
@@ -94,7 +94,7 @@ def run(
         return shell.run(shared)
 
 
-class _Shell:
+class StreamRunner:
     """One run; see ``run``."""
 
     def __init__(
@@ -110,8 +110,8 @@ class _Shell:
         self.stats = RunStats()
         self._backend, self._make_pipeline, self._make_sinks = backend, make_pipeline, make_sinks
         self._hooks, self._options, self._stop, self._clock = hooks, options, stop, clock
-        self._lanes: list[Lane] = []
-        self._shared: list[Writer] = []
+        self._lanes: list[SourceWorker] = []
+        self._shared: list[SinkWorker] = []
         self._lock = threading.RLock()
         self._ready = threading.Condition(self._lock)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -168,30 +168,32 @@ class _Shell:
         name = next(c for c in candidates if c not in names)
         stats = SourceStats(info)
         self.stats.sources.append(stats)
-        feed = Feed(
+        feed = CaptureThread(
             target, name, source, error if isinstance(error, LeafError) else None, opener, self._lock, self._ready,
             stats, self.stats.stages["decode"], self._events.put, self._options.queue, self._clock, rng,
         )  # fmt: skip
-        self._lanes.append(Lane(feed, stats, self.stats, self._events.put))
+        self._lanes.append(SourceWorker(feed, stats, self.stats, self._events.put))
 
-    def _equip(self, lane: Lane) -> None:
+    def _equip(self, lane: SourceWorker) -> None:
         """Make a source's pipeline and sinks, now that it gives frames."""
         if lane.pipeline is None:
             self._hooks.opened(lane.info)
-            writers: list[Writer] = []
+            writers: list[SinkWorker] = []
             pipeline = self._make_pipeline(lane.info)
             try:
                 writers = [self._writer(sink) for sink in self._make_sinks(lane.info)]
             finally:
                 lane.equip(pipeline, writers)
 
-    def _writer(self, sink: Sink) -> Writer:
+    def _writer(self, sink: Sink) -> SinkWorker:
         stages = self.stats.stages
-        writer = Writer(sink, self._options.queue, stages["write"], stages["draw"], self._events.put, self._look_again)
+        writer = SinkWorker(
+            sink, self._options.queue, stages["write"], stages["draw"], self._events.put, self._look_again
+        )
         self.stats.sinks.append(writer.stats)
         return writer
 
-    def _writers(self) -> list[Writer]:
+    def _writers(self) -> list[SinkWorker]:
         return [*self._shared, *(writer for lane in self._lanes for writer in lane.writers)]
 
     def _close(self) -> None:
@@ -247,7 +249,7 @@ class _Shell:
             self._served += len(items)
             self._after_round()
 
-    def _gather(self, end: float | None) -> list[tuple[Lane, Item]] | None:
+    def _gather(self, end: float | None) -> list[tuple[SourceWorker, Item]] | None:
         """One frame of each source that has one; none when it is time to look around; None when all have ended."""
         with self._ready:
             now = self._clock.monotonic()
@@ -263,7 +265,7 @@ class _Shell:
                 lane.feed.check(now)
             return [(lane, lane.feed.take()) for lane in self._takable()]
 
-    def _takable(self) -> list[Lane]:
+    def _takable(self) -> list[SourceWorker]:
         """Lanes whose frame may be taken now; see ``takable``. Call under the lock."""
         lanes, self._held_back = takable(self._lanes, self._shared)
         return lanes
@@ -285,7 +287,7 @@ class _Shell:
             if left <= 0 or not self._ready.wait(left):
                 return
 
-    def _step(self, items: list[tuple[Lane, Item]]) -> None:
+    def _step(self, items: list[tuple[SourceWorker, Item]]) -> None:
         """Everything for one frame of each of these sources; every one of them is counted, whatever breaks."""
         in_hand = {lane for lane, _ in items}
         try:

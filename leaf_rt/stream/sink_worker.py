@@ -35,7 +35,7 @@ class Work:
     latency: float
 
 
-class Writer:
+class SinkWorker:
     """Feeds one sink.
 
     Args:
@@ -93,7 +93,7 @@ class Writer:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Say that nothing more comes; the thread writes what waits and closes the sink."""
+        """ProgressCallback that nothing more comes; the thread writes what waits and closes the sink."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

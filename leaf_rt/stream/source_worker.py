@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
-from leaf_rt.stream.capture import Feed, Item
-from leaf_rt.stream.load_shedding import Counters, LoadControl, Thrift
-from leaf_rt.stream.sink_worker import Work, Writer
+from leaf_rt.stream.capture import CaptureThread, Item
+from leaf_rt.stream.load_shedding import Counters, EffortControl, LoadControl
+from leaf_rt.stream.sink_worker import SinkWorker, Work
 from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.types import Estimates, Prediction
 
 _BAD_FRAMES_IN_ROW = 30  # after so many a source is given up
 
 
-class Lane:
+class SourceWorker:
     """One source's way through a run.
 
     Args:
@@ -26,14 +26,14 @@ class Lane:
         report: Takes events, from any thread.
     """
 
-    def __init__(self, feed: Feed, stats: SourceStats, run: RunStats, report: Callable[[Event], None]) -> None:
+    def __init__(self, feed: CaptureThread, stats: SourceStats, run: RunStats, report: Callable[[Event], None]) -> None:
         self.feed, self.stats = feed, stats
         self.pipeline: Pipeline | None = None
-        self.writers: list[Writer] = []
+        self.writers: list[SinkWorker] = []
         self.closed = False
         self._run, self._report = run, report
         self._load = LoadControl()
-        self._thrift: Thrift | None = None
+        self._thrift: EffortControl | None = None
         self._bad_in_row = 0
 
     @property
@@ -41,16 +41,16 @@ class Lane:
         """The source, as last opened."""
         return self.stats.info
 
-    def equip(self, pipeline: Pipeline, writers: Sequence[Writer]) -> None:
+    def equip(self, pipeline: Pipeline, writers: Sequence[SinkWorker]) -> None:
         """Settle what the frames go through; once, at the first frame."""
         self.pipeline = pipeline
         self.writers = list(writers)
-        self._thrift = Thrift(pipeline)
+        self._thrift = EffortControl(pipeline)
 
     def prepare(self, item: Item) -> Pending | None:
         """First half of a frame's way; None, counted and reported, where it breaks the pipeline."""
         if self.pipeline is None:
-            raise ValueError("Lane.prepare: wanted a call of equip() before")
+            raise ValueError("SourceWorker.prepare: wanted a call of equip() before")
         try:
             return self.pipeline.prepare(item.frame)
         except Exception as e:  # noqa: BLE001 one bad frame must not end a run of days; many in a row end its source
@@ -60,7 +60,7 @@ class Lane:
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates | None:
         """Second half; None, counted and reported, where it breaks the pipeline."""
         if self.pipeline is None:
-            raise ValueError("Lane.finish: wanted a call of equip() before")
+            raise ValueError("SourceWorker.finish: wanted a call of equip() before")
         try:
             estimates = self.pipeline.finish(pending, prediction)
         except Exception as e:  # noqa: BLE001 as in prepare()
@@ -71,7 +71,12 @@ class Lane:
         return estimates
 
     def deliver(
-        self, item: Item, estimates: Estimates, latency: float, shared: Sequence[Writer], gave_up: Callable[[], bool]
+        self,
+        item: Item,
+        estimates: Estimates,
+        latency: float,
+        shared: Sequence[SinkWorker],
+        gave_up: Callable[[], bool],
     ) -> None:
         """Count a finished frame and hand it to all writers; a file's frame waits for room there."""
         stats = self.stats
@@ -126,7 +131,7 @@ class Lane:
             self.feed.fail(error)
 
 
-def takable(lanes: Sequence[Lane], shared: Sequence[Writer]) -> tuple[list[Lane], bool]:
+def takable(lanes: Sequence[SourceWorker], shared: Sequence[SinkWorker]) -> tuple[list[SourceWorker], bool]:
     """Lanes whose frame may be taken now, and whether others are held back. Call under the lock of their feeds.
 
     Beside a live source, which would wait with it, a file's frame stays where it is until its outputs have room.

@@ -1,0 +1,6 @@
+"""Helpers around the operating system: files, locks, signals, the cache folder, native stderr.
+
+Knows errors and text. It must not know pictures, models or records.
+"""
+
+__all__ = ["closing", "file_lock", "files", "native_stderr"]

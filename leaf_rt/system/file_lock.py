@@ -9,10 +9,10 @@ import stat
 from pathlib import Path
 
 from leaf_rt.errors import OutputError
-from leaf_rt.sinks.base import output_error
+from leaf_rt.system.files import output_error
 
 
-def claim(path: Path | str, flags: int = 0, name: Path | str | None = None) -> int:
+def open_exclusive(path: Path | str, flags: int = 0, name: Path | str | None = None) -> int:
     """Open a file for writing, empty, and hold it against other writers until the descriptor is closed.
 
     The lock goes with the process, however that ends. Pipes and devices are not held: many may write to them.
@@ -40,7 +40,7 @@ def claim(path: Path | str, flags: int = 0, name: Path | str | None = None) -> i
 
 
 def release(fd: int, path: Path | str) -> None:
-    """Close a descriptor of ``claim``.
+    """Close a descriptor of ``open_exclusive``.
 
     Raises:
         NoPermission, OutputError: A network file system says only now that the data was lost.

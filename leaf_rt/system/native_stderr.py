@@ -75,7 +75,7 @@ _diversion = _Diversion()
 
 
 @contextlib.contextmanager
-def hush() -> Iterator[None]:
+def suppress_native_stderr() -> Iterator[None]:
     """Keep native log lines off the terminal while the block runs; lines of Python's own come a little later."""
     _diversion.begin()
     try:

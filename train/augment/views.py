@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from train.augment.randaugment import strong_draws, strong_view
 from train.augment.transforms import (
+    MEAN,
+    STD,
     SUPERVISED_DRAWS,
     WEAK_DRAWS,
     draw,
@@ -21,8 +24,6 @@ from train.augment.transforms import (
     to_float,
     weak_view,
 )
-from train.augment.transforms.randaugment import strong_draws, strong_view
-from train.data.dataset import MEAN, STD
 from train.recipes.schema import Augment
 
 

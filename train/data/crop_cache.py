@@ -21,11 +21,10 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from leaf_rt.errors import DataError, OutputError
-from leaf_rt.sinks.paths import make_folder
+from leaf_rt.system.files import make_folder, save_json, write_whole
 from leaf_rt.types import I64, U8
-from train.data.dataset.cropper import FaceCropper
-from train.data.dataset.image_store import Source, decode
-from train.loop.training.checkpoint import save_json, write_whole
+from train.data.cropper import FaceCropper
+from train.data.image_store import Source, decode
 
 VERSION = 1
 BLOCK = 4096  # new pictures, at least, between two saves
@@ -218,7 +217,7 @@ class _Store:
         if not self._changed:
             return
         if self._new or not self._image_file.is_file() or not len(self.images):
-            write_whole(self._image_file, self._write)
+            write_whole(self._image_file, self._write, parents=True)
             self.images = np.lib.format.open_memmap(self._image_file, mode="r")
             self.close()
         save_json(self._meta_file, {"crops": self._crops, "files": self._files, "entries": self.entries})

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import F32, I64, U8
-from train.data.dataset.crop_cache import Crops, CropSpec, default_cache, prepare
-from train.data.dataset.formats import SPLITS, TRAIN, VALIDATION, Listing, read_listing
-from train.data.dataset.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
+from train.data.crop_cache import Crops, CropSpec, default_cache, prepare
+from train.data.formats import SPLITS, TRAIN, VALIDATION, DatasetIndex, read_listing
+from train.data.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 from train.recipes.schema import Data, Split
-
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet
-STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +66,9 @@ def crop_spec(data: Data) -> CropSpec:
     return CropSpec(data.side, data.margin, data.color, data.align)
 
 
-def open_crops(data: Data, progress: Callable[[int, int], None] = lambda done, total: None) -> tuple[Listing, Crops]:
+def open_crops(
+    data: Data, progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[DatasetIndex, Crops]:
     """List the data and bring its cache up to date."""
     if not data.path:
         raise NotFound("data.path is not set; give the data with --data")
@@ -83,7 +82,7 @@ def open_crops(data: Data, progress: Callable[[int, int], None] = lambda done, t
     return listing, crops
 
 
-def copies(listing: Listing, crops: Crops) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def copies(listing: DatasetIndex, crops: Crops) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """(N,) bool: training pictures whose pixels also stand in the validation or test split."""
     pixels = np.array([crops.pixels[r] if r >= 0 else "" for r in crops.row.tolist()])
     other = set(pixels[(listing.split != TRAIN) & (crops.row >= 0)].tolist())
@@ -217,13 +216,13 @@ def trained_on(data: Data, hash_: str) -> bool:
     return False
 
 
-def labelled_of(listing: Listing, crops: Crops, name: str) -> I64:
+def labelled_of(listing: DatasetIndex, crops: Crops, name: str) -> I64:
     """(M,) int64: the readable pictures with a label of "train", "validation" or "test", or of "all"."""
     inside = np.ones(len(listing.ids), np.bool_) if name == "all" else listing.split == SPLITS.index(name)
     return np.flatnonzero(inside & (crops.row >= 0) & (listing.label >= 0))
 
 
-def _samples(listing: Listing, crops: Crops, where: I64, targets: str) -> Samples:
+def _samples(listing: DatasetIndex, crops: Crops, where: I64, targets: str) -> Samples:
     label = listing.label[where]
     soft = listing.targets[where]
     if targets == "hard":

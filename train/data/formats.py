@@ -16,8 +16,8 @@ import numpy as np
 from leaf_rt.errors import DataError, NoPermission, NotFound
 from leaf_rt.labels import AFFECTNET7, AFFECTNET8, FER2013_7, FERPLUS8, RAFDB7
 from leaf_rt.types import F32, I64
-from train.data.dataset.image_store import Files, Memory, Source, Zip
-from train.data.dataset.tables import Row, csv_rows, json_rows, opened, parsed, text_rows
+from train.data.image_store import Files, Memory, Source, Zip
+from train.data.tables import Row, csv_rows, json_rows, opened, parsed, text_rows
 from train.recipes.schema import RECIPE
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -31,7 +31,7 @@ _OF_RUNS = ("tensorboard", "before")  # folders beside a run's recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listing:
+class DatasetIndex:
     """The pictures of a data set.
 
     Attributes:
@@ -55,7 +55,7 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def read_listing(layout: str, path: Path) -> Listing:
+def read_listing(layout: str, path: Path) -> DatasetIndex:
     """List a data set.
 
     Raises:
@@ -110,7 +110,7 @@ def _listing(
     source: Source,
     notes: Iterable[str] = (),
     targets: F32 | None = None,
-) -> Listing:
+) -> DatasetIndex:
     """From rows of id, split and label; ids that no file can have, or that JSON cannot hold, are left out."""
     rows, notes = list(rows), list(notes)
     label = np.array([r[2] for r in rows], np.int64)
@@ -124,7 +124,7 @@ def _listing(
         some = ", ".join(ascii(r[0]) for r in rows if not _is_text(r[0]))
         notes.append(f"{len(rows) - len(kept)} pictures were left out: their names are no UTF-8 text: {some[:200]}")
     ids = tuple(rows[i][0] for i in kept)
-    return Listing(name, tuple(labels), ids, split[kept], label[kept], targets[kept], source, tuple(notes))
+    return DatasetIndex(name, tuple(labels), ids, split[kept], label[kept], targets[kept], source, tuple(notes))
 
 
 def _is_text(name: str) -> bool:
@@ -132,7 +132,7 @@ def _is_text(name: str) -> bool:
     return "\0" not in name and name == name.encode(errors="ignore").decode()
 
 
-def _folder(path: Path) -> Listing:
+def _folder(path: Path) -> DatasetIndex:
     """A folder per class and ``unlabelled``; or such folders under train, validation (or val) and test.
 
     Without train, the class folders that lie beside validation and test are the training pictures.
@@ -200,7 +200,7 @@ def _files(part: Path) -> tuple[list[Path], set[Path], set[Path]]:
     return files, outputs, {part / p.parts[top] for p in files if p.parent != part} - pictured - outputs
 
 
-def _list(path: Path) -> Listing:
+def _list(path: Path) -> DatasetIndex:
     """A CSV with a header, or JSONL, with path, label (empty: unlabelled) and perhaps split, relative to the file."""
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".jsonl"))
@@ -227,7 +227,7 @@ def _list(path: Path) -> Listing:
     return _listing(f"list {path.name}", names, indexed, Files(path.parent))
 
 
-def _ferplus(path: Path) -> Listing:
+def _ferplus(path: Path) -> DatasetIndex:
     """``fer2013new.csv`` beside ``images.zip`` or the folders FER2013Train, FER2013Valid, FER2013Test.
 
     The class is the most voted one; pictures whose most-voted class is unknown or no face are left out. Soft targets
@@ -265,7 +265,7 @@ def _ferplus(path: Path) -> Listing:
     return _listing("FERPlus", FERPLUS8, rows, source, [note], targets)
 
 
-def _rafdb(path: Path) -> Listing:
+def _rafdb(path: Path) -> DatasetIndex:
     """RAF-DB basic: ``EmoLabel/list_patition_label.txt`` and ``Image/aligned``; or train and test folders of 1 to 7."""
     base = path / "basic" if (path / "basic").is_dir() else path
     listed = base / "EmoLabel" / "list_patition_label.txt"
@@ -284,13 +284,13 @@ def _rafdb(path: Path) -> Listing:
     return _listing("RAF-DB", RAFDB7, rows, Files(base))
 
 
-def _affectnet(labels: tuple[str, ...]) -> Callable[[Path], Listing]:
+def _affectnet(labels: tuple[str, ...]) -> Callable[[Path], DatasetIndex]:
     """AffectNet: ``train_set`` and ``val_set`` with ``annotations/N_exp.npy``, list files, or folders 0 to 7.
 
     Its published validation set is what everybody tests on: it is the test split here.
     """
 
-    def read(path: Path) -> Listing:
+    def read(path: Path) -> DatasetIndex:
         sets = {"train_set": TRAIN, "val_set": TEST}
         rows: list[tuple[str, int, int]] = []
         if all((path / s / "annotations").is_dir() for s in sets):
@@ -323,7 +323,7 @@ def _annotation(file: Path) -> int:
         raise DataError(f"{file}: wanted an array of one number ({e}); download it again") from e
 
 
-def _fer2013(path: Path) -> Listing:
+def _fer2013(path: Path) -> DatasetIndex:
     """``fer2013.csv`` with emotion, pixels and Usage; or train and test folders named by class."""
     lists = path if path.is_file() else path / "fer2013.csv"
     if not lists.is_file():
@@ -350,7 +350,7 @@ def _fer2013(path: Path) -> Listing:
 
 def _numbered(
     path: Path, labels: tuple[str, ...], first: int, name: str, *, validation_is_test: bool = False
-) -> Listing:
+) -> DatasetIndex:
     """Split folders with one folder per class, named by number from ``first`` or by class."""
     listing = _folder(path)
     wanted = {str(first + i): i for i in range(len(labels))} | {n: i for i, n in enumerate(labels)}
@@ -378,7 +378,7 @@ def _numbered(
     return _listing(name, labels, rows, listing.source, (*listing.notes, *notes))
 
 
-_LAYOUTS: dict[str, Callable[[Path], Listing]] = {
+_LAYOUTS: dict[str, Callable[[Path], DatasetIndex]] = {
     "folder": _folder,
     "list": _list,
     "ferplus": _ferplus,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from leaf_rt.errors import DataError, NotFound
+from leaf_rt.system.files import save_json
 from leaf_rt.types import I64
-from train.loop.training.checkpoint import save_json
 from train.recipes.schema import Data, Split
 
 VERSION = 1
@@ -209,7 +209,7 @@ def check_options(path: Path, saved: Partition, options: Split, holdout: float |
         path: Of the saved split.
         saved: The split.
         options: What is wanted.
-        holdout: Wanted share for validation, None where none is held out by share.
+        holdout: BackendConfig share for validation, None where none is held out by share.
 
     Raises:
         DataError: The options that differ.

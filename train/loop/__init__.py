@@ -1,0 +1,16 @@
+"""The training loop: steps, checkpoints, log, processes.
+
+Knows data, networks and methods. It must not know the command line.
+"""
+
+__all__ = [
+    "checkpoint",
+    "distributed",
+    "inference",
+    "initialization",
+    "merging",
+    "optimizer",
+    "run_log",
+    "stopping",
+    "training",
+]

@@ -5,17 +5,15 @@ Knows files and state dicts; must not know data or losses.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from leaf_rt.errors import ModelError, NoPermission, NotFound, OutputError
+from leaf_rt.errors import ModelError, NotFound
+from leaf_rt.system.files import save_json, write_whole
 from train.models.face_model import FaceModel, build_model
 from train.models.weights import Unreadable, misfit, read
 from train.recipes.schema import RECIPE
@@ -28,7 +26,7 @@ META = "meta.json"
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Crops of ``side`` px with ``margin`` (see leaf_rt.faces.alignment.template), "grey" or "rgb", resized to ``net_side`` px."""
+    """Crops of ``side`` px with ``margin`` (``alignment.template``), "grey" or "rgb", resized to ``net_side`` px."""
 
     side: int
     margin: float
@@ -72,47 +70,6 @@ class CheckpointMeta:
         }
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place, flush it to the disk, and put it there in one move.
-
-    Raises:
-        NoPermission, OutputError: It cannot be written; an older file of that name stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as f:
-                write(f)
-                f.flush()
-                os.fsync(f.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except PermissionError as e:
-        raise NoPermission(f"{path}: may not be written; choose another folder") from e
-    except (OSError, RuntimeError) as e:  # torch.save reports a full disk as RuntimeError
-        raise OutputError(f"{path}: could not be written ({e})") from e
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write JSON for people, see ``write_whole``.
-
-    Raises:
-        NoPermission, OutputError: See there; also where a number is not finite, which JSON cannot say.
-    """
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    except ValueError as e:
-        raise OutputError(f"{path}: could not be written: a number in it is not finite") from e
-    write_whole(path, lambda f: f.write(text.encode()))
-
-
 def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
     """Write a checkpoint and, where it is the one that speaks for the run, ``meta.json`` beside it.
 
@@ -121,7 +78,7 @@ def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
         meta: What it says of itself.
         state: "ema" and "student" (state dicts), and the rest that resuming needs: tensors and plain values only.
     """
-    write_whole(path, lambda f: torch.save({**meta.payload(), **state}, f))
+    write_whole(path, lambda f: torch.save({**meta.payload(), **state}, f), parents=True)
     if find(path.parent) == path:
         save_json(path.with_name(META), {**meta.payload(), "checkpoint": path.name})
 

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from leaf_rt.errors import BackendError, LeafError
 
 TIMEOUT = timedelta(minutes=10)  # of a step
-PATIENCE = timedelta(days=1)  # of ``World.together``, as where one process finds the faces of a data set for all
+PATIENCE = timedelta(
+    days=1
+)  # of ``DistributedContext.together``, as where one process finds the faces of a data set for all
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DistributedContext:
     """This process among its fellows; ``words`` is their group for ``together``, None where it is alone."""
 
     rank: int
@@ -169,7 +171,7 @@ def pick_device(choice: str, local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def world(choice: str) -> Iterator[World]:
+def world(choice: str) -> Iterator[DistributedContext]:
     """Join the processes that torchrun started, or be alone.
 
     Raises:
@@ -180,11 +182,11 @@ def world(choice: str) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if size == 1:
-        yield World(0, 1, device)
+        yield DistributedContext(0, 1, device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         words = dist.new_group(backend="gloo", timeout=PATIENCE)
-        yield World(dist.get_rank(), size, device, words)
+        yield DistributedContext(dist.get_rank(), size, device, words)
     finally:
         dist.destroy_process_group()

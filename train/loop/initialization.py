@@ -15,8 +15,8 @@ from leaf_rt.errors import NotFound
 from train.augment.transforms import SUPERVISED_DRAWS, WEAK_DRAWS, draw
 from train.augment.views import Views
 from train.data.dataset import Images, TrainingData
-from train.loop.training.checkpoint import find, load, load_weights
-from train.loop.training.inference import autocast
+from train.loop.checkpoint import find, load, load_weights
+from train.loop.inference import autocast
 from train.models.backbones import build_backbone, fold_batch_norm, load_backbone
 from train.models.face_model import FaceModel, build_model, model_options
 from train.recipes.schema import Recipe

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from leaf_rt.errors import DataError
-from train.loop.training.checkpoint import LAST, CheckpointMeta, load_model, save
+from train.loop.checkpoint import LAST, CheckpointMeta, load_model, save
 from train.models.backbones import Ensemble, fold_batch_norm
 from train.models.face_model import FaceModel, build_model
 
@@ -37,7 +37,7 @@ def merge(
         mean: Of what.
 
     Raises:
-        NotFound, ModelError: See ``train.loop.training.checkpoint.load_model``.
+        NotFound, ModelError: See ``train.loop.checkpoint.load_model``.
         DataError: Fewer than two runs; ``out`` holds a run; or see ``build`` and ``average``.
     """
     if len(runs) < 2:

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import DataError
+from train.augment.transforms import MEAN, STD
 from train.augment.views import Views, draw_views
-from train.data.dataset import MEAN, STD, Images, Stream, TrainingData, splits
-from train.loop.training import checkpoint
-from train.loop.training.distributed import World, sync_batch_norms
-from train.loop.training.inference import autocast, predict
-from train.loop.training.initialization import earlier, start_model
-from train.loop.training.optimizer import (
+from train.data import splits
+from train.data.dataset import Images, Stream, TrainingData
+from train.loop import checkpoint
+from train.loop.distributed import DistributedContext, sync_batch_norms
+from train.loop.inference import autocast, predict
+from train.loop.initialization import earlier, start_model
+from train.loop.optimizer import (
     build_optimizer,
     ema_decay,
     learning_rate,
@@ -33,9 +35,9 @@ from train.loop.training.optimizer import (
     shrink,
     update_ema,
 )
-from train.loop.training.run_log import Reporter
-from train.loop.training.stopping import StopSignal
-from train.methods.objective import Joint, build_threshold, objective, student_sees_weak
+from train.loop.run_log import Reporter
+from train.loop.stopping import StopSignal
+from train.methods.objective import BatchOutputs, build_threshold, objective, student_sees_weak
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
 from train.recipes.schema import Recipe, shareable
@@ -56,7 +58,9 @@ class Training:
         resumed: Whether ``restore`` is to follow, so that nothing which the run began with is needed any more.
     """
 
-    def __init__(self, recipe: Recipe, data: TrainingData, world: World, out: Path, *, resumed: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, data: TrainingData, world: DistributedContext, out: Path, *, resumed: bool = False
+    ) -> None:
         run, method, device = recipe.run, recipe.method, world.device
         self.recipe, self.data, self.world, self.out = recipe, data, world, out
         self.semi = method.weak_views > 0
@@ -220,7 +224,7 @@ class Training:
         taught = [views.finish(w) for w in weak] if method.teacher == "ema" else []
         return views.finish(torch.cat(batches)), targets, taught, truth.to(self.world.device)
 
-    def forward(self, x: Tensor, targets: Tensor, taught: list[Tensor], truth: Tensor) -> Joint:
+    def forward(self, x: Tensor, targets: Tensor, taught: list[Tensor], truth: Tensor) -> BatchOutputs:
         """One forward of the student over all views, one of the teacher where there is one, gathered."""
         method, gather = self.recipe.method, self.world.gather
         n, u = len(targets) // self.world.size, len(truth) // self.world.size
@@ -237,7 +241,7 @@ class Training:
         if method.teacher == "student":
             own = tuple(w.detach() for w in own)
         strong = gather(logits[-1]) if u else logits[0][:0]
-        return Joint(
+        return BatchOutputs(
             labelled=gather(logits[0]),
             targets=targets,
             weak=tuple(gather(w) for w in (weak or own)),

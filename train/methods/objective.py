@@ -18,7 +18,7 @@ from train.recipes.schema import Method
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Joint:
+class BatchOutputs:
     """The outputs for a joint batch of B labelled and U unlabelled pictures.
 
     Attributes:
@@ -55,7 +55,7 @@ def student_sees_weak(method: Method) -> bool:
     return method.weak_views > 0 and (method.teacher != "ema" or method.lambda_s > 0)
 
 
-def objective(joint: Joint, method: Method, threshold: FixedThreshold) -> tuple[Tensor, dict[str, Tensor]]:
+def objective(joint: BatchOutputs, method: Method, threshold: FixedThreshold) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss, and its terms and statistics as detached scalars.
 
     Args:

@@ -1,0 +1,6 @@
+"""Networks: backbones, mixture of experts, heads.
+
+Knows tensors. It must not know data, losses or the loop.
+"""
+
+__all__ = ["backbones", "face_model", "mobilefacenet", "moe", "weights"]

@@ -112,7 +112,7 @@ class EncoderBlock(nn.Module):
         self.ln_1 = nn.LayerNorm(dim, eps=1e-6)
         self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(dim, eps=1e-6)
-        # Places 2 and 4 are dropout in torchvision; they stay for the names of the linear layers.
+        # OutputPaths 2 and 4 are dropout in torchvision; they stay for the names of the linear layers.
         self.mlp = nn.Sequential(
             nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim), nn.Identity()
         )  # fmt: skip
@@ -188,7 +188,7 @@ class Ensemble(nn.Module):
     """Several encoders side by side, each at a side of its own; their features one after the other.
 
     A linear classifier over the joined features is the mean of the logits of the parts' classifiers (see
-    ``train.loop.training.merging``), so that an ensemble is one network for everything that comes after.
+    ``train.loop.merging``), so that an ensemble is one network for everything that comes after.
 
     Args:
         parts: Names of encoders and the sides at which they see the faces, px.

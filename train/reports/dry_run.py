@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from train.data.dataset import TrainingData
+from train.loop.distributed import DistributedContext
 from train.loop.training import Training
-from train.loop.training.distributed import World
 from train.recipes.schema import Recipe
 
 STEPS = 3  # measured, after one to warm up
 
 
-def dry_run(recipe: Recipe, data: TrainingData, world: World, console: Console | None) -> None:
+def dry_run(recipe: Recipe, data: TrainingData, world: DistributedContext, console: Console | None) -> None:
     """Print the plan of a run to ``console`` (None: other processes) after a few steps of it at its largest side."""
     alone = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, before=""))  # its start changes no cost
     training = Training(alone, data, world, Path())

@@ -20,10 +20,10 @@ from leaf_rt.models.spec import load_spec
 from leaf_rt.types import F32, U8
 from train.augment.views import Views
 from train.data.dataset import Images, load_split, load_validation, trained_on
+from train.loop.checkpoint import load_model
+from train.loop.distributed import pick_device
+from train.loop.inference import predict
 from train.loop.training import SPLIT
-from train.loop.training.checkpoint import load_model
-from train.loop.training.distributed import pick_device
-from train.loop.training.inference import predict
 from train.metrics import measure
 from train.recipes.schema import Augment, Data, Recipe
 

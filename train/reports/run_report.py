@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train.loop.training.checkpoint import describe, find, load, write_whole
-from train.loop.training.run_log import read_log
+from leaf_rt.system.files import write_whole
+from train.loop.checkpoint import describe, find, load
+from train.loop.run_log import read_log
 
 PAGE = "report.html"
 _STYLE = (
@@ -27,7 +28,7 @@ _STYLE = (
 def write_report(run: Path) -> Path:
     """Write curves.png, confusion.png and report.html into a run's folder, from its log and its checkpoint.
 
-    The checkpoint is the one that speaks for the run, see ``train.loop.training.checkpoint.find``.
+    The checkpoint is the one that speaks for the run, see ``train.loop.checkpoint.find``.
 
     Returns:
         The page; it holds its pictures, so it can be sent alone.
@@ -40,15 +41,15 @@ def write_report(run: Path) -> Path:
     path = find(run)
     meta = describe(load(path), path).payload()
     curves = curves_png(records)
-    write_whole(run / "curves.png", lambda f: f.write(curves))
+    write_whole(run / "curves.png", lambda f: f.write(curves), parents=True)
     pictures = [("Curves", curves)]
     metrics = meta["metrics"]
     if metrics:
         matrix = confusion_png(metrics["confusion"], meta["labels"])
-        write_whole(run / "confusion.png", lambda f: f.write(matrix))
+        write_whole(run / "confusion.png", lambda f: f.write(matrix), parents=True)
         pictures.append(("Confusion, share of each label", matrix))
     page = _page(run.resolve().name, meta, pictures)
-    write_whole(run / PAGE, lambda f: f.write(page.encode()))
+    write_whole(run / PAGE, lambda f: f.write(page.encode()), parents=True)
     return run / PAGE
 
 

@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.backends.base import Backend, Candidate, Wanted, candidate, check_faces, empty, first_line, load
+from leaf_rt.backends.base import Backend, BackendConfig, BackendEntry, candidate, check_faces, empty, first_line, load
 from leaf_rt.backends.parity import Parity, compare, golden_faces
-from leaf_rt.backends.plan_cache import cache_folder, get_or_build, read_entry, usable, write_atomically
+from leaf_rt.backends.plan_cache import cache_folder, get_or_build, read_entry, usable
 from leaf_rt.backends.tensorrt.build import BUILD, Profile, build_plan, check_module
 from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
 from leaf_rt.backends.tensorrt.runner import EngineRunner
 from leaf_rt.errors import BackendError, LeafError, ModelError
 from leaf_rt.models.spec import ModelSpec, load_spec, sha256_of, variant_path
+from leaf_rt.system.files import write_whole
 from leaf_rt.types import U8, Prediction
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -68,7 +69,7 @@ class TensorRtBackend:
         self._owner = None
 
 
-def open_engine(module: str, model: Path, spec: ModelSpec, wanted: Wanted) -> Backend:
+def open_engine(module: str, model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
     """Bring a model onto the GPU.
 
     Args:
@@ -98,7 +99,13 @@ def parts_here(module: str) -> Parts:
     return Parts(trt, gpu, CudaRuntime, deserialize, _onnxruntime)
 
 
-def open_with(parts: Parts, model: Path, spec: ModelSpec, wanted: Wanted, profile: Profile = Profile()) -> Backend:  # noqa: B008
+def open_with(
+    parts: Parts,
+    model: Path,
+    spec: ModelSpec,
+    wanted: BackendConfig,
+    profile: Profile = Profile(),  # noqa: B008
+) -> Backend:
     """``open_engine`` with the outside given."""
     if model.suffix == ".plan":
         key = plan_key(parts, spec.tensorrt.get("onnx_sha256", ""), spec.precision, _profile_of(spec))
@@ -126,7 +133,7 @@ def plan_key(parts: Parts, onnx_sha256: str, precision: str, profile: Profile) -
     }  # fmt: skip
 
 
-def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wanted: Wanted) -> tuple[bytes, str]:
+def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wanted: BackendConfig) -> tuple[bytes, str]:
     """A plan for this machine, from the cache or built now, and where it comes from."""
     key = plan_key(parts, sha256_of(onnx), precision, profile)
     title = TITLES[parts.trt.__name__]
@@ -144,7 +151,7 @@ def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wante
         known = store.read_bytes() if keep and store.is_file() else b""
         built = build_plan(parts.trt, onnx.read_bytes(), profile, timings=known)
         if keep and built.timings:
-            write_atomically(store, built.timings)
+            write_whole(store, built.timings)
         return built.plan
 
     return get_or_build(key, build, wanted.say, parts.folder)
@@ -172,7 +179,7 @@ def engines(parts: Parts, model: Path, spec: ModelSpec, profile: Profile = Profi
         BackendError: The model is not for TensorRT.
     """
     found: list[Engine] = []
-    for path, own in _precisions(model, spec, Wanted()):
+    for path, own in _precisions(model, spec, BackendConfig()):
         content, wrong = _cached(parts, plan_key(parts, sha256_of(path), own.precision, profile))
         found.append(Engine(own.precision, content is not None, wrong))
     return found
@@ -197,7 +204,7 @@ def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any] | None:
 
 
 def _prove(
-    parts: Parts, path: Path, spec: ModelSpec, wanted: Wanted, profile: Profile, reference: Prediction,
+    parts: Parts, path: Path, spec: ModelSpec, wanted: BackendConfig, profile: Profile, reference: Prediction,
     fallen: list[str],
 ) -> Backend:  # fmt: skip
     """An engine from ``path`` that answers as the reference does, or a LeafError."""
@@ -226,7 +233,7 @@ def _start(parts: Parts, plan: bytes, spec: ModelSpec, profile: Profile, origin:
     return TensorRtBackend(module, spec, runner, owner, reason)
 
 
-def _precisions(model: Path, spec: ModelSpec, wanted: Wanted) -> list[tuple[Path, ModelSpec]]:
+def _precisions(model: Path, spec: ModelSpec, wanted: BackendConfig) -> list[tuple[Path, ModelSpec]]:
     """The files to try, the quickest first."""
     if wanted.precision not in ("", "fp32", "fp16"):
         raise BackendError(f"--precision {wanted.precision}: TensorRT runs fp16 and fp32 models")
@@ -254,8 +261,8 @@ def _stored_answers(parts: Parts, model: Path, spec: ModelSpec) -> Prediction:
 
 def _onnxruntime(model: Path, spec: ModelSpec, faces: U8) -> Prediction:
     """What the fp32 model says, on the CPU."""
-    one: Candidate = candidate("onnxruntime")
-    backend = load(one, model, spec, Wanted())
+    one: BackendEntry = candidate("onnxruntime")
+    backend = load(one, model, spec, BackendConfig())
     try:
         return backend.infer(faces)
     finally:

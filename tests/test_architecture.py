@@ -1,0 +1,141 @@
+"""The rooms of the code: imports go down only, rooms use each other through their doors, and nothing is circular.
+
+Imports inside functions count; those under ``TYPE_CHECKING`` do not, for they never run.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("leaf_rt", "train", "engines")
+
+# From the top down. A room may import from the rows below it, never from its own row or from above.
+# A room is a package, or a module that stands directly in leaf_rt/ or train/.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("leaf_rt.__main__", "train.__main__", "engines.__main__"),
+    ("leaf_rt.cli",),
+    ("engines",),
+    ("train.entry",),
+    ("train.reports",),
+    ("train.loop",),
+    ("train.data",),
+    ("train.methods", "train.augment"),
+    ("train.models",),
+    ("train.recipes", "train.metrics"),
+    ("leaf_rt.recognizer",),
+    ("leaf_rt.diagnostics",),
+    ("leaf_rt.stream",),
+    ("leaf_rt.recognition", "leaf_rt.sinks"),
+    ("leaf_rt.render",),
+    ("leaf_rt.results",),
+    ("leaf_rt.sources",),
+    ("leaf_rt.faces", "leaf_rt.backends", "leaf_rt.media"),
+    ("leaf_rt.models",),
+    ("leaf_rt.system",),
+    ("leaf_rt.errors",),
+    ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.text"),
+)
+LEVEL = {room: len(FLOORS) - n for n, row in enumerate(FLOORS) for room in row}
+MOST_LOOSE = 6  # modules that stand directly in leaf_rt/ or train/
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def room_of(module: str) -> str:
+    """The room of a module: "engines", "leaf_rt.stream", "train.recipes" ..., or the package itself."""
+    parts = module.split(".")
+    return parts[0] if parts[0] == "engines" and parts[1:] != ["__main__"] else ".".join(parts[:2])
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module of this project that a module imports, at its top or inside a function."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide the direction"
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [name if name in FILES else str(node.module) for name in full]
+        else:
+            continue
+        yield from (name for name in found if name.partition(".")[0] in PACKAGES)
+
+
+GRAPH = {module: set(imports(module)) for module in FILES}
+
+
+def doors(room: str) -> set[str]:
+    """The modules that a room's ``__init__`` lists in ``__all__``; for a room that is one module, that module."""
+    path = FILES[room]
+    if path.name != "__init__.py":
+        return {room}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return {room, *(f"{room}.{name}" for name in ast.literal_eval(node.value))}
+    return {room}
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m not in PACKAGES])
+def test_imports_go_down(module: str) -> None:
+    own = room_of(module)
+    assert own in LEVEL, f"{own} has no floor; give it one in FLOORS"
+    wrong = {
+        target
+        for target in GRAPH[module]
+        if room_of(target) != own and target not in PACKAGES and LEVEL[room_of(target)] >= LEVEL[own]
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("module", list(FILES))
+def test_rooms_are_used_through_their_doors(module: str) -> None:
+    others = {target for target in GRAPH[module] if room_of(target) != room_of(module)}
+    assert {target for target in others if target not in doors(room_of(target))} == set()
+
+
+def test_no_circle_between_files() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"circle: {' -> '.join((*path[path.index(module) :], module))}"
+        if module not in done:
+            for target in sorted(GRAPH[module] - {module}):
+                visit(target, (*path, module))
+            done.add(module)
+
+    for module in FILES:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("package", ["leaf_rt", "train"])
+def test_few_modules_stand_loose(package: str) -> None:
+    loose = {p.stem for p in (ROOT / package).glob("*.py")} - {"__init__", "__main__"}
+    assert len(loose) <= MOST_LOOSE, sorted(loose)
+
+
+@pytest.mark.parametrize("room", sorted({room_of(m) for m in FILES if FILES[m].name == "__init__.py"}))
+def test_a_room_says_what_it_is(room: str) -> None:
+    docstring = ast.get_docstring(ast.parse(FILES[room].read_text(encoding="utf-8")))
+    assert docstring
+    assert len(docstring.splitlines()) <= 5
