@@ -198,7 +198,7 @@ class Training:
         run, method, views = self.recipe.run, self.recipe.method, self.views
         parts = self.recipe.optim.accumulate
         n = run.batch // parts
-        u = run.batch_unlabelled // parts if self.semi and self.step >= method.delay else 0
+        u = run.batch_unlabelled // parts if self.semi and self.step >= method.unsupervised_start_step else 0
         mine = self.world.share(n)
         seed = [run.seed, 2, self.step, part]
         draws = draw_views(n, u, method.weak_views, self.recipe.augment, seed)
@@ -297,7 +297,7 @@ class Training:
 
     def side(self, epoch: int) -> int:
         """Px of the network's input in an epoch, from 0."""
-        sides = self.recipe.run.sides
+        sides = self.recipe.run.input_sizes
         return sides[min(epoch, len(sides) - 1)]
 
     def meta(self) -> checkpoint.CheckpointMeta:

@@ -81,7 +81,7 @@ def objective(joint: BatchOutputs, method: Method, threshold: FixedThreshold) ->
         how = method.unsupervised if "category" in method.levels else "hard"
         terms["loss_u"] = unsupervised_loss(
             joint.strong, probs, pseudo, mask, how,
-            weight=method.weight, mass=method.mass, most=method.max_positives, floor=method.floor,
+            weight=method.weight, mass=method.mass, most=method.max_positives, floor=method.min_confidence,
             rescale=method.rescale,
         )  # fmt: skip
         total = total + method.lambda_u * terms["loss_u"]
