@@ -26,7 +26,8 @@ from train.loop.distributed import DistributedContext, pick_device
 from train.loop.run_log import Reporter
 from train.loop.stopping import StopSignal
 from train.loop.training import Training
-from train.recipes.schema import Recipe, load_recipe, to_dict
+from train.recipes.loading import load_recipe, to_dict
+from train.recipes.schema import Recipe
 from train.reports.evaluation import evaluate
 
 RESULTS = "results.jsonl"

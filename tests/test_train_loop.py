@@ -28,7 +28,8 @@ from train.loop.run_log import Reporter, read_log
 from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.metrics import measure
-from train.recipes.schema import Optim, Recipe, to_toml
+from train.recipes.loading import to_toml
+from train.recipes.schema import Optim, Recipe
 from train.reports.run_report import write_report
 
 HERE = Path(__file__).parent

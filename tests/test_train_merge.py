@@ -19,7 +19,7 @@ from train.loop.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.loop.merging import merge
 from train.models.backbones import build_backbone
 from train.models.face_model import build_model
-from train.recipes.schema import load_recipe, to_toml
+from train.recipes.loading import load_recipe, to_toml
 
 LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
 OPTIONS = {

@@ -15,7 +15,8 @@ import engines.quantization
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from train.cli import main
-from train.recipes.schema import Run, load_recipe, to_toml
+from train.recipes.loading import load_recipe, to_toml
+from train.recipes.schema import Run
 
 PER_CLASS = 20
 HELD = len(CLASSES) * PER_CLASS // 10  # data.validation of them

@@ -25,7 +25,8 @@ from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, sync_batch_norms, world
 from train.loop.stopping import StopSignal
 from train.loop.training import Training, distributed
-from train.recipes.schema import Recipe, to_toml
+from train.recipes.loading import to_toml
+from train.recipes.schema import Recipe
 
 HERE = Path(__file__).parent
 PART = "import sys, test_train_processes as t; from pathlib import Path; getattr(t, sys.argv[1])(Path(sys.argv[2]))"

@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train.recipes.schema import Recipe, resolve
+from train.recipes.loading import resolve
+from train.recipes.schema import Recipe
 
 CLASSES = ("anger", "fear", "happiness", "sadness", "surprise")
 

@@ -14,24 +14,6 @@ from typing import Any
 
 from leaf_rt.errors import DataError, run_command
 
-# Short names of what is said most often.
-SHORT = {
-    "data": "data.path",
-    "layout": "data.layout",
-    "labels": "split.labels",
-    "method": "method.name",
-    "mode": "method.mode",
-    "backbone": "model.backbone",
-    "weights": "model.weights",
-    "epochs": "run.epochs",
-    "steps": "run.steps",
-    "batch": "run.batch",
-    "input-sizes": "run.input_sizes",
-    "seed": "run.seed",
-    "device": "run.device",
-    "amp": "run.amp",
-    "threads": "run.threads",
-}
 _USAGE = {
     "train": "--data DATA --out DIR",
     "prepare": "--data DATA",
@@ -114,19 +96,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _recipe_options(sub: argparse.ArgumentParser) -> None:
-    from train.recipes.schema import ALIASES, CHOICES, option_types, recipe_names
+    from train.recipes.loading import recipe_names
+    from train.recipes.schema import OPTIONS
 
     sub.add_argument("--recipe", metavar="NAME|FILE", help=f"a TOML file, or one of {', '.join(recipe_names())}")
-    for short, key in SHORT.items():
-        sub.add_argument(f"--{short}", dest=key, metavar="VALUE", help=f"the same as --{key}")
     group = sub.add_argument_group("every value of a recipe")
-    for key, kind in option_types().items():
-        choices = CHOICES.get(key)
-        name = kind.__name__ if hasattr(kind, "__name__") else str(kind)
-        text = ", ".join(choices) if choices else "values with commas" if name == "tuple" else name
-        group.add_argument(f"--{key}", dest=key, metavar="VALUE", help=text)
-    for old, key in {**ALIASES, "sides": "run.input_sizes"}.items():
-        sub.add_argument(f"--{old}", dest=key, help=argparse.SUPPRESS)
+    for option in OPTIONS.values():
+        short = [f"--{option.short}"] if option.short else []
+        group.add_argument(*short, f"--{option.key}", dest=option.key, metavar="VALUE", help=option.help)
+        for old in option.old:
+            group.add_argument(f"--{old}", dest=option.key, help=argparse.SUPPRESS)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, str]:
@@ -180,7 +159,7 @@ def _bench(options: argparse.Namespace) -> int:
     import json
 
     from experiments.training_step import bench
-    from train.recipes.schema import load_recipe
+    from train.recipes.loading import load_recipe
 
     if options.count < 1:
         raise DataError(f"--count: wanted 1 or more, got {options.count}")

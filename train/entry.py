@@ -26,7 +26,8 @@ from train.loop.merging import merge
 from train.loop.run_log import Reporter
 from train.loop.stopping import StopSignal
 from train.loop.training import SPLIT, Training
-from train.recipes.schema import RECIPE, Recipe, load_recipe, to_dict, to_toml
+from train.recipes.loading import load_recipe, to_dict, to_toml
+from train.recipes.schema import RECIPE, Recipe
 from train.reports.evaluation import evaluate
 
 WIDE = 120  # columns of a terminal that holds the confusion of eight classes with their whole names

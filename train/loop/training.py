@@ -40,7 +40,8 @@ from train.loop.stopping import StopSignal
 from train.methods.objective import BatchOutputs, build_threshold, objective, student_sees_weak
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
-from train.recipes.schema import Recipe, shareable
+from train.recipes.loading import shareable
+from train.recipes.schema import Recipe
 
 _log = logging.getLogger(__name__)
 

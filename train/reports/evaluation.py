@@ -6,7 +6,6 @@ cut by the runtime's geometry.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ Answers = tuple[tuple[str, ...], F32, tuple[str, ...], np.ndarray[tuple[int], np
 
 def _exported(model: Path, data: Data, split: str, name: str, progress: Callable[[int, int], None]) -> Answers:
     spec = load_spec(model)
-    data = dataclasses.replace(data, side=spec.side, margin=spec.margin, color=spec.color)
+    data = data.with_crops(spec.side, spec.margin, spec.color)
     labels, images, samples = load_split(data, split, progress)
     backend = open_backend(model, name, precision=spec.precision)  # this very file, not a quicker one beside it
     try:
@@ -89,9 +88,9 @@ def _exported(model: Path, data: Data, split: str, name: str, progress: Callable
 def _checkpoint(path: Path, recipe: Recipe, split: str, flip: bool, progress: Callable[[int, int], None]) -> Answers:
     model, meta = load_model(path)
     g = meta.geometry
-    data = dataclasses.replace(recipe.data, side=g.side, margin=g.margin, color=g.color)
+    data = recipe.data.with_crops(g.side, g.margin, g.color)
     saved = (path if path.is_dir() else path.parent) / SPLIT
-    extra = {"flip": flip, "amp": recipe.run.amp}
+    extra: dict[str, Any] = {"flip": flip, "amp": recipe.run.amp}
     if split == "validation" and saved.is_file():
         (labels, images, samples), held = load_validation(data, recipe.split, saved, progress)
         extra |= {"pictures": "the validation pictures that the run held out"} if held else {}
