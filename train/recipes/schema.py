@@ -176,7 +176,7 @@ class Run:
     )
     epochs: int = option(20, "Number of epochs.", low=1, short="epochs")
     stop: int = option(0, "Stop after this epoch but keep the schedule of all epochs; 0: off.", low=0)
-    steps: int = option(0, "Steps per epoch; 0: one pass over the labelled images.", low=0, unit="steps", short="steps")
+    steps: int = option(0, "Steps per epoch; 0: one pass over the larger set of images.", low=0, unit="steps", short="steps")
     batch: int = option(16, "Labelled images per step, over all processes.", low=1, short="batch")
     batch_unlabelled: int = option(16, "Unlabelled images per step, over all processes.", low=1)
     input_sizes: tuple[int, ...] = option(
