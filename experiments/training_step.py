@@ -56,7 +56,7 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     training = Training(recipe, noise(recipe), DistributedContext(0, 1, device), Path())
-    training.step = recipe.method.delay
+    training.step = recipe.method.unsupervised_start_step
     side = training.side(0)
     whole, inputs, core = [], [], []
     views = 0

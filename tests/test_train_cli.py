@@ -56,24 +56,26 @@ def test_train_report_evaluate(root: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     first = tiny(root, run__epochs=3, run__stop=2, method__name="supervised")
     (root / "first.toml").write_text(to_toml(first))
-    second = tiny(root, run__before=str(root / "first.toml"), run__epochs=1, optim__lr=0.0, method__name="supervised")
+    second = tiny(
+        root, run__init_from=str(root / "first.toml"), run__epochs=1, optim__lr=0.0, method__name="supervised"
+    )
     (root / "small.toml").write_text(to_toml(second))
     assert train(root, "--out", str(root / "run")) == 0
-    start, end = (load_model(root / "run" / name)[0].state_dict() for name in ("before", "."))
+    first_model, end = (load_model(root / "run" / name)[0].state_dict() for name in ("before", "."))
     assert json.loads((root / "run" / "before" / "meta.json").read_text())["training"]["epochs_done"] == 2
-    assert all((start[k] == end[k]).all() for k in start)
+    assert all((first_model[k] == end[k]).all() for k in first_model)
     checkpoint = root / "run" / "before" / "last.pt"
     assert str(root) not in (root / "run" / "meta.json").read_text(), "a model tells nobody of this machine's folders"
-    assert train(root, "--out", str(root / "third"), "--run.before", str(checkpoint)) == 0
+    assert train(root, "--out", str(root / "third"), "--run.init_from", str(checkpoint)) == 0
     assert not (root / "third" / "before").exists()
     again = load_model(root / "third")[0].state_dict()
-    assert all((start[k] == again[k]).all() for k in start)
+    assert all((first_model[k] == again[k]).all() for k in first_model)
 
 
 def test_a_run_goes_on_without_the_files_it_began_with(root: Path) -> None:
     assert train(root, "--out", str(root / "first")) == 0
     start = (root / "first" / "last.pt").rename(root / "X.pt")
-    (root / "small.toml").write_text(to_toml(tiny(root, run__before=str(start), run__checkpoint_steps=1)))
+    (root / "small.toml").write_text(to_toml(tiny(root, run__init_from=str(start), run__checkpoint_steps=1)))
     assert train(root, "--out", str(root / "run")) == 0
     whole = load_model(root / "run")[0].state_dict()
     start.unlink()
@@ -82,7 +84,7 @@ def test_a_run_goes_on_without_the_files_it_began_with(root: Path) -> None:
     assert all((whole[k] == resumed[k]).all() for k in whole)
 
 
-@pytest.mark.parametrize("option", ["--run.before", "--weights"])
+@pytest.mark.parametrize("option", ["--run.init_from", "--weights"])
 def test_a_missing_start_is_noticed_before_the_data_is_loaded(
     root: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
@@ -126,7 +128,7 @@ def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) 
         (["--labels", "1000"], "1000 labels wanted, the training pictures have 60", 15),
         (["--method", "magic"], "method.name: wanted one of supervised", 15),
         (["--optim.lr", "fast"], "optim.lr: wanted float, got 'fast'", 15),
-        (["--run.sides", "16,20,24"], "run.sides: wanted one side or one per epoch (2), got 3", 15),
+        (["--run.input_sizes", "16,20,24"], "run.input_sizes: wanted one side or one per epoch (2), got 3", 15),
         (["--weights", "none.pt"], "model.weights none.pt: no such file", 3),
         (["--resume", "nowhere"], "--resume goes on with a run in its own folder, by its own recipe", 15),
         (["--recipe", "none"], "there are", 3),
@@ -257,7 +259,7 @@ def test_some_labels_are_chosen_evenly_unless_said_otherwise() -> None:
 
 
 def test_own_faces_need_no_recipe(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--epochs", "1", "--steps", "1", "--batch", "4", "--run.batch_unlabelled", "4", "--sides", "16"]
+    small = ["--epochs", "1", "--steps", "1", "--batch", "4", "--run.batch_unlabelled", "4", "--input-sizes", "16"]
     data = ["--data", str(root / "data"), "--labels", "10", "--data.align", "no", "--data.cache", str(root / "own")]
     assert main([*data, *small, "--out", str(root / "run"), "--run.threads", "1"]) == 0
     words = " ".join(capsys.readouterr().err.split())
@@ -276,7 +278,7 @@ def test_presets_and_overrides() -> None:
 @pytest.mark.parametrize(
     ("text", "words", "error"),
     [
-        ("[run]\nepoch = 3", "no option run.epoch; known: run.before, run.epochs", DataError),
+        ("[run]\nepoch = 3", "no option run.epoch; known: run.init_from, run.epochs", DataError),
         ("[runs]\nepochs = 3", "no option runs.epochs; known: sections data", DataError),
         ("epochs = 3", "epochs stands outside of a section", DataError),
         ("[run", "not valid TOML", DataError),
@@ -304,7 +306,7 @@ def test_recipe_problems(tmp_path: Path, text: str, words: str, error: type[Leaf
         ("run.batch_unlabelled", -1, "1 or more"),
         ("run.epochs", 0, "1 or more"),
         ("run.steps", -1, "0 or more"),
-        ("run.sides", [0], "a number from 8 to 4096, got 0"),
+        ("run.input_sizes", [0], "a number from 8 to 4096, got 0"),
         ("run.seed", 2**70, "a number from 0 to"),
         ("run.evaluate_every", 0, "1 or more"),
         ("optim.lr", "nan", "0 or more, got nan"),
@@ -333,10 +335,13 @@ def test_ranges_name_options_that_exist_and_hold_the_defaults() -> None:
 
 @pytest.mark.parametrize("options", [{"method.name": "supervised"}, {"method.mode": "official"}])
 def test_another_method_than_that_of_a_run_s_recipe_is_whole(tmp_path: Path, options: dict[str, str]) -> None:
-    (tmp_path / "r.toml").write_text(to_toml(resolve({"method.delay": 100, "run.epochs": 3})))
-    assert load_recipe(tmp_path / "r.toml", options) == resolve({"method.delay": 100, "run.epochs": 3, **options})
+    changes = {"method.unsupervised_start_step": 100, "run.epochs": 3}
+    (tmp_path / "r.toml").write_text(to_toml(resolve(changes)))
+    assert load_recipe(tmp_path / "r.toml", options) == resolve(
+        {"method.unsupervised_start_step": 100, "run.epochs": 3, **options}
+    )
     same = load_recipe(tmp_path / "r.toml", {"method.name": "leaf", "method.k": 3})
-    assert same == resolve({"method.delay": 100, "run.epochs": 3, "method.k": 3})
+    assert same == resolve({"method.unsupervised_start_step": 100, "run.epochs": 3, "method.k": 3})
 
 
 def test_metrics_by_hand() -> None:

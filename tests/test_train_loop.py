@@ -117,7 +117,7 @@ def test_unlabelled_pictures_wait_for_the_end_of_the_delay(root: Path, name: str
 
 
 def test_leaf_learns_what_can_be_learned(root: Path) -> None:
-    recipe = tiny(root, run__epochs=8, run__steps=25, run__sides=[20], optim__lr=1e-2, optim__ema_decay=0.9,
+    recipe = tiny(root, run__epochs=8, run__steps=25, run__input_sizes=[20], optim__lr=1e-2, optim__ema_decay=0.9,
                   split__labels=40, model__dropout=0.0)  # fmt: skip
     training = fit(recipe, root / "run")
     assert training.metrics["accuracy"] >= 0.75
@@ -300,7 +300,7 @@ def test_schedules() -> None:
 
 def test_official_mode_averages_buffers_and_shrinks(root: Path) -> None:
     recipe = tiny(root, method__mode="official", optim__shrink=0.5, optim__lr=0.1, optim__ema_decay=0.5,
-                  model__backbone="resnet18", data__side=32, run__sides=[32],
+                  model__backbone="resnet18", data__side=32, run__input_sizes=[32],
                   data__cache=str(root / "c32"))  # fmt: skip
     training = Training(recipe, prepared(recipe), ALONE, root / "run")
     before = training.ema.encoder.bn1.running_var.clone()  # type: ignore[union-attr, operator]

@@ -140,7 +140,7 @@ def test_what_has_no_mean_of_weights_is_refused(tmp_path: Path, capsys: pytest.C
 def test_recipes_are_trained_first(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     for seed, side in ((1, 16), (2, 24)):
-        recipe = tiny(tmp_path, method__name="supervised", run__seed=seed, run__sides=[side], run__epochs=1)
+        recipe = tiny(tmp_path, method__name="supervised", run__seed=seed, run__input_sizes=[side], run__epochs=1)
         (tmp_path / f"seed{seed}.toml").write_text(to_toml(recipe))
     recipes = [str(tmp_path / f"seed{seed}.toml") for seed in (1, 2)]
     out = tmp_path / "both"
@@ -161,12 +161,12 @@ def test_what_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
     start.write_text(to_toml(tiny(tmp_path, **common)))
     recipes = [tmp_path / f"seed{seed}.toml" for seed in (1, 2)]
     for seed, path in enumerate(recipes):
-        path.write_text(to_toml(tiny(tmp_path, run__seed=seed, run__before=str(start), **common)))
+        path.write_text(to_toml(tiny(tmp_path, run__seed=seed, run__init_from=str(start), **common)))
     out = tmp_path / "both"
     assert main(["merge", *map(str, recipes), "--out", str(out), "--quiet"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["last.pt", "meta.json", "seed1", "seed2", "start"]
     assert not list(out.glob("seed*/before"))
-    assert load_recipe(out / "seed1" / "recipe.toml").run.before == str(out / "start" / "last.pt")
+    assert load_recipe(out / "seed1" / "recipe.toml").run.init_from == str(out / "start" / "last.pt")
 
 
 def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:

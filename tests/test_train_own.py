@@ -197,7 +197,7 @@ def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
     assert (run.batch, run.batch_unlabelled) == (cpu.batch, cpu.batch_unlabelled)
 
     def cost(r: Run) -> int:
-        return r.epochs * r.steps * (r.batch + r.batch_unlabelled) * max(r.sides) ** 2
+        return r.epochs * r.steps * (r.batch + r.batch_unlabelled) * max(r.input_sizes) ** 2
 
     assert cost(cpu) * 20 < cost(whole)
 

@@ -75,7 +75,7 @@ def compared(root: Path, name: str) -> Recipe:
 def folded(root: Path, **values: Any) -> Recipe:
     """ResNet-18, whose batch norms are folded away unless ``values`` say otherwise."""
     given = {"model__backbone": "resnet18", "model__fold_batch_norm": True, "model__dropout": 0.0,
-             "method__noise": False, "run__sides": [20], "optim__lr": 1e-3, "optim__name": "sgd"}  # fmt: skip
+             "method__noise": False, "run__input_sizes": [20], "optim__lr": 1e-3, "optim__name": "sgd"}  # fmt: skip
     return tiny(root, **{**given, **values})
 
 

@@ -22,8 +22,8 @@ def small(root: Path) -> dict[str, object]:
     return {
         "data.layout": "folder", "data.path": str(root / "data"), "data.cache": str(root / "cache"), "data.side": 20,
         "data.align": False, "split.labels": 20, "model.backbone": "tiny", "model.weights": "",
-        "model.recalibrate": 0, "run.sides": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
-        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.delay": 0,
+        "model.recalibrate": 0, "run.input_sizes": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
+        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.unsupervised_start_step": 0,
     }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def tiny(root: Path, **values: Any) -> Recipe:
         "split.kind": "balanced",
         "split.labels": 20,
         "model.backbone": "tiny",
-        "run.sides": [16],
+        "run.input_sizes": [16],
         "run.batch": 8,
         "run.batch_unlabelled": 8,
         "run.epochs": 2,

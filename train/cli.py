@@ -26,7 +26,7 @@ SHORT = {
     "epochs": "run.epochs",
     "steps": "run.steps",
     "batch": "run.batch",
-    "sides": "run.sides",
+    "input-sizes": "run.input_sizes",
     "seed": "run.seed",
     "device": "run.device",
     "amp": "run.amp",
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _recipe_options(sub: argparse.ArgumentParser) -> None:
-    from train.recipes.schema import CHOICES, option_types, recipe_names
+    from train.recipes.schema import ALIASES, CHOICES, option_types, recipe_names
 
     sub.add_argument("--recipe", metavar="NAME|FILE", help=f"a TOML file, or one of {', '.join(recipe_names())}")
     for short, key in SHORT.items():
@@ -125,6 +125,8 @@ def _recipe_options(sub: argparse.ArgumentParser) -> None:
         name = kind.__name__ if hasattr(kind, "__name__") else str(kind)
         text = ", ".join(choices) if choices else "values with commas" if name == "tuple" else name
         group.add_argument(f"--{key}", dest=key, metavar="VALUE", help=text)
+    for old, key in {**ALIASES, "sides": "run.input_sizes"}.items():
+        sub.add_argument(f"--{old}", dest=key, help=argparse.SUPPRESS)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, str]:

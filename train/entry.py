@@ -69,7 +69,7 @@ def train_command(
         if not resume:
             need_start(recipe, folder)
     if not resume and not dry_run and earlier(recipe, folder) == folder / BEFORE:
-        code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
+        code = _finish(recipe.run.init_from, overrides, folder / BEFORE, quiet=quiet)
         if code:
             return code
     if recipe.run.threads:
@@ -80,7 +80,7 @@ def train_command(
         notes += data.notes
         if len(data.labelled) < recipe.run.batch:
             notes.append(f"{len(data.labelled)} labelled pictures fill a batch of {recipe.run.batch} more than once")
-        if not (recipe.model.weights or recipe.run.before):
+        if not (recipe.model.weights or recipe.run.init_from):
             notes.append(
                 "the network starts from random weights; --weights with a face-recognition one learns far faster"
             )
@@ -158,7 +158,7 @@ def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: b
     given = {k: v for k, v in overrides.items() if k in FREE}
     resume = str(folder) if (folder / LAST).is_file() else None
     if before and not resume:
-        given["run.before"] = before
+        given["run.init_from"] = before
     return train_command(recipe, given, str(folder), resume, quiet=quiet)
 
 
@@ -182,7 +182,7 @@ def merge_command(
     for model in models:
         run = Path(model)
         if run.suffix == ".toml" or not run.exists():
-            before = load_recipe(model).run.before
+            before = load_recipe(model).run.init_from
             if before and Path(before).suffix != ".pt":
                 start = Path(out) / Path(before).stem
                 code = _finish(before, overrides, start, quiet=quiet)

@@ -26,7 +26,7 @@ BEFORE = "before"  # folder of the run that came before, in a run's folder
 
 def earlier(recipe: Recipe, out: Path) -> Path | None:
     """Where the model lies that the run into ``out`` starts from: a run's folder or a checkpoint; None: nowhere."""
-    before = recipe.run.before
+    before = recipe.run.init_from
     if not before:
         return None
     return Path(before) if Path(before).suffix == ".pt" else out / BEFORE
@@ -41,7 +41,7 @@ def need_start(recipe: Recipe, out: Path) -> None:
     before, weights = earlier(recipe, out), recipe.model.weights
     if before is not None and before != out / BEFORE:
         if not before.is_file():
-            raise NotFound(f"run.before {before}: no such file; give the checkpoint of a finished run, or a recipe")
+            raise NotFound(f"run.init_from {before}: no such file; give the checkpoint of a finished run, or a recipe")
     elif weights and before is None and not Path(weights).is_file():
         raise NotFound(f"model.weights {weights}: no such file")
 
@@ -104,6 +104,6 @@ def recalibrate(encoder: nn.Module, recipe: Recipe, data: TrainingData, images: 
     with autocast(images.device, recipe.run.amp):
         for _ in range(recipe.model.recalibrate):
             crops = images[source.choice(rows, min(64, len(rows)))]
-            encoder(views.finish(views.labelled(crops, draw(len(crops), numbers, rng), recipe.run.sides[0])))
+            encoder(views.finish(views.labelled(crops, draw(len(crops), numbers, rng), recipe.run.input_sizes[0])))
     for m, momentum in zip(norms, momenta, strict=True):
         m.momentum = momentum

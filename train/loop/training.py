@@ -198,8 +198,13 @@ class Training:
         run, method, views = self.recipe.run, self.recipe.method, self.views
         parts = self.recipe.optim.accumulate
         n = run.batch // parts
+<<<<<<< HEAD
         u = run.batch_unlabelled // parts if self.semi and self.step >= method.delay else 0
         mine = self.context.local_rows(n)
+=======
+        u = run.batch_unlabelled // parts if self.semi and self.step >= method.unsupervised_start_step else 0
+        mine = self.world.share(n)
+>>>>>>> w-recipes
         seed = [run.seed, 2, self.step, part]
         draws = draw_views(n, u, method.weak_views, self.recipe.augment, seed)
         index = self.labelled.take(self.step * run.batch + part * n, n)
@@ -297,7 +302,7 @@ class Training:
 
     def side(self, epoch: int) -> int:
         """Px of the network's input in an epoch, from 0."""
-        sides = self.recipe.run.sides
+        sides = self.recipe.run.input_sizes
         return sides[min(epoch, len(sides) - 1)]
 
     def meta(self) -> checkpoint.CheckpointMeta:

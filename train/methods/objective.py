@@ -128,7 +128,7 @@ def _unlabelled_terms(
             weight=method.weight,
             mass=method.mass,
             most=method.max_positives,
-            floor=method.floor,
+            floor=method.min_confidence,
             rescale=method.rescale,
         )
     }

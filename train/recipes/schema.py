@@ -87,12 +87,12 @@ class Method:
     mode: str = "paper"  # paper or official; of leaf alone
     levels: tuple[str, ...] = ()  # of semantic, instance, category
     weak_views: int = 2
-    delay: int = 0  # steps at the start that see labelled pictures alone: the head of a new task knows nothing yet
+    unsupervised_start_step: int = 0  # before this step only labelled images are used
     teacher: str = "ema"  # ema, student, student-grad (the weight of the ambiguous loss carries a gradient)
     unsupervised: str = "both"  # hard, ambiguous, both, masked, scalar: see losses.unsupervised_loss
     threshold: str = "class"  # fixed, class (Ada-CM), adaptive (FreeMatch)
     p_cutoff: float = 0.8  # fixed threshold, or least class threshold
-    floor: float = 0.0  # least q1 for the ambiguous part
+    min_confidence: float = 0.0  # least q1 for the ambiguous part
     weight: str = "concave"  # concave, linear, convex, none
     rescale: str = "weighted"  # plain (as published), weighted, none
     mass: float = 0.9  # probability that the positives and the next class together must reach
@@ -110,7 +110,7 @@ class Method:
     shared: bool = False
     combine: str = "sum"  # sum or log
     noise: bool = True
-    control: bool = False  # a residual MLP with as many parameters in place of the experts
+    mlp_baseline: bool = False  # a residual MLP with as many parameters in place of the experts
     instance_on: str = "logits"  # logits or features
     unit_features: bool = False
 
@@ -136,13 +136,13 @@ class Optim:
 class Run:
     """How long, on what, and what is kept."""
 
-    before: str = ""  # start from this EMA model: a checkpoint (.pt), or a recipe whose run then comes first
+    init_from: str = ""  # start from this EMA model: a checkpoint (.pt), or a recipe whose run then comes first
     epochs: int = 20
     stop: int = 0  # end after this epoch, while the schedule is that of all epochs; 0 is off
     steps: int = 0  # per epoch; 0 is one pass over the labelled pictures
     batch: int = 16  # labelled pictures per step, over all processes
     batch_unlabelled: int = 16
-    sides: tuple[int, ...] = (224,)  # px of the network's input: one, or one per epoch
+    input_sizes: tuple[int, ...] = (224,)  # px of the network's input: one, or one per epoch
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda
     amp: str = "off"  # off, bf16, fp16
@@ -168,6 +168,14 @@ class Recipe:
     run: Run = field(default_factory=Run)
 
 
+# Old names of options, still accepted in recipe files, in saved runs and on the command line.
+ALIASES = {
+    "method.control": "method.mlp_baseline",
+    "method.floor": "method.min_confidence",
+    "method.delay": "method.unsupervised_start_step",
+    "run.before": "run.init_from",
+    "run.sides": "run.input_sizes",
+}
 SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(Recipe)}
 
 _OFF = {"levels": (), "lambda_s": 0.0, "balance": 0.01, "unsupervised": "hard"}
@@ -247,9 +255,22 @@ def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None =
             if not isinstance(table, dict):
                 raise DataError(f"{path}: {section} stands outside of a section; write it under one of [{_names()}]")
             values.update({f"{section}.{key}": value for key, value in table.items()})
-    given = dict(overrides or {})
+    values = _current_names(values, where)
+    given = _current_names(overrides or {}, "options")
     _forget_method(values, given)
     return resolve({**values, **given}, where)
+
+
+def _current_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values under the current names of their options.
+
+    Raises:
+        DataError: An option is given under its old and its current name.
+    """
+    both = [f"{old} and {new}" for old, new in ALIASES.items() if old in values and new in values]
+    if both:
+        raise DataError(f"{where}: {both[0]} are two names of one option; keep the second")
+    return {ALIASES.get(key, key): value for key, value in values.items()}
 
 
 def _forget_method(values: dict[str, Any], given: Mapping[str, Any]) -> None:
@@ -275,7 +296,7 @@ def _preset(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def resolve(values: Mapping[str, Any], where: str = "options") -> Recipe:
     """A recipe from "section.key" values over the preset of their method; errors name ``where``."""
-    typed = {key: _convert(key, value, where) for key, value in values.items()}
+    typed = {key: _convert(key, value, where) for key, value in _current_names(values, where).items()}
     if "split.kind" not in typed:  # who asks for some labels wants them chosen
         kind = "balanced" if typed.get("split.labels") else "share" if typed.get("split.share") else "all"
         typed["split.kind"] = kind
@@ -303,7 +324,7 @@ def shareable(recipe: Recipe) -> dict[str, dict[str, Any]]:
         ("data", "cache"),
         ("split", "path"),
         ("model", "weights"),
-        ("run", "before"),
+        ("run", "init_from"),
     ):
         tables[section][name] = Path(tables[section][name]).name
     return tables
@@ -379,8 +400,8 @@ def _check(recipe: Recipe) -> None:
         raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
     if run.stop > run.epochs:
         raise DataError(f"run.stop: wanted 0 to {run.epochs} (run.epochs), got {run.stop}")
-    if len(run.sides) not in (1, run.epochs):
-        raise DataError(f"run.sides: wanted one side or one per epoch ({run.epochs}), got {len(run.sides)}")
+    if len(run.input_sizes) not in (1, run.epochs):
+        raise DataError(f"run.input_sizes: wanted one side or one per epoch ({run.epochs}), got {len(run.input_sizes)}")
     if not 1 <= method.k <= method.experts:
         raise DataError(f"method.k: wanted 1 to {method.experts} (method.experts), got {method.k}")
     if run.batch % optim.accumulate:

@@ -22,10 +22,10 @@ STEPS = 3  # measured, after one to warm up
 
 def dry_run(recipe: Recipe, data: TrainingData, context: DistributedContext, console: Console | None) -> None:
     """Print the plan of a run to ``console`` (None: other processes) after a few steps of it at its largest side."""
-    alone = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, before=""))  # its start changes no cost
+    alone = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, init_from=""))  # its start changes no cost
     training = Training(alone, data, context, Path())
     seconds = []
-    side = max(recipe.run.sides)
+    side = max(recipe.run.input_sizes)
     for _ in range(STEPS + 1):
         begun = time.perf_counter()
         training.train_step(side)
@@ -46,7 +46,7 @@ def dry_run(recipe: Recipe, data: TrainingData, context: DistributedContext, con
     parts |= {n: m for n in ("semantic", "instance") if (m := getattr(training.student, n)) is not None}
     counts_text = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in parts.items())
     step = sorted(seconds[1:])[STEPS // 2]
-    shares = [(s / side) ** 2 for s in (recipe.run.sides * recipe.run.epochs)[: recipe.run.epochs]]
+    shares = [(s / side) ** 2 for s in (recipe.run.input_sizes * recipe.run.epochs)[: recipe.run.epochs]]
     total = step * training.steps * sum(shares)
     if context.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(context.device) / 2**30
