@@ -22,7 +22,7 @@ from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
 from train.loop.checkpoint import LAST
-from train.loop.distributed import DistributedContext, sync_batch_norms, world
+from train.loop.distributed import DistributedContext, distributed_context, sync_batch_norms
 from train.loop.stopping import StopSignal
 from train.loop.training import Training, distributed
 from train.recipes.loading import to_toml
@@ -88,9 +88,9 @@ def learn(root: Path) -> None:
     """Some steps of each recipe, and an epoch with batch norms."""
     recipe = folded(root, model__fold_batch_norm=False, method__p_cutoff=0.1, run__epochs=1, run__steps=2,
                     optim__ema_decay=0.5, run__select="validation")  # fmt: skip
-    with world("cpu") as here:
+    with distributed_context("cpu") as here:
         got = [steps_of(recipe, here) for recipe in recipes(root)]
-        if here.main:
+        if here.is_main:
             (root / "two.json").write_text(json.dumps(got))
         training = Training(recipe, prepared(recipe), here, root / "normed")
         training.fit(None, StopSignal())
@@ -125,19 +125,19 @@ def test_batch_norms_that_cannot_see_the_joint_batch_are_counted() -> None:
 
 
 def fail_in_the_second(here: DistributedContext) -> None:
-    with here.together():
-        if not here.main:
+    with here.synchronized():
+        if not here.is_main:
             raise DataError("of the second machine")
 
 
 def wait_and_fail(root: Path) -> None:
     """The main process has much to do; then the other one has a problem."""
-    distributed.TIMEOUT = timedelta(seconds=1)
-    with world("cpu") as here:
-        with here.together():
-            if here.main:
+    distributed.STEP_TIMEOUT = timedelta(seconds=1)
+    with distributed_context("cpu") as here:
+        with here.synchronized():
+            if here.is_main:
                 time.sleep(3)
-        with pytest.raises(SystemExit if here.main else DataError):
+        with pytest.raises(SystemExit if here.is_main else DataError):
             fail_in_the_second(here)
 
 

@@ -20,7 +20,7 @@ from leaf_rt.system.files import make_folder, save_json, write_whole
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
 from train.data.formats import SPLITS
 from train.loop.checkpoint import BEST, LAST
-from train.loop.distributed import DistributedContext, pick_device, said_once, world
+from train.loop.distributed import DistributedContext, pick_device, raise_on_rank_zero, distributed_context
 from train.loop.initialization import BEFORE, earlier, need_start
 from train.loop.merging import merge
 from train.loop.run_log import Reporter
@@ -61,7 +61,7 @@ def train_command(
         LeafError: Anything that a person can mend.
     """
     folder = Path(resume or out or "runs/last")
-    with said_once():
+    with raise_on_rank_zero():
         recipe, notes = (_resumed(folder, overrides), []) if resume else _chosen(source, overrides)
         if not resume and not dry_run and (folder / LAST).is_file():
             raise DataError(
@@ -75,8 +75,8 @@ def train_command(
             return code
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    with world(recipe.run.device) as here:
-        console = Console(stderr=True) if here.main and not quiet else None
+    with distributed_context(recipe.run.device) as here:
+        console = Console(stderr=True) if here.is_main and not quiet else None
         data = _load(recipe, here, console, folder / SPLIT if resume else None)
         notes += data.notes
         if len(data.labelled) < recipe.run.batch:
@@ -90,32 +90,32 @@ def train_command(
         if dry_run:
             from train.reports.dry_run import dry_run as describe
 
-            describe(recipe, data, here, Console(stderr=True) if here.main else None)
+            describe(recipe, data, here, Console(stderr=True) if here.is_main else None)
             return 0
-        with here.together():
-            if here.main and not resume:
+        with here.synchronized():
+            if here.is_main and not resume:
                 make_folder(folder)
                 (folder / BEST).unlink(missing_ok=True)  # of a run that was killed before its first whole state
                 write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()), parents=True)
         training = Training(recipe, data, here, folder, resumed=resume is not None)
         if resume:
             training.restore()
-            if here.main:
+            if here.is_main:
                 for torn in folder.glob(".*.part"):  # left by a process that was killed while it wrote
                     torn.unlink()
         batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
         with ExitStack() as stack:
             stop = stack.enter_context(StopSignal())
             reporter = None
-            if here.main:
+            if here.is_main:
                 made = Reporter(folder, data.labels, batch, recipe.run.log_every, console)
                 reporter = stack.enter_context(made)
                 reporter.event("resume" if resume else "start", step=training.step, recipe=to_dict(recipe),
                                labels=list(data.labels), split=data.split.hash)  # fmt: skip
             done = training.fit(reporter, stop)
-        if here.main and not done:
+        if here.is_main and not done:
             sys.stderr.write(f"stopped; go on with: leaf-rt train --resume {folder}\n")
-        if here.main and done:
+        if here.is_main and done:
             from train.reports.run_report import write_report
 
             page = write_report(folder)
@@ -147,8 +147,8 @@ def _chosen(source: str | None, overrides: Mapping[str, Any]) -> tuple[Recipe, l
 def _load(recipe: Recipe, here: DistributedContext, console: Console | None, saved: Path | None) -> TrainingData:
     """Load the data, the main process first, so that one alone fills the cache."""
     for turn in (True, False):
-        with here.together():
-            if here.main == turn:
+        with here.synchronized():
+            if here.is_main == turn:
                 with cropping(console) as progress:
                     data = load_data(recipe.data, recipe.split, saved, progress)
     return data

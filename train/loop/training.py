@@ -54,29 +54,29 @@ class Training:
     Args:
         recipe: Resolved.
         data: What it trains on.
-        world: This process among its fellows.
+        context: This process among its fellows.
         out: The run's folder.
         resumed: Whether ``restore`` is to follow, so that nothing which the run began with is needed any more.
     """
 
     def __init__(
-        self, recipe: Recipe, data: TrainingData, world: DistributedContext, out: Path, *, resumed: bool = False
+        self, recipe: Recipe, data: TrainingData, context: DistributedContext, out: Path, *, resumed: bool = False
     ) -> None:
-        run, method, device = recipe.run, recipe.method, world.device
-        self.recipe, self.data, self.world, self.out = recipe, data, world, out
+        run, method, device = recipe.run, recipe.method, context.device
+        self.recipe, self.data, self.context, self.out = recipe, data, context, out
         self.semi = method.weak_views > 0
         self.images = Images(data.images, device)
         self.views = Views(recipe.augment, device, channels_last=run.channels_last)
-        with world.together():
+        with context.synchronized():
             self.check_options()
             self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out), bare=resumed)
-        if world.size > 1:
-            if (left := sync_batch_norms(self.student)) and world.main:
+        if context.size > 1:
+            if (left := sync_batch_norms(self.student)) and context.is_main:
                 _log.warning("%d batch norms see each process's share alone; model.fold_batch_norm avoids it", left)
-            world.average([*self.student.parameters(), *self.student.buffers()])
+            context.average([*self.student.parameters(), *self.student.buffers()])
         self.ema: FaceModel = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
-        if world.size > 1:
+        if context.size > 1:
             ids = [device.index] if device.type == "cuda" else None
             self.network = DistributedDataParallel(self.network, device_ids=ids)
         self.optimizer = build_optimizer(self.student, recipe.optim)
@@ -114,7 +114,7 @@ class Training:
                 "run.select validation: there is no validation picture; give some (--data.validation), or use last"
             )
         for name, n in (("run.batch", run.batch), ("run.batch_unlabelled", run.batch_unlabelled if self.semi else 0)):
-            if n % (self.world.size * self.recipe.optim.accumulate):
+            if n % (self.context.size * self.recipe.optim.accumulate):
                 raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
 
     def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
@@ -134,7 +134,7 @@ class Training:
                 self.end_epoch(epoch + 1, side, reporter)
             elif run.checkpoint_steps and self.step % run.checkpoint_steps == 0:
                 self.save()
-            if self.world.any(stop.requested):
+            if self.context.any(stop.requested):
                 if self.step % self.steps:
                     self.save()
                 return self.step >= self.end
@@ -147,7 +147,7 @@ class Training:
             DataError: It is not.
         """
         if not math.isfinite(loss):  # fp16 too: its scaler forgives gradients that overflow, while the loss is finite
-            with self.world.together():
+            with self.context.synchronized():
                 raise self.diverged(f"the loss became {loss} at step {self.step + 1}")
 
     def diverged(self, what: str) -> DataError:
@@ -166,7 +166,7 @@ class Training:
         sums: dict[str, float] = {"seconds_input": 0.0}
         collected: list[dict[str, Tensor]] = []
         for part in range(parts):
-            torch.manual_seed(_mixed(run.seed, self.step, part, self.world.rank))  # dropout and the gates' noise
+            torch.manual_seed(_mixed(run.seed, self.step, part, self.context.rank))  # dropout and the gates' noise
             begun = time.perf_counter()
             inputs = self.inputs(part, side)
             sums["seconds_input"] += time.perf_counter() - begun
@@ -181,7 +181,7 @@ class Training:
             nn.utils.clip_grad_norm_(self.student.parameters(), optim.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.world.average(self.student.buffers())  # statistics of batch norms
+        self.context.average(self.student.buffers())  # statistics of batch norms
         update_ema(self.ema, self.student, ema_decay(self.step, optim))
         if optim.shrink:
             shrink(self.student, 1.0 - optim.shrink * learning_rate(self.step, self.total, optim))
@@ -199,12 +199,17 @@ class Training:
         run, method, views = self.recipe.run, self.recipe.method, self.views
         parts = self.recipe.optim.accumulate
         n = run.batch // parts
+<<<<<<< HEAD
+        u = run.batch_unlabelled // parts if self.semi and self.step >= method.delay else 0
+        mine = self.context.local_rows(n)
+=======
         u = run.batch_unlabelled // parts if self.semi and self.step >= method.unsupervised_start_step else 0
         mine = self.world.share(n)
+>>>>>>> w-recipes
         seed = [run.seed, 2, self.step, part]
         draws = draw_views(n, u, method.weak_views, self.recipe.augment, seed)
         index = self.labelled.take(self.step * run.batch + part * n, n)
-        targets = torch.from_numpy(self.data.labelled.targets[index]).to(self.world.device)
+        targets = torch.from_numpy(self.data.labelled.targets[index]).to(self.context.device)
         rows = self.data.labelled.row[index]
         if draws.mix_share == 1.0:
             labelled = views.labelled(self.images[rows[mine]], draws.labelled[mine], side)
@@ -216,20 +221,20 @@ class Training:
         truth = torch.zeros(0, dtype=torch.int64)
         if u:
             index = self.unlabelled.take(self.step * run.batch_unlabelled + part * u, u)
-            mine = self.world.share(u)
+            mine = self.context.local_rows(u)
             crops = self.images[self.data.unlabelled.row[index][mine]]
             weak = [views.weak(crops, numbers[mine], side) for numbers in draws.weak]
             batches += weak if student_sees_weak(method) else []
             batches.append(views.strong(crops, draws.strong[mine], side))
             truth = torch.from_numpy(self.data.unlabelled.label[index])
         taught = [views.finish(w) for w in weak] if method.teacher == "ema" else []
-        return views.finish(torch.cat(batches)), targets, taught, truth.to(self.world.device)
+        return views.finish(torch.cat(batches)), targets, taught, truth.to(self.context.device)
 
     def forward(self, x: Tensor, targets: Tensor, taught: list[Tensor], truth: Tensor) -> BatchOutputs:
         """One forward of the student over all views, one of the teacher where there is one, gathered."""
-        method, gather = self.recipe.method, self.world.gather
-        n, u = len(targets) // self.world.size, len(truth) // self.world.size
-        with autocast(self.world.device, self.recipe.run.amp):
+        method, gather = self.recipe.method, self.context.gather
+        n, u = len(targets) // self.context.size, len(truth) // self.context.size
+        with autocast(self.context.device, self.recipe.run.amp):
             out: Output = self.network(x)
             weak: tuple[Tensor, ...] = ()
             if taught:
@@ -257,15 +262,15 @@ class Training:
         """New class thresholds, validation, log, checkpoint; ``epoch`` counts from 1."""
         run, data = self.recipe.run, self.data
         if self.recipe.method.threshold == "class" and self.semi:
-            with self.world.together():
+            with self.context.synchronized():
                 probs = self.predict(data.labelled.row, side)
             label = torch.from_numpy(data.labelled.label)
             self.threshold.end_epoch(torch.from_numpy(probs), label, epoch)
-            self.world.average([self.threshold.thresholds])
+            self.context.average([self.threshold.thresholds])
         last = self.step == self.end
         better = False
-        with self.world.together():
-            if self.world.main and len(data.validation) and (epoch % run.evaluate_every == 0 or last):
+        with self.context.synchronized():
+            if self.context.is_main and len(data.validation) and (epoch % run.evaluate_every == 0 or last):
                 probs = self.predict(data.validation.row, side)
                 self.metrics = {"epoch": epoch, **measure(probs, data.validation.label, data.labels)}
                 better = self.metrics["accuracy"] > self.best
@@ -337,8 +342,8 @@ class Training:
             DataError: The weights are not finite.
             NoPermission, OutputError: It cannot be written.
         """
-        with self.world.together():
-            if not self.world.main:
+        with self.context.synchronized():
+            if not self.context.is_main:
                 return
             if not all(bool(torch.isfinite(value).all()) for value in self.ema.state_dict().values()):
                 raise self.diverged(f"the weights after step {self.step} are not finite")
@@ -366,7 +371,7 @@ class Training:
             DataError: It was trained on another split.
         """
         path = self.out / checkpoint.LAST
-        with self.world.together():
+        with self.context.synchronized():
             content = checkpoint.load(path)
             if content["training"]["split"] != self.data.split.hash:
                 raise DataError(f"{path}: was trained on another split of the data; restore {self.out / SPLIT}")

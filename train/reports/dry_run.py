@@ -20,16 +20,16 @@ from train.recipes.schema import Recipe
 STEPS = 3  # measured, after one to warm up
 
 
-def dry_run(recipe: Recipe, data: TrainingData, world: DistributedContext, console: Console | None) -> None:
+def dry_run(recipe: Recipe, data: TrainingData, context: DistributedContext, console: Console | None) -> None:
     """Print the plan of a run to ``console`` (None: other processes) after a few steps of it at its largest side."""
     alone = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, init_from=""))  # its start changes no cost
-    training = Training(alone, data, world, Path())
+    training = Training(alone, data, context, Path())
     seconds = []
     side = max(recipe.run.input_sizes)
     for _ in range(STEPS + 1):
         begun = time.perf_counter()
         training.train_step(side)
-        if world.device.type == "cuda":
+        if context.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
         training.step += 1
@@ -48,15 +48,15 @@ def dry_run(recipe: Recipe, data: TrainingData, world: DistributedContext, conso
     step = sorted(seconds[1:])[STEPS // 2]
     shares = [(s / side) ** 2 for s in (recipe.run.input_sizes * recipe.run.epochs)[: recipe.run.epochs]]
     total = step * training.steps * sum(shares)
-    if world.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(world.device) / 2**30
+    if context.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(context.device) / 2**30
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     console.print(f"split {data.split.hash[:12]} of data {data.split.data[:12]}")
     console.print(f"parameters: {counts_text}")
     run, unlabelled = recipe.run, recipe.run.batch_unlabelled if training.semi else 0
-    console.print(f"{world.size} process(es) on {world.device}, {run.epochs} epochs of {training.steps} steps")
+    console.print(f"{context.size} process(es) on {context.device}, {run.epochs} epochs of {training.steps} steps")
     console.print(f"each step sees {run.batch} labelled and {unlabelled} unlabelled pictures at up to {side} px")
     console.print(
         f"{step:.3f} s per step at {side} px, about {total / 60:.1f} minutes in all, {memory:.2f} GiB per process"
