@@ -187,7 +187,7 @@ def test_three_classes_with_ambiguous_labels(root: Path, capsys: pytest.CaptureF
                 file.unlink()
             (root / "data" / split / name).rmdir()
     assert train(root, "--out", str(root / "run")) == 15
-    assert "want more than 3 classes, the data has 3" in capsys.readouterr().err
+    assert "need more than 3 classes, the data has 3" in capsys.readouterr().err
 
 
 def test_a_run_is_neither_overwritten_nor_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0)
             step = training.train_step
 
             def counted(side: int) -> dict[str, float]:
-                stop.requested = training.step + 1 >= stop_after
+                stop.requested = training.state.step + 1 >= stop_after
                 return step(side)
 
             training.train_step = counted  # type: ignore[method-assign]
@@ -121,8 +121,8 @@ def test_leaf_learns_what_can_be_learned(root: Path) -> None:
     recipe = tiny(root, run__epochs=8, run__steps=25, run__input_sizes=[20], optim__lr=1e-2, optim__ema_decay=0.9,
                   split__labels=40, model__dropout=0.0)  # fmt: skip
     training = fit(recipe, root / "run")
-    assert training.metrics["accuracy"] >= 0.75
-    thresholds = training.threshold.thresholds
+    assert training.state.metrics["accuracy"] >= 0.75
+    thresholds = training.state.threshold.thresholds
     assert (thresholds >= 0.8).all()
     assert (thresholds < 1).all()
     last = read_log(root / "run")[-1]
@@ -137,14 +137,16 @@ def test_accumulated_micro_batches_equal_one_batch(root: Path) -> None:
     # The random numbers belong to the micro-batch, so the views are set aside: the pictures themselves are compared.
     for training in (one, Training(recipe, one.data, ALONE, root / "two")):
         training.views.labelled = lambda crops, u, side: crops.float() / 255  # type: ignore[method-assign]
-        training.step = 0
-        training.student.load_state_dict(torch.load(root / "one" / "last.pt", weights_only=True)["student"])
-        training.optimizer = torch.optim.SGD([{"params": training.student.parameters(), "multiple": 1.0}], lr=0.1)
+        training.state.step = 0
+        training.state.student.load_state_dict(torch.load(root / "one" / "last.pt", weights_only=True)["student"])
+        training.state.optimizer = torch.optim.SGD(
+            [{"params": training.state.student.parameters(), "multiple": 1.0}], lr=0.1
+        )
         training.train_step(16)
         if training is one:
-            wanted = {k: v.clone() for k, v in one.student.state_dict().items()}
+            wanted = {k: v.clone() for k, v in one.state.student.state_dict().items()}
         else:
-            for k, v in training.student.state_dict().items():
+            for k, v in training.state.student.state_dict().items():
                 torch.testing.assert_close(v, wanted[k], atol=1e-6, rtol=1e-5)
 
 
@@ -163,9 +165,9 @@ def steps_of(recipe: Recipe, here: DistributedContext) -> list[Any]:
     terms = []
     for _ in range(3):
         terms.append(training.train_step(16))
-        training.step += 1
-    state = {k: v.double().flatten()[:5000].tolist() for k, v in training.student.state_dict().items()}
-    return [terms, state, training.threshold.thresholds.tolist()]
+        training.state.step += 1
+    state = {k: v.double().flatten()[:5000].tolist() for k, v in training.state.student.state_dict().items()}
+    return [terms, state, training.state.threshold.thresholds.tolist()]
 
 
 def test_what_is_said_of_a_run_is_said_of_its_selected_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +208,7 @@ def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
 def test_a_diverged_model_is_neither_saved_nor_measured(root: Path) -> None:
     training = Training(tiny(root), prepared(tiny(root)), ALONE, root / "run")
     with torch.no_grad():
-        training.ema.classifier.weight[0, 0] = torch.nan
+        training.state.ema.classifier.weight[0, 0] = torch.nan
     with pytest.raises(DataError, match=r"the weights after step 0 are not finite: lower --optim.lr"):
         training.save()
     with pytest.raises(ModelError, match="probabilities are not finite"):
@@ -254,10 +256,10 @@ def test_refusals(root: Path) -> None:
         Training(recipe, data, DistributedContext(0, 3, torch.device("cpu")), root)
     none = dataclasses.replace(data, unlabelled=data.labelled.__class__(*(a[:0] for a in (
         data.labelled.row, data.labelled.targets, data.labelled.label))))  # fmt: skip
-    with pytest.raises(DataError, match="there is no unlabelled picture"):
+    with pytest.raises(DataError, match="there is no unlabelled image"):
         Training(recipe, none, ALONE, root)
     unseen = dataclasses.replace(data, validation=none.unlabelled)
-    with pytest.raises(DataError, match=r"run.select validation: there is no validation picture"):
+    with pytest.raises(DataError, match=r"run.select validation: there is no validation image"):
         Training(tiny(root, run__select="validation"), unseen, ALONE, root)
 
 
@@ -272,8 +274,8 @@ def test_mixed_precision_stays_finite(root: Path, amp: str) -> None:
     training = Training(tiny(root, run__amp=amp, run__channels_last=True), prepared(tiny(root)), ALONE, root / "run")
     for _ in range(3):
         assert np.isfinite(training.train_step(16)["loss"])
-        training.step += 1
-    assert all(torch.isfinite(p).all() for p in training.student.parameters())
+        training.state.step += 1
+    assert all(torch.isfinite(p).all() for p in training.state.student.parameters())
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile builds with g++, which is not installed")
@@ -304,7 +306,7 @@ def test_official_mode_averages_buffers_and_shrinks(root: Path) -> None:
                   model__backbone="resnet18", data__side=32, run__input_sizes=[32],
                   data__cache=str(root / "c32"))  # fmt: skip
     training = Training(recipe, prepared(recipe), ALONE, root / "run")
-    before = training.ema.encoder.bn1.running_var.clone()  # type: ignore[union-attr, operator]
+    before = training.state.ema.encoder.bn1.running_var.clone()  # type: ignore[union-attr, operator]
     training.train_step(32)
-    student = training.student.encoder.bn1.running_var / (1 - 0.5 * 0.1)  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(training.ema.encoder.bn1.running_var, (before + student) / 2)  # type: ignore[union-attr]
+    student = training.state.student.encoder.bn1.running_var / (1 - 0.5 * 0.1)  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(training.state.ema.encoder.bn1.running_var, (before + student) / 2)  # type: ignore[union-attr]

@@ -21,10 +21,11 @@ from torch import nn
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
+from train.loop import distributed
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, distributed_context, sync_batch_norms
 from train.loop.stopping import StopSignal
-from train.loop.training import Training, distributed
+from train.loop.training import Training
 from train.recipes.loading import to_toml
 from train.recipes.schema import Recipe
 
@@ -94,7 +95,7 @@ def learn(root: Path) -> None:
             (root / "two.json").write_text(json.dumps(got))
         training = Training(recipe, prepared(recipe), here, root / "normed")
         training.fit(None, StopSignal())
-        state = {**training.ema.state_dict(), "thresholds": training.threshold.thresholds}
+        state = {**training.state.ema.state_dict(), "thresholds": training.state.threshold.thresholds}
         torch.save(state, root / f"{here.rank}.pt")
 
 

@@ -20,12 +20,13 @@ from leaf_rt.system.files import make_folder, save_json, write_whole
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
 from train.data.formats import SPLITS
 from train.loop.checkpoint import BEST, LAST
-from train.loop.distributed import DistributedContext, pick_device, raise_on_rank_zero, distributed_context
-from train.loop.initialization import BEFORE, earlier, need_start
+from train.loop.distributed import DistributedContext, distributed_context, pick_device, raise_on_rank_zero
+from train.loop.initialization import INIT_RUN, check_initial_files, initial_checkpoint
 from train.loop.merging import merge
 from train.loop.run_log import Reporter
 from train.loop.stopping import StopSignal
 from train.loop.training import SPLIT, Training
+from train.methods.objective import uses_unlabelled
 from train.recipes.loading import load_recipe, to_dict, to_toml
 from train.recipes.schema import RECIPE, Recipe
 from train.reports.evaluation import evaluate
@@ -68,9 +69,9 @@ def train_command(
                 f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder"
             )
         if not resume:
-            need_start(recipe, folder)
-    if not resume and not dry_run and earlier(recipe, folder) == folder / BEFORE:
-        code = _finish(recipe.run.init_from, overrides, folder / BEFORE, quiet=quiet)
+            check_initial_files(recipe, folder)
+    if not resume and not dry_run and initial_checkpoint(recipe, folder) == folder / INIT_RUN:
+        code = _finish(recipe.run.init_from, overrides, folder / INIT_RUN, quiet=quiet)
         if code:
             return code
     if recipe.run.threads:
@@ -103,14 +104,14 @@ def train_command(
             if here.is_main:
                 for torn in folder.glob(".*.part"):  # left by a process that was killed while it wrote
                     torn.unlink()
-        batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
+        batch = recipe.run.batch + (recipe.run.batch_unlabelled if uses_unlabelled(recipe.method) else 0)
         with ExitStack() as stack:
             stop = stack.enter_context(StopSignal())
             reporter = None
             if here.is_main:
                 made = Reporter(folder, data.labels, batch, recipe.run.log_every, console)
                 reporter = stack.enter_context(made)
-                reporter.event("resume" if resume else "start", step=training.step, recipe=to_dict(recipe),
+                reporter.event("resume" if resume else "start", step=training.state.step, recipe=to_dict(recipe),
                                labels=list(data.labels), split=data.split.hash)  # fmt: skip
             done = training.fit(reporter, stop)
         if here.is_main and not done:

@@ -58,6 +58,11 @@ class PseudoLabels:
     mask: Tensor
 
 
+def uses_unlabelled(method: Method) -> bool:
+    """Whether the method learns from unlabelled images."""
+    return method.weak_views > 0
+
+
 def student_sees_weak(method: Method) -> bool:
     """Whether the weak views pass through the student."""
     return method.weak_views > 0 and (method.teacher != "ema" or method.lambda_s > 0)

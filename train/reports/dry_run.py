@@ -15,6 +15,7 @@ from rich.table import Table
 from train.data.dataset import TrainingData
 from train.loop.distributed import DistributedContext
 from train.loop.training import Training
+from train.methods.objective import uses_unlabelled
 from train.recipes.schema import Recipe
 
 STEPS = 3  # measured, after one to warm up
@@ -32,7 +33,7 @@ def dry_run(recipe: Recipe, data: TrainingData, context: DistributedContext, con
         if context.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-        training.step += 1
+        training.state.step += 1
     if console is None:
         return
     parts_of_data = {"labelled": data.labelled, "unlabelled": data.unlabelled, "validation": data.validation}
@@ -42,12 +43,13 @@ def dry_run(recipe: Recipe, data: TrainingData, context: DistributedContext, con
     table.add_row("not known", *(str(int((part.label < 0).sum())) for part in parts_of_data.values()))
     table.add_row("all", *(str(len(part)) for part in parts_of_data.values()))
     console.print(table)
-    parts = {"all": training.student, "encoder": training.student.encoder}
-    parts |= {n: m for n in ("semantic", "instance") if (m := getattr(training.student, n)) is not None}
+    parts = {"all": training.state.student, "encoder": training.state.student.encoder}
+    parts |= {n: m for n in ("semantic", "instance") if (m := getattr(training.state.student, n)) is not None}
     counts_text = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in parts.items())
     step = sorted(seconds[1:])[STEPS // 2]
     shares = [(s / side) ** 2 for s in (recipe.run.input_sizes * recipe.run.epochs)[: recipe.run.epochs]]
-    total = step * training.steps * sum(shares)
+    steps = training.schedule.steps_per_epoch
+    total = step * steps * sum(shares)
     if context.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(context.device) / 2**30
     else:
@@ -55,8 +57,8 @@ def dry_run(recipe: Recipe, data: TrainingData, context: DistributedContext, con
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     console.print(f"split {data.split.hash[:12]} of data {data.split.data[:12]}")
     console.print(f"parameters: {counts_text}")
-    run, unlabelled = recipe.run, recipe.run.batch_unlabelled if training.semi else 0
-    console.print(f"{context.size} process(es) on {context.device}, {run.epochs} epochs of {training.steps} steps")
+    run, unlabelled = recipe.run, recipe.run.batch_unlabelled if uses_unlabelled(recipe.method) else 0
+    console.print(f"{context.size} process(es) on {context.device}, {run.epochs} epochs of {steps} steps")
     console.print(f"each step sees {run.batch} labelled and {unlabelled} unlabelled pictures at up to {side} px")
     console.print(
         f"{step:.3f} s per step at {side} px, about {total / 60:.1f} minutes in all, {memory:.2f} GiB per process"
