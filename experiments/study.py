@@ -184,7 +184,7 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - begun
-    measured = {split: evaluate(out, recipe, split) for split in ("validation", "test")}
+    measured = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
     return {
         "key": key(row, recipe),
         "table": row.table,

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from train_fakes import tiny, write_folder
+from train_fakes import tiny, train_command, write_folder
 
 from leaf_rt.errors import DataError, ModelError
-from train.cli import main
 from train.data.dataset import TrainingData, load_data
 from train.loop.checkpoint import load
 from train.loop.distributed import DistributedContext
@@ -198,7 +197,7 @@ def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
     fit(recipe, root / "run", stop_after=3)
     (root / "run" / "recipe.toml").write_text(to_toml(dataclasses.replace(recipe, optim=Optim(name="sgd", lr=1e30))))
     before = (root / "run" / "last.pt").read_bytes()
-    assert main(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
+    assert train_command(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
     assert "lower --optim.lr, which is 1e+30, in a new run; " in capsys.readouterr().err
     assert (root / "run" / "last.pt").read_bytes() == before
     assert not (root / "run" / "report.html").exists()
@@ -241,7 +240,7 @@ def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
     assert code == 130, words
     assert "go on with: leaf-rt train --resume" in words
     assert killed_at < load(run / "last.pt")["step"] < 80
-    assert main(["--resume", str(run), "--quiet"]) == 0
+    assert train_command(["--resume", str(run), "--quiet"]) == 0
     whole, resumed = (tensors(load(folder / "last.pt")) for folder in (root / "whole", run))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)

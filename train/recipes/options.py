@@ -71,14 +71,20 @@ class Option:
         return str(self.default).lower() if self.type is bool else str(self.default)
 
     @property
+    def bounds(self) -> str:
+        """The allowed range with the unit, such as "8 to 4096 px"; empty if all values are allowed."""
+        if self.low == -INF:
+            return self.unit
+        span = f"{_text(self.low)} to {_text(self.high)}" if self.high < INF else f"{_text(self.low)} or more"
+        return f"{span} {self.unit}".rstrip()
+
+    @property
     def kind(self) -> str:
         """The allowed values in a few words, such as "float, 0 to 1" or "grey, rgb"."""
-        words = ", ".join(self.choices) or {bool: "true or false", str: "text"}.get(self.type, self.type.__name__)
-        if self.low > -INF:
-            words += f", {_text(self.low)} to {_text(self.high)}" if self.high < INF else f", {_text(self.low)} or more"
-        if self.unit:
-            words += f" ({self.unit})"
-        return f"list of: {words}" if self.many else words
+        words = ", ".join(self.choices) or {bool: "true, false", str: "text"}.get(self.type, self.type.__name__)
+        if self.bounds:
+            words += f", {self.bounds}"
+        return f"list of {words}" if self.many else words
 
     def convert(self, value: Any, where: str) -> Any:
         """The value, or the text of one, as the option's type.

@@ -18,10 +18,10 @@ LEVELS = ("semantic", "instance", "category")
 class Data:
     """The images, and how faces are cropped from them."""
 
+    path: str = option("", "Folder or list file of the data set.", short="data", local=True, resumable=True)
     layout: Literal["auto", "folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"] = option(
         "auto", "Format of the data set; auto detects it.", short="layout"
     )
-    path: str = option("", "Folder or list file of the data set.", short="data", local=True, resumable=True)
     cache: str = option(
         "", "Folder for the cropped faces; empty: in the user's cache folder.", local=True, resumable=True
     )
@@ -176,7 +176,7 @@ class Run:
     )
     epochs: int = option(20, "Number of epochs.", low=1, short="epochs")
     stop: int = option(0, "Stop after this epoch but keep the schedule of all epochs; 0: off.", low=0)
-    steps: int = option(0, "Steps per epoch; 0: one pass over the larger set of images.", low=0, unit="steps", short="steps")
+    steps: int = option(0, "Steps per epoch; 0: one pass over the larger set of images.", low=0, short="steps")
     batch: int = option(16, "Labelled images per step, over all processes.", low=1, short="batch")
     batch_unlabelled: int = option(16, "Unlabelled images per step, over all processes.", low=1)
     input_sizes: tuple[int, ...] = option(
