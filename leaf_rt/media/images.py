@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
+from leaf_rt.media.decoding import decode_image
 from leaf_rt.system.files import write_whole
 from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.types import U8
@@ -32,20 +32,13 @@ def read_picture(path: Path) -> U8:
         CodecError: It is a picture, but damaged, too large, or of numbers without a scale.
     """
     data = _read(path)
-    encoded = np.frombuffer(data, np.uint8)
-    jpeg = data.startswith(b"\xff\xd8")  # has no alpha
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # what is wrong is said below, in one sentence
     try:
         with suppress_native_stderr():
-            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-            raw = None if jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+            image, raw = decode_image(data)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
             raise CodecError(f"{path}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
         raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it") from e
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if image is None:
         if raw is not None:
             kind = f"{raw.dtype.itemsize * 8}-bit {'float' if raw.dtype.kind == 'f' else 'integer'}"
@@ -56,12 +49,7 @@ def read_picture(path: Path) -> U8:
         if cv2.haveImageReader(str(path)):
             raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it")
         raise NotAVideo(f"{path}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
-    picture = np.asarray(image, dtype=np.uint8)
-    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw.shape[:2] == picture.shape[:2]:
-        full = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
-        alpha = np.clip(raw[..., 3:].astype(np.float32) / full, 0.0, 1.0)
-        picture = (picture * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
-    return picture
+    return image
 
 
 def write_picture(path: Path, image: U8) -> None:
