@@ -40,13 +40,13 @@ def test_the_answers_of_all_faces_together_follow_the_option_then_the_back_end(
     backend = FakeBackend()
     backend.name = name
     costs = Recognising(total_hz=asked, max_faces=3).request().costs(backend)
-    assert (costs.total_hz, costs.max_faces, costs.emotion_hz) == (total_hz, 3, 10.0)
+    assert (costs.max_classify_fps, costs.max_faces, costs.classify_fps) == (total_hz, 3, 10.0)
 
 
 def test_a_limit_beside_every_face_in_every_frame_is_refused() -> None:
     with pytest.raises(typer.BadParameter, match="contradicts --emotion-hz 0"):
         Recognising(emotion_hz=0.0, total_hz=25.0).request()
-    assert Recognising(emotion_hz=0.0, total_hz=0.0).request().pipeline.emotion_hz == 0.0
+    assert Recognising(emotion_hz=0.0, total_hz=0.0).request().pipeline.classify_fps == 0.0
 
 
 def test_a_command_takes_a_group_whole_or_in_part() -> None:

@@ -141,7 +141,7 @@ def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
     for level in (0, 1, 2, 3, 0):
         thrift.set_level(level)
         options = pipeline.options
-        seen.append((options.emotion_hz, options.total_hz, options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
+        seen.append((options.classify_fps, options.max_classify_fps, options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
     assert seen == [(10.0, 40, 16, 1), (5.0, 20, 32, 2), (2.5, 10, 48, 3), (1.5, 5, 64, 4), (10.0, 40, 16, 1)]
 
 
@@ -151,7 +151,7 @@ def test_where_faces_are_hidden_no_frame_goes_without_a_look() -> None:
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend(), options=PipelineOptions(may_skip=False))
     EffortControl(pipeline).set_level(3)
     assert detector.detect_every == 1  # type: ignore[attr-defined]
-    assert (pipeline.options.emotion_hz, pipeline.options.max_per_frame) == (1.5, 16)
+    assert (pipeline.options.classify_fps, pipeline.options.max_per_frame) == (1.5, 16)
 
 
 class Crowd:
@@ -383,7 +383,7 @@ def test_whoever_falls_silent_holds_back_nobody(wait: float) -> None:
     targets = [Target(f"rtsp://host/{name}", SourceOptions(max_reconnects=0)) for name in ("a", "b")]
 
     def pipeline(info: SourceInfo) -> Pipeline:
-        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(emotion_hz=0.0))
+        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(classify_fps=0.0))
 
     stats = run(targets, pipeline, backend, shared=[sink], opener=opener, options=RunOptions(batch_wait=wait))
     assert balanced(stats)

@@ -66,8 +66,8 @@ class Recognising:
             threads=self.threads,
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
-            pipeline=PipelineOptions(emotion_hz=self.emotion_hz, max_faces=self.max_faces),
-            total_hz=self.total_hz,
+            pipeline=PipelineOptions(classify_fps=self.emotion_hz, max_faces=self.max_faces),
+            max_classify_fps=self.total_hz,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),

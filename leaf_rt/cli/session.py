@@ -313,7 +313,7 @@ class _Round:
         spec, wanted = self.backend.spec, self.session.recognition
         if self.session.monitor.log_json:
             jsonlog.say("info", f"{describe(info)}; {self.backend.reason}", info.name, "opened")
-        most = f", {self.cost.max_per_frame} at most" if self.cost.emotion_hz > 0 else ""
+        most = f", {self.cost.max_per_frame} at most" if self.cost.classify_fps > 0 else ""
         console.facts(self.session.out, {
             "source": describe(info),
             "decoder": info.decoder,

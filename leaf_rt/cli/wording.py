@@ -46,7 +46,11 @@ def describe(info: SourceInfo) -> str:
 
 def answers(options: PipelineOptions) -> str:
     """How often faces are classified."""
-    if options.emotion_hz == 0:
+    if options.classify_fps == 0:
         return "every face in every frame"
-    together = f"{options.total_hz:g} per second of all faces" if options.total_hz > 0 else "no limit for all together"
-    return f"{options.emotion_hz:g} per second and face, {together}"
+    together = (
+        f"{options.max_classify_fps:g} per second of all faces"
+        if options.max_classify_fps > 0
+        else "no limit for all together"
+    )
+    return f"{options.classify_fps:g} per second and face, {together}"

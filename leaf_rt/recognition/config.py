@@ -24,7 +24,7 @@ class RecognitionConfig:
         range: Face detector: "auto", "short" or "full".
         pipeline: What a frame may cost; see ``costs``.
         smooth: How fast answers follow.
-        total_hz: Answers per second of all faces of a source, 0 for no limit; None leaves it to the back end.
+        max_classify_fps: Answers per second of all faces of a source, 0 for no limit; None leaves it to the back end.
     """
 
     model: Path = DEFAULT_MODEL
@@ -34,7 +34,7 @@ class RecognitionConfig:
     range: Literal["auto", "short", "full"] = "auto"
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
-    total_hz: float | None = None
+    max_classify_fps: float | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -46,9 +46,9 @@ class RecognitionConfig:
 
     def costs(self, backend: Backend) -> PipelineOptions:
         """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""
-        if self.total_hz is not None:
-            return replace(self.pipeline, total_hz=self.total_hz)
-        return replace(self.pipeline, total_hz=0.0) if backend.name.startswith("tensorrt") else self.pipeline
+        if self.max_classify_fps is not None:
+            return replace(self.pipeline, max_classify_fps=self.max_classify_fps)
+        return replace(self.pipeline, max_classify_fps=0.0) if backend.name.startswith("tensorrt") else self.pipeline
 
     def open_backend(self, say: ProgressCallback = silent) -> Backend:
         """The back end asked for, see ``leaf_rt.backends.base.open_backend``."""

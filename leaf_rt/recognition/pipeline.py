@@ -58,26 +58,26 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """What one frame may cost.
+    """Limits on the work that one frame may cost.
 
     Attributes:
-        emotion_hz: Answers per second and face; 0 classifies every face in every frame.
-        total_hz: Answers per second of all faces together; a crowd shares them in turn, whoever waited longest first.
-            A face's first answer is given at once all the same. 0 sets no limit. Without effect where ``emotion_hz``
+        classify_fps: Classifications per second and face. 0 classifies every face in every frame.
+        max_classify_fps: Classifications per second of all faces of the source together. In a crowd the faces that
+            waited longest go first; new faces are classified at once. 0 sets no limit. No effect if ``classify_fps``
             is 0.
-        min_hz: Answers per second that a face gets in the largest crowd, as far as ``max_per_frame`` allows; fewer, and
-            the filter has nothing to smooth.
-        max_per_frame: Faces classified in one frame at most, unless ``emotion_hz`` is 0.
-        max_faces: People reported per frame at most, the largest first; 0 sets no limit.
-        max_coast: s for which a face is still reported after it was last found, not counting the time in which it was
-            not looked for.
-        may_skip: Whether the detector may leave out frames where there is more to do than can be done. Not where faces
-            are hidden: who comes in meanwhile would be shown.
+        min_classify_fps: Classifications per second that each face gets even in the largest crowd, as far as
+            ``max_per_frame`` allows. With fewer, the smoother has nothing to work with.
+        max_per_frame: Most faces classified in one frame. No effect if ``classify_fps`` is 0.
+        max_faces: Most people reported per frame; the largest faces win. 0 sets no limit.
+        max_coast: Seconds for which a lost face is still reported, not counting the time in which the detector did
+            not look for it.
+        may_skip: Whether the detector may skip frames under load. Set it to False where faces are hidden: a face that
+            appears in a skipped frame would be shown.
     """
 
-    emotion_hz: float = 10.0
-    total_hz: float = 40.0
-    min_hz: float = 1.5
+    classify_fps: float = 10.0
+    max_classify_fps: float = 40.0
+    min_classify_fps: float = 1.5
     max_per_frame: int = 16
     max_faces: int = 0
     max_coast: float = 0.2
@@ -228,7 +228,7 @@ class Pipeline:
         """Rows (K,) of the tracks to classify now, in order of rows."""
         if not (tracks.detection_index >= 0).any():  # not searched, perhaps: its share of answers is for the next frame
             return np.zeros(0, np.int64)
-        period = 1.0 / self.options.emotion_hz if self.options.emotion_hz > 0 else 0.0
+        period = 1.0 / self.options.classify_fps if self.options.classify_fps > 0 else 0.0
         waiting = [
             (self._people[track_id].probs is not None, self._people[track_id].due, row)
             for row, (track_id, index) in enumerate(
@@ -239,8 +239,11 @@ class Pipeline:
         waiting.sort()
         if period > 0:
             waiting = waiting[: self.options.max_per_frame]
-        if period > 0 and self.options.total_hz > 0:
-            rate = max(self.options.total_hz, min(self.options.min_hz, self.options.emotion_hz) * len(self._people))
+        if period > 0 and self.options.max_classify_fps > 0:
+            rate = max(
+                self.options.max_classify_fps,
+                min(self.options.min_classify_fps, self.options.classify_fps) * len(self._people),
+            )
             allowed = self._budget.grant(
                 now, rate, firsts=sum(not known for known, _, _ in waiting), wanted=len(waiting)
             )

@@ -28,8 +28,8 @@ class Thrifty(Protocol):
 class EffortControl:
     """What a pipeline costs at full work, and how to make it cheaper.
 
-    Each level halves the answers per second, down to ``PipelineOptions.min_hz`` per face, and lets the detector look at
-    one frame less often: every second one at level 1, every third at level 2; see ``PipelineOptions.may_skip``. A frame
+    Each level halves the answers per second, down to ``PipelineOptions.min_classify_fps`` per face, and lets the
+    detector look at one frame less often: every second one at level 1, every third at level 2; see ``PipelineOptions.may_skip``. A frame
     that is looked at may then have the answers of those that are not, so that a crowd is not cut a second time.
     """
 
@@ -49,11 +49,11 @@ class EffortControl:
         if level == 0:
             self._pipeline.options = full
             return
-        rate = full.emotion_hz if full.emotion_hz > 0 else 20.0
+        rate = full.classify_fps if full.classify_fps > 0 else 20.0
         self._pipeline.options = replace(
             full,
-            emotion_hz=max(rate / 2**level, min(rate, full.min_hz)),
-            total_hz=full.total_hz / 2**level,
+            classify_fps=max(rate / 2**level, min(rate, full.min_classify_fps)),
+            max_classify_fps=full.max_classify_fps / 2**level,
             max_per_frame=round(full.max_per_frame * longer),
         )
 
