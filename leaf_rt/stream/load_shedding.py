@@ -29,8 +29,9 @@ class EffortControl:
     """What a pipeline costs at full work, and how to make it cheaper.
 
     Each level halves the answers per second, down to ``PipelineOptions.min_classify_fps`` per face, and lets the
-    detector look at one frame less often: every second one at level 1, every third at level 2; see ``PipelineOptions.may_skip``. A frame
-    that is looked at may then have the answers of those that are not, so that a crowd is not cut a second time.
+    detector look at one frame less often: every second one at level 1, every third at level 2; see
+    ``PipelineOptions.may_skip``. A frame that is looked at may then have the answers of those that are not, so that a
+    crowd is not cut a second time.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
