@@ -15,9 +15,9 @@ import pytest
 from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
 
-from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.faces.revisit import REVISIT, RevisitScheduler
+from leaf_rt.faces.revisit import REVISIT_PERIOD, RevisitScheduler
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
@@ -170,9 +170,9 @@ class Crowd:
         elif frame.index % self.detect_every:
             found = Detections.empty()
         else:
-            due = self._watch.turn(now, REVISIT * self.detect_every)
+            due = self._watch.next_faces(now, REVISIT_PERIOD * self.detect_every)
             parts = [face_at(*known.xyxy[:2].tolist(), size=20.0) for known in due]
-            found, _ = self._watch.settle(due, parts, now)
+            found, _ = self._watch.update(due, parts, now)
         self.lag = self._watch.lag(now)
         return found
 
@@ -200,7 +200,7 @@ def test_answers_fall_once_and_stay_as_frequent_as_the_filter_needs_them(faces: 
 
 
 def test_the_real_detector_can_leave_out_frames() -> None:
-    with FaceDetector() as detector:
+    with VideoFaceDetector() as detector:
         assert isinstance(detector, Thrifty)
 
 

@@ -3,4 +3,4 @@
 Knows faces and back ends. It must not know sources or sinks.
 """
 
-__all__ = ["config", "images", "pipeline", "smoothing"]
+__all__ = ["config", "factory", "images", "pipeline", "smoothing"]

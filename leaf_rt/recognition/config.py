@@ -44,11 +44,19 @@ class RecognitionConfig:
         weights = [path.with_suffix(".bin") for path in models if path.suffix == ".xml"]
         return [*models, *weights, *map(spec_path, models)]
 
-    def costs(self, backend: Backend) -> PipelineOptions:
-        """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""
+    def pipeline_options(self, backend: Backend, *, hide_faces: bool = False) -> PipelineOptions:
+        """Return the pipeline's options for this back end.
+
+        Args:
+            backend: A GPU classifies every face at the full rate. On a CPU all faces share ``max_classify_fps``.
+            hide_faces: Whether faces are hidden in the output; the detector may then not skip frames.
+        """
+        options = self.pipeline
         if self.max_classify_fps is not None:
-            return replace(self.pipeline, max_classify_fps=self.max_classify_fps)
-        return replace(self.pipeline, max_classify_fps=0.0) if backend.name.startswith("tensorrt") else self.pipeline
+            options = replace(options, max_classify_fps=self.max_classify_fps)
+        elif backend.name.startswith("tensorrt"):
+            options = replace(options, max_classify_fps=0.0)
+        return replace(options, may_skip=False) if hide_faces else options
 
     def open_backend(self, say: ProgressCallback = silent) -> Backend:
         """The back end asked for, see ``leaf_rt.backends.base.open_backend``."""
