@@ -29,7 +29,7 @@ from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
 from leaf_rt.stream.signals import signals
 from leaf_rt.stream.sink_worker import SinkWorker
 from leaf_rt.stream.source_worker import SourceWorker, takable
-from leaf_rt.stream.stats import Event, RunStats, SourceStats
+from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
 from leaf_rt.types import Prediction
 
 _log = logging.getLogger("leaf_rt.stream")
@@ -321,7 +321,9 @@ class StreamRunner:
             answer = self._backend.infer(crops)
         except Exception as e:  # noqa: BLE001 reported here, raised if it happens again
             self.stats.inference_errors += 1
-            self._events.put(Event("warning", self._backend.name, "inference", f"failed and is tried again ({e})"))
+            self._events.put(
+                Event("warning", self._backend.name, EventKind.INFERENCE, f"failed and is tried again ({e})")
+            )
             answer = self._backend.infer(crops)
         self.stats.stages["infer"].add(self._clock.monotonic() - begin)
         self.stats.batches += len(crops) > 0

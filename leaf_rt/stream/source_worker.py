@@ -10,7 +10,7 @@ from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.capture import CaptureThread, Item
 from leaf_rt.stream.load_shedding import Counters, EffortControl, LoadControl
 from leaf_rt.stream.sink_worker import SinkWorker, Work
-from leaf_rt.stream.stats import Event, RunStats, SourceStats
+from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
 from leaf_rt.types import Estimates, Prediction
 
 _BAD_FRAMES_IN_ROW = 30  # after so many a source is given up
@@ -105,7 +105,7 @@ class SourceWorker:
             self._thrift.set_level(stats.level)
             work = "less work, before any more are lost" if rose else "more work again"
             text = f"{stats.demand:.0%} busy: each frame gets {work} (level {stats.level})"
-            self._report(Event("info", stats.info.name, "load", text))
+            self._report(Event("info", stats.info.name, EventKind.LOAD, text))
 
     def close(self, lock: threading.RLock) -> None:
         """Free the pipeline and let the writers finish; once no frame comes any more."""
@@ -126,7 +126,7 @@ class SourceWorker:
         self.stats.failed += 1
         self._bad_in_row += 1
         if self._bad_in_row == 1:
-            self._report(Event("warning", self.info.name, "frame", f"a frame was left out ({error!r})"))
+            self._report(Event("warning", self.info.name, EventKind.FRAME, f"a frame was left out ({error!r})"))
         if self._bad_in_row >= _BAD_FRAMES_IN_ROW:
             self.feed.fail(error)
 
