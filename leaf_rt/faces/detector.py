@@ -105,7 +105,7 @@ class FaceDetector(Closing):
             frame), ``full`` the whole and its tiles with the full-range model, ``auto`` both in turn.
         min_confidence: Mean confidence in [0, 1] of proposal and close-up from which on a new face counts.
         detect_every: In a video, look at every n-th frame only; the frames between have no detections, and each face
-            of a crowd is looked at n times less often. May be changed at any time.
+            of a crowd is looked at n times less often.
         scan_period: s of video in which the search visits every region once; no longer than ``EMPTY_PERIOD`` while
             nobody is known.
 
@@ -136,6 +136,7 @@ class FaceDetector(Closing):
         self.reach: Range = range
         self.min_confidence = min_confidence
         self.detect_every = detect_every
+        self._search_every = detect_every  # frames, at the effort of now
         self.scan_period = scan_period
         _library()
         for kind in get_args(Kind):  # a damaged one is found now, not when it is first needed
@@ -156,6 +157,11 @@ class FaceDetector(Closing):
         for kind in get_args(Kind):
             if kind == "short" or self.reach != "short":  # close-ups are the short-range model's, whatever the reach
                 self._model(kind, video=True)
+
+    def reduce_effort(self, level: int) -> float:
+        """Skip ``level`` more frames between two searches; 0 restores full effort. See ``pipeline.Detector``."""
+        self._search_every = self.detect_every + level
+        return self._search_every / self.detect_every
 
     def reset(self) -> None:
         """Forget all faces and places, after a reconnect."""
@@ -183,12 +189,12 @@ class FaceDetector(Closing):
             self._size = (image.shape[0], image.shape[1])
             self._plan = _plan(image.shape[0], image.shape[1], self.reach)
         self._skipped += 1
-        if self._skipped < self.detect_every and math.isfinite(self._looked):
+        if self._skipped < self._search_every and math.isfinite(self._looked):
             self.lag = self._watch.lag(now)
             return Detections.empty()
         self._skipped = 0
 
-        due = self._watch.turn(now, REVISIT * self.detect_every)
+        due = self._watch.turn(now, REVISIT * self._search_every)
         parts = self._look(image, [known.aim(now) for known in due], video=True)
         found, lost = self._watch.settle(due, parts, now)
         regions = self._next_regions(now - self._looked, lost)
@@ -236,7 +242,7 @@ class FaceDetector(Closing):
         if not 0 <= step <= FORGET:
             self._due = 0.0
             return list(dict.fromkeys(self._plan))  # each once, however often its turn comes
-        period = self.scan_period * self.detect_every if len(self._watch) else min(self.scan_period, EMPTY_PERIOD)
+        period = self.scan_period * self._search_every if len(self._watch) else min(self.scan_period, EMPTY_PERIOD)
         self._due += min(step / period, 1.0) * len(self._plan)
         turns = range(self._turn, self._turn + int(self._due))
         self._turn += len(turns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +33,14 @@ class Detector(Protocol):
 
     def detect(self, frame: Frame) -> Detections:
         """The faces in a frame."""
+        ...
+
+    def reduce_effort(self, level: int) -> float:
+        """Skip ``level`` more frames between two searches; 0 restores full effort.
+
+        Returns:
+            How many times longer than at full effort a face now waits between two searches.
+        """
         ...
 
     def reset(self) -> None:
@@ -148,7 +156,8 @@ class Pipeline:
         self.tracker = tracker
         self.backend = backend
         self.spec: ModelSpec = backend.spec
-        self.options = options or PipelineOptions()
+        self.options = options or PipelineOptions()  # in effect now; see reduce_effort
+        self._full_options = self.options
         self.smoother = Smoother(len(self.spec.labels), smooth)
         self.timings: dict[str, float] = dict.fromkeys(STAGES, 0.0)  # s, of the newest frame
         self._people: dict[int, _Person] = {}
@@ -197,6 +206,30 @@ class Pipeline:
         estimates = self._report(pending, now)
         self.timings["smooth"] = self._clock() - start
         return estimates
+
+    def reduce_effort(self, level: int) -> None:
+        """Do less work per frame, from the next frame on.
+
+        Each level halves the classifications per second, but leaves every face ``PipelineOptions.min_hz``. It also
+        makes the detector skip one more frame between two searches, if ``PipelineOptions.may_skip`` allows that. The
+        frames that are searched may then use the classifications of the skipped ones, so that a crowd does not lose
+        them twice.
+
+        Args:
+            level: 0 is full effort.
+        """
+        full = self._full_options
+        longer = self.detector.reduce_effort(level) if full.may_skip else 1.0
+        if level == 0:
+            self.options = full
+            return
+        rate = full.emotion_hz if full.emotion_hz > 0 else 20.0
+        self.options = replace(
+            full,
+            emotion_hz=max(rate / 2**level, min(rate, full.min_hz)),
+            total_hz=full.total_hz / 2**level,
+            max_per_frame=round(full.max_per_frame * longer),
+        )
 
     def reset(self) -> None:
         """Forget everybody, after a reconnect."""
