@@ -4,7 +4,6 @@ The only room that owns threads and reads clocks. It must not know the command l
 """
 
 __all__ = [
-    "batch",
     "capture",
     "load_shedding",
     "options",

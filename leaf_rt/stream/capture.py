@@ -112,11 +112,6 @@ class CaptureThread:
         """Whether a frame waits. Call under the lock."""
         return bool(self._items)
 
-    @property
-    def oldest(self) -> float:
-        """When the frame that waits longest came, s. Call under the lock, when there is one."""
-        return self._items[0].arrived
-
     def take(self) -> Item:
         """The next frame. Call under the lock, when there is one."""
         item = self._items.popleft()

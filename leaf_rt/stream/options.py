@@ -53,8 +53,6 @@ class RunOptions:
         queue: Frames that a file is read ahead, and that may wait for a sink.
         duration: s of wall time after which the run ends; None sets no limit.
         progress_every: s between calls of ``Hooks.progress``.
-        batch_wait: s that a frame may wait for frames of other sources, to share a call of the back end; never more
-            than one frame time of the fastest live source. 0 batches what is ready.
         handle_signals: End in good order on SIGINT and SIGTERM, where the caller is the main thread.
         drain_timeout: s for writers to finish at the end.
         workers: Threads that find faces in the frames of different sources; 0 chooses by sources and cores.
@@ -64,7 +62,6 @@ class RunOptions:
     queue: int = 8
     duration: float | None = None
     progress_every: float = 0.1
-    batch_wait: float = 0.0
     handle_signals: bool = True
     drain_timeout: float = 10.0
     workers: int = 0

@@ -23,7 +23,6 @@ from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import Source, SourceInfo, Target, is_url, network_name, redact
 from leaf_rt.sources.opening import is_camera, open_source
-from leaf_rt.stream import batch
 from leaf_rt.stream.capture import CaptureThread, Clock, Item, Opener, close_quietly
 from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
 from leaf_rt.stream.signals import signals
@@ -258,8 +257,6 @@ class StreamRunner:
                     return None
                 deadlines = [now + _TICK, end, *(lane.feed.deadline() for lane in self._lanes)]
                 self._ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
-            if self._options.batch_wait > 0:
-                self._await_others()
             now = self._clock.monotonic()
             for lane in self._lanes:
                 lane.feed.check(now)
@@ -275,17 +272,6 @@ class StreamRunner:
         with self._ready:
             if self._held_back:
                 self._ready.notify_all()
-
-    def _await_others(self) -> None:
-        """Wait for sources that will soon have a frame, to serve all in one call. Call under the lock."""
-        arrived = [lane.feed.oldest for lane in self._takable()]
-        if not arrived:
-            return
-        until = batch.deadline(min(arrived), self._options.batch_wait, self.stats.sources)
-        while any(not lane.feed.has_item() and batch.worth_waiting(lane.stats, until) for lane in self._lanes):
-            left = until - self._clock.monotonic()
-            if left <= 0 or not self._ready.wait(left):
-                return
 
     def _step(self, items: list[tuple[SourceWorker, Item]]) -> None:
         """Everything for one frame of each of these sources; every one of them is counted, whatever breaks."""

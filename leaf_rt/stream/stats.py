@@ -140,12 +140,6 @@ class SourceStats:
     latency: StageStats = field(default_factory=StageStats)
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
 
-    @property
-    def interval(self) -> float | None:
-        """Between two frames that come in, s; as measured, else as promised, else None."""
-        fps = self.capture_fps if self.capture_fps > 0 else self.info.fps
-        return 1.0 / fps if fps else None
-
     def update_rates(self, now: float, window: float = 3.0) -> None:
         """Renew the two rates at ``now``, s, over the last ``window`` s."""
         self._past.append((now, self.captured, self.processed))
