@@ -24,9 +24,10 @@ from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.stream import source_worker
 from leaf_rt.stream.capture import Clock
 from leaf_rt.stream.load_shedding import LITTLE, TOO_MUCH, Counters, LoadControl
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import Detections, Frame
 
 FPS = 25

@@ -9,7 +9,6 @@ __all__ = [
     "options",
     "reconnect",
     "runner",
-    "signals",
     "sink_worker",
     "source_worker",
     "stats",

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.types import Estimates, Frame
-
-
-class StopSignal(threading.Event):
-    """Set it to end a run in good order; ``at_once`` beside it leaves out what waits.
-
-    Attributes:
-        at_once: A plain flag, which is looked at between frames: a signal that breaks into native code would crash it.
-        begun: Whether the sources are open, so that there is something to end in good order.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at_once = self.begun = False
 
 
 def _ignore(*_: object) -> None:

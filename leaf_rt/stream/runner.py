@@ -24,11 +24,11 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import Source, SourceInfo, Target, is_url, network_name, redact
 from leaf_rt.sources.opening import is_camera, open_source
 from leaf_rt.stream.capture import CaptureThread, Clock, Item, Opener, close_quietly
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
-from leaf_rt.stream.signals import signals
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.sink_worker import SinkWorker
 from leaf_rt.stream.source_worker import SourceWorker, takable
 from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Prediction
 
 _log = logging.getLogger("leaf_rt.stream")
@@ -88,8 +88,8 @@ def run(
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
-    stop.begun = True
-    with signals(stop) if options.handle_signals else contextlib.nullcontext():
+    stop.started = True
+    with stop_on_signals(stop) if options.handle_signals else contextlib.nullcontext():
         return shell.run(shared)
 
 
