@@ -36,11 +36,11 @@ from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources.base import SourceInfo, Target, is_url
 from leaf_rt.sources.opening import is_camera
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
-from leaf_rt.stream.signals import signals
 from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.system.files import make_folder, write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 
@@ -203,7 +203,7 @@ class _Round:
         Raises:
             KeyboardInterrupt: Somebody wants it to end at once; what is left out has been said.
         """
-        with signals(self.stop):
+        with stop_on_signals(self.stop):
             try:
                 try:
                     stats = self._through(targets, live)
