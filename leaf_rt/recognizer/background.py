@@ -99,6 +99,7 @@ class BackgroundRun:
         self.error: BaseException | None = None
         self._work, self._frames = work, frames
         self._stop = StopSignal()
+        self._over = threading.Event()  # Thread.join forgets a running thread when Ctrl-C interrupts it
         self._thread = threading.Thread(target=self._run, name="leaf_rt run", daemon=True)
 
     def start(self) -> None:
@@ -107,8 +108,7 @@ class BackgroundRun:
 
     def wait(self, timeout: float) -> bool:
         """Wait up to ``timeout`` s; whether the run is over."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._over.wait(timeout)
 
     def close(self) -> None:
         """End the run in good order and wait for its thread; may be called twice."""
@@ -116,8 +116,9 @@ class BackgroundRun:
             self._frames.cancel()
         self._stop.set()
         if self._thread is not threading.current_thread():  # the garbage collector may call this in any thread
-            while self._thread.is_alive():
-                self._thread.join(_GLANCE)
+            while not self._over.wait(_GLANCE):
+                pass
+            self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -129,3 +130,4 @@ class BackgroundRun:
         finally:
             if self._frames is not None:
                 self._frames.end()
+            self._over.set()
