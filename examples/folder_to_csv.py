@@ -13,7 +13,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def main(folder: str, target: str) -> None:
-    with leaf_rt.Recognizer() as recognizer, open(target, "w", newline="", encoding="utf-8") as file:
+    with leaf_rt.Recognizer() as recognizer, Path(target).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["picture", "face", "x0", "y0", "x1", "y1", "emotion", *recognizer.labels])
         for path in sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in PICTURES):
