@@ -39,7 +39,7 @@ def test_the_answers_of_all_faces_together_follow_the_option_then_the_back_end(
 ) -> None:
     backend = FakeBackend()
     backend.name = name
-    costs = Recognising(total_hz=asked, max_faces=3).request().costs(backend)
+    costs = Recognising(total_hz=asked, max_faces=3).request().pipeline_options(backend)
     assert (costs.max_classify_fps, costs.max_faces, costs.classify_fps) == (total_hz, 3, 10.0)
 
 

@@ -3,7 +3,8 @@ import pytest
 from fakes import FakeBackend, FakeDetector, face_at, frame, join
 
 from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
+from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.types import Detections, Prediction
 
 

@@ -19,9 +19,9 @@ from streams import Calm, Keeping, balanced, pipelines
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.network import NetworkSource
 from leaf_rt.stream import capture, reconnect
-from leaf_rt.stream.options import StopSignal
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.signals import StopSignal
 
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
 

@@ -32,9 +32,10 @@ from leaf_rt.errors import ConnectionLost, NotFound
 from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.sources.camera import CameraSource
 from leaf_rt.stream import capture, reconnect
-from leaf_rt.stream.options import Hooks, StopSignal
+from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import Frame
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")

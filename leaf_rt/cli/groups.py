@@ -56,8 +56,7 @@ class Recognising:
             raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
 
         from leaf_rt.models.spec import DEFAULT_MODEL
-        from leaf_rt.recognition.config import RecognitionConfig
-        from leaf_rt.recognition.pipeline import PipelineOptions
+        from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
         from leaf_rt.recognition.smoothing import SmoothOptions
 
         return RecognitionConfig(

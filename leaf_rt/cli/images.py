@@ -14,7 +14,7 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console
 from leaf_rt.cli.targets import without_results
 from leaf_rt.errors import LeafError
-from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.media.images import read_picture, write_picture
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.images import recognise
@@ -61,7 +61,7 @@ class ImageCommand:
             open_now.enter_context(contextlib.closing(backend))
             console.facts(self.out, {"back end": backend.reason})
             shared = open_now.enter_context(shared_sinks(self.outputs, backend.spec.labels, self._complain))
-            detector = open_now.enter_context(FaceDetector(range=self.recognition.range))
+            detector = open_now.enter_context(ImageFaceDetector(range=self.recognition.range))
             if left_out:
                 console.note(self.out, left_out)
             for path in map(Path, kept):
@@ -77,7 +77,7 @@ class ImageCommand:
         console.error(self.out, str(error))
         self._codes.append(console.exit_code(error))
 
-    def _one(self, path: Path, detector: FaceDetector, backend: Backend, shared: Sequence[Sink]) -> None:
+    def _one(self, path: Path, detector: ImageFaceDetector, backend: Backend, shared: Sequence[Sink]) -> None:
         image = read_picture(path)
         start = time.perf_counter()
         wanted, labels = self.recognition, backend.spec.labels

@@ -24,6 +24,7 @@ from leaf_rt.cli.wording import answers, describe, frames, status
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import Anonymizer, mark
 from leaf_rt.render.window import Window
@@ -35,11 +36,11 @@ from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources.base import SourceInfo, Target, is_url
 from leaf_rt.sources.opening import is_camera
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
-from leaf_rt.stream.signals import signals
 from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.system.files import make_folder, write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.text import printable, readable
 from leaf_rt.types import U8, Estimates, Frame
 
@@ -184,9 +185,7 @@ class _Round:
     def __init__(self, session: Session, backend: Backend, window: Window | None, shared: Sequence[Sink]) -> None:
         self.session, self.backend, self.window = session, backend, window
         self.labels = backend.spec.labels
-        self.cost = session.recognition.costs(backend)
-        if session.outputs.blur:
-            self.cost = replace(self.cost, may_skip=False)
+        self.cost = session.recognition.pipeline_options(backend, hide_faces=session.outputs.blur)
         self.shared = [_Kept(sink) for sink in shared]
         self.stop = StopSignal()
         self.summaries: dict[str, Summary] = {}
@@ -204,7 +203,7 @@ class _Round:
         Raises:
             KeyboardInterrupt: Somebody wants it to end at once; what is left out has been said.
         """
-        with signals(self.stop):
+        with stop_on_signals(self.stop):
             try:
                 try:
                     stats = self._through(targets, live)
@@ -262,19 +261,12 @@ class _Round:
         self.session.say("warning", f"stopped at once; left out: {left_out}", event="stopped")
 
     def _pipeline(self, info: SourceInfo) -> Pipeline:
-        from leaf_rt.faces.tracker import FaceTracker
-
-        wanted = self.session.recognition
-        detector = self.detectors.pop() if self.detectors else self._detector()
-        return Pipeline(detector, FaceTracker(), self.backend, wanted.smooth, self.cost)
+        detector = self.detectors.pop() if self.detectors else None
+        hide = self.session.outputs.blur
+        return build_pipeline(self.session.recognition, self.backend, hide_faces=hide, detector=detector)
 
     def _detector(self) -> Detector:
-        from leaf_rt.faces.detector import HIDE_PERIOD, SCAN_PERIOD, FaceDetector
-
-        period = HIDE_PERIOD if self.session.outputs.blur else SCAN_PERIOD
-        detector = FaceDetector(range=self.session.recognition.range, scan_period=period)
-        detector.warm_up()
-        return detector
+        return build_detector(self.session.recognition, hide_faces=self.session.outputs.blur)
 
     def _sinks(self, info: SourceInfo) -> Sequence[Sink]:
         outputs = self.session.outputs

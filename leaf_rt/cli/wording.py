@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaf_rt.recognition.pipeline import PipelineOptions
+from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 

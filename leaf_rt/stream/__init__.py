@@ -4,13 +4,11 @@ The only room that owns threads and reads clocks. It must not know the command l
 """
 
 __all__ = [
-    "batch",
     "capture",
     "load_shedding",
     "options",
     "reconnect",
     "runner",
-    "signals",
     "sink_worker",
     "source_worker",
     "stats",

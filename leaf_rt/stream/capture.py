@@ -19,7 +19,7 @@ from typing import TypeAlias
 from leaf_rt.errors import ConnectionLost, LeafError, TimedOut
 from leaf_rt.sources.base import Source, SourceInfo, SourceOptions, Target
 from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
-from leaf_rt.stream.stats import Event, SourceStats, StageStats
+from leaf_rt.stream.stats import Event, EventKind, Level, SourceStats, StageStats
 from leaf_rt.types import Frame
 
 _BAD = "given up, for one frame after another could not be processed"
@@ -112,11 +112,6 @@ class CaptureThread:
         """Whether a frame waits. Call under the lock."""
         return bool(self._items)
 
-    @property
-    def oldest(self) -> float:
-        """When the frame that waits longest came, s. Call under the lock, when there is one."""
-        return self._items[0].arrived
-
     def take(self) -> Item:
         """The next frame. Call under the lock, when there is one."""
         item = self._items.popleft()
@@ -139,7 +134,7 @@ class CaptureThread:
             self.error = error
             self.stop()
             self.drop_rest()
-        self._say("error", "failed", f"{_BAD} ({error!r})")
+        self._say("error", EventKind.FAILED, f"{_BAD} ({error!r})", error)
 
     def drop_rest(self) -> None:
         """Count what waits as dropped. Call under the lock."""
@@ -221,7 +216,7 @@ class CaptureThread:
             frame = next(frames, None)
             now = self._clock.monotonic()
             for text in source.warnings[warned:]:
-                self._say("warning", "damaged", text)
+                self._say("warning", EventKind.DAMAGED, text)
             warned = len(source.warnings)
             if frame is None:
                 return
@@ -251,7 +246,7 @@ class CaptureThread:
                 self._next_index = index + 1
                 if self._media.jumps > jumps:
                     stats.jumps += 1
-                    self._say("warning", "clock", "the stream's clock jumped; media time goes on as before")
+                    self._say("warning", EventKind.CLOCK, "the stream's clock jumped; media time goes on as before")
             else:
                 timestamp, index = frame.timestamp, frame.index
             frame = replace(
@@ -272,7 +267,7 @@ class CaptureThread:
             stats.frozen = self._freeze.frozen
             self._ready.notify_all()
         if frozen:
-            self._say("warning", "frozen", "the picture has not changed for 10 s; is the camera stuck?")
+            self._say("warning", EventKind.FROZEN, "the picture has not changed for 10 s; is the camera stuck?")
         return True
 
     def _connected(self, epoch: int, source: Source) -> bool:
@@ -293,7 +288,7 @@ class CaptureThread:
                 self._first_index = self._next_index
             self._set_state("open")
         if again:
-            self._say("info", "reconnected", f"is back (connection {self.stats.generation + 1})")
+            self._say("info", EventKind.RECONNECTED, f"is back (connection {self.stats.generation + 1})")
         return True
 
     def _recover(self, epoch: int, error: LeafError) -> bool:
@@ -308,7 +303,7 @@ class CaptureThread:
         if delay is None:
             self._end(epoch, error)
             return False
-        self._say("warning", "lost", f"{self._bare(str(error))}; trying again in {delay:.1f} s")
+        self._say("warning", EventKind.LOST, f"{self._bare(str(error))}; trying again in {delay:.1f} s")
         return self._sleep(epoch, delay)
 
     def _sign_of_life(self, epoch: int) -> None:
@@ -334,7 +329,7 @@ class CaptureThread:
             self._set_state("ended")
             self._ready.notify_all()
         if error is not None:
-            self._say("error", "failed", self._bare(str(error)))
+            self._say("error", EventKind.FAILED, str(error), error)
 
     def _describe(self, info: SourceInfo) -> None:
         self.stats.info = replace(info, name=self.name)
@@ -348,8 +343,8 @@ class CaptureThread:
         """The sentence without the address before it; the event carries the name."""
         return text.removeprefix(f"{self.stats.info.target}: ")
 
-    def _say(self, level: str, kind: str, text: str) -> None:
-        self._report(Event(level, self.name, kind, self._bare(text)))  # type: ignore[arg-type]
+    def _say(self, level: Level, kind: EventKind, text: str, error: Exception | None = None) -> None:
+        self._report(Event(level, self.name, kind, self._bare(text), error))
 
 
 def _reconnects(info: SourceInfo) -> bool:

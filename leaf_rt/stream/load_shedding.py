@@ -7,56 +7,12 @@ What counts is the demand: the time that the frames of all live sources need per
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
-
-from leaf_rt.recognition.pipeline import Pipeline
+from dataclasses import dataclass
 
 MAX_LEVEL = 3
 TOO_MUCH = 0.85  # demand above which the level rises
 LITTLE = 0.4  # demand below which it may fall: the level below costs up to twice as much, which must not be too much
 _MEMORY = 2.0  # s over which the share of lost frames is averaged: one lost frame is no load
-
-
-@runtime_checkable
-class Thrifty(Protocol):
-    """A detector that can leave out frames, between which the tracker predicts."""
-
-    detect_every: int
-
-
-class EffortControl:
-    """What a pipeline costs at full work, and how to make it cheaper.
-
-    Each level halves the answers per second, down to ``PipelineOptions.min_classify_fps`` per face, and lets the
-    detector look at one frame less often: every second one at level 1, every third at level 2; see
-    ``PipelineOptions.may_skip``. A frame that is looked at may then have the answers of those that are not, so that a
-    crowd is not cut a second time.
-    """
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._options = pipeline.options
-        detector = pipeline.detector
-        self._detector = detector if isinstance(detector, Thrifty) and pipeline.options.may_skip else None
-        self._detect_every = self._detector.detect_every if self._detector is not None else 1
-
-    def set_level(self, level: int) -> None:
-        """Work at this level from the next frame on; 0 is full work."""
-        full, longer = self._options, 1.0
-        if self._detector is not None:
-            self._detector.detect_every = self._detect_every + level
-            longer = self._detector.detect_every / self._detect_every
-        if level == 0:
-            self._pipeline.options = full
-            return
-        rate = full.classify_fps if full.classify_fps > 0 else 20.0
-        self._pipeline.options = replace(
-            full,
-            classify_fps=max(rate / 2**level, min(rate, full.min_classify_fps)),
-            max_classify_fps=full.max_classify_fps / 2**level,
-            max_per_frame=round(full.max_per_frame * longer),
-        )
 
 
 @dataclass(frozen=True, slots=True)

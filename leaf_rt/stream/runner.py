@@ -23,13 +23,12 @@ from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import Source, SourceInfo, Target, is_url, network_name, redact
 from leaf_rt.sources.opening import is_camera, open_source
-from leaf_rt.stream import batch
 from leaf_rt.stream.capture import CaptureThread, Clock, Item, Opener, close_quietly
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
-from leaf_rt.stream.signals import signals
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.sink_worker import SinkWorker
 from leaf_rt.stream.source_worker import SourceWorker, takable
-from leaf_rt.stream.stats import Event, RunStats, SourceStats
+from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Prediction
 
 _log = logging.getLogger("leaf_rt.stream")
@@ -89,8 +88,8 @@ def run(
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
-    stop.begun = True
-    with signals(stop) if options.handle_signals else contextlib.nullcontext():
+    stop.started = True
+    with stop_on_signals(stop) if options.handle_signals else contextlib.nullcontext():
         return shell.run(shared)
 
 
@@ -258,8 +257,6 @@ class StreamRunner:
                     return None
                 deadlines = [now + _TICK, end, *(lane.feed.deadline() for lane in self._lanes)]
                 self._ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
-            if self._options.batch_wait > 0:
-                self._await_others()
             now = self._clock.monotonic()
             for lane in self._lanes:
                 lane.feed.check(now)
@@ -275,17 +272,6 @@ class StreamRunner:
         with self._ready:
             if self._held_back:
                 self._ready.notify_all()
-
-    def _await_others(self) -> None:
-        """Wait for sources that will soon have a frame, to serve all in one call. Call under the lock."""
-        arrived = [lane.feed.oldest for lane in self._takable()]
-        if not arrived:
-            return
-        until = batch.deadline(min(arrived), self._options.batch_wait, self.stats.sources)
-        while any(not lane.feed.has_item() and batch.worth_waiting(lane.stats, until) for lane in self._lanes):
-            left = until - self._clock.monotonic()
-            if left <= 0 or not self._ready.wait(left):
-                return
 
     def _step(self, items: list[tuple[SourceWorker, Item]]) -> None:
         """Everything for one frame of each of these sources; every one of them is counted, whatever breaks."""
@@ -321,7 +307,9 @@ class StreamRunner:
             answer = self._backend.infer(crops)
         except Exception as e:  # noqa: BLE001 reported here, raised if it happens again
             self.stats.inference_errors += 1
-            self._events.put(Event("warning", self._backend.name, "inference", f"failed and is tried again ({e})"))
+            self._events.put(
+                Event("warning", self._backend.name, EventKind.INFERENCE, f"failed and is tried again ({e})")
+            )
             answer = self._backend.infer(crops)
         self.stats.stages["infer"].add(self._clock.monotonic() - begin)
         self.stats.batches += len(crops) > 0

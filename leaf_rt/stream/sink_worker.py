@@ -17,7 +17,7 @@ import numpy as np
 from leaf_rt.errors import LeafError, OutputError, TimedOut
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo
-from leaf_rt.stream.stats import Event, SinkStats, StageStats
+from leaf_rt.stream.stats import Event, EventKind, SinkStats, StageStats
 from leaf_rt.types import Estimates, Frame
 
 _FAILURES_IN_ROW = 10  # after so many a sink is switched off
@@ -163,7 +163,7 @@ class SinkWorker:
         if isinstance(error, LeafError) or self._in_row >= _FAILURES_IN_ROW:
             self._switch_off(error)
         elif self._in_row == 1:
-            self._report(Event("warning", self.stats.name, "sink", f"left out a frame ({error!r})"))
+            self._report(Event("warning", self.stats.name, EventKind.SINK, f"left out a frame ({error!r})"))
 
     def _switch_off(self, error: Exception) -> None:
         if not isinstance(error, LeafError):
@@ -179,4 +179,4 @@ class SinkWorker:
             self._changed.notify_all()
         self._room()
         text = str(error).removeprefix(f"{self.stats.name}: ")
-        self._report(Event("error", self.stats.name, "sink", text))
+        self._report(Event("error", self.stats.name, EventKind.SINK, text, error))

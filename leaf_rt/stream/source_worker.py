@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.capture import CaptureThread, Item
-from leaf_rt.stream.load_shedding import Counters, EffortControl, LoadControl
+from leaf_rt.stream.load_shedding import Counters, LoadControl
 from leaf_rt.stream.sink_worker import SinkWorker, Work
-from leaf_rt.stream.stats import Event, RunStats, SourceStats
+from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
 from leaf_rt.types import Estimates, Prediction
 
 _BAD_FRAMES_IN_ROW = 30  # after so many a source is given up
@@ -33,7 +33,6 @@ class SourceWorker:
         self.closed = False
         self._run, self._report = run, report
         self._load = LoadControl()
-        self._thrift: EffortControl | None = None
         self._bad_in_row = 0
 
     @property
@@ -45,7 +44,6 @@ class SourceWorker:
         """Settle what the frames go through; once, at the first frame."""
         self.pipeline = pipeline
         self.writers = list(writers)
-        self._thrift = EffortControl(pipeline)
 
     def prepare(self, item: Item) -> Pending | None:
         """First half of a frame's way; None, counted and reported, where it breaks the pipeline."""
@@ -92,7 +90,7 @@ class SourceWorker:
     def shed(self, now: float, live: int, served: int, busy: float, files: int) -> None:
         """Make a live source's frames cheaper or dearer, as the load rises or falls; see ``Counters``."""
         stats = self.stats
-        if self._thrift is None or not stats.info.is_live:
+        if self.pipeline is None or not stats.info.is_live:
             return
         if stats.state != "open":
             self._load.restart()
@@ -102,10 +100,10 @@ class SourceWorker:
         if changed:
             rose = self._load.level > stats.level
             stats.level = self._load.level
-            self._thrift.set_level(stats.level)
+            self.pipeline.reduce_effort(stats.level)
             work = "less work, before any more are lost" if rose else "more work again"
             text = f"{stats.demand:.0%} busy: each frame gets {work} (level {stats.level})"
-            self._report(Event("info", stats.info.name, "load", text))
+            self._report(Event("info", stats.info.name, EventKind.LOAD, text))
 
     def close(self, lock: threading.RLock) -> None:
         """Free the pipeline and let the writers finish; once no frame comes any more."""
@@ -126,7 +124,7 @@ class SourceWorker:
         self.stats.failed += 1
         self._bad_in_row += 1
         if self._bad_in_row == 1:
-            self._report(Event("warning", self.info.name, "frame", f"a frame was left out ({error!r})"))
+            self._report(Event("warning", self.info.name, EventKind.FRAME, f"a frame was left out ({error!r})"))
         if self._bad_in_row >= _BAD_FRAMES_IN_ROW:
             self.feed.fail(error)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
+from enum import StrEnum
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -14,24 +15,43 @@ from leaf_rt.sources.base import SourceInfo
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
 _WINDOW = 2048  # newest measurements that the percentiles are taken over
 
-State = Literal["waiting", "open", "lost", "ended"]
+State: TypeAlias = Literal["waiting", "open", "lost", "ended"]
+Level: TypeAlias = Literal["info", "warning", "error"]
+
+
+class EventKind(StrEnum):
+    """What an event is about. The values stand in JSON logs."""
+
+    LOST = "lost"  # a live source was lost and will be opened again
+    RECONNECTED = "reconnected"  # a lost source is open again
+    FROZEN = "frozen"  # a live source repeats one picture
+    CLOCK = "clock"  # the clock of a stream jumped
+    DAMAGED = "damaged"  # a source contains damaged data
+    FAILED = "failed"  # a source ended with an error
+    FRAME = "frame"  # the pipeline failed on a frame
+    INFERENCE = "inference"  # the back end failed and is called again
+    SINK = "sink"  # a sink failed on a frame, or was switched off
+    LOAD = "load"  # load shedding changed the work per frame
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a person may want to know of at once.
+    """Something that happened during a run.
 
     Attributes:
         level: "info", "warning" or "error".
         source: Name of the source or sink.
-        kind: A word for programs: "lost", "reconnected", "frozen", "clock", "frame", "sink", "load", "damaged", ...
-        text: A sentence for people.
+        kind: What the event is about, for programs.
+        text: One sentence for people.
+        error: For an event of level "error", the exception that ended the source or sink. It is the same object that
+            ``RunStats.failures`` holds or that ``run`` raises. None otherwise.
     """
 
-    level: Literal["info", "warning", "error"]
+    level: Level
     source: str
-    kind: str
+    kind: EventKind
     text: str
+    error: Exception | None = None
 
 
 class StageStats:
@@ -119,12 +139,6 @@ class SourceStats:
     demand: float = 0.0
     latency: StageStats = field(default_factory=StageStats)
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
-
-    @property
-    def interval(self) -> float | None:
-        """Between two frames that come in, s; as measured, else as promised, else None."""
-        fps = self.capture_fps if self.capture_fps > 0 else self.info.fps
-        return 1.0 / fps if fps else None
 
     def update_rates(self, now: float, window: float = 3.0) -> None:
         """Renew the two rates at ``now``, s, over the last ``window`` s."""
