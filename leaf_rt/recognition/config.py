@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from leaf_rt.backends.base import Backend, ProgressCallback, open_backend, silent
+from leaf_rt.backends.base import Backend, ProgressCallback, silent
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
 from leaf_rt.recognition.pipeline import PipelineOptions
 from leaf_rt.recognition.smoothing import SmoothOptions
@@ -48,8 +49,8 @@ class RecognitionConfig:
         """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""
         if self.total_hz is not None:
             return replace(self.pipeline, total_hz=self.total_hz)
-        return replace(self.pipeline, total_hz=0.0) if backend.name.startswith("tensorrt") else self.pipeline
+        return replace(self.pipeline, total_hz=0.0) if backend.device == "cuda" else self.pipeline
 
     def open_backend(self, say: ProgressCallback = silent) -> Backend:
-        """The back end asked for, see ``leaf_rt.backends.base.open_backend``."""
-        return open_backend(self.model, self.backend, self.threads, precision=self.precision, say=say)
+        """The back end asked for, see ``leaf_rt.backends.opening.open_backend``."""
+        return open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=say)
