@@ -19,7 +19,7 @@ from clips import demo_frames, empty_frames, frames_in, write_clip
 from commands import Leaf, records
 from fakes import FakeDetector
 
-from leaf_rt.backends.base import BACKENDS
+from leaf_rt.backends.registry import BACKENDS
 from leaf_rt.diagnostics import doctor
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.types import Detections, Frame
@@ -217,7 +217,7 @@ def test_every_back_end_is_in_the_help_whose_words_are_whole(leaf: Leaf, monkeyp
     assert done.code == 0
     named = re.search(r"--backend(.+?)--model", done.out, re.DOTALL)
     assert named is not None
-    assert {candidate.name for candidate in BACKENDS} <= set(re.findall(r"[\w-]+", named[1]))
+    assert {backend.name for backend in BACKENDS} <= set(re.findall(r"[\w-]+", named[1]))
     assert "fp32|" not in done.out  # a list too long for its column would be cut inside of a word
 
 
@@ -342,7 +342,7 @@ def test_training_without_its_extra_is_one_sentence(
     monkeypatch.setattr("importlib.import_module", absent)
     done = leaf("train", "--data", tmp_path)
     assert done.code == 10
-    assert "pip install 'leaf-rt[train]'" in done.err
+    assert 'pip install ".[train]"' in done.err
     assert len(done.err.splitlines()) == 1
 
 

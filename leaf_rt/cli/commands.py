@@ -14,7 +14,7 @@ import typer
 
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
-from leaf_rt.errors import BackendError, NotFound
+from leaf_rt.errors import BackendError, NotFound, install_hint
 
 app = typer.Typer(
     name="leaf-rt",
@@ -231,5 +231,5 @@ def _forward(module: str, command: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as e:
         if e.name is not None and e.name.partition(".")[0] in ("train", "engines"):
             raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
-        raise BackendError(f"leaf-rt {command}: needs {e.name}; install it with: pip install 'leaf-rt[train]'") from e
+        raise BackendError(f"leaf-rt {command}: needs {e.name}; {install_hint('train')}") from e
     return int(target.main([command, *arguments]))

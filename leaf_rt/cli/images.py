@@ -17,7 +17,7 @@ from leaf_rt.errors import LeafError
 from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.media.images import read_picture, write_picture
 from leaf_rt.recognition.config import RecognitionConfig
-from leaf_rt.recognition.images import recognise
+from leaf_rt.recognition.images import recognize_image
 from leaf_rt.render.overlay import annotate
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig
@@ -81,7 +81,7 @@ class ImageCommand:
         image = read_picture(path)
         start = time.perf_counter()
         wanted, labels = self.recognition, backend.spec.labels
-        estimates = recognise(
+        estimates = recognize_image(
             image,
             detector,
             backend,

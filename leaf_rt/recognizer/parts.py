@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.image_detector import ImageFaceDetector
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognizer.background import BackgroundRun
 from leaf_rt.recognizer.source import Opener, is_live
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo, Target
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import U8, Prediction
 
 
@@ -25,6 +27,7 @@ class SharedBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, threading.Lock()
         self.name, self.reason, self.spec = backend.name, backend.reason, backend.spec
+        self.device = backend.device
 
     def infer(self, faces: U8) -> Prediction:
         """Classify crops."""
@@ -44,13 +47,13 @@ class Parts:
         self.backend = SharedBackend(backend)
         self.detector_lock = threading.Lock()
         self._range = face_range
-        self._detector: FaceDetector | None = None
+        self._detector: ImageFaceDetector | None = None
         self._runs: list[BackgroundRun] = []
 
-    def detector(self) -> FaceDetector:
+    def detector(self) -> ImageFaceDetector:
         """The detector of pictures; call under ``detector_lock``."""
         if self._detector is None:
-            self._detector = FaceDetector(range=self._range)
+            self._detector = ImageFaceDetector(range=self._range)
         return self._detector
 
     def start(self, background: BackgroundRun) -> None:
@@ -63,7 +66,7 @@ class Parts:
         self,
         target: Target,
         opener: Opener,
-        pipeline: Callable[[FaceDetector], Pipeline],
+        pipeline: Callable[[VideoFaceDetector], Pipeline],
         sinks: Callable[[SourceInfo], Sequence[Sink]],
         hooks: Hooks,
         options: RunOptions,
@@ -90,7 +93,7 @@ class Parts:
                 self._detector.close()
         self.backend.close()
 
-    def _video_detector(self) -> FaceDetector:
-        detector = FaceDetector(range=self._range)
+    def _video_detector(self) -> VideoFaceDetector:
+        detector = VideoFaceDetector(range=self._range)
         detector.warm_up()
         return detector

@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from leaf_rt.errors import NoFrames
-from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
-from leaf_rt.recognition.config import RecognitionConfig
-from leaf_rt.recognition.images import recognise
-from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
+from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
+from leaf_rt.recognition.images import recognize_image
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.recognizer.background import BackgroundRun, FrameQueue
 from leaf_rt.recognizer.crops import classify_crops
@@ -30,8 +30,9 @@ from leaf_rt.recognizer.stream import Stream
 from leaf_rt.recognizer.video import Collector, VideoResult
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo, redact
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import U8, Estimates
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Recognizer:
             max_classify_fps=max_classify_fps,
         )
         opened = self._config.open_backend(_log.info)
-        self._costs = self._config.costs(opened)
+        self._costs = self._config.pipeline_options(opened)
         self._parts = Parts(opened, face_range)
         self._finalizer = weakref.finalize(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
         self.labels = opened.spec.labels
@@ -132,7 +133,7 @@ class Recognizer:
         self._check_open()
         image = load_picture(picture)
         with self._parts.detector_lock:
-            estimates = recognise(
+            estimates = recognize_image(
                 image,
                 self._parts.detector(),
                 self._parts.backend,
@@ -286,7 +287,7 @@ class Recognizer:
         if not self._finalizer.alive:
             raise ValueError("Recognizer: it is closed; make a new one")
 
-    def _pipelines(self) -> Callable[[FaceDetector], Pipeline]:
+    def _pipelines(self) -> Callable[[VideoFaceDetector], Pipeline]:
         backend, smooth, costs = self._parts.backend, self._config.smooth, self._costs
         return lambda detector: Pipeline(detector, FaceTracker(), backend, smooth, costs)
 
