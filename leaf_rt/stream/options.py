@@ -59,6 +59,7 @@ class RunOptions:
         drain_timeout: s for writers to finish at the end.
         workers: Threads that find faces in the frames of different sources; 0 chooses by sources and cores.
         shed: Do less per frame where a live source falls behind.
+        close_shared: Close the shared sinks at the end of the run; False leaves them open for the next run.
     """
 
     queue: int = 8
@@ -69,3 +70,4 @@ class RunOptions:
     drain_timeout: float = 10.0
     workers: int = 0
     shed: bool = True
+    close_shared: bool = True

@@ -64,7 +64,7 @@ def run(
         pipeline: Makes the pipeline of a source, at its first frame; it is closed here.
         backend: One for all sources; it stays open.
         sinks: Makes the sinks of one source; they are closed here.
-        shared: Sinks for all sources; they are closed here.
+        shared: Sinks for all sources; they are closed here, unless ``RunOptions.close_shared`` is False.
         hooks: Called as the run goes on.
         options: How it is driven.
         stop: Set it to end the run in good order.
@@ -85,7 +85,7 @@ def run(
     try:
         shell.open(targets, opener, rng or random.Random())
     except BaseException:
-        for sink in shared:
+        for sink in shared if options.close_shared else ():
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
@@ -141,7 +141,7 @@ class StreamRunner:
         workers = self._options.workers or min(len(self._lanes), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, "faces") if workers > 1 else None
         try:
-            self._shared = [self._writer(sink) for sink in shared]
+            self._shared = [self._writer(sink, self._options.close_shared) for sink in shared]
             for lane in self._lanes:
                 lane.feed.start()
             self._loop()
@@ -185,10 +185,10 @@ class StreamRunner:
             finally:
                 lane.equip(pipeline, writers)
 
-    def _writer(self, sink: Sink) -> SinkWorker:
+    def _writer(self, sink: Sink, close: bool = True) -> SinkWorker:
         stages = self.stats.stages
         writer = SinkWorker(
-            sink, self._options.queue, stages["write"], stages["draw"], self._events.put, self._look_again
+            sink, self._options.queue, stages["write"], stages["draw"], self._events.put, self._look_again, close
         )
         self.stats.sinks.append(writer.stats)
         return writer

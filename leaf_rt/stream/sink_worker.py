@@ -45,6 +45,7 @@ class SinkWorker:
         draw: Where drawing times go.
         report: Takes events, from any thread.
         room: Called from the writer's thread whenever there is more room than before.
+        close_sink: Close the sink when the thread ends; False leaves it open.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class SinkWorker:
         draw: StageStats,
         report: Callable[[Event], None],
         room: Callable[[], None] = lambda: None,
+        close_sink: bool = True,
     ) -> None:
         self.stats = SinkStats(sink.name)
         self.error: Exception | None = None  # why it was switched off
         self._sink = sink
+        self._close_sink = close_sink
         self._capacity = capacity if sink.wants_image else max(capacity, _TEXT_QUEUE)
         self._write_times, self._draw_times, self._report, self._room = write, draw, report, room
         self._queue: deque[Work] = deque()
@@ -138,6 +141,8 @@ class SinkWorker:
                     self._draw_times.add(drawn)
             self._in_row = 0
             self.stats.written += 1
+        if not self._close_sink:
+            return
         try:
             self._sink.close()
         except Exception as e:  # noqa: BLE001 reported like a failed write
