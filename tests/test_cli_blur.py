@@ -64,7 +64,7 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
         return Unsure(finds)
 
     monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", detector)
-    monkeypatch.setattr("leaf_rt.cli.session.Pipeline", Watched)
+    monkeypatch.setattr("leaf_rt.cli.run.Pipeline", Watched)
     film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
     assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0
     reader = cv2.VideoCapture(str(tmp_path / "hall.leaf.mp4"))
