@@ -221,6 +221,22 @@ def test_every_back_end_is_in_the_help_whose_words_are_whole(leaf: Leaf, monkeyp
     assert "fp32|" not in done.out  # a list too long for its column would be cut inside of a word
 
 
+def test_renamed_options_keep_their_old_names_out_of_sight(leaf: Leaf) -> None:
+    done = leaf("video", "a.mp4", "--emotion-hz=0", "--total-hz", "5")
+    assert done.code == 2
+    assert "--max-classify-fps: contradicts --classify-fps 0" in " ".join(done.err.replace("│", " ").split())
+    assert leaf("video", "--", "--emotion-hz").sentence().startswith("error: --emotion-hz: ")  # a file of that name
+    for command in ("video", "webcam"):
+        assert "-hz" not in leaf(command, "--help").out
+
+
+def test_shells_can_complete_commands_and_options(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_LEAF_RT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("COMP_WORDS", "leaf-rt video --classify")
+    assert leaf().out.split() == ["--classify-fps"]
+
+
 def test_one_thread_is_one_thread(leaf: Leaf, clip: Path) -> None:
     done = leaf("video", clip, "--no-save-video", "--no-plot", "--no-jsonl", "--threads", 1, "--backend", "onnxruntime")
     assert done.code == 0, done.err
