@@ -32,7 +32,7 @@ from leaf_rt.stream.stats import RunStats
 from leaf_rt.types import Frame
 
 
-def sources(count: int, seconds: float, backend: Backend, batch_wait: float = 0.0) -> str:
+def sources(count: int, seconds: float, backend: Backend) -> str:
     """One row: so many replays side by side."""
 
     def pipeline(info: SourceInfo) -> Pipeline:
@@ -50,7 +50,7 @@ def sources(count: int, seconds: float, backend: Backend, batch_wait: float = 0.
     targets = [Target(str(DEMO), SourceOptions(realtime=True, loop=True)) for _ in range(count)]
     with tempfile.TemporaryDirectory() as place:
         sink = JsonlSink(Path(place) / "r.jsonl", backend.spec.labels)
-        options = RunOptions(duration=seconds, batch_wait=batch_wait)
+        options = RunOptions(duration=seconds)
         stats = run(targets, pipeline, backend, shared=[sink], hooks=Hooks(progress=progress), options=options)
     (t0, cpu0, captured0, processed0, dropped0), (t1, cpu1, captured, processed, dropped) = marks[0], marks[-1]
     rate = (processed - processed0) / (t1 - t0)
@@ -98,7 +98,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--crowd", type=Path, default=Path("../shared/media/solvay_1927.jpg"))
-    parser.add_argument("--batch-wait", type=float, default=0.0)
     parser.add_argument("--only", choices=("sources", "crowd"))
     given = parser.parse_args()
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -110,7 +109,7 @@ def main() -> None:
             "| sources | frames/s each | frames/s | latency p50 / p95, ms | dropped | CPU | ms CPU per frame | level |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        lines += [sources(count, given.seconds, backend, given.batch_wait) for count in (1, 4, 16)]
+        lines += [sources(count, given.seconds, backend) for count in (1, 4, 16)]
     picture = cv2.imread(str(given.crowd)) if given.only != "sources" else None
     if picture is not None:
         lines += [

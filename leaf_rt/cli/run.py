@@ -24,11 +24,11 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig, SourceOutputs
 from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sources.base import SourceInfo, Target
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
-from leaf_rt.stream.signals import signals
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.files import write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import U8, Estimates, Frame
 
 _LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
@@ -108,7 +108,7 @@ class Run:
             LeafError: The run failed; see ``leaf_rt.stream.runner.run``.
             KeyboardInterrupt: The user stopped it at once. What is missing has been reported.
         """
-        with signals(self.stop):
+        with stop_on_signals(self.stop):
             try:
                 try:
                     stats = self._stream(targets, options, preload)
