@@ -330,7 +330,7 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
             return super().detect(frame)
 
     pressed = [True]
-    monkeypatch.setattr("leaf_rt.diagnostics.bench.FaceDetector", lambda **_: Impatient([]))
+    monkeypatch.setattr("leaf_rt.diagnostics.bench.VideoFaceDetector", lambda **_: Impatient([]))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignore"
     try:
         done = leaf("bench", clip, "--backend", "onnxruntime")

@@ -167,7 +167,7 @@ def test_a_run_that_was_cut_short_says_of_which_files_results_are_missing(
             return super().detect(frame)
 
     films = [Path(shutil.copy(clip, tmp_path / f"{name}.mp4")) for name in "abcdefg"]
-    monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", lambda **_: Stopped([face_at(50, 40)] * 30))
+    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Stopped([face_at(50, 40)] * 30))
     with ctrl_c_works():
         done = leaf("video", *films, "--out", tmp_path / "out", "--backend", "onnxruntime")
     assert done.code == 0, done.err
@@ -190,7 +190,7 @@ def test_what_has_no_end_is_not_called_unfinished(
             return super().detect(frame)
 
     film = Path(shutil.copy(clip, tmp_path / "a.mp4"))
-    monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", lambda **_: Stopped([face_at(50, 40)] * 40))
+    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Stopped([face_at(50, 40)] * 40))
     done = leaf("video", film, "--loop", "--backend", "onnxruntime")
     assert done.code == 0, done.err
     assert "stopped" not in done.err + done.out
@@ -209,7 +209,7 @@ def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(
                 os.kill(os.getpid(), signal.SIGINT)
             return super().detect(frame)
 
-    monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", lambda **_: Impatient([face_at(50, 40)] * 30))
+    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Impatient([face_at(50, 40)] * 30))
     with ctrl_c_works():
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime")
     assert (done.code, done.out) == (130, "")
@@ -229,7 +229,7 @@ def test_ctrl_c_twice_while_timelines_are_drawn_leaves_out_those_that_are_not_do
         os.kill(os.getpid(), signal.SIGINT)
         return b""
 
-    monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", lambda **_: Quick([face_at(50, 40)] * 30))
+    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Quick([face_at(50, 40)] * 30))
     monkeypatch.setattr("leaf_rt.render.timeline.timeline_png", interrupted)
     with ctrl_c_works():
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime", "--log-json")

@@ -38,14 +38,14 @@ def test_the_answers_of_all_faces_together_follow_the_option_then_the_back_end(
 ) -> None:
     backend = FakeBackend()
     backend.name = name
-    costs = RecognitionOptions(max_classify_fps=asked, max_faces=3).config().costs(backend)
-    assert (costs.total_hz, costs.max_faces, costs.emotion_hz) == (total_hz, 3, 10.0)
+    costs = RecognitionOptions(max_classify_fps=asked, max_faces=3).config().pipeline_options(backend)
+    assert (costs.max_classify_fps, costs.max_faces, costs.classify_fps) == (total_hz, 3, 10.0)
 
 
 def test_a_limit_beside_every_face_in_every_frame_is_refused() -> None:
     with pytest.raises(typer.BadParameter, match="contradicts --classify-fps 0"):
         RecognitionOptions(classify_fps=0.0, max_classify_fps=25.0).config()
-    assert RecognitionOptions(classify_fps=0.0, max_classify_fps=0.0).config().pipeline.emotion_hz == 0.0
+    assert RecognitionOptions(classify_fps=0.0, max_classify_fps=0.0).config().pipeline.classify_fps == 0.0
 
 
 def test_a_command_takes_a_group_whole_or_in_part() -> None:

@@ -56,8 +56,7 @@ class RecognitionOptions:
             )
 
         from leaf_rt.models.spec import DEFAULT_MODEL
-        from leaf_rt.recognition.config import RecognitionConfig
-        from leaf_rt.recognition.pipeline import PipelineOptions
+        from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
         from leaf_rt.recognition.smoothing import SmoothOptions
 
         return RecognitionConfig(
@@ -66,8 +65,8 @@ class RecognitionOptions:
             threads=self.threads,
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
-            pipeline=PipelineOptions(emotion_hz=self.classify_fps, max_faces=self.max_faces),
-            total_hz=self.max_classify_fps,
+            pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
+            max_classify_fps=self.max_classify_fps,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),

@@ -13,7 +13,7 @@ from leaf_rt.cli import console
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.targets import without_results
 from leaf_rt.errors import LeafError
-from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.media.images import read_picture, write_picture
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.images import recognise
@@ -62,7 +62,7 @@ class ImageCommand:
             stack.enter_context(contextlib.closing(backend))
             console.facts(self.reporter.messages, {"backend": backend.reason})
             shared = stack.enter_context(shared_sinks(self.outputs, backend.spec.labels, self.reporter.close_failed))
-            detector = stack.enter_context(FaceDetector(range=self.recognition.range))
+            detector = stack.enter_context(ImageFaceDetector(range=self.recognition.range))
             if skipped:
                 self.reporter.notify("info", skipped)
             for path in pictures:
@@ -75,7 +75,7 @@ class ImageCommand:
         return self.reporter.exit_code
 
     def _process(
-        self, path: Path, detector: FaceDetector, backend: Backend, shared: Sequence[Sink], paths: OutputPaths
+        self, path: Path, detector: ImageFaceDetector, backend: Backend, shared: Sequence[Sink], paths: OutputPaths
     ) -> None:
         """Recognize the faces in one picture, and write and report the results."""
         image = read_picture(path)

@@ -12,8 +12,7 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console, jsonlog
 from leaf_rt.cli.targets import shortened
 from leaf_rt.errors import LeafError
-from leaf_rt.recognition.config import RecognitionConfig
-from leaf_rt.recognition.pipeline import PipelineOptions
+from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo
@@ -83,13 +82,12 @@ class Reporter:
             self._reported.add(error)
         self.error(error)
 
-    def source_opened(
-        self, info: SourceInfo, backend: Backend, recognition: RecognitionConfig, options: PipelineOptions
-    ) -> None:
+    def source_opened(self, info: SourceInfo, backend: Backend, recognition: RecognitionConfig) -> None:
         """Report what will process a source."""
         if self._log_json:
             jsonlog.log("info", f"{_describe(info)}; {backend.reason}", info.name, "opened")
-        limit = f", at most {options.max_per_frame}" if options.emotion_hz > 0 else ""
+        options = recognition.pipeline_options(backend)
+        limit = f", at most {options.max_per_frame}" if options.classify_fps > 0 else ""
         console.facts(self.messages, {
             "source": _describe(info),
             "decoder": info.decoder,
@@ -155,7 +153,11 @@ def _describe(info: SourceInfo) -> str:
 
 def _classification_rate(options: PipelineOptions) -> str:
     """How often faces are classified."""
-    if options.emotion_hz == 0:
+    if options.classify_fps == 0:
         return "every face in every frame"
-    total = f"at most {options.total_hz:g} per second in total" if options.total_hz > 0 else "no limit in total"
-    return f"{options.emotion_hz:g} per second per face, {total}"
+    total = (
+        f"at most {options.max_classify_fps:g} per second in total"
+        if options.max_classify_fps > 0
+        else "no limit in total"
+    )
+    return f"{options.classify_fps:g} per second per face, {total}"

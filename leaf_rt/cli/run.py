@@ -16,6 +16,7 @@ from leaf_rt.cli.reporter import Reporter
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import Anonymizer, mark
 from leaf_rt.render.window import Window
@@ -86,8 +87,6 @@ class Run:
         self.stop = StopSignal()
         self.unfinished: list[str] = []
         self._context, self._reporter = context, context.reporter
-        options = context.recognition.costs(context.backend)
-        self._pipeline_options = replace(options, may_skip=False) if context.outputs.blur else options
         self._results: dict[str, SourceResults] = {}  # by name of the source
         self._detectors: list[Detector] = []  # loaded in advance, for sources that are not open yet
 
@@ -126,7 +125,10 @@ class Run:
     def _stream(self, targets: Sequence[Target], options: RunOptions, preload: bool) -> RunStats:
         try:
             if preload:
-                self._detectors = [self._make_detector() for _ in targets]
+                context = self._context
+                self._detectors = [
+                    build_detector(context.recognition, hide_faces=context.outputs.blur) for _ in targets
+                ]
             with ProgressBars(self._reporter.messages) as bars:
 
                 def progress(stats: RunStats) -> None:
@@ -151,24 +153,14 @@ class Run:
 
     def _opened(self, info: SourceInfo) -> None:
         context = self._context
-        self._reporter.source_opened(info, context.backend, context.recognition, self._pipeline_options)
+        self._reporter.source_opened(info, context.backend, context.recognition)
         summary = Summary(context.backend.spec.labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
         self._results[info.name] = SourceResults(summary, context.outputs.for_source(info, context.paths))
 
     def _make_pipeline(self, info: SourceInfo) -> Pipeline:
-        from leaf_rt.faces.tracker import FaceTracker
-
-        detector = self._detectors.pop() if self._detectors else self._make_detector()
-        smooth = self._context.recognition.smooth
-        return Pipeline(detector, FaceTracker(), self._context.backend, smooth, self._pipeline_options)
-
-    def _make_detector(self) -> Detector:
-        from leaf_rt.faces.detector import HIDE_PERIOD, SCAN_PERIOD, FaceDetector
-
-        period = HIDE_PERIOD if self._context.outputs.blur else SCAN_PERIOD
-        detector = FaceDetector(range=self._context.recognition.range, scan_period=period)
-        detector.warm_up()
-        return detector
+        context = self._context
+        detector = self._detectors.pop() if self._detectors else None
+        return build_pipeline(context.recognition, context.backend, hide_faces=context.outputs.blur, detector=detector)
 
     def _open_sinks(self, info: SourceInfo) -> Sequence[Sink]:
         files, labels = self._results[info.name].files, self._context.backend.spec.labels

@@ -3,4 +3,4 @@
 Knows estimates. It must not know files, formats or threads.
 """
 
-__all__ = ["records", "summary"]
+__all__ = ["columns", "records", "summary"]
