@@ -223,7 +223,8 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from leaf_rt.errors import NoPermission\n"
-        "import leaf_rt.sources.opening, leaf_rt.sources.video_file, leaf_rt.sources.picture\n"  # nobody may not read our libraries
+        # Import all now: the user "nobody" has no permission to read our libraries.
+        "import leaf_rt.sources.opening, leaf_rt.sources.video_file, leaf_rt.sources.picture\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         f"try: leaf_rt.sources.opening.open_source({str(clip)!r})\n"
         "except NoPermission: sys.exit(42)\n"
