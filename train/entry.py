@@ -17,6 +17,7 @@ from rich.table import Table
 
 from leaf_rt.errors import DataError, NotFound, OutputError
 from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
 from train.data.formats import SPLITS
 from train.loop.checkpoint import BEST, LAST
@@ -24,7 +25,6 @@ from train.loop.distributed import DistributedContext, distributed_context, pick
 from train.loop.initialization import INIT_RUN, check_initial_files, initial_checkpoint
 from train.loop.merging import merge
 from train.loop.run_log import Reporter
-from train.loop.stopping import StopSignal
 from train.loop.training import SPLIT, Training
 from train.methods.objective import uses_unlabelled
 from train.recipes.schema import RECIPE, Recipe, load_recipe, to_dict, to_toml
@@ -105,7 +105,8 @@ def train_command(
                     torn.unlink()
         batch = recipe.run.batch + (recipe.run.batch_unlabelled if uses_unlabelled(recipe.method) else 0)
         with ExitStack() as stack:
-            stop = stack.enter_context(StopSignal())
+            stop = StopSignal(started=True)
+            stack.enter_context(stop_on_signals(stop, raise_on_second=True))
             reporter = None
             if here.is_main:
                 made = Reporter(folder, data.labels, batch, recipe.run.log_every, console)

@@ -3,4 +3,4 @@
 Knows files and arrays. It must not know faces or sources.
 """
 
-__all__ = ["decoding", "ffmpeg", "images"]
+__all__ = ["ffmpeg", "images"]

@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import cv2
 import numpy as np
 
-from leaf_rt.errors import DataError, OutputError
-from leaf_rt.media.decoding import decode_image
+from leaf_rt.errors import CodecError, DataError, NotAVideo, OutputError
+from leaf_rt.media.images import decode_picture
 from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.system.user_cache import user_cache
 from leaf_rt.types import I64, U8
 from train.data.cropper import FaceCropper
 from train.data.image_store import ImageStore
@@ -70,8 +70,7 @@ class Crops:
 def default_cache(path: Path, spec: CropSpec) -> Path:
     """The cache folder of a data set and its crops, in the user's cache folder."""
     key = json.dumps([str(path.resolve()), asdict(spec), VERSION])
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "leaf-rt" / "crops" / f"{path.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return user_cache("crops") / f"{path.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def prepare(
@@ -251,8 +250,8 @@ class _CacheFolder:
 def decode(data: bytes) -> U8 | None:
     """The pixels (H, W, 3) uint8 BGR of an image file, or None if it cannot be decoded."""
     try:
-        return decode_image(data).image
-    except cv2.error:  # empty, damaged or too large
+        return decode_picture(data, "")
+    except (NotAVideo, CodecError):  # reported by the caller
         return None
 
 
