@@ -124,7 +124,7 @@ def test_dry_run_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) 
     ("options", "words", "code"),
     [
         (["--data", "nowhere"], "--data nowhere: no such file or folder", 3),
-        (["--labels", "1000"], "1000 labels wanted, the training pictures have 60", 15),
+        (["--labels", "1000"], "1000 labels wanted, but the data has 60 labelled training images", 15),
         (["--method", "magic"], "method.name: wanted one of supervised", 15),
         (["--optim.lr", "fast"], "optim.lr: wanted float, got 'fast'", 15),
         (["--run.input_sizes", "16,20,24"], "run.input_sizes: wanted 1 size or 2, one per epoch, got 3", 15),

@@ -19,12 +19,12 @@ from torch import Tensor
 from train_fakes import tiny, train_command, write_folder
 
 from leaf_rt.errors import DataError, ModelError
+from leaf_rt.system.signals import StopSignal
 from train.data.dataset import TrainingData, load_data
 from train.loop.checkpoint import load
 from train.loop.distributed import DistributedContext
 from train.loop.optimizer import ema_decay, learning_rate
 from train.loop.run_log import Reporter, read_log
-from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.metrics import measure
 from train.recipes.loading import to_toml
@@ -71,7 +71,8 @@ def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0)
             step = training.train_step
 
             def counted(side: int) -> dict[str, float]:
-                stop.requested = training.state.step + 1 >= stop_after
+                if training.state.step + 1 >= stop_after:
+                    stop.set()
                 return step(side)
 
             training.train_step = counted  # type: ignore[method-assign]
@@ -238,7 +239,7 @@ def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
     assert killed_at % 7 == 0
     code, words = interrupted(["--resume", str(run)], log.read_text().count('"step", ') + 2, signal.SIGTERM)
     assert code == 130, words
-    assert "go on with: leaf-rt train --resume" in words
+    assert "continue with: leaf-rt train --resume" in words
     assert killed_at < load(run / "last.pt")["step"] < 80
     assert train_command(["--resume", str(run), "--quiet"]) == 0
     whole, resumed = (tensors(load(folder / "last.pt")) for folder in (root / "whole", run))

@@ -21,10 +21,10 @@ from torch import nn
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
+from leaf_rt.system.signals import StopSignal
 from train.loop import distributed
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, distributed_context, sync_batch_norms
-from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.recipes.loading import to_toml
 from train.recipes.schema import Recipe

@@ -14,6 +14,7 @@ import torch
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.system.files import make_folder, write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
 from train.data.formats import SPLITS
 from train.loop import merging
@@ -21,7 +22,6 @@ from train.loop.checkpoint import BEST, LAST, describe, find, load
 from train.loop.distributed import DistributedContext, distributed_context, pick_device, raise_on_rank_zero
 from train.loop.initialization import INIT_RUN, check_initial_files, initial_checkpoint
 from train.loop.run_log import Reporter
-from train.loop.stopping import StopSignal
 from train.loop.training import SPLIT, Training
 from train.methods.objective import uses_unlabelled
 from train.recipes.loading import changed_options, load_recipe, to_dict, to_toml
@@ -324,7 +324,8 @@ def _fit(training: Training, context: DistributedContext, event: str, console: C
     recipe, data = training.recipe, training.data
     batch = recipe.run.batch + (recipe.run.batch_unlabelled if uses_unlabelled(recipe.method) else 0)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopSignal())
+        stop = StopSignal(started=True)
+        stack.enter_context(stop_on_signals(stop, raise_on_second=True))
         reporter = None
         if context.is_main:
             reporter = Reporter(training.out, data.labels, batch, recipe.run.log_every, console)

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from leaf_rt.cli import options as opt
-from leaf_rt.errors import BackendError, DataError
+from leaf_rt.errors import BackendError, DataError, install_hint
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -198,15 +198,21 @@ class _LazyCommand(TyperCommand):
     """Builds its options when they are first needed. The types of ``ctx`` depend on the version of typer."""
 
     source: Callable[..., None]
-    _is_built = False
+    _params: Any = None
 
-    def get_params(self, ctx: Any) -> Any:
-        if not self._is_built:
+    @property
+    def params(self) -> Any:
+        """The arguments and options."""
+        if self._params is None:
             app = typer.Typer(add_completion=False)
             app.command()(with_recipe_options(self.source))
             command = typer.main.get_command(app)
-            self.params, self.callback, self._is_built = command.params, command.callback, True
-        return super().get_params(ctx)
+            self._params, self.callback = command.params, command.callback
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        """Ignore those of the placeholder."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Accept the old form `leaf-rt train evaluate ...` for `leaf-rt evaluate ...`."""
@@ -284,8 +290,5 @@ def _trainer() -> ModuleType:
     try:
         from train import entry
     except ModuleNotFoundError as e:
-        hint = 'pip install ".[train]"'
-        raise BackendError(
-            f"training needs {e.name}, which is not installed; install it from a clone of leaf-rt with: {hint}"
-        ) from e
+        raise BackendError(f"training needs {e.name}, which is not installed; {install_hint('train')}") from e
     return entry

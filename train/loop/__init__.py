@@ -14,6 +14,5 @@ __all__ = [
     "run_log",
     "schedule",
     "state",
-    "stopping",
     "training",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import DataError
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import F32, I64
 from train.augment.transforms import MEAN, STD, resize, to_float
 from train.augment.views import Views
@@ -40,7 +41,6 @@ from train.loop.optimizer import (
 from train.loop.run_log import Reporter
 from train.loop.schedule import build_schedule
 from train.loop.state import TrainState
-from train.loop.stopping import StopSignal
 from train.methods.objective import BatchOutputs, objective, uses_unlabelled
 from train.methods.thresholds import build_threshold
 from train.metrics import measure
@@ -126,7 +126,7 @@ class Training:
                 self.end_epoch(epoch + 1, size, reporter)
             elif checkpoint_steps and state.step % checkpoint_steps == 0:
                 self.save()
-            if self.context.any(stop.requested):
+            if self.context.any(stop.is_set()):
                 if not at_epoch_end:
                     self.save()
                 return state.step >= schedule.end
