@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, commands: str = "leaf_rt.cli.commands", name: str = "leaf-rt") -> int:
     """Run a command; gives its exit code and never raises.
 
     Args:
         argv: Arguments without the program's name; those of the process by default.
+        commands: Module with the typer application, as ``app``.
+        name: The program's name, for the help.
     """
     try:
-        return _logged(list(sys.argv[1:] if argv is None else argv))
+        return _logged(list(sys.argv[1:] if argv is None else argv), commands, name)
     except KeyboardInterrupt:  # before the command was there, or while another one was dealt with
         return EXIT_INTERRUPTED
     finally:
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _logged(arguments: list[str]) -> int:
+def _logged(arguments: list[str], commands: str, name: str) -> int:
     import logging
 
     debug = "--debug" in arguments
@@ -39,18 +41,21 @@ def _logged(arguments: list[str]) -> int:
         from leaf_rt.cli import jsonlog
 
         with jsonlog.json_log(debug):
-            return _run(arguments, debug, jsonlog.failure)
+            return _run(arguments, debug, jsonlog.failure, commands, name)
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    return _run(arguments, debug, _say)
+    return _run(arguments, debug, _say, commands, name)
 
 
-def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None]) -> int:
-    from leaf_rt.cli.commands import app
+def _run(
+    arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None], commands: str, name: str
+) -> int:
+    from importlib import import_module
+
     from leaf_rt.errors import LeafError
 
     try:
-        app(args=arguments, prog_name="leaf-rt")
+        import_module(commands).app(args=arguments, prog_name=name)
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except (LeafError, BrokenPipeError) as e:
