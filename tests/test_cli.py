@@ -319,18 +319,13 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
     assert (done.code, done.out) == (130, "")
 
 
-def test_train_evaluate_and_export_are_forwarded_with_all_their_arguments(
-    leaf: Leaf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_and_evaluate_are_forwarded_with_all_their_arguments(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     fake = types.SimpleNamespace(main=lambda argv: seen.append(argv) or 7)
     monkeypatch.setitem(sys.modules, "train.cli", fake)
-    monkeypatch.setitem(sys.modules, "engines.cli", fake)
-    for command in ("train", "evaluate", "export"):
+    for command in ("train", "evaluate"):
         assert leaf(command, "x", "--labels", "100", "--help", "-o", "y").code == 7
-    assert seen == [
-        [command, "x", "--labels", "100", "--help", "-o", "y"] for command in ("train", "evaluate", "export")
-    ]
+    assert seen == [[command, "x", "--labels", "100", "--help", "-o", "y"] for command in ("train", "evaluate")]
 
 
 def test_training_without_its_extra_is_one_sentence(

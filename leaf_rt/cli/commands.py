@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from leaf_rt.cli import exporting
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
 from leaf_rt.errors import BackendError, NotFound
@@ -218,10 +219,7 @@ def evaluate(ctx: typer.Context) -> None:
     raise typer.Exit(_forward("train.cli", "evaluate", ctx.args))
 
 
-@app.command(help="Turn a trained run into a model file that the other commands take.", **_FORWARD)
-def export(ctx: typer.Context) -> None:
-    """Forward to the engines."""
-    raise typer.Exit(_forward("engines.cli", "export", ctx.args))
+app.command(rich_help_panel="Models")(exporting.export)
 
 
 def _forward(module: str, command: str, arguments: list[str]) -> int:
