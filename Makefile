@@ -1,43 +1,65 @@
-# The two commands that do all the set-up: `make demo` and `make test`.
+# `make help` lists the commands. `make demo` and `make test` do all the set-up.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# The CPU build of torch that is put in first where no NVIDIA driver is found.
+# The CPU build of PyTorch, installed first where no NVIDIA driver is found: a plain `torch` brings gigabytes of CUDA.
 TORCH_CPU ?= torch==2.13.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test test-gpu lint clean
+.PHONY: help demo test test-slow test-gpu coverage lint docs lock clean
 
-demo: $(VENV)/.runtime
+help: ## List these commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## Install the runtime and run it on the bundled clip; results in demo-out/.
 	$(BIN)/leaf-rt video examples/demo.mp4 --out demo-out
 
-test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest --cov=leaf_rt --cov=train --cov=engines --cov-report=term:skip-covered
+test: $(VENV)/.dev lint ## Install everything for development, then run lint, types and the quick tests.
+	$(PYTEST) --numprocesses 2 -m "not slow and not gpu"
 
-# On a machine with an NVIDIA GPU: TensorRT from NVIDIA's package index, then every test that needs the GPU.
-test-gpu: $(VENV)/.dev
+test-slow: $(VENV)/.dev ## Run the tests that `make test` leaves out because they take seconds each.
+	$(PYTEST) --numprocesses 2 -m "slow and not gpu"
+
+# TensorRT comes from NVIDIA's package index.
+test-gpu: $(VENV)/.dev ## Run every test that needs an NVIDIA GPU.
 	$(PIP) --editable ".[dev,tensorrt]"
-	@$(BIN)/python -c "import sys; from leaf_rt.backends.tensorrt.cuda import probe; gpu = probe(); sys.exit(gpu if isinstance(gpu, str) else 0)"
-	$(BIN)/python -m pytest -m gpu
+	@$(BIN)/python -c "from leaf_rt.backends.tensorrt.cuda import probe; probe()"
+	$(PYTEST) -m gpu
 
-lint: $(VENV)/.dev
+coverage: $(VENV)/.dev ## Run all tests and report the lines that no test runs.
+	$(PYTEST) --numprocesses 2 -m "not gpu" --cov=leaf_rt --cov=train --cov=engines --cov-report=term:skip-covered
+
+lint: $(VENV)/.dev ## Run ruff, codespell and mypy.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) demo-out build *.egg-info
+docs: $(VENV)/.dev ## Build the documentation site into site/; a broken link is an error.
+	$(PIP) --editable ".[docs]"
+	$(BIN)/mkdocs build --strict --quiet
+
+# PyTorch and its CUDA packages stay out of the lock: each machine takes the build that fits it.
+UNLOCKED = torch triton cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
+  nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+  nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+lock: ## Pin the versions of all dependencies in requirements.lock (needs uv).
+	echo "$(TORCH_CPU)" | uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
+	  --no-header --no-annotate --constraints - $(foreach p,$(UNLOCKED),--no-emit-package $(p)) --output-file requirements.lock
+
+clean: ## Remove everything that these commands made.
+	rm -rf $(VENV) demo-out build site *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The runtime alone: no torch.
-$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
-	$(PIP) --editable .
+# The runtime alone: no PyTorch.
+$(VENV)/.runtime: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --constraint requirements.lock --editable .
 	touch $@
 
-# A plain `torch` brings gigabytes of CUDA; where there is no NVIDIA driver the CPU build comes first.
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@if ! command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) $(TORCH_CPU); fi
-	$(PIP) --editable ".[dev]"
+	$(PIP) --constraint requirements.lock --editable ".[dev]"
 	touch $@

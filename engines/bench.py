@@ -19,10 +19,10 @@ from engines.quantization import quantize_onnxruntime, quantize_openvino
 from leaf_rt.backends.base import default_threads
 from leaf_rt.backends.benchmark import REPEATS, Measured, Timing, json_line, measure_backends, table
 from leaf_rt.backends.parity import golden_faces
-from leaf_rt.backends.selection import processor
 from leaf_rt.errors import BackendError, LeafError
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, variant_path
+from leaf_rt.system.cpu import cpu_name
 from leaf_rt.types import U8
 from train.loop.checkpoint import CheckpointMeta, Geometry
 from train.models.face_model import build_model
@@ -74,14 +74,14 @@ class BenchResult:
 
     def text(self) -> str:
         """A table, the fastest choice, and what could not run."""
-        head = f"{self.title}, {processor()}, {self.measured.threads} threads, medians of {self.repeats} calls"
+        head = f"{self.title}, {cpu_name()}, {self.measured.threads} threads, medians of {self.repeats} calls"
         lines = [head, "", table(self.measured.rows, EAGER), "", verdict(self.measured.rows)]
         return "\n".join([*lines, *(f"left out: {reason}" for reason in self.measured.left_out)])
 
     def json(self) -> str:
         """All timings as one line of JSON."""
         return json_line(
-            self.measured.rows, model=self.title, processor=processor(), threads=self.measured.threads,
+            self.measured.rows, model=self.title, processor=cpu_name(), threads=self.measured.threads,
             repeats=self.repeats, verdict=verdict(self.measured.rows),
         )  # fmt: skip
 

@@ -15,11 +15,12 @@ from engines.onnx_export import LoadedCheckpoint, export_onnx, load_checkpoint, 
 from engines.openvino_export import export_openvino
 from engines.parity import FP16_GRAPH, FP32, ParityReport, check_parity
 from engines.quantization import Int8Verdict, quantize, require_openvino_quantizer
-from engines.tensorrt_plan import export_plan, require_tensorrt
 from engines.triton import write_repository
-from leaf_rt.backends.base import ProgressCallback, open_backend, silent
+from leaf_rt.backends.base import ProgressCallback, silent
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import golden_faces
-from leaf_rt.backends.tensorrt.build import Profile
+from leaf_rt.backends.plans import write_plan
+from leaf_rt.backends.registry import GPU_BACKENDS, find_backend
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.models.spec import load_spec, save_spec, variant_path
 from train.loop.checkpoint import unfinished
@@ -51,7 +52,7 @@ class ExportConfig:
 
     Raises:
         BackendError: The precision or target is unknown, or they do not go together.
-        ModelError: The batch sizes are not in order, or ``source`` cannot be exported with this precision.
+        ModelError: ``source`` cannot be exported with this precision.
     """
 
     source: Path
@@ -76,18 +77,12 @@ class ExportConfig:
             raise BackendError(f"--target {self.target}: unknown; choose one of {', '.join(TARGETS)}")
         if self.precision == "int8" and self.data is None:
             raise BackendError(f"--precision int8: is calibrated on real training faces; give {DATA_HINT}")
-        if self.precision == "int8" and self.for_tensorrt:
+        if self.precision == "int8" and self.target in GPU_BACKENDS:
             raise BackendError(f"--precision int8 --target {self.target}: int8 is for the CPU; use fp16")
         if self.precision == "fp16" and self.target == "openvino":
             raise BackendError("--precision fp16 --target openvino: CPUs compute fp16 slower than fp32; use int8")
         if self.precision == "fp16" and self.from_onnx:
             raise ModelError("--precision fp16: needs the run or checkpoint, not an .onnx file; give the run")
-        Profile(*self.batch_sizes)
-
-    @property
-    def for_tensorrt(self) -> bool:
-        """Whether the target is a TensorRT plan."""
-        return self.target.startswith("tensorrt")
 
     @property
     def from_onnx(self) -> bool:
@@ -146,8 +141,6 @@ def export(config: ExportConfig, notify: ProgressCallback = silent) -> ExportRes
             run = config.source if config.source.is_dir() else config.source.parent
             notes.append(f"{config.source} is unfinished, {progress}; resume it with: leaf-rt train --resume {run}")
             notify(f"note: {notes[-1]}")
-    if config.for_tensorrt:
-        require_tensorrt(config.target)
     # All problems with the data must be found before a file is written.
     spec = load_spec(config.source) if checkpoint is None else spec_of(checkpoint)
     evaluation, calibration = select_faces(
@@ -219,6 +212,8 @@ def _convert(config: ExportConfig, model: Path, file: Path, notify: ProgressCall
         return write_repository(file, load_spec(file), config.out / "triton", model.stem)
     if config.target == "openvino" and config.precision != "int8":
         return export_openvino(file)
-    if config.for_tensorrt:
-        return export_plan(model, file, config.target, Profile(*config.batch_sizes), notify)
+    if config.target in GPU_BACKENDS:
+        plan = file.with_name(f"{file.stem}-{config.target}.plan")
+        write_plan(find_backend(config.target), file, model, plan, config.batch_sizes, notify)
+        return plan
     return file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.descriptions import describe_variant
-from leaf_rt.errors import BackendError
+from leaf_rt.errors import BackendError, install_hint
 from leaf_rt.models.spec import load_spec
 
 
@@ -24,10 +24,7 @@ def export_openvino(model: Path) -> Path:
     try:
         import openvino as ov
     except ImportError as e:
-        raise BackendError(
-            "--target openvino: openvino is not installed; "
-            'install it from a clone of leaf-rt with: pip install ".[openvino]"'
-        ) from e
+        raise BackendError(f"--target openvino: openvino is not installed; {install_hint('openvino')}") from e
     out = model.with_name(f"{model.stem}-openvino.xml")
     ov.save_model(ov.Core().read_model(str(model)), str(out), compress_to_fp16=False)
     describe_variant(out, model, load_spec(model).precision)

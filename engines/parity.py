@@ -6,7 +6,9 @@ Knows back ends, and PyTorch as the reference; must not know how the files were 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ import torch
 from engines.deployed_model import Deployed
 from engines.evaluation_faces import Faces, predict, select_faces
 from engines.onnx_export import LoadedCheckpoint, load_checkpoint
-from leaf_rt.backends.base import open_backend
-from leaf_rt.backends.benchmark import Way, ways
+from leaf_rt.backends.base import Backend, BackendConfig
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare
+from leaf_rt.backends.variants import variants
 from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.models.spec import load_spec, variant_path
 from leaf_rt.system.files import save_json
@@ -118,12 +121,14 @@ def check_parity(
         module = Deployed(checkpoint.model, checkpoint.preparation).eval()
         predictions.append((PYTORCH, predict(lambda x: _infer_torch(module, x), faces.images)))
     half = variant_path(model, "fp16")
-    variants = [(way.name, way) for way in ways(model)]
+    openers: list[tuple[str, Callable[[], Backend]]] = [
+        (variant.title, partial(variant.open, BackendConfig(threads))) for variant in variants(model)
+    ]
     if half.is_file():
-        variants.append((FP16_GRAPH, Way("onnxruntime", "fp16", half)))
-    for name, way in variants:
+        openers.append((FP16_GRAPH, partial(open_backend, half, "onnxruntime", threads, precision="fp16")))
+    for name, open_variant in openers:
         try:
-            backend = open_backend(way.path, way.backend, threads, precision=way.precision)
+            backend = open_variant()
         except LeafError as e:
             left_out.append(f"{name}: {e}")
             continue

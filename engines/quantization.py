@@ -18,8 +18,8 @@ import onnx
 
 from engines.descriptions import describe_variant, record_accuracy
 from engines.evaluation_faces import Faces, predict
-from leaf_rt.backends.base import open_backend
-from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.errors import BackendError, ModelError, install_hint
 from leaf_rt.models.spec import spec_path, variant_path
 from leaf_rt.types import U8
 
@@ -104,8 +104,7 @@ def require_openvino_quantizer() -> None:
     for name in ("openvino", "nncf"):
         if find_spec(name) is None:
             raise BackendError(
-                f"--precision int8 --target openvino: {name} is not installed; "
-                'install it from a clone of leaf-rt with: pip install ".[openvino,quantize]"'
+                f"--precision int8 --target openvino: {name} is not installed; {install_hint('openvino,quantize')}"
             )
 
 

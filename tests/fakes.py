@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from leaf_rt.backends.base import Device
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import Detections, Frame, Prediction
@@ -68,6 +69,9 @@ class FakeDetector:
     def detect(self, frame: Frame) -> Detections:
         return self.script.pop(0) if self.script else Detections.empty()
 
+    def reduce_effort(self, level: int) -> float:
+        return 1.0
+
     def reset(self) -> None:
         self.resets += 1
 
@@ -79,6 +83,7 @@ class FakeBackend:
     """Answers every crop with class ``answer`` and remembers the batch sizes."""
 
     name = "fake"
+    device: Device = "cpu"
     reason = "a test"
 
     def __init__(self, answer: int = 1) -> None:

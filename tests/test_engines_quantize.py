@@ -15,7 +15,7 @@ from test_engines_export import leaf
 import engines.quantization
 from engines.evaluation_faces import load_faces
 from engines.onnx_export import export_onnx
-from leaf_rt.backends.base import open_backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, DataError
 from leaf_rt.labels import FERPLUS8

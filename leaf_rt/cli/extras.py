@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from leaf_rt.errors import BackendError, NotFound
+from leaf_rt.errors import BackendError, NotFound, install_hint
 
 
 @contextmanager
@@ -26,6 +26,4 @@ def needs_extra(command: str, extra: str = "train") -> Iterator[None]:
         package = (e.name or "").partition(".")[0]
         if package in ("leaf_rt", "train", "engines"):
             raise NotFound(f"{command}: this installation lacks {package}; install leaf-rt again") from e
-        raise BackendError(
-            f'{command}: {package} is not installed; install it from a clone of leaf-rt with: pip install ".[{extra}]"'
-        ) from e
+        raise BackendError(f"{command}: {package} is not installed; {install_hint(extra)}") from e

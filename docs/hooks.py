@@ -1,0 +1,52 @@
+"""Fills the generated parts of the documentation from the code, so that they cannot go stale.
+
+`<!-- commands -->` becomes the options of every command, `<!-- recipe -->` the table of recipe options. Links from docs/
+to files outside of it, such as the model card, become links to plain text in the site.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+import typer
+
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the marks of one page."""
+    if "<!-- commands -->" in markdown:
+        markdown = markdown.replace("<!-- commands -->", _commands())
+    if "<!-- recipe -->" in markdown:
+        from train.recipes.schema import options_markdown
+
+        markdown = markdown.replace("<!-- recipe -->", options_markdown())
+    return _OUTSIDE.sub(r"\1", markdown)
+
+
+def _commands() -> str:
+    from leaf_rt.cli.commands import app
+
+    root = typer.main.get_command(app)
+    parts: list[str] = []
+    for name, command in root.commands.items():  # type: ignore[attr-defined] # a group
+        if not command.hidden:
+            parts += [f"## leaf-rt {name}", "", _text(command.help or ""), "", *_options(command), ""]
+    return "\n".join(parts)
+
+
+def _options(command: click.Command) -> list[str]:
+    rows = ["| Option | Meaning | Default |", "|---|---|---|"]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            names = ", ".join(f"`{n}`" for n in [*parameter.opts, *parameter.secondary_opts])
+            plain = isinstance(parameter.default, str | int | float) and not isinstance(parameter.default, bool)
+            default = f"`{parameter.default}`" if plain and str(parameter.default) else ""
+            rows.append(f"| {names} | {_text(parameter.help or '')} | {default} |")
+    return rows
+
+
+def _text(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
