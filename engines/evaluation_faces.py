@@ -20,7 +20,8 @@ from train.data.crop_cache import Crops
 from train.data.dataset import labelled_of, load_validation, open_crops
 from train.data.formats import DatasetIndex
 from train.loop.training import SPLIT
-from train.recipes.schema import RECIPE, Data, Recipe, load_recipe
+from train.recipes.loading import load_recipe
+from train.recipes.schema import OPTIONS, RECIPE, Data, Recipe
 
 CALIBRATION_FACES = 512
 EVALUATION_PART = 5  # if nothing is held out, 1 of this many labelled pictures is used for evaluation
@@ -91,7 +92,8 @@ def load_faces(
     Raises:
         DataError: The data set or the split does not exist, or its labels differ from those of the model.
     """
-    index, crops = _open(Data(layout=layout, path=str(path), cache=cache), spec, progress)
+    data = Data(layout=OPTIONS["data.layout"].convert(layout, "--layout"), path=str(path), cache=cache)
+    index, crops = _open(data, spec, progress)
     rows = labelled_of(index, crops, split)
     if not len(rows):
         raise DataError(f"--data {path}: this data has no {split} split with labels")
@@ -135,7 +137,8 @@ def select_faces(
         stored = Faces(images, np.full(len(images), -1, np.int64), "stored crops")
         return stored, Faces(images[:0], stored.label[:0], "none")
     recipe = _recipe_of(run)
-    data = replace(recipe.data, layout=layout, path=str(path), cache=cache, align=True)
+    checked_layout = OPTIONS["data.layout"].convert(layout, "--layout")
+    data = replace(recipe.data, layout=checked_layout, path=str(path), cache=cache, align=True)
     index, crops = _open(data, spec)
     held_out, name = _held_out(index, crops, _with_geometry(data, spec), recipe, run)
     training = labelled_of(index, crops, "train")
@@ -183,7 +186,7 @@ def _held_out(index: DatasetIndex, crops: Crops, data: Data, recipe: Recipe, run
 
 
 def _with_geometry(data: Data, spec: ModelSpec) -> Data:
-    return replace(data, side=spec.side, margin=spec.margin, color=spec.color)
+    return data.with_crops(spec.side, spec.margin, spec.color)
 
 
 def _open(
