@@ -67,7 +67,7 @@ def test_broken_and_foreign_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="damaged or foreign"):
         checkpoint.load_model(path)
     torch.save({"weights": torch.zeros(1)}, path)
-    with pytest.raises(ModelError, match="is no checkpoint of"):
+    with pytest.raises(ModelError, match="is not a checkpoint of"):
         checkpoint.load_model(path)
     path.write_bytes(whole)
     content = checkpoint.load(path)
@@ -98,7 +98,7 @@ def test_code_in_a_checkpoint_is_not_run_nor_advised(tmp_path: Path) -> None:
         assert "weights_only" not in words
         assert "\x1b" not in words
     path.write_bytes(b"")
-    with pytest.raises(ModelError, match=r"it was cut short, or is no file of torch.save"):
+    with pytest.raises(ModelError, match=r"it is cut short, or is not a file of torch.save"):
         checkpoint.load(path)
 
 
