@@ -194,7 +194,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
         ([one], "two runs or more"),
         ([one, other], "labels, crops or normalisation differ"),
         ([one, wide], "labels, crops or normalisation differ"),
-        ([one, unit], "LEAF's levels"),
+        ([one, unit], "has levels of LEAF"),
         ([one, twice], "is an ensemble already"),
     ):
         assert main(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
