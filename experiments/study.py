@@ -26,7 +26,8 @@ from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, pick_device
 from train.loop.run_log import Reporter
 from train.loop.training import Training
-from train.recipes.schema import Recipe, load_recipe, to_dict
+from train.recipes.loading import load_recipe, to_dict
+from train.recipes.schema import Recipe
 from train.reports.evaluation import evaluate
 
 RESULTS = "results.jsonl"
@@ -184,7 +185,7 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - begun
-    measured = {split: evaluate(out, recipe, split) for split in ("validation", "test")}
+    measured = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
     return {
         "key": key(row, recipe),
         "table": row.table,

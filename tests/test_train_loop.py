@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from train_fakes import tiny, write_folder
+from train_fakes import tiny, train_command, write_folder
 
 from leaf_rt.errors import DataError, ModelError
 from leaf_rt.system.signals import StopSignal
-from train.cli import main
 from train.data.dataset import TrainingData, load_data
 from train.loop.checkpoint import load
 from train.loop.distributed import DistributedContext
@@ -28,7 +27,8 @@ from train.loop.optimizer import ema_decay, learning_rate
 from train.loop.run_log import Reporter, read_log
 from train.loop.training import Training
 from train.metrics import measure
-from train.recipes.schema import Optim, Recipe, to_toml
+from train.recipes.loading import to_toml
+from train.recipes.schema import Optim, Recipe
 from train.reports.run_report import write_report
 
 HERE = Path(__file__).parent
@@ -198,7 +198,7 @@ def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
     fit(recipe, root / "run", stop_after=3)
     (root / "run" / "recipe.toml").write_text(to_toml(dataclasses.replace(recipe, optim=Optim(name="sgd", lr=1e30))))
     before = (root / "run" / "last.pt").read_bytes()
-    assert main(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
+    assert train_command(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
     assert "lower --optim.lr, which is 1e+30, in a new run; " in capsys.readouterr().err
     assert (root / "run" / "last.pt").read_bytes() == before
     assert not (root / "run" / "report.html").exists()
@@ -239,9 +239,9 @@ def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
     assert killed_at % 7 == 0
     code, words = interrupted(["--resume", str(run)], log.read_text().count('"step", ') + 2, signal.SIGTERM)
     assert code == 130, words
-    assert "go on with: leaf-rt train --resume" in words
+    assert "continue with: leaf-rt train --resume" in words
     assert killed_at < load(run / "last.pt")["step"] < 80
-    assert main(["--resume", str(run), "--quiet"]) == 0
+    assert train_command(["--resume", str(run), "--quiet"]) == 0
     whole, resumed = (tensors(load(folder / "last.pt")) for folder in (root / "whole", run))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)

@@ -26,7 +26,8 @@ from train.loop import distributed
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, distributed_context, sync_batch_norms
 from train.loop.training import Training
-from train.recipes.schema import Recipe, to_toml
+from train.recipes.loading import to_toml
+from train.recipes.schema import Recipe
 
 HERE = Path(__file__).parent
 PART = "import sys, test_train_processes as t; from pathlib import Path; getattr(t, sys.argv[1])(Path(sys.argv[2]))"

@@ -45,7 +45,8 @@ from train.methods.objective import BatchOutputs, objective, uses_unlabelled
 from train.methods.thresholds import build_threshold
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
-from train.recipes.schema import Recipe, shareable
+from train.recipes.loading import shareable
+from train.recipes.schema import Recipe
 
 _log = logging.getLogger(__name__)
 
