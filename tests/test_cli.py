@@ -64,7 +64,7 @@ def test_a_clip_gives_three_results_beside_it_and_says_where(leaf: Leaf, clip: P
         assert set(row) >= FIELDS
         assert row["source"] == "face.mp4"
         assert set(row["probs"]) == set(row["smoothed"]) == set(FERPLUS8)  # type: ignore[call-overload]
-    for word in ("640x360", "30 frames", "detector", "backend", "precision", "batch"):
+    for word in ("640x360", "30 frames", "detector", "back end", "precision", "batch"):
         assert word in done.err
     assert "frames/s" in done.out
     assert "on screen" in done.out
@@ -255,7 +255,7 @@ def test_a_picture_gives_a_table_and_two_results(leaf: Leaf, face: Path, tmp_pat
     done = leaf("image", face, "--out", tmp_path)
     assert done.code == 0, done.err
     assert "1 face" in done.out
-    assert len(re.findall(r"^backend  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
+    assert len(re.findall(r"^back end  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
     assert any(label in done.out for label in FERPLUS8)
     (row,) = records((tmp_path / "face.leaf.jsonl").read_text())
     assert set(row) >= FIELDS
