@@ -219,8 +219,8 @@ def test_the_face_detector_skips_more_frames_at_less_effort() -> None:
 class SimulatedTime(StopSignal):
     """A camera and a loop with work, on a simulated clock, so that a busy machine does not change the result.
 
-    All threads are real; time passes only where the loop works, or where it asks whether to stop and has nothing to do,
-    and then the camera gives the frames that are due.
+    All threads are real. Time passes only while the loop works, and when the loop checks for a stop and has nothing to
+    do. Then the camera gives the frames that are due.
     """
 
     def __init__(self, frames: int, interval: float) -> None:
@@ -293,9 +293,10 @@ class SlowFace(OneFace):
 
 
 def rising_load(shed: bool, seconds: float = 20.0) -> tuple[RunStats, list[tuple[str, int]]]:
-    """A camera whose frames cost 10 ms at first and 60 ms in the end, of the 40 ms that there are.
+    """Run a camera at 40 ms per frame, whose frames need 10 ms of work at first and 60 ms at the end.
 
-    Gives the counters, and what was said of the load with the number of frames that were lost by then.
+    Returns:
+        The counters, and the text of each load event with the number of frames lost before it.
     """
     simulation = SimulatedTime(int(seconds * FPS), 1.0 / FPS)
     reports: list[tuple[str, int]] = []
