@@ -19,9 +19,11 @@ import cv2
 import numpy as np
 from clips import DEMO
 
-from leaf_rt.backends.base import Backend, open_backend
-from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.backends.base import Backend
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
@@ -36,7 +38,7 @@ def sources(count: int, seconds: float, backend: Backend) -> str:
     """One row: ``count`` replays at the same time."""
 
     def pipeline(info: SourceInfo) -> Pipeline:
-        return Pipeline(FaceDetector(), FaceTracker(), backend)
+        return Pipeline(VideoFaceDetector(), FaceTracker(), backend)
 
     warm = min(5.0, seconds / 4)
     marks: list[tuple[float, float, int, int, int]] = []
@@ -67,15 +69,14 @@ def sources(count: int, seconds: float, backend: Backend) -> str:
 
 def crowd(picture: np.ndarray, count: int, backend: Backend, frames: int = 225) -> str:
     """One row: a picture with ``count`` visible faces."""
-    detector = FaceDetector()
-    boxes = detector.detect_picture(picture).xyxy
-    detector.close()
+    with ImageFaceDetector() as detector:
+        boxes = detector.detect(picture).xyxy
     image = picture.copy()
     size = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for x0, y0, x1, y1 in boxes[np.argsort(-size)[count:]]:
         pad = 0.3 * (x1 - x0)
         cv2.rectangle(image, (int(x0 - pad), int(y0 - pad)), (int(x1 + pad), int(y1 + pad)), (90, 90, 90), -1)
-    pipeline = Pipeline(FaceDetector(), FaceTracker(), backend)
+    pipeline = Pipeline(VideoFaceDetector(), FaceTracker(), backend)
     costs, cpu, seen, asked = [], [], [], []
     for index in range(frames):
         begin = time.perf_counter(), time.process_time()

@@ -15,10 +15,11 @@ import pytest
 from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
 
-from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.faces.revisit import REVISIT, RevisitScheduler
+from leaf_rt.faces.revisit import REVISIT_PERIOD, RevisitScheduler
 from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
+from leaf_rt.faces.video_detector import VideoFaceDetector
+from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.stream import source_worker
@@ -134,7 +135,7 @@ def test_counts_from_a_lost_connection_are_ignored() -> None:
 
 
 class SkippingFace(OneFace):
-    """Finds one face, and skips frames as ``FaceDetector`` does."""
+    """Finds one face, and skips frames as ``VideoFaceDetector`` does."""
 
     search_every = 1
 
@@ -150,7 +151,7 @@ def test_each_level_halves_the_classifications_and_makes_the_detector_skip_more_
     for level in (0, 1, 2, 3, 0):
         pipeline.reduce_effort(level)
         options = pipeline.options
-        seen.append((options.emotion_hz, options.total_hz, options.max_per_frame, detector.search_every))
+        seen.append((options.classify_fps, options.max_classify_fps, options.max_per_frame, detector.search_every))
     assert seen == [(10.0, 40, 16, 1), (5.0, 20, 32, 2), (2.5, 10, 48, 3), (1.5, 5, 64, 4), (10.0, 40, 16, 1)]
 
 
@@ -159,7 +160,7 @@ def test_the_detector_skips_no_frame_where_faces_are_hidden() -> None:
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend(), options=PipelineOptions(may_skip=False))
     pipeline.reduce_effort(3)
     assert detector.search_every == 1
-    assert (pipeline.options.emotion_hz, pipeline.options.max_per_frame) == (1.5, 16)
+    assert (pipeline.options.classify_fps, pipeline.options.max_per_frame) == (1.5, 16)
 
 
 class Crowd:
@@ -178,9 +179,9 @@ class Crowd:
         elif frame.index % self._search_every:
             found = Detections.empty()
         else:
-            due = self._watch.turn(now, REVISIT * self._search_every)
+            due = self._watch.next_faces(now, REVISIT_PERIOD * self._search_every)
             parts = [face_at(*known.xyxy[:2].tolist(), size=20.0) for known in due]
-            found, _ = self._watch.settle(due, parts, now)
+            found, _ = self._watch.update(due, parts, now)
         self.lag = self._watch.lag(now)
         return found
 
@@ -212,7 +213,7 @@ def test_classifications_are_reduced_once_and_stay_frequent_enough_for_the_filte
 
 
 def test_the_face_detector_skips_more_frames_at_less_effort() -> None:
-    with FaceDetector(detect_every=2) as detector:
+    with VideoFaceDetector(detect_every=2) as detector:
         assert [detector.reduce_effort(level) for level in (0, 1, 3)] == [1.0, 1.5, 2.5]
 
 
@@ -375,7 +376,7 @@ def test_a_silent_source_does_not_delay_the_others() -> None:
     targets = [Target(f"rtsp://host/{name}", SourceOptions(max_reconnects=0)) for name in ("a", "b")]
 
     def pipeline(info: SourceInfo) -> Pipeline:
-        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(emotion_hz=0.0))
+        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(classify_fps=0.0))
 
     stats = run(targets, pipeline, backend, shared=[sink], opener=opener)
     assert balanced(stats)

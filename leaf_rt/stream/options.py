@@ -43,6 +43,7 @@ class RunOptions:
         drain_timeout: s for the sinks to finish at the end.
         workers: Threads that detect faces in the frames of different sources; 0 chooses by sources and CPU cores.
         shed: Do less work per frame when a live source cannot be processed in time.
+        close_shared: Close the shared sinks at the end. False leaves them open for the next run.
     """
 
     queue: int = 8
@@ -52,3 +53,4 @@ class RunOptions:
     drain_timeout: float = 10.0
     workers: int = 0
     shed: bool = True
+    close_shared: bool = True

@@ -64,7 +64,7 @@ def run(
         pipeline: Makes the pipeline of a source at its first frame. The run closes it.
         backend: Classifies the faces of all sources. It stays open.
         sinks: Makes the sinks of one source. The run closes them.
-        shared: Sinks of all sources. The run closes them.
+        shared: Sinks of all sources. The run closes them, unless ``RunOptions.close_shared`` is False.
         hooks: Called during the run.
         options: How the run works.
         stop: Set it to stop the run in good order.
@@ -84,7 +84,7 @@ def run(
     try:
         opened = open_targets(targets, opener)
     except BaseException:
-        for sink in shared:
+        for sink in shared if options.close_shared else ():
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
@@ -134,7 +134,7 @@ class StreamRunner:
         threads = context.options.workers or min(len(self._workers), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "faces") if threads > 1 else None
         try:
-            self._shared = [self._start_sink(sink) for sink in shared]
+            self._shared = [self._start_sink(sink, context.options.close_shared) for sink in shared]
             for worker, first in zip(self._workers, self._first, strict=True):
                 worker.capture.start(first)
             self._first.clear()
@@ -151,8 +151,8 @@ class StreamRunner:
             raise self._stats.failures[0]
         return self._stats
 
-    def _start_sink(self, sink: Sink) -> SinkWorker:
-        worker = SinkWorker(self._context, sink, self._on_room)
+    def _start_sink(self, sink: Sink, close: bool = True) -> SinkWorker:
+        worker = SinkWorker(self._context, sink, self._on_room, close)
         self._stats.sinks.append(worker.stats)
         return worker
 

@@ -41,18 +41,19 @@ class SinkWorker:
 
     Args:
         context: The run.
-        sink: The sink. The thread of the worker closes it.
+        sink: The sink. The thread of the worker closes it, unless ``close_sink`` is False.
         on_room: Called from that thread whenever the queue has more space than before.
+        close_sink: Whether to close the sink at the end.
 
     Attributes:
         stats: The counters of the sink.
         error: Why it was switched off.
     """
 
-    def __init__(self, context: RunContext, sink: Sink, on_room: Callable[[], None]) -> None:
+    def __init__(self, context: RunContext, sink: Sink, on_room: Callable[[], None], close_sink: bool = True) -> None:
         self.stats = SinkStats(sink.name)
         self.error: Exception | None = None
-        self._context, self._sink, self._on_room = context, sink, on_room
+        self._context, self._sink, self._on_room, self._close_sink = context, sink, on_room, close_sink
         capacity = context.options.queue
         self._capacity = capacity if sink.wants_image else max(capacity, _MIN_RECORD_QUEUE)
         self._queue: deque[Work] = deque()
@@ -131,6 +132,8 @@ class SinkWorker:
                     stages["draw"].add(draw_time)
             self._failures = 0
             self.stats.written += 1
+        if not self._close_sink:
+            return
         try:
             self._sink.close()
         except Exception as e:  # noqa: BLE001 reported like a failed write
