@@ -20,11 +20,11 @@ import torch
 
 from leaf_rt.errors import DataError
 from leaf_rt.system.files import make_folder
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import load_data
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, pick_device
 from train.loop.run_log import Reporter
-from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.recipes.schema import Recipe, load_recipe, to_dict
 from train.reports.evaluation import evaluate
@@ -150,9 +150,10 @@ def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, 
     make_folder(runs, "--runs")
     done = read_results(runs)
     count = 0
-    with StopSignal() as stop:
+    stop = StopSignal(started=True)
+    with stop_on_signals(stop, raise_on_second=True):
         for row, seed, recipe in plan(table, overrides, seeds, only):
-            if stop.requested:
+            if stop.is_set():
                 break
             if key(row, recipe) in done:
                 continue

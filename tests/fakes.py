@@ -69,6 +69,9 @@ class FakeDetector:
     def detect(self, frame: Frame) -> Detections:
         return self.script.pop(0) if self.script else Detections.empty()
 
+    def reduce_effort(self, level: int) -> float:
+        return 1.0
+
     def reset(self) -> None:
         self.resets += 1
 

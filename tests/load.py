@@ -21,8 +21,9 @@ from clips import DEMO
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.backends.opening import open_backend
-from leaf_rt.faces.detector import FaceDetector
+from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
@@ -33,11 +34,11 @@ from leaf_rt.stream.stats import RunStats
 from leaf_rt.types import Frame
 
 
-def sources(count: int, seconds: float, backend: Backend, batch_wait: float = 0.0) -> str:
+def sources(count: int, seconds: float, backend: Backend) -> str:
     """One row: so many replays side by side."""
 
     def pipeline(info: SourceInfo) -> Pipeline:
-        return Pipeline(FaceDetector(), FaceTracker(), backend)
+        return Pipeline(VideoFaceDetector(), FaceTracker(), backend)
 
     warm = min(5.0, seconds / 4)
     marks: list[tuple[float, float, int, int, int]] = []
@@ -51,7 +52,7 @@ def sources(count: int, seconds: float, backend: Backend, batch_wait: float = 0.
     targets = [Target(str(DEMO), SourceOptions(realtime=True, loop=True)) for _ in range(count)]
     with tempfile.TemporaryDirectory() as place:
         sink = JsonlSink(Path(place) / "r.jsonl", backend.spec.labels)
-        options = RunOptions(duration=seconds, batch_wait=batch_wait)
+        options = RunOptions(duration=seconds)
         stats = run(targets, pipeline, backend, shared=[sink], hooks=Hooks(progress=progress), options=options)
     (t0, cpu0, captured0, processed0, dropped0), (t1, cpu1, captured, processed, dropped) = marks[0], marks[-1]
     rate = (processed - processed0) / (t1 - t0)
@@ -68,15 +69,14 @@ def sources(count: int, seconds: float, backend: Backend, batch_wait: float = 0.
 
 def crowd(picture: np.ndarray, count: int, backend: Backend, frames: int = 225) -> str:
     """One row: a picture in which ``count`` faces are left."""
-    detector = FaceDetector()
-    boxes = detector.detect_picture(picture).xyxy
-    detector.close()
+    with ImageFaceDetector() as detector:
+        boxes = detector.detect(picture).xyxy
     image = picture.copy()
     size = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for x0, y0, x1, y1 in boxes[np.argsort(-size)[count:]]:
         pad = 0.3 * (x1 - x0)
         cv2.rectangle(image, (int(x0 - pad), int(y0 - pad)), (int(x1 + pad), int(y1 + pad)), (90, 90, 90), -1)
-    pipeline = Pipeline(FaceDetector(), FaceTracker(), backend)
+    pipeline = Pipeline(VideoFaceDetector(), FaceTracker(), backend)
     costs, cpu, seen, asked = [], [], [], []
     for index in range(frames):
         begin = time.perf_counter(), time.process_time()
@@ -99,7 +99,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--crowd", type=Path, default=Path("../shared/media/solvay_1927.jpg"))
-    parser.add_argument("--batch-wait", type=float, default=0.0)
     parser.add_argument("--only", choices=("sources", "crowd"))
     given = parser.parse_args()
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -111,7 +110,7 @@ def main() -> None:
             "| sources | frames/s each | frames/s | latency p50 / p95, ms | dropped | CPU | ms CPU per frame | level |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        lines += [sources(count, given.seconds, backend, given.batch_wait) for count in (1, 4, 16)]
+        lines += [sources(count, given.seconds, backend) for count in (1, 4, 16)]
     picture = cv2.imread(str(given.crowd)) if given.only != "sources" else None
     if picture is not None:
         lines += [

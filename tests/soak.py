@@ -30,8 +30,8 @@ from clips import demo_frames, frames_in
 from rtsp_server import RtspServer, encode
 
 from leaf_rt.backends.opening import open_backend
-from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
@@ -147,7 +147,7 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
         before = held()
         stats = run(
             [Target(steady, SourceOptions(name="steady")), Target(shaky, SourceOptions(name="shaky"))],
-            lambda info: Pipeline(FaceDetector(), FaceTracker(), backend),
+            lambda info: Pipeline(VideoFaceDetector(), FaceTracker(), backend),
             backend,
             lambda info: [VideoSink(folder / f"{info.name}.mp4", backend.spec.labels, lambda image, e, labels: image)],
             [JsonlSink(folder / "records.jsonl", backend.spec.labels)],

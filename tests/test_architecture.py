@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.models",),
     ("leaf_rt.system",),
     ("leaf_rt.errors",),
-    ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.text"),
+    ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.text", "leaf_rt.geometry"),
 )
 LEVEL = {room: len(FLOORS) - n for n, row in enumerate(FLOORS) for room in row}
 MOST_LOOSE = 6  # modules that stand directly in leaf_rt/ or train/

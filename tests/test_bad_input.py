@@ -155,14 +155,14 @@ def test_an_out_folder_that_cannot_be(
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("rtsp://", "names no host"),
-        ("rtsp:///stream", "names no host"),
-        ("http://", "names no host"),
-        ("rtsp://127.0.0.1:99999/x", "the port is no number from 1 to 65535"),
-        ("http://127.0.0.1:99999/x", "the port is no number from 1 to 65535"),
-        ("https://127.0.0.1:0/x", "the port is no number from 1 to 65535"),
-        ("rtsp://no-such-host.invalid/x", "no host of that name is known"),
-        ("http://no-such-host.invalid/x", "no host of that name is known"),
+        ("rtsp://", "contains no host"),
+        ("rtsp:///stream", "contains no host"),
+        ("http://", "contains no host"),
+        ("rtsp://127.0.0.1:99999/x", "the port is not a number from 1 to 65535"),
+        ("http://127.0.0.1:99999/x", "the port is not a number from 1 to 65535"),
+        ("https://127.0.0.1:0/x", "the port is not a number from 1 to 65535"),
+        ("rtsp://no-such-host.invalid/x", "unknown host"),
+        ("http://no-such-host.invalid/x", "unknown host"),
     ],
 )
 def test_an_address_that_cannot_be_right_is_told_so(leaf: Leaf, address: str, words: str) -> None:
@@ -233,7 +233,7 @@ def test_standard_output_on_a_full_disk() -> None:
         command = [sys.executable, "-m", "leaf_rt", "doctor"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == errors.OutputError.exit_code
-    assert done.stderr == "error: standard output: no room left to write; free some space\n"
+    assert done.stderr == "error: standard output: no space left on the device; free some space\n"
 
 
 def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None
 
 
 def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
-    done = child("video", clip, "--out", tmp_path, "--emotion-hz", "0", file_size=12_000)
+    done = child("video", clip, "--out", tmp_path, "--classify-fps", "0", file_size=12_000)
     assert done.code == errors.OutputError.exit_code, done.err
     assert "Traceback" not in done.err
     assert "error: " in done.err

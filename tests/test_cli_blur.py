@@ -12,7 +12,7 @@ from clips import write_clip
 from commands import Leaf, records
 from fakes import FakeDetector, face_at, join
 
-from leaf_rt.faces.detector import HIDE_PERIOD
+from leaf_rt.faces.video_detector import HIDE_PERIOD
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.types import Detections
 
@@ -63,8 +63,8 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
         periods.append(scan_period)
         return Unsure(finds)
 
-    monkeypatch.setattr("leaf_rt.faces.detector.FaceDetector", detector)
-    monkeypatch.setattr("leaf_rt.cli.session.Pipeline", Watched)
+    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", detector)
+    monkeypatch.setattr("leaf_rt.recognition.factory.Pipeline", Watched)
     film = write_clip(tmp_path / "hall.mp4", [chessboard()] * 6)
     assert leaf("video", film, "--blur", "--no-plot", "--backend", "onnxruntime").code == 0
     reader = cv2.VideoCapture(str(tmp_path / "hall.leaf.mp4"))
@@ -85,10 +85,10 @@ def test_blur_hides_in_a_picture_whom_the_largest_leave_out(
         def __exit__(self, *_: object) -> None:
             self.close()
 
-        def detect_picture(self, image: np.ndarray) -> Detections:
+        def detect(self, image: np.ndarray) -> Detections:  # type: ignore[override]
             return join(face_at(20, 40), face_at(150, 40, 120))
 
-    monkeypatch.setattr("leaf_rt.cli.images.FaceDetector", lambda **_: Two([]))
+    monkeypatch.setattr("leaf_rt.cli.images.ImageFaceDetector", lambda **_: Two([]))
     cv2.imwrite(str(tmp_path / "two.png"), chessboard())
     done = leaf("image", tmp_path / "two.png", "--blur", "--max-faces", 1, "--backend", "onnxruntime")
     assert done.code == 0, done.err

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from commands import Leaf
 
-from leaf_rt.cli.wording import status
+from leaf_rt.cli.progress import status
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 

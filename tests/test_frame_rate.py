@@ -10,8 +10,8 @@ from clips import DEMO
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.backends.opening import open_backend
-from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
@@ -50,7 +50,7 @@ def at_rate(clip: list[Frame], fps: float, drop: float = 0.0) -> Iterator[Frame]
 
 def curve(frames: Iterator[Frame], backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Times (T,), smoothed probabilities (T, C) and shown labels (T,) of the one person."""
-    pipeline = Pipeline(FaceDetector(), FaceTracker(), backend, SmoothOptions())
+    pipeline = Pipeline(VideoFaceDetector(), FaceTracker(), backend, SmoothOptions())
     try:
         seen = [e for e in map(pipeline.step, frames) if len(e) == 1]
     finally:

@@ -17,7 +17,7 @@ STDLIB = sys.stdlib_module_names
 
 # Where a heavy or optional library may be imported at the top of a file; elsewhere only inside functions, if at all.
 ADAPTERS: dict[str, tuple[str, ...]] = {
-    "mediapipe": ("leaf_rt.faces.detector",),
+    "mediapipe": ("leaf_rt.faces.mediapipe_detector",),
     "onnxruntime": ("leaf_rt.backends.onnxruntime", "engines"),
     "openvino": ("leaf_rt.backends.openvino", "engines"),
     "tensorrt": ("leaf_rt.backends.tensorrt",),

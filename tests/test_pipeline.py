@@ -3,7 +3,8 @@ import pytest
 from fakes import FakeBackend, FakeDetector, face_at, frame, join
 
 from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
+from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.types import Detections, Prediction
 
 
@@ -28,13 +29,13 @@ def test_one_face_from_first_to_last_frame():
 def test_cadence_keeps_its_rate_whatever_the_frame_rate():
     for fps in (30.0, 25.0, 60.0):
         backend = FakeBackend()
-        run(pipeline([face_at(50, 40)] * 600, backend, emotion_hz=10.0), int(5 * fps), fps)
+        run(pipeline([face_at(50, 40)] * 600, backend, classify_fps=10.0), int(5 * fps), fps)
         assert sum(backend.batches) == pytest.approx(50, abs=3)
 
 
 def test_rate_zero_classifies_every_frame():
     backend = FakeBackend()
-    out = run(pipeline([face_at(50, 40)] * 20, backend, emotion_hz=0.0), 20)
+    out = run(pipeline([face_at(50, 40)] * 20, backend, classify_fps=0.0), 20)
     assert sum(backend.batches) == sum(bool(e.classified.any()) for e in out) >= 18
 
 
@@ -66,22 +67,22 @@ def test_frames_that_are_not_searched_cost_nobody_an_answer(every):
     backend = FakeBackend()
     seconds, fps = 6, 30
     script = [four if i % every == 0 else Detections.empty() for i in range(seconds * fps)]
-    run(pipeline(script, backend, emotion_hz=5.0, total_hz=20.0), seconds * fps, fps)
+    run(pipeline(script, backend, classify_fps=5.0, max_classify_fps=20.0), seconds * fps, fps)
     assert sum(backend.batches[fps:]) / (seconds - 1) == pytest.approx(20, rel=0.05)
 
 
-@pytest.mark.parametrize(("total_hz", "rate"), [(80.0, 80), (0.0, 160)])
-def test_the_answers_of_a_crowd_follow_the_limit_asked_for_and_zero_is_none(total_hz, rate):
+@pytest.mark.parametrize(("max_classify_fps", "rate"), [(80.0, 80), (0.0, 160)])
+def test_the_answers_of_a_crowd_follow_the_limit_asked_for_and_zero_is_none(max_classify_fps, rate):
     crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(16)))
     backend = FakeBackend()
-    run(pipeline([crowd] * 100, backend, total_hz=total_hz), 100, 25)
+    run(pipeline([crowd] * 100, backend, max_classify_fps=max_classify_fps), 100, 25)
     assert sum(backend.batches[25:]) / 3 == pytest.approx(rate, rel=0.05)
 
 
 def test_rate_zero_classifies_every_face_of_any_crowd():
     crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(29)))
     backend = FakeBackend()
-    run(pipeline([crowd] * 5, backend, emotion_hz=0.0), 5)
+    run(pipeline([crowd] * 5, backend, classify_fps=0.0), 5)
     assert backend.batches == [29] * 5
 
 
@@ -148,7 +149,7 @@ def test_an_answer_that_is_not_finite_is_passed_over():
                 good.probs[:] = np.nan
             return good
 
-    out = run(pipeline([face_at(50, 40)] * 40, Broken(), emotion_hz=0.0), 40)
+    out = run(pipeline([face_at(50, 40)] * 40, Broken(), classify_fps=0.0), 40)
     assert all(np.isfinite(e.probs).all() and np.isfinite(e.smoothed).all() for e in out)
     assert len(out[-1]) == 1
 

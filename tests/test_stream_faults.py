@@ -100,6 +100,7 @@ def test_one_failing_sink_is_switched_off_and_the_others_go_on() -> None:
     assert (len(bad.rows), len(good.rows), bad.closed) == (3, 50, 1)
     assert [str(e) for e in stats.failures] == ["failing: no room left"]
     assert [(e.level, e.source, e.text) for e in events] == [("error", "failing", "no room left")]
+    assert events[0].error is stats.failures[0]
 
 
 def test_when_no_sink_is_left_the_run_stops_and_says_why() -> None:

@@ -33,7 +33,7 @@ from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
-from leaf_rt.stream.stats import Event
+from leaf_rt.stream.stats import Event, EventKind
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
@@ -77,7 +77,8 @@ def test_a_file_that_breaks_in_the_middle_keeps_what_came_before() -> None:
     stats = play(opener, "a", shared=[sink], hooks=Hooks(event=events.append))
     assert len(sink.rows) == 10
     assert [str(e) for e in stats.failures] == ["clip.mp4: broken"]
-    assert [(e.level, e.kind, e.text) for e in events] == [("error", "failed", "broken")]
+    assert [(e.level, e.kind, e.text) for e in events] == [("error", EventKind.FAILED, "broken")]
+    assert events[0].error is stats.failures[0]
 
 
 def test_a_warning_of_a_source_is_told(tmp_path: Path) -> None:

@@ -15,18 +15,20 @@ import pytest
 from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
 
-from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.faces.revisit import REVISIT, RevisitScheduler
+from leaf_rt.faces.revisit import REVISIT_PERIOD, RevisitScheduler
 from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.recognition.pipeline import Pipeline, PipelineOptions
+from leaf_rt.faces.video_detector import VideoFaceDetector
+from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
-from leaf_rt.stream import batch, source_worker
-from leaf_rt.stream.capture import Clock
-from leaf_rt.stream.load_shedding import LITTLE, TOO_MUCH, Counters, EffortControl, LoadControl, Thrifty
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream import source_worker
+from leaf_rt.stream.context import Clock
+from leaf_rt.stream.load_shedding import HIGH_DEMAND, LOW_DEMAND, Counters, LoadControl
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
-from leaf_rt.stream.stats import Event, RunStats, SourceStats
+from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import Detections, Frame
 
 FPS = 25
@@ -58,7 +60,7 @@ def test_the_level_rises_before_a_frame_is_lost() -> None:
 
 
 def test_an_easy_load_never_rises_and_a_hopeless_one_goes_to_the_top_quickly() -> None:
-    assert max(levels(LoadControl(), cheaper(0.8 * TOO_MUCH / FPS), 60.0)) == 0
+    assert max(levels(LoadControl(), cheaper(0.8 * HIGH_DEMAND / FPS), 60.0)) == 0
     assert levels(LoadControl(), lambda t, level: 0.5, 3.0)[-1] == 3
 
 
@@ -90,8 +92,8 @@ def test_the_level_falls_only_after_a_calm_time_that_grows() -> None:
 
 @pytest.mark.parametrize("cost", [0.02, 0.03, 0.034, 0.036, 0.04, 0.05, 0.07, 0.1, 0.15, 0.3])
 def test_a_steady_load_does_not_swing(cost: float) -> None:
-    """Where a level halves the cost, what is LITTLE at one level fits into the one below."""
-    assert 2 * LITTLE < TOO_MUCH
+    """Where a level halves the cost, what is LOW_DEMAND at one level fits into the one below."""
+    assert 2 * LOW_DEMAND < HIGH_DEMAND
     seen = levels(LoadControl(), cheaper(cost), 600.0)
     assert seen == sorted(seen)
 
@@ -132,26 +134,33 @@ def test_what_was_counted_while_the_source_was_away_says_nothing() -> None:
     assert not control.update(60.5, Counters(127, 110, 127, 127, 61.0))
 
 
-def test_each_level_halves_the_answers_and_thins_the_detections() -> None:
-    detector = OneFace()
-    detector.detect_every = 1  # type: ignore[attr-defined]
+class SkippingFace(OneFace):
+    """Finds one face, and skips frames as ``VideoFaceDetector`` does."""
+
+    search_every = 1
+
+    def reduce_effort(self, level: int) -> float:
+        self.search_every = 1 + level
+        return float(self.search_every)
+
+
+def test_each_level_halves_the_classifications_and_makes_the_detector_skip_more_frames() -> None:
+    detector = SkippingFace()
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend())
-    thrift = EffortControl(pipeline)
     seen = []
     for level in (0, 1, 2, 3, 0):
-        thrift.set_level(level)
+        pipeline.reduce_effort(level)
         options = pipeline.options
-        seen.append((options.emotion_hz, options.total_hz, options.max_per_frame, detector.detect_every))  # type: ignore[attr-defined]
+        seen.append((options.classify_fps, options.max_classify_fps, options.max_per_frame, detector.search_every))
     assert seen == [(10.0, 40, 16, 1), (5.0, 20, 32, 2), (2.5, 10, 48, 3), (1.5, 5, 64, 4), (10.0, 40, 16, 1)]
 
 
-def test_where_faces_are_hidden_no_frame_goes_without_a_look() -> None:
-    detector = OneFace()
-    detector.detect_every = 1  # type: ignore[attr-defined]
+def test_the_detector_skips_no_frame_where_faces_are_hidden() -> None:
+    detector = SkippingFace()
     pipeline = Pipeline(detector, FaceTracker(), FakeBackend(), options=PipelineOptions(may_skip=False))
-    EffortControl(pipeline).set_level(3)
-    assert detector.detect_every == 1  # type: ignore[attr-defined]
-    assert (pipeline.options.emotion_hz, pipeline.options.max_per_frame) == (1.5, 16)
+    pipeline.reduce_effort(3)
+    assert detector.search_every == 1
+    assert (pipeline.options.classify_fps, pipeline.options.max_per_frame) == (1.5, 16)
 
 
 class Crowd:
@@ -159,7 +168,7 @@ class Crowd:
 
     def __init__(self, size: int) -> None:
         self.all = join(*(face_at(24.0 * (i % 13), 24.0 * (i // 13), 20.0) for i in range(size)))
-        self.detect_every = 1
+        self._search_every = 1
         self.lag = 0.0
         self._watch = RevisitScheduler()
 
@@ -167,14 +176,18 @@ class Crowd:
         now, found = frame.timestamp, self.all
         if not len(self._watch):
             self._watch.add(found.xyxy, now)
-        elif frame.index % self.detect_every:
+        elif frame.index % self._search_every:
             found = Detections.empty()
         else:
-            due = self._watch.turn(now, REVISIT * self.detect_every)
+            due = self._watch.next_faces(now, REVISIT_PERIOD * self._search_every)
             parts = [face_at(*known.xyxy[:2].tolist(), size=20.0) for known in due]
-            found, _ = self._watch.settle(due, parts, now)
+            found, _ = self._watch.update(due, parts, now)
         self.lag = self._watch.lag(now)
         return found
+
+    def reduce_effort(self, level: int) -> float:
+        self._search_every = 1 + level
+        return float(self._search_every)
 
     def reset(self) -> None:
         pass
@@ -189,7 +202,7 @@ def test_answers_fall_once_and_stay_as_frequent_as_the_filter_needs_them(faces: 
     given = []
     for level in (0, 3):
         pipeline = Pipeline(Crowd(faces), FaceTracker(), FakeBackend())
-        EffortControl(pipeline).set_level(level)
+        pipeline.reduce_effort(level)
         seen = [pipeline.step(frame(i)) for i in range(6 * FPS)][FPS:]
         times = [[e.timestamp for e in seen if e.classified[e.track_id == k].any()] for k in range(1, faces + 1)]
         gaps = [late - early for one in times for early, late in pairwise(one)]
@@ -199,12 +212,12 @@ def test_answers_fall_once_and_stay_as_frequent_as_the_filter_needs_them(faces: 
     assert given[1] <= most * given[0]
 
 
-def test_the_real_detector_can_leave_out_frames() -> None:
-    with FaceDetector() as detector:
-        assert isinstance(detector, Thrifty)
+def test_the_face_detector_skips_more_frames_at_less_effort() -> None:
+    with VideoFaceDetector(detect_every=2) as detector:
+        assert [detector.reduce_effort(level) for level in (0, 1, 3)] == [1.0, 1.5, 2.5]
 
 
-class DistributedContext(StopSignal):
+class SimulatedTime(StopSignal):
     """A camera, and a loop whose work takes time, on one clock that no busy machine can hurry or delay.
 
     All threads are real; time passes only where the loop works, or where it asks whether to stop and has nothing to do,
@@ -263,14 +276,18 @@ class DistributedContext(StopSignal):
 class Laborious(OneFace):
     """Works as long on a frame as ``cost`` says, and on those that it may leave out not at all."""
 
-    def __init__(self, world: DistributedContext, cost: Callable[[Frame], float]) -> None:
+    def __init__(self, world: SimulatedTime, cost: Callable[[Frame], float]) -> None:
         super().__init__(lambda one: world.work(cost(one)))
-        self.detect_every = 1
+        self._search_every = 1
         self._skipped = 0
+
+    def reduce_effort(self, level: int) -> float:
+        self._search_every = 1 + level
+        return float(self._search_every)
 
     def detect(self, frame: Frame) -> Detections:
         self._skipped += 1
-        if self._skipped < self.detect_every:
+        if self._skipped < self._search_every:
             return Detections.empty()
         self._skipped = 0
         return super().detect(frame)
@@ -281,7 +298,7 @@ def rising_load(shed: bool, seconds: float = 20.0) -> tuple[RunStats, list[tuple
 
     Gives the counters, and what was said of the load with the number of frames that were lost by then.
     """
-    world = DistributedContext(int(seconds * FPS), 1.0 / FPS)
+    world = SimulatedTime(int(seconds * FPS), 1.0 / FPS)
     said: list[tuple[str, int]] = []
     stats: list[RunStats] = []
     backend = FakeBackend()
@@ -310,7 +327,7 @@ def test_a_rising_load_is_answered_before_frames_are_lost() -> None:
     stats, said = rising_load(shed=True)
     (source,) = stats.sources
     (first, lost_by_then), *_ = said
-    assert "% busy: each frame gets less work, before any more are lost (level 1)" in first
+    assert "% busy: less work per frame, to drop no frames (level 1)" in first
     assert lost_by_then == 0
     assert 1 <= source.level <= 2
     assert source.captured == 500
@@ -338,40 +355,15 @@ def test_a_hopeless_load_goes_to_the_highest_level(monkeypatch: pytest.MonkeyPat
 # Sharing calls
 
 
-def live(fps: float, last_frame: float | None = None, **fields: Any) -> SourceStats:
-    state = fields.pop("state", "open")
-    return SourceStats(replace(LIVE, fps=fps, **fields), state=state, last_frame=last_frame)
-
-
-def test_a_frame_waits_at_most_one_frame_time_of_the_fastest_live_source() -> None:
-    slow, fast, lost, film = live(10.0), live(50.0), live(100.0, state="lost"), SourceStats(INFO, state="open")
-    assert batch.deadline(7.0, 5.0, [slow, fast, lost, film]) == pytest.approx(7.02)
-    assert batch.deadline(7.0, 0.01, [slow, fast]) == pytest.approx(7.01)
-    assert batch.deadline(7.0, 0.5, [film]) == pytest.approx(7.5)
-    assert batch.deadline(7.0, 0.5, [live(10.0), SourceStats(replace(LIVE, fps=None), state="open")]) == 7.0
-    fast.capture_fps = 40.0  # what is measured counts, not what was promised
-    assert batch.deadline(7.0, 5.0, [slow, fast]) == pytest.approx(7.025)
-
-
-def test_nobody_waits_for_a_source_that_has_nothing_to_give() -> None:
-    assert batch.worth_waiting(live(25.0, last_frame=7.0), 7.04)
-    assert not batch.worth_waiting(live(1.0, last_frame=7.0), 7.04)
-    assert not batch.worth_waiting(live(25.0, last_frame=7.0, state="lost"), 9.0)
-    assert not batch.worth_waiting(SourceStats(INFO, state="ended"), 9.0)
-    assert batch.worth_waiting(SourceStats(INFO, state="open"), 7.0)
-
-
 def test_faces_of_all_ready_frames_go_into_one_call() -> None:
     backend = FakeBackend()
     opener = Opener(a=[Script(INFO, frames(20))], b=[Script(INFO, frames(20))])
-    play(opener, "a", "b", backend=backend, options=RunOptions(batch_wait=0.5))
+    play(opener, "a", "b", backend=backend, act=lambda one: time.sleep(0.002))  # frames come while the loop is busy
     assert max(backend.batches) == 2
     assert sum(backend.batches) == 2 * 8  # 0.8 s at 10 answers per second, for each
 
 
-@pytest.mark.parametrize("wait", [0.0, 30.0])
-def test_whoever_falls_silent_holds_back_nobody(wait: float) -> None:
-    """However long frames may wait: one camera goes on alone when the other one sends nothing more."""
+def test_a_silent_source_does_not_delay_the_others() -> None:
     over = threading.Event()
     both: list[Any] = [entry for one in frames(10, source="b") for entry in (one, lambda: time.sleep(0.02))]
     alone: list[Any] = [entry for one in frames(60, source="a") for entry in (one, lambda: time.sleep(0.02))]
@@ -383,11 +375,9 @@ def test_whoever_falls_silent_holds_back_nobody(wait: float) -> None:
     targets = [Target(f"rtsp://host/{name}", SourceOptions(max_reconnects=0)) for name in ("a", "b")]
 
     def pipeline(info: SourceInfo) -> Pipeline:
-        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(emotion_hz=0.0))
+        return Pipeline(OneFace(), FaceTracker(), backend, options=PipelineOptions(classify_fps=0.0))
 
-    stats = run(targets, pipeline, backend, shared=[sink], opener=opener, options=RunOptions(batch_wait=wait))
+    stats = run(targets, pipeline, backend, shared=[sink], opener=opener)
     assert balanced(stats)
     assert sum(row[0] == "a" for row in sink.rows) >= 30
     assert sorted(sink.latencies)[len(sink.latencies) // 2] < 0.1
-    if wait > 0:
-        assert backend.batches.count(2) >= 2

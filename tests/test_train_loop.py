@@ -19,13 +19,13 @@ from torch import Tensor
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError, ModelError
+from leaf_rt.system.signals import StopSignal
 from train.cli import main
 from train.data.dataset import TrainingData, load_data
 from train.loop.checkpoint import load
 from train.loop.distributed import DistributedContext
 from train.loop.optimizer import ema_decay, learning_rate
 from train.loop.run_log import Reporter, read_log
-from train.loop.stopping import StopSignal
 from train.loop.training import Training
 from train.metrics import measure
 from train.recipes.schema import Optim, Recipe, to_toml
@@ -71,7 +71,8 @@ def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0)
             step = training.train_step
 
             def counted(side: int) -> dict[str, float]:
-                stop.requested = training.step + 1 >= stop_after
+                if training.step + 1 >= stop_after:
+                    stop.set()
                 return step(side)
 
             training.train_step = counted  # type: ignore[method-assign]

@@ -21,9 +21,9 @@ from torch import nn
 from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
+from leaf_rt.system.signals import StopSignal
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, sync_batch_norms, world
-from train.loop.stopping import StopSignal
 from train.loop.training import Training, distributed
 from train.recipes.schema import Recipe, to_toml
 

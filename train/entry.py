@@ -17,6 +17,7 @@ from rich.table import Table
 
 from leaf_rt.errors import DataError, NotFound, OutputError
 from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
 from train.data.formats import SPLITS
 from train.loop.checkpoint import BEST, LAST
@@ -24,7 +25,6 @@ from train.loop.distributed import DistributedContext, pick_device, said_once, w
 from train.loop.initialization import BEFORE, earlier, need_start
 from train.loop.merging import merge
 from train.loop.run_log import Reporter
-from train.loop.stopping import StopSignal
 from train.loop.training import SPLIT, Training
 from train.recipes.schema import RECIPE, Recipe, load_recipe, to_dict, to_toml
 from train.reports.evaluation import evaluate
@@ -104,7 +104,8 @@ def train_command(
                     torn.unlink()
         batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
         with ExitStack() as stack:
-            stop = stack.enter_context(StopSignal())
+            stop = StopSignal(started=True)
+            stack.enter_context(stop_on_signals(stop, raise_on_second=True))
             reporter = None
             if here.main:
                 made = Reporter(folder, data.labels, batch, recipe.run.log_every, console)

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from leaf_rt.errors import NoFrames, NotFound
-from leaf_rt.faces.detector import FaceDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
 from leaf_rt.sources.base import SourceInfo, Target
@@ -76,8 +76,8 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
     backend = recognition.open_backend()
 
     def pipeline(_: SourceInfo) -> Pipeline:
-        detector = FaceDetector(range=recognition.range)
-        return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.costs(backend))
+        detector = VideoFaceDetector(range=recognition.range)
+        return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.pipeline_options(backend))
 
     try:
         stats = run([Target(str(path))], pipeline, backend, options=RunOptions(handle_signals=False))

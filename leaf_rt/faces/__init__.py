@@ -1,6 +1,16 @@
-"""Finds faces, aligns them and tracks them over time.
+"""Detects faces, aligns them and tracks them over time.
 
-Knows pictures and boxes. It must not know expressions, sources or files of results.
+Knows images and boxes. Does not know expressions, sources or result files.
 """
 
-__all__ = ["alignment", "appearance", "detector", "regions", "revisit", "tracker"]
+__all__ = [
+    "alignment",
+    "appearance",
+    "image_detector",
+    "mediapipe_detector",
+    "regions",
+    "revisit",
+    "search",
+    "tracker",
+    "video_detector",
+]

@@ -6,6 +6,7 @@ Knows files and OpenCV's codecs; must not know detectors, models or terminals.
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,22 @@ def read_picture(path: Path) -> U8:
         NotAVideo: It is a folder, empty, or holds no picture.
         CodecError: It is a picture, but damaged, too large, or of numbers without a scale.
     """
-    data = _read(path)
+    return decode_picture(_read(path), str(path))
+
+
+def decode_picture(data: bytes, name: str) -> U8:
+    """Decode the bytes of a picture file, as ``read_picture`` does.
+
+    Args:
+        data: The whole file.
+        name: Name of the picture in error messages.
+
+    Raises:
+        NotAVideo: It is empty or not a picture.
+        CodecError: See ``read_picture``.
+    """
+    if not data:
+        raise NotAVideo(f"{name}: the file is empty (0 bytes)")
     encoded = np.frombuffer(data, np.uint8)
     jpeg = data.startswith(b"\xff\xd8")  # has no alpha
     level = cv2.utils.logging.getLogLevel()
@@ -42,26 +58,34 @@ def read_picture(path: Path) -> U8:
             raw = None if jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
-            raise CodecError(f"{path}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
-        raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it") from e
+            raise CodecError(f"{name}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
+        raise CodecError(f"{name}: the picture is damaged and cannot be decoded; get a fresh copy of it") from e
     finally:
         cv2.utils.logging.setLogLevel(level)
     if image is None:
         if raw is not None:
             kind = f"{raw.dtype.itemsize * 8}-bit {'float' if raw.dtype.kind == 'f' else 'integer'}"
             raise CodecError(
-                f"{path}: is a {kind} picture, which does not say what is black and what is white; save it with 8 or "
+                f"{name}: is a {kind} picture, which does not say what is black and what is white; save it with 8 or "
                 "16 bits per channel"
             )
-        if cv2.haveImageReader(str(path)):
-            raise CodecError(f"{path}: the picture is damaged and cannot be decoded; get a fresh copy of it")
-        raise NotAVideo(f"{path}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
+        if _has_picture_format(data):
+            raise CodecError(f"{name}: the picture is damaged and cannot be decoded; get a fresh copy of it")
+        raise NotAVideo(f"{name}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
     picture = np.asarray(image, dtype=np.uint8)
     if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw.shape[:2] == picture.shape[:2]:
         full = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
         alpha = np.clip(raw[..., 3:].astype(np.float32) / full, 0.0, 1.0)
         picture = (picture * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
     return picture
+
+
+def _has_picture_format(data: bytes) -> bool:
+    """Whether a file that starts like this is in a format that OpenCV knows."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data[:4096])
+        file.flush()
+        return bool(cv2.haveImageReader(file.name))
 
 
 def write_picture(path: Path, image: U8) -> None:
@@ -92,6 +116,4 @@ def _read(path: Path) -> bytes:
         raise NoPermission(f"{path}: no permission to read it") from e
     except OSError as e:
         raise CodecError(f"{path}: cannot be read ({e.strerror})") from e
-    if not data:
-        raise NotAVideo(f"{path}: the file is empty (0 bytes)")
     return data

@@ -1,6 +1,6 @@
-"""The pipeline of one source: detect, track, classify, smooth. Pure: no clock, no thread, no file.
+"""The pipeline of one source: detect, track, classify, smooth.
 
-Knows faces and back ends. It must not know sources or sinks.
+Knows faces and back ends. Does not know sources, sinks, threads or files.
 """
 
-__all__ = ["config", "images", "pipeline", "smoothing"]
+__all__ = ["config", "factory", "images", "pipeline", "schedule", "smoothing"]

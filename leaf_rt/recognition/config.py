@@ -1,4 +1,4 @@
-"""How faces are found, tracked and classified: the settings that every command and the Python API share."""
+"""The settings of recognition, which all commands and the Python API share."""
 
 from __future__ import annotations
 
@@ -9,23 +9,51 @@ from typing import Literal
 from leaf_rt.backends.base import Backend, ProgressCallback, silent
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
-from leaf_rt.recognition.pipeline import PipelineOptions
 from leaf_rt.recognition.smoothing import SmoothOptions
 
 
 @dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """Limits on the work that one frame may cost.
+
+    Attributes:
+        classify_fps: Classifications per second and face. 0 classifies every face in every frame.
+        max_classify_fps: Classifications per second of all faces of the source together. In a crowd the faces that
+            waited longest go first; new faces are classified at once. 0 sets no limit. No effect if ``classify_fps``
+            is 0.
+        min_classify_fps: Classifications per second that each face gets even in the largest crowd, as far as
+            ``max_per_frame`` allows. With fewer, the smoother has nothing to work with.
+        max_per_frame: Most faces classified in one frame. No effect if ``classify_fps`` is 0.
+        max_faces: Most people reported per frame; the largest faces win. 0 sets no limit.
+        max_coast: Seconds for which a lost face is still reported, not counting the time in which the detector did
+            not look for it.
+        may_skip: Whether the detector may skip frames under load. Set it to False where faces are hidden: a face that
+            appears in a skipped frame would be shown.
+    """
+
+    classify_fps: float = 10.0
+    max_classify_fps: float = 40.0
+    min_classify_fps: float = 1.5
+    max_per_frame: int = 16
+    max_faces: int = 0
+    max_coast: float = 0.2
+    may_skip: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class RecognitionConfig:
-    """How faces are found, followed and classified.
+    """How to detect, track and classify faces.
 
     Attributes:
         model: Model file.
-        backend: "auto" or the name of a back end.
-        threads: CPU threads for inference; 0 leaves the choice to the back end.
-        precision: "" for the model's own, "int8" for the quantised files beside it.
-        range: Face detector: "auto", "short" or "full".
-        pipeline: What a frame may cost; see ``costs``.
-        smooth: How fast answers follow.
-        total_hz: Answers per second of all faces of a source, 0 for no limit; None leaves it to the back end.
+        backend: "auto", or the name of a back end.
+        threads: CPU threads for inference. 0 lets the back end choose.
+        precision: "" for the precision of the model file, or "int8" for the quantized files beside it.
+        range: Range of the face detector: "auto", "short" or "full".
+        pipeline: Limits on the work per frame; see ``pipeline_options``.
+        smooth: How to smooth the results over time.
+        max_classify_fps: Classifications per second of all faces of a source together. 0 sets no limit. None chooses
+            by the back end.
     """
 
     model: Path = DEFAULT_MODEL
@@ -35,22 +63,30 @@ class RecognitionConfig:
     range: Literal["auto", "short", "full"] = "auto"
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
-    total_hz: float | None = None
+    max_classify_fps: float | None = None
 
     @property
     def files(self) -> list[Path]:
-        """What may be read of the model: weights and description, also those of its other precisions."""
-        forms = (("fp16", ""), ("int8", ""), ("int8", ".xml"))
-        models = [self.model, *(variant_path(self.model, precision, suffix) for precision, suffix in forms)]
+        """All files of the model that may be read: weights and descriptions of every precision."""
+        variants = (("fp16", ""), ("int8", ""), ("int8", ".xml"))
+        models = [self.model, *(variant_path(self.model, precision, suffix) for precision, suffix in variants)]
         weights = [path.with_suffix(".bin") for path in models if path.suffix == ".xml"]
         return [*models, *weights, *map(spec_path, models)]
 
-    def costs(self, backend: Backend) -> PipelineOptions:
-        """What a frame may cost with this back end: a GPU serves a crowd, a CPU shares its answers out."""
-        if self.total_hz is not None:
-            return replace(self.pipeline, total_hz=self.total_hz)
-        return replace(self.pipeline, total_hz=0.0) if backend.device == "cuda" else self.pipeline
+    def pipeline_options(self, backend: Backend, *, hide_faces: bool = False) -> PipelineOptions:
+        """Return the pipeline's options for this back end.
 
-    def open_backend(self, say: ProgressCallback = silent) -> Backend:
-        """The back end asked for, see ``leaf_rt.backends.opening.open_backend``."""
-        return open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=say)
+        Args:
+            backend: A GPU classifies every face at the full rate. On a CPU all faces share ``max_classify_fps``.
+            hide_faces: Whether faces are hidden in the output; the detector may then not skip frames.
+        """
+        options = self.pipeline
+        if self.max_classify_fps is not None:
+            options = replace(options, max_classify_fps=self.max_classify_fps)
+        elif backend.device == "cuda":
+            options = replace(options, max_classify_fps=0.0)
+        return replace(options, may_skip=False) if hide_faces else options
+
+    def open_backend(self, notify: ProgressCallback = silent) -> Backend:
+        """Open the back end; see ``leaf_rt.backends.opening.open_backend``."""
+        return open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)

@@ -16,16 +16,16 @@ from leaf_rt.types import U8, Detections, Estimates
 _BATCH = 32  # faces per call of the back end
 
 
-class PictureDetector(Protocol):
-    """Finds faces in stills; ``leaf_rt.faces.detector.FaceDetector`` is the real one."""
+class ImageDetector(Protocol):
+    """Finds faces in images; ``leaf_rt.faces.image_detector.ImageFaceDetector`` is the real one."""
 
-    def detect_picture(self, image: U8) -> Detections:
+    def detect(self, image: U8) -> Detections:
         """The faces of a (H, W, 3) uint8 BGR picture, small ones included."""
         ...
 
 
-def recognise(
-    image: U8, detector: PictureDetector, backend: Backend, *, max_faces: int = 0, uncertain_below: float = 0.4
+def recognize_image(
+    image: U8, detector: ImageDetector, backend: Backend, *, max_faces: int = 0, uncertain_below: float = 0.4
 ) -> Estimates:
     """Find and classify every face of a picture.
 
@@ -39,7 +39,7 @@ def recognise(
     Returns:
         One row per face, from left to right, numbered from 1; the time is 0.
     """
-    found = detector.detect_picture(image)
+    found = detector.detect(image)
     seen = found.xyxy
     size = found.xyxy[:, 2:] - found.xyxy[:, :2]
     largest = np.argsort(-(size[:, 0] * size[:, 1]), kind="stable")

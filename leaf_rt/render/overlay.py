@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leaf_rt.faces.regions import iou
+from leaf_rt.geometry import iou
 from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.types import F32, U8, Estimates
 

@@ -1,6 +1,6 @@
-"""Where frames come from: files, pictures, cameras, network streams.
+"""Sources of frames: video files, pictures, cameras, network streams.
 
 Knows decoders. It must not know faces, pipelines or sinks.
 """
 
-__all__ = ["base", "camera", "network", "opening", "picture", "sources_file", "video_file"]
+__all__ = ["arrays", "base", "camera", "network", "opening", "picture", "sources_file", "video_file"]

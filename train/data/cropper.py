@@ -2,7 +2,7 @@
 
 Training pictures are mostly tight crops already, too tight for the detector: they get a border first, as wide as what
 the runtime's close-ups show round a face. A photograph in which that finds nobody is searched as the runtime does.
-Knows ``leaf_rt.faces.detector`` and ``leaf_rt.faces.alignment``; must not know labels or files.
+Knows ``leaf_rt.faces.mediapipe_detector`` and ``leaf_rt.faces.alignment``; must not know labels or files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from leaf_rt.faces.alignment import crop_faces, crop_plain
-from leaf_rt.faces.detector import DetectorModel, FaceDetector
+from leaf_rt.faces.image_detector import ImageFaceDetector
+from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
 from leaf_rt.types import F32, U8, Detections
 
 BORDER = 0.25  # of the picture's longer side, replicated on every side
@@ -34,8 +35,8 @@ class FaceCropper:
     def __init__(self, side: int, margin: float, color: str, *, align: bool = True) -> None:
         self.side, self.margin, self.color = side, margin, color
         self._align = align
-        self._detector: DetectorModel | None = None  # opened for the first picture: a full cache needs none
-        self._search: FaceDetector | None = None
+        self._detector: MediaPipeDetector | None = None  # opened for the first picture: a full cache needs none
+        self._search: ImageFaceDetector | None = None
 
     def __enter__(self) -> FaceCropper:
         return self
@@ -63,7 +64,7 @@ class FaceCropper:
         if not self._align:
             return None
         if self._detector is None:
-            self._detector = DetectorModel("short", video=False, min_confidence=MIN_CONFIDENCE)
+            self._detector = MediaPipeDetector("short", min_confidence=MIN_CONFIDENCE)
         height, width = image.shape[:2]
         border = round(BORDER * max(height, width))
         bordered = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
@@ -81,8 +82,8 @@ class FaceCropper:
     def _searched(self, image: U8) -> F32 | None:
         """``find`` by the runtime's search for faces of any size."""
         if self._search is None:
-            self._search = FaceDetector()
-        found = self._search.detect_picture(image)
+            self._search = ImageFaceDetector()
+        found = self._search.detect(image)
         if not len(found):
             return None
         return np.asarray(found.keypoints[_largest_surest(found)], np.float32)

@@ -11,6 +11,5 @@ __all__ = [
     "merging",
     "optimizer",
     "run_log",
-    "stopping",
     "training",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import DataError
+from leaf_rt.system.signals import StopSignal
 from train.augment.transforms import MEAN, STD
 from train.augment.views import Views, draw_views
 from train.data import splits
@@ -36,7 +37,6 @@ from train.loop.optimizer import (
     update_ema,
 )
 from train.loop.run_log import Reporter
-from train.loop.stopping import StopSignal
 from train.methods.objective import BatchOutputs, build_threshold, objective, student_sees_weak
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
@@ -133,7 +133,7 @@ class Training:
                 self.end_epoch(epoch + 1, side, reporter)
             elif run.checkpoint_steps and self.step % run.checkpoint_steps == 0:
                 self.save()
-            if self.world.any(stop.requested):
+            if self.world.any(stop.is_set()):
                 if self.step % self.steps:
                     self.save()
                 return self.step >= self.end

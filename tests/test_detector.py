@@ -1,4 +1,4 @@
-"""The face detector on real pictures and clips, alone and with the tracker."""
+"""The face detectors on real images and clips, alone and with the tracker."""
 
 from __future__ import annotations
 
@@ -16,19 +16,27 @@ import pytest
 from clips import DEMO
 
 from leaf_rt.errors import BackendError, ModelError
-from leaf_rt.faces import detector as detector_module
-from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.faces.regions import iou
+from leaf_rt.faces import mediapipe_detector
+from leaf_rt.faces.image_detector import ImageFaceDetector
+from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
 from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import HIDE_PERIOD, VideoFaceDetector
+from leaf_rt.geometry import iou
 from leaf_rt.types import Detections, Frame, Tracks
 
 Shown = list[tuple[Frame, Detections, Tracks]]
 
 
 @pytest.fixture(scope="module")
-def detector() -> Iterator[FaceDetector]:
-    with FaceDetector() as one:
-        yield one
+def image_detector() -> Iterator[ImageFaceDetector]:
+    with ImageFaceDetector() as detector:
+        yield detector
+
+
+@pytest.fixture
+def detector() -> Iterator[VideoFaceDetector]:
+    with VideoFaceDetector() as detector:
+        yield detector
 
 
 def frames(path: Path, count: int | None = None) -> Iterator[Frame]:
@@ -43,16 +51,16 @@ def frames(path: Path, count: int | None = None) -> Iterator[Frame]:
 def follow(path: Path, count: int | None = None, stride: int = 1) -> Shown:
     tracker = FaceTracker()
     shown: Shown = []
-    with FaceDetector() as one:
+    with VideoFaceDetector() as detector:
         for frame in frames(path, count):
             if frame.index % stride == 0:
-                found = one.detect(frame)
+                found = detector.detect(frame)
                 shown.append((frame, found, tracker.update(found, frame.timestamp)))
     return shown
 
 
 def sightings(shown: Shown) -> dict[int, list[tuple[float, np.ndarray]]]:
-    """Time and box of every find, by id."""
+    """Return time and box of every detection, by track id."""
     out: dict[int, list[tuple[float, np.ndarray]]] = {}
     for frame, found, tracks in shown:
         for track_id, row in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
@@ -62,15 +70,15 @@ def sightings(shown: Shown) -> dict[int, list[tuple[float, np.ndarray]]]:
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of all pictures that a model is asked about from now on."""
+    """Record the shape of every image that a model sees from now on."""
     calls: list[tuple[int, ...]] = []
-    find = detector_module.DetectorModel.find
+    find = MediaPipeDetector.find
 
-    def counted(self: detector_module.DetectorModel, image: np.ndarray) -> Detections:
+    def counted(self: MediaPipeDetector, image: np.ndarray) -> Detections:
         calls.append(image.shape)
         return find(self, image)
 
-    monkeypatch.setattr(detector_module.DetectorModel, "find", counted)
+    monkeypatch.setattr(MediaPipeDetector, "find", counted)
     return calls
 
 
@@ -88,9 +96,9 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         ("Image_with_alpha.png", 1, 1),
     ],
 )
-def test_pictures(media, detector, name, low, high):
+def test_images(media, image_detector, name, low, high):
     image = cv2.imread(str(media / name))
-    found = detector.detect_picture(image)
+    found = image_detector.detect(image)
     assert low <= len(found) <= high
     centre = (found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2
     assert (centre >= 0).all()
@@ -99,35 +107,35 @@ def test_pictures(media, detector, name, low, high):
     assert (eyes > 0).all()
 
 
-def test_one_man_is_one_track_from_first_to_last_frame(media):
+def test_one_person_is_one_track_from_the_first_to_the_last_frame(media):
     shown = follow(media / "single_face.mp4")
     assert all(t.track_id.tolist() == [1] and t.detection_index.tolist() == [0] for _, _, t in shown)
 
 
 @pytest.mark.parametrize(
     ("name", "start", "end"),
-    # Looked up by eye: the last frame with the man is at 2.367 s; in the other clip he comes at 3.945 s and stays.
+    # Checked by eye: the man is visible until 2.367 s in the first clip, and from 3.945 s on in the second.
     [("face_noface.mov", 0.0, 2.367), ("noface_face.mov", 3.945, 6.345)],
 )
-def test_a_face_that_goes_or_comes_is_one_track(media, name, start, end):
+def test_a_face_that_leaves_or_enters_is_one_track(media, name, start, end):
     seen = sightings(follow(media / name))
     assert list(seen) == [1]
     assert seen[1][0][0] == pytest.approx(start, abs=0.2)
     assert seen[1][-1][0] == pytest.approx(end, abs=0.2)
 
 
-def test_nobody_is_found_where_nobody_is(media):
+def test_a_clip_without_faces_gives_no_detections(media):
     assert sum(len(found) for _, found, _ in follow(media / "no_face.mp4")) == 0
 
 
 @pytest.mark.parametrize("stride", [1, 3])
-def test_one_woman_is_one_track_through_hands_and_turns(stride):
+def test_one_person_stays_one_track_behind_hands_and_in_turns(stride):
     shown = follow(DEMO, stride=stride)
     assert {i for _, _, t in shown for i in t.track_id.tolist()} == {1}
     assert np.mean([len(found) == 1 for _, found, _ in shown]) > 0.98
 
 
-def test_a_street_is_followed_at_the_cost_of_two_calls_per_frame(media, monkeypatch):
+def test_a_street_scene_costs_about_two_calls_per_frame(media, monkeypatch):
     calls = count_calls(monkeypatch)
     shown = follow(media / "street_1080p.mp4")
     assert len(calls) <= 2.5 * len(shown)
@@ -137,74 +145,75 @@ def test_a_street_is_followed_at_the_cost_of_two_calls_per_frame(media, monkeypa
         for (t0, a), (t1, b) in itertools.pairwise(seen):
             width = np.sqrt((a[2] - a[0]) * (b[2] - b[0]))
             way = np.hypot(*((a[:2] + a[2:] - b[:2] - b[2:]) / 2)) / width
-            assert way < 0.5 + 8 * (t1 - t0), f"id {track_id} jumps at {t1:.2f} s"  # the fastest one makes 6 widths/s
+            assert way < 0.5 + 8 * (t1 - t0), f"id {track_id} jumps at {t1:.2f} s"  # the fastest moves 6 widths/s
 
 
-def test_where_faces_are_hidden_who_comes_in_is_known_after_a_fifth_of_a_second(media, detector):
+def test_with_hide_period_new_faces_are_found_within_200_ms(media, image_detector):
     clip = list(frames(media / "street_1080p.mp4", 13))
     tracker = FaceTracker()
-    with FaceDetector(scan_period=detector_module.HIDE_PERIOD) as one:
-        known = [tracker.update(one.detect(frame), frame.timestamp).xyxy for frame in clip]
+    with VideoFaceDetector(scan_period=HIDE_PERIOD) as detector:
+        known = [tracker.update(detector.detect(frame), frame.timestamp).xyxy for frame in clip]
     for end in (7, 12):  # 0.2 s are five frames
-        before, now = (detector.detect_picture(clip[i].image).xyxy for i in (end - 5, end))
+        before, now = (image_detector.detect(clip[i].image).xyxy for i in (end - 5, end))
         there = now[(iou(now, before) > 0.3).any(axis=1)]
         assert len(there) >= 3
         assert (iou(there, known[end]) > 0.3).any(axis=1).all()
 
 
-def test_while_nobody_is_known_the_search_is_never_slower(monkeypatch):
+def test_the_search_is_fast_while_no_face_is_known(monkeypatch):
     looks = {}
     for period in (0.15, 0.8, 5.0):
-        with FaceDetector(scan_period=period) as one:
+        with VideoFaceDetector(scan_period=period) as detector:
             calls = []
-            monkeypatch.setattr(one, "_propose", lambda *_, calls=calls, **__: calls.append(1) or Detections.empty())
+            monkeypatch.setattr(
+                detector._search, "_propose", lambda *_, calls=calls, **__: calls.append(1) or Detections.empty()
+            )
             for i in range(26):
-                one.detect(Frame(np.zeros((360, 640, 3), np.uint8), i, i / 25, "x"))
+                detector.detect(Frame(np.zeros((360, 640, 3), np.uint8), i, i / 25, "x"))
             looks[period] = len(calls)
     assert looks[5.0] == looks[0.8]
     assert looks[0.15] == pytest.approx(2 * looks[0.8], rel=0.3)
 
 
-def test_many_small_faces_cost_little_more_per_frame_than_one(media, monkeypatch):
+def test_many_small_faces_cost_little_more_per_frame_than_one_face(media, monkeypatch):
     image = cv2.imread(str(media / "solvay_1927.jpg"))
     calls = count_calls(monkeypatch)
     tracker = FaceTracker()
-    with FaceDetector() as one:
+    with VideoFaceDetector() as detector:
         for i in range(51):
             if i == 1:
                 calls.clear()
             frame = Frame(image, i, i / 25, "still")
-            tracks = tracker.update(one.detect(frame), frame.timestamp)
+            tracks = tracker.update(detector.detect(frame), frame.timestamp)
             assert 27 <= len(tracks) <= 30
             assert tracks.time_since_update.max() <= 0.3
-            assert one.lag >= tracks.time_since_update.max() - 0.04
-    assert len(calls) / 50 <= 2.3  # one close-up call or two, and a share of a search; one face makes 1.7
+            assert detector.lag >= tracks.time_since_update.max() - 0.04
+    assert len(calls) / 50 <= 2.3  # one or two close-up calls and a share of a search; one face needs 1.7
     assert tracks.track_id.max() <= 31
 
 
 @pytest.mark.parametrize("fps", [8, 24])
-def test_a_second_of_video_costs_about_the_same_searches_at_any_frame_rate(monkeypatch, fps):
+def test_the_number_of_searches_per_second_does_not_depend_on_the_frame_rate(monkeypatch, fps):
     every = 24 // fps
     pictures = [f for f in frames(DEMO, 97) if f.index % every == 0]
     calls = count_calls(monkeypatch)
-    with FaceDetector() as one:
-        one.detect(pictures[0])
+    with VideoFaceDetector() as detector:
+        detector.detect(pictures[0])
         calls.clear()
         for frame in pictures[1:]:
-            assert len(one.detect(frame)) == 1
+            assert len(detector.detect(frame)) == 1
     searches = [shape for shape in calls if shape != (256, 256, 3)]
     assert len(searches) == pytest.approx(25, abs=4)  # in 4 s
 
 
-def test_the_cost_of_one_face_is_near_one_call_over_the_whole_frame():
+def test_one_face_costs_about_as_much_as_one_call_on_the_whole_frame():
     pictures = list(frames(DEMO, 120))
     ours, whole = [], []
-    with FaceDetector() as one, FaceDetector(range="short") as other:
-        one.detect(pictures[0])
-        model = other._model("short", video=True)
-        for frame in pictures[1:]:  # in turns, so that both have the same share of a busy machine
+    with VideoFaceDetector() as detector, MediaPipeDetector("short") as model:
+        detector.detect(pictures[0])
+        for frame in pictures[1:]:  # alternate, so that other load affects both alike
             start = time.perf_counter()
-            one.detect(frame)
+            detector.detect(frame)
             middle = time.perf_counter()
             model.find(frame.image)
             ours.append(middle - start)
@@ -214,67 +223,64 @@ def test_the_cost_of_one_face_is_near_one_call_over_the_whole_frame():
 
 def test_detect_every_skips_frames_and_tracks_coast():
     tracker = FaceTracker()
-    with FaceDetector(detect_every=3) as one:
+    with VideoFaceDetector(detect_every=3) as detector:
         found, ids = [], set()
         for frame in frames(DEMO, 30):
-            detections = one.detect(frame)
+            detections = detector.detect(frame)
             found.append(len(detections))
             ids.update(tracker.update(detections, frame.timestamp).track_id.tolist())
     assert found == [1, 0, 0] * 10
     assert ids == {1}
 
 
-def test_the_lag_says_how_long_a_face_was_not_looked_for():
-    with FaceDetector(detect_every=3) as one:
+def test_lag_is_the_time_since_a_face_was_last_looked_for():
+    with VideoFaceDetector(detect_every=3) as detector:
         lags = []
         for frame in frames(DEMO, 9):
-            one.detect(frame)
-            lags.append(one.lag)
+            detector.detect(frame)
+            lags.append(detector.lag)
     assert lags == pytest.approx([0, 1 / 24, 2 / 24] * 3, abs=2e-3)
 
 
-@pytest.mark.parametrize("wanted", ["short", "full"])
-def test_each_range_alone_finds_a_near_face(wanted):
+@pytest.mark.parametrize("detector_range", ["short", "full"])
+def test_each_range_alone_finds_a_near_face(detector_range):
     frame = next(frames(DEMO))
-    with FaceDetector(range=wanted) as one:
-        assert len(one.detect(frame)) == 1
-        assert len(one.detect_picture(frame.image)) == 1
+    with VideoFaceDetector(range=detector_range) as detector:
+        assert len(detector.detect(frame)) == 1
+    with ImageFaceDetector(range=detector_range) as detector:
+        assert len(detector.detect(frame.image)) == 1
 
 
-def test_a_face_cut_off_by_a_border_has_its_box_where_it_is():
-    with FaceDetector(range="short") as one:
+def test_the_box_of_a_face_cut_off_by_the_border_is_not_shifted():
+    with MediaPipeDetector("short") as model:
         image = next(frames(DEMO)).image
-        find = one._model("short", video=False).find
-        whole = find(image)
+        whole = model.find(image)
         width = whole.xyxy[0, 2] - whole.xyxy[0, 0]
         up, left = (int(whole.xyxy[0, k] + 0.25 * width) for k in (1, 0))
         for cut_y, cut_x in ((up, 0), (0, left)):
-            part = find(image[cut_y:, cut_x:])
+            part = model.find(image[cut_y:, cut_x:])
             assert part.xyxy[0, :2].min() < 0
             assert np.abs(part.xyxy[0] + (cut_x, cut_y) * 2 - whole.xyxy[0]).max() < 0.2 * width
 
 
 @pytest.mark.parametrize("size", [(0, 0), (1, 1), (1, 500), (15, 15), (16, 3000), (3000, 17)])
-def test_pictures_too_small_for_a_face_give_none(detector, size):
+def test_images_too_small_for_a_face_give_no_detection(image_detector, detector, size):
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
-    detector.reset()
-    assert len(detector.detect_picture(image)) == 0
+    assert len(image_detector.detect(image)) == 0
     assert len(detector.detect(Frame(image, 0, 0.0, "s"))) == 0
 
 
-def test_the_size_of_a_frame_may_change(detector):
+def test_the_frame_size_may_change(image_detector, detector):
     image = next(frames(DEMO)).image
-    detector.reset()
     for i, scale in enumerate([1.0, 1.0, 0.5, 0.5, 2.0, 1.0]):
         picture = cv2.resize(image, None, fx=scale, fy=scale)
         found = detector.detect(Frame(picture, i, i / 25, "s"))
         assert len(found) == 1
-        assert found.keypoints[0, 2] / scale == pytest.approx(detector.detect_picture(image).keypoints[0, 2], abs=25)
+        assert found.keypoints[0, 2] / scale == pytest.approx(image_detector.detect(image).keypoints[0, 2], abs=25)
 
 
-def test_time_may_repeat_stand_still_jump_and_start_again(detector):
+def test_timestamps_may_repeat_jump_and_restart(detector):
     image = next(frames(DEMO)).image
-    detector.reset()
     for i, t in enumerate([0.0, 0.0, 0.0, 5.0, 1e9, 1e9, 2.0, 2.0001, -1.0, 0.0]):
         assert len(detector.detect(Frame(image, i, t, "s"))) == 1
     detector.reset()
@@ -283,65 +289,66 @@ def test_time_may_repeat_stand_still_jump_and_start_again(detector):
 
 def test_the_same_frames_give_the_same_faces():
     def once() -> list[Detections]:
-        with FaceDetector() as one:
-            return [one.detect(frame) for frame in frames(DEMO, 20)]
+        with VideoFaceDetector() as detector:
+            return [detector.detect(frame) for frame in frames(DEMO, 20)]
 
     for a, b in zip(once(), once(), strict=True):
         assert a.xyxy.tolist() == b.xyxy.tolist()
         assert a.keypoints.tolist() == b.keypoints.tolist()
 
 
-def test_two_sources_do_not_touch_each_other(media):
+def test_two_detectors_do_not_affect_each_other(media):
     there, empty = frames(DEMO, 20), frames(media / "no_face.mp4", 20)
-    with FaceDetector() as one, FaceDetector() as two:
+    with VideoFaceDetector() as first, VideoFaceDetector() as second:
         for a, b in zip(there, empty, strict=True):
-            assert (len(one.detect(a)), len(two.detect(b))) == (1, 0)
+            assert (len(first.detect(a)), len(second.detect(b))) == (1, 0)
 
 
-def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"FaceDetector\.range: wanted one of auto, short, full, got 'far'"):
-        FaceDetector(range="far")  # type: ignore[arg-type]
+def test_errors_name_the_wrong_argument():
+    with pytest.raises(ValueError, match=r"face detector: range: wanted one of auto, short, full, got 'far'"):
+        VideoFaceDetector(range="far")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="min_confidence"):
-        FaceDetector(min_confidence=1.5)
+        VideoFaceDetector(min_confidence=1.5)
     with pytest.raises(ValueError, match="detect_every"):
-        FaceDetector(detect_every=0)
+        VideoFaceDetector(detect_every=0)
     with pytest.raises(ValueError, match="scan_period"):
-        FaceDetector(scan_period=0.0)
+        VideoFaceDetector(scan_period=0.0)
 
 
-def test_a_closed_detector_says_so():
-    one = FaceDetector()
-    one.close()
-    one.close()
+def test_a_closed_detector_raises():
+    detector = VideoFaceDetector()
+    detector.close()
+    detector.close()
     with pytest.raises(ValueError, match="closed"):
-        one.detect_picture(np.zeros((64, 64, 3), np.uint8))
+        detector.detect(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0, "s"))
 
 
-def test_a_damaged_or_missing_model_is_refused(monkeypatch):
+def test_a_damaged_or_missing_model_raises(monkeypatch):
     name = "face_detection_short_range.tflite"
-    monkeypatch.setitem(detector_module.DETECTORS, "short", (name, "0" * 64))
+    monkeypatch.setitem(mediapipe_detector.DETECTORS, "short", (name, "0" * 64))
     with pytest.raises(ModelError, match=r"short_range\.tflite is damaged .* install leaf-rt again"):
-        FaceDetector()
-    monkeypatch.setitem(detector_module.DETECTORS, "short", ("gone.tflite", "0" * 64))
+        VideoFaceDetector()
+    monkeypatch.setitem(mediapipe_detector.DETECTORS, "short", ("gone.tflite", "0" * 64))
     with pytest.raises(ModelError, match=r"gone\.tflite cannot be read"):
-        FaceDetector()
+        VideoFaceDetector()
 
 
-def test_a_mediapipe_that_cannot_be_loaded_is_told_plainly(monkeypatch):
+def test_a_missing_mediapipe_raises_a_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(BackendError, match="MediaPipe, which finds the faces, cannot be loaded"):
-        FaceDetector()
+    with pytest.raises(BackendError, match="MediaPipe, which detects the faces, cannot be loaded"):
+        VideoFaceDetector()
 
 
 def test_native_log_lines_stay_off_the_terminal():
     code = (
         "import sys, numpy as np\n"
-        "from leaf_rt.faces.detector import FaceDetector\n"
+        "from leaf_rt.faces.image_detector import ImageFaceDetector\n"
+        "from leaf_rt.faces.video_detector import VideoFaceDetector\n"
         "from leaf_rt.types import Frame\n"
         "print('before', file=sys.stderr)\n"
-        "with FaceDetector() as one:\n"
-        "    one.detect(Frame(np.zeros((240, 320, 3), np.uint8), 0, 0.0, 's'))\n"
-        "    one.detect_picture(np.zeros((240, 320, 3), np.uint8))\n"
+        "with VideoFaceDetector() as video, ImageFaceDetector() as images:\n"
+        "    video.detect(Frame(np.zeros((240, 320, 3), np.uint8), 0, 0.0, 's'))\n"
+        "    images.detect(np.zeros((240, 320, 3), np.uint8))\n"
         "print('after', file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

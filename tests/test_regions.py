@@ -7,8 +7,9 @@ import pytest
 from fakes import face_at, join
 
 from leaf_rt.faces.appearance import change, describe
-from leaf_rt.faces.regions import MIN_TILE, OVERLAP, Mosaic, Window, iou, moved, same_face, suppress, tiles
-from leaf_rt.faces.revisit import FORGET, PER_CALL, REVISIT, RevisitScheduler
+from leaf_rt.faces.regions import MIN_TILE, OVERLAP, Mosaic, Window, non_max_suppression, tiles, transform
+from leaf_rt.faces.revisit import FORGET_AFTER, PER_CALL, REVISIT_PERIOD, RevisitScheduler
+from leaf_rt.geometry import iou, same_face
 from leaf_rt.types import Detections
 
 
@@ -72,7 +73,7 @@ def test_a_window_beyond_the_frame_repeats_the_border_or_is_black():
 
 
 def test_moved_scales_and_shifts_boxes_and_points_alike():
-    there = moved(face_at(10, 20, 60), 2.0, np.array([5, 7], np.float32))
+    there = transform(face_at(10, 20, 60), 2.0, np.array([5, 7], np.float32))
     assert there.xyxy.tolist() == face_at(25, 47, 120).xyxy.tolist()
     assert there.keypoints == pytest.approx(face_at(25, 47, 120).keypoints)
 
@@ -85,63 +86,63 @@ def test_iou_by_hand():
 
 def test_of_one_face_the_best_find_stays_and_a_chin_goes():
     found = join(face_at(0, 0, 60, 0.8), face_at(4, 4, 60, 0.9), face_at(15, 35, 20, 0.5), face_at(200, 0, 60, 0.6))
-    assert suppress(found) == [1, 3]
+    assert non_max_suppression(found) == [1, 3]
     assert same_face(found.xyxy[:1], found.xyxy[3:]).tolist() == [[False]]
-    assert suppress(Detections.empty()) == []
+    assert non_max_suppression(Detections.empty()) == []
 
 
 def test_every_known_face_is_looked_at_in_time_with_few_calls():
     crowd = join(*(face_at(100 * (i % 6), 100 * (i // 6)) for i in range(29)))
     for fps in (10, 25, 60):
-        watch = RevisitScheduler()
-        watch.add(crowd.xyxy, 0.0)
+        scheduler = RevisitScheduler()
+        scheduler.add(crowd.xyxy, 0.0)
         looked = dict.fromkeys(range(29), 0.0)
         calls = 0
         for i in range(1, 2 * fps):
             now = i / fps
-            turn = watch.turn(now)
-            calls += -(-len(turn) // PER_CALL)
+            due = scheduler.next_faces(now)
+            calls += -(-len(due) // PER_CALL)
             parts = []
-            for known in turn:
+            for known in due:
                 row = int(np.abs(crowd.xyxy - known.xyxy).sum(axis=1).argmin())
-                assert now - looked[row] <= REVISIT + 2.0 / fps
+                assert now - looked[row] <= REVISIT_PERIOD + 2.0 / fps
                 looked[row] = now
                 parts.append(crowd[[row]])
-            found, lost = watch.settle(turn, parts, now)
-            assert len(found) == len(turn)
+            found, lost = scheduler.update(due, parts, now)
+            assert len(found) == len(due)
             assert not lost
-        assert calls / 2 <= 29 / PER_CALL / REVISIT + fps  # per second
+        assert calls / 2 <= 29 / PER_CALL / REVISIT_PERIOD + fps  # per second
 
 
 def test_a_lost_face_is_told_once_looked_for_in_a_wider_window_and_then_forgotten():
-    watch = RevisitScheduler()
-    watch.add(face_at(100, 100).xyxy, 0.0)
-    first = watch.turn(0.1)
-    watch.settle(first, [face_at(100, 100)], 0.1)
-    narrow = watch.turn(0.2)[0].aim(0.2)
-    _, lost = watch.settle(watch.turn(0.2), [Detections.empty()], 0.2)
+    scheduler = RevisitScheduler()
+    scheduler.add(face_at(100, 100).xyxy, 0.0)
+    first = scheduler.next_faces(0.1)
+    scheduler.update(first, [face_at(100, 100)], 0.1)
+    narrow = scheduler.next_faces(0.2)[0].next_window(0.2)
+    _, lost = scheduler.update(scheduler.next_faces(0.2), [Detections.empty()], 0.2)
     assert lost
-    assert watch.turn(0.3)[0].aim(0.3).side > narrow.side
-    _, lost = watch.settle(watch.turn(0.3), [Detections.empty()], 0.3)
+    assert scheduler.next_faces(0.3)[0].next_window(0.3).side > narrow.side
+    _, lost = scheduler.update(scheduler.next_faces(0.3), [Detections.empty()], 0.3)
     assert not lost
-    assert len(watch.turn(0.1 + FORGET + 0.01)) == 0
-    assert len(watch) == 0
+    assert len(scheduler.next_faces(0.1 + FORGET_AFTER + 0.01)) == 0
+    assert len(scheduler) == 0
 
 
 def test_a_moving_face_is_looked_for_where_it_will_be():
-    watch = RevisitScheduler()
-    watch.add(face_at(100, 100).xyxy, 0.0)
+    scheduler = RevisitScheduler()
+    scheduler.add(face_at(100, 100).xyxy, 0.0)
     for i in range(1, 10):
-        watch.settle(watch.turn(i / 10), [face_at(100 + 40 * i, 100)], i / 10)
-    window = watch.turn(1.0)[0].aim(1.0)
+        scheduler.update(scheduler.next_faces(i / 10), [face_at(100 + 40 * i, 100)], i / 10)
+    window = scheduler.next_faces(1.0)[0].next_window(1.0)
     assert window.x + window.side / 2 == pytest.approx(530, abs=10)
 
 
 def test_two_windows_on_one_face_give_one_find():
-    watch = RevisitScheduler()
-    watch.add(join(face_at(100, 100), face_at(170, 100)).xyxy, 0.0)
-    turn = watch.turn(0.1)
-    found, lost = watch.settle(turn, [face_at(102, 100)] * 2, 0.1)
+    scheduler = RevisitScheduler()
+    scheduler.add(join(face_at(100, 100), face_at(170, 100)).xyxy, 0.0)
+    due = scheduler.next_faces(0.1)
+    found, lost = scheduler.update(due, [face_at(102, 100)] * 2, 0.1)
     assert found.xyxy.tolist() == face_at(102, 100).xyxy.tolist()
     assert lost
 

@@ -1,0 +1,47 @@
+"""Builds the parts of a pipeline from a configuration; the command line and the Python API share it."""
+
+from __future__ import annotations
+
+from leaf_rt.backends.base import Backend
+from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import HIDE_PERIOD, SCAN_PERIOD, VideoFaceDetector
+from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.pipeline import Detector, Pipeline
+
+
+def build_detector(config: RecognitionConfig, *, hide_faces: bool = False) -> VideoFaceDetector:
+    """Build the detector of one video source, and load its models.
+
+    Args:
+        config: Which detector to build.
+        hide_faces: Whether faces are hidden in the output. New faces are then found sooner, at a higher cost.
+
+    Raises:
+        BackendError: MediaPipe cannot be loaded.
+        ModelError: A bundled model is missing or damaged.
+    """
+    detector = VideoFaceDetector(range=config.range, scan_period=HIDE_PERIOD if hide_faces else SCAN_PERIOD)
+    detector.warm_up()
+    return detector
+
+
+def build_pipeline(
+    config: RecognitionConfig, backend: Backend, *, hide_faces: bool = False, detector: Detector | None = None
+) -> Pipeline:
+    """Build the pipeline of one video source.
+
+    Args:
+        config: How to recognize.
+        backend: An open back end. Pipelines may share it; the caller closes it.
+        hide_faces: Whether faces are hidden in the output. The detector then skips no frames, and new faces are found
+            sooner.
+        detector: A detector that is not in use, for example one that was built before the source was opened. The
+            pipeline closes it. None builds a new one.
+
+    Raises:
+        BackendError: MediaPipe cannot be loaded.
+        ModelError: A bundled model is missing or damaged.
+    """
+    detector = build_detector(config, hide_faces=hide_faces) if detector is None else detector
+    options = config.pipeline_options(backend, hide_faces=hide_faces)
+    return Pipeline(detector, FaceTracker(), backend, config.smooth, options)

@@ -1,0 +1,133 @@
+"""A run of the streaming shell in a thread of its own, and the queue that hands its frames to the caller."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.signals import StopSignal
+from leaf_rt.types import Estimates, Frame
+
+_GLANCE = 1.0  # s; a wait without an end would hide Ctrl-C on some systems
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """What a sink gets for one frame."""
+
+    source: SourceInfo
+    frame: Frame
+    estimates: Estimates
+    latency: float
+
+
+class FrameQueue:
+    """A sink that the caller reads from; see ``Sink``.
+
+    A file waits until there is room, so no frame is lost. Of a live source only the newest frame is kept.
+
+    Args:
+        capacity: Frames that may wait.
+    """
+
+    name = "stream"
+    wants_image = True
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[Item] = deque()
+        self._changed = threading.Condition()
+        self._ended = self._cancelled = False
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
+        """Hand over one frame; returns at once after ``cancel``."""
+        with self._changed:
+            if source.is_live:
+                self._items.clear()
+            while len(self._items) >= self._capacity and not self._cancelled:
+                self._changed.wait(_GLANCE)
+            if not self._cancelled:
+                self._items.append(Item(source, frame, estimates, latency))
+                self._changed.notify_all()
+
+    def get(self) -> Item | None:
+        """The next frame; None once there is none and none will come."""
+        with self._changed:
+            while not self._items and not self._ended:
+                self._changed.wait(_GLANCE)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def end(self) -> None:
+        """No frame will come any more; those that wait can still be taken."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """The caller wants no more frames."""
+        with self._changed:
+            self._ended = self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing; the end of the run calls ``end``, also where it never began to write."""
+
+
+class BackgroundRun:
+    """One run in a thread.
+
+    Args:
+        work: Runs until the source ends or the signal is set.
+        frames: Where the frames go, if the caller takes them one by one.
+
+    Attributes:
+        stats: Counters of the run, once it is over.
+        error: What ended it, or made its source or a sink give up.
+    """
+
+    def __init__(self, work: Callable[[StopSignal], RunStats], frames: FrameQueue | None = None) -> None:
+        self.stats: RunStats | None = None
+        self.error: BaseException | None = None
+        self._work, self._frames = work, frames
+        self._stop = StopSignal()
+        self._over = threading.Event()  # Thread.join forgets a running thread when Ctrl-C interrupts it
+        self._thread = threading.Thread(target=self._run, name="leaf_rt run", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` s; whether the run is over."""
+        return self._over.wait(timeout)
+
+    def close(self) -> None:
+        """End the run in good order and wait for its thread; may be called twice."""
+        if self._frames is not None:
+            self._frames.cancel()
+        self._stop.set()
+        if self._thread is not threading.current_thread():  # the garbage collector may call this in any thread
+            while not self._over.wait(_GLANCE):
+                pass
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.stats = self._work(self._stop)
+            if self.stats.failures and not self._stop.is_set():
+                self.error = self.stats.failures[0]
+        except BaseException as e:  # noqa: BLE001 - it is raised in the caller
+            self.error = e
+        finally:
+            if self._frames is not None:
+                self._frames.end()
+            self._over.set()

@@ -1,0 +1,99 @@
+"""What a recognizer holds and must free: back end, detector, runs. Knows the runtime; must not know the recognizer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from leaf_rt.backends.base import Backend
+from leaf_rt.faces.image_detector import ImageFaceDetector
+from leaf_rt.faces.video_detector import VideoFaceDetector
+from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognizer.background import BackgroundRun
+from leaf_rt.recognizer.source import Opener, is_live
+from leaf_rt.sinks.base import Sink
+from leaf_rt.sources.base import SourceInfo, Target
+from leaf_rt.stream.options import Hooks, RunOptions
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.signals import StopSignal
+from leaf_rt.types import U8, Prediction
+
+
+class SharedBackend:
+    """A back end that several threads use in turn; see ``Backend``."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._lock = backend, threading.Lock()
+        self.name, self.reason, self.spec = backend.name, backend.reason, backend.spec
+        self.device = backend.device
+
+    def infer(self, faces: U8) -> Prediction:
+        """Classify crops."""
+        with self._lock:
+            return self._backend.infer(faces)
+
+    def close(self) -> None:
+        """Free the runtime's resources."""
+        with self._lock:
+            self._backend.close()
+
+
+class Parts:
+    """What a recognizer must free. It does not know the recognizer, so that this one can be collected."""
+
+    def __init__(self, backend: Backend, face_range: Literal["auto", "short", "full"]) -> None:
+        self.backend = SharedBackend(backend)
+        self.detector_lock = threading.Lock()
+        self._range = face_range
+        self._detector: ImageFaceDetector | None = None
+        self._runs: list[BackgroundRun] = []
+
+    def detector(self) -> ImageFaceDetector:
+        """The detector of pictures; call under ``detector_lock``."""
+        if self._detector is None:
+            self._detector = ImageFaceDetector(range=self._range)
+        return self._detector
+
+    def start(self, background: BackgroundRun) -> None:
+        """Begin a run, and end it with the recognizer."""
+        self._runs = [other for other in self._runs if not other.wait(0)]
+        background.start()
+        self._runs.append(background)
+
+    def run(
+        self,
+        target: Target,
+        opener: Opener,
+        pipeline: Callable[[VideoFaceDetector], Pipeline],
+        sinks: Callable[[SourceInfo], Sequence[Sink]],
+        hooks: Hooks,
+        options: RunOptions,
+        stop: StopSignal,
+    ) -> RunStats:
+        """Run one source to its end, in this thread."""
+        ready = [self._video_detector()] if is_live(target) else []  # live frames do not wait for models to load
+
+        def make(info: SourceInfo) -> Pipeline:
+            return pipeline(ready.pop() if ready else self._video_detector())
+
+        try:
+            return run([target], make, self.backend, sinks, (), hooks, options, stop, opener)
+        finally:
+            for detector in ready:
+                detector.close()
+
+    def close(self) -> None:
+        """End all runs, then free the detector and the model."""
+        for background in self._runs:
+            background.close()
+        with self.detector_lock:
+            if self._detector is not None:
+                self._detector.close()
+        self.backend.close()
+
+    def _video_detector(self) -> VideoFaceDetector:
+        detector = VideoFaceDetector(range=self._range)
+        detector.warm_up()
+        return detector

@@ -1,0 +1,314 @@
+"""The recognizer: one loaded model for pictures, crops, streams and videos. Knows the whole runtime."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self, Unpack
+
+from leaf_rt.errors import NoFrames
+from leaf_rt.faces.tracker import FaceTracker
+from leaf_rt.faces.video_detector import VideoFaceDetector
+from leaf_rt.models.spec import DEFAULT_MODEL
+from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
+from leaf_rt.recognition.images import recognize_image
+from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognition.smoothing import SmoothOptions
+from leaf_rt.recognizer.background import BackgroundRun, FrameQueue
+from leaf_rt.recognizer.crops import classify_crops
+from leaf_rt.recognizer.faces import Faces
+from leaf_rt.recognizer.parts import Parts
+from leaf_rt.recognizer.picture import load_picture
+from leaf_rt.recognizer.progress import progress_bar
+from leaf_rt.recognizer.source import SourceArguments, StreamSource, has_end, target_of
+from leaf_rt.recognizer.stream import Stream
+from leaf_rt.recognizer.video import Collector, VideoResult
+from leaf_rt.sinks.base import Sink
+from leaf_rt.sources.base import SourceInfo, redact
+from leaf_rt.stream.options import Hooks, RunOptions
+from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.signals import StopSignal
+from leaf_rt.types import U8, Estimates
+
+if TYPE_CHECKING:
+    from leaf_rt.recognizer.picture import PictureLike
+
+_log = logging.getLogger("leaf_rt")
+_log.addHandler(logging.NullHandler())
+_READY_FRAMES = 2  # finished frames of a file that wait for the caller
+_PATIENCE = 1e6  # s; the caller may take as long as it likes for a frame
+_LOOK = 0.1  # s between two looks at the progress
+
+
+class Recognizer:
+    """Recognises facial expressions in pictures, crops, streams and videos. A context manager.
+
+    The model is loaded once. One recognizer may be used from several threads; calls of the model take turns.
+
+    Args:
+        model: Model file (.onnx, .xml, .plan) with its .json beside it; None takes the bundled model.
+        backend: "auto", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx". "auto" takes the fastest one here.
+        precision: "auto", "fp32", "fp16", "bf16" or "int8".
+        threads: CPU threads of the model; 0 chooses.
+        face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
+        max_faces: Only the largest faces of a frame; 0 sets no limit.
+        classify_fps: In videos, answers of the model per second and face; 0 classifies every face in every frame.
+        max_classify_fps: In videos, answers per second of all faces together; 0 sets no limit; None chooses.
+        smooth: In videos, time constant of the filter over time, s; 0 filters nothing.
+        min_dwell: In videos, s that a shown label stays at least.
+        uncertain_below: "uncertain" is shown where the largest probability is below this.
+
+    Attributes:
+        labels: Names of the classes, in the order of all probabilities.
+        backend: Name of the back end that runs.
+        reason: One sentence: what runs, at which precision, and why.
+
+    Raises:
+        LeafError: The model or the back end cannot be loaded.
+        ValueError: A number is out of range.
+
+    Example:
+        >>> with leaf_rt.Recognizer() as recognizer:
+        ...     for face in recognizer.image("party.jpg"):
+        ...         print(face.xyxy, face.emotion, face.probs["happiness"])
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int = 0,
+        face_range: Literal["auto", "short", "full"] = "auto",
+        max_faces: int = 0,
+        classify_fps: float = 10.0,
+        max_classify_fps: float | None = None,
+        smooth: float = 0.3,
+        min_dwell: float = 0.4,
+        uncertain_below: float = 0.4,
+    ) -> None:
+        if face_range not in ("auto", "short", "full"):
+            raise ValueError(f"face_range: wanted 'auto', 'short' or 'full', got {face_range!r}")
+        for name, value in (("max_faces", max_faces), ("classify_fps", classify_fps), ("threads", threads)):
+            _check_number(name, value)
+        if max_classify_fps is not None:
+            _check_number("max_classify_fps", max_classify_fps)
+        self._config = RecognitionConfig(
+            model=DEFAULT_MODEL if model is None else Path(model),
+            backend=backend,
+            threads=threads,
+            precision="" if precision == "auto" else precision,
+            range=face_range,
+            pipeline=PipelineOptions(classify_fps=classify_fps, max_faces=max_faces),
+            smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
+            max_classify_fps=max_classify_fps,
+        )
+        opened = self._config.open_backend(_log.info)
+        self._costs = self._config.pipeline_options(opened)
+        self._parts = Parts(opened, face_range)
+        self._finalizer = weakref.finalize(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
+        self.labels = opened.spec.labels
+        self.backend, self.reason = opened.name, opened.reason
+
+    def image(self, picture: PictureLike) -> Faces:
+        """Find and classify the faces of a picture, small ones included.
+
+        Args:
+            picture: Path, bytes of a picture file, PIL image, or NumPy array: (H, W, 3) uint8 in BGR order as OpenCV
+                reads it, or (H, W) uint8 grey.
+
+        Returns:
+            The faces from left to right.
+
+        Raises:
+            NotFound, NoPermission, NotAVideo, CodecError: The file or its bytes cannot be read as a picture.
+            TypeError, ValueError: The array has the wrong type, dtype or shape.
+        """
+        self._check_open()
+        image = load_picture(picture)
+        with self._parts.detector_lock:
+            estimates = recognize_image(
+                image,
+                self._parts.detector(),
+                self._parts.backend,
+                max_faces=self._config.pipeline.max_faces,
+                uncertain_below=self._config.smooth.uncertain_below,
+            )
+        return Faces(estimates, self.labels, image=image)
+
+    def crops(self, faces: Sequence[PictureLike], *, aligned: bool = False) -> Faces:
+        """Classify pictures that show one face each.
+
+        Args:
+            faces: Pictures of any size, as ``image`` takes them.
+            aligned: False: find the face in each crop and align it; where none is found, the whole crop is classified
+                and ``Face.detected`` is False. True: the crops are aligned as the model was trained; they are only
+                resized.
+
+        Returns:
+            One face per crop, in order; boxes are in px of the crop.
+
+        Raises:
+            LeafError, TypeError, ValueError: As ``image``.
+        """
+        self._check_open()
+        if isinstance(faces, str | bytes) or getattr(faces, "ndim", 4) < 4:
+            raise TypeError(f"crops(): wanted a list of pictures, got one {type(faces).__name__}")
+        images = [load_picture(face) for face in faces]
+        with self._parts.detector_lock:
+            detector = None if aligned else self._parts.detector()
+            estimates, detected = classify_crops(
+                images, detector, self._parts.backend, self._config.smooth.uncertain_below
+            )
+        return Faces(estimates, self.labels, crops=images, detected=detected)
+
+    def stream(
+        self, source: StreamSource, *, duration: float | None = None, **options: Unpack[SourceArguments]
+    ) -> Stream:
+        """Recognise frame by frame, while the source is read in the background.
+
+        Args:
+            source: Video file; number or path of a camera; address (rtsp://, http://, ...); or an iterable of frames:
+                NumPy arrays as ``image`` takes them, with ``fps=``, or pairs (array, seconds). An iterable is read in
+                a background thread.
+            duration: s of wall time after which the stream ends.
+            options: What to read and how; see ``SourceArguments``.
+
+        Returns:
+            An iterator over ``FrameResult``, which is a context manager too. Errors of the source are raised by it.
+
+        Example:
+            >>> for frame in recognizer.stream("rtsp://camera/1"):
+            ...     for face in frame.faces:
+            ...         print(frame.time, face.track_id, face.emotion)
+        """
+        self._check_open()
+        target, opener = target_of(source, options)
+        frames = FrameQueue(_READY_FRAMES)
+        run_options = RunOptions(duration=duration, handle_signals=False, drain_timeout=_PATIENCE)
+
+        def work(stop: StopSignal) -> RunStats:
+            return parts.run(target, opener, pipelines, lambda info: [frames], Hooks(), run_options, stop)
+
+        parts, pipelines = self._parts, self._pipelines()
+        background = BackgroundRun(work, frames)
+        self._parts.start(background)
+        return Stream(self, background, frames, self.labels)
+
+    def video(
+        self,
+        source: StreamSource,
+        *,
+        progress: bool = False,
+        save_video: str | os.PathLike[str] | None = None,
+        duration: float | None = None,
+        **options: Unpack[SourceArguments],
+    ) -> VideoResult:
+        """Recognise a whole video and keep all records in memory, about 200 bytes per face and frame.
+
+        Args:
+            source: As for ``stream``. A camera or an address needs ``duration``.
+            progress: Show a progress bar, in a terminal or a notebook.
+            save_video: Also write the annotated video (.mp4) there.
+            duration: s of wall time after which to stop.
+            options: What to read and how; see ``SourceArguments``.
+
+        Raises:
+            LeafError: The source, the model or the annotated video failed.
+            ValueError: A source without an end and no ``duration``.
+        """
+        self._check_open()
+        target, opener = target_of(source, options)
+        if not has_end(target) and duration is None:
+            raise ValueError("video(): this source has no end; use stream(), or give duration=SECONDS")
+        video = None if save_video is None else Path(save_video)
+        if video is not None:
+            _check_output(video, [Path(target.target), *self._config.files])
+        collected: list[Collector] = []
+        warnings: list[str] = []
+        counts: list[tuple[int, int | None]] = []
+
+        def sinks(info: SourceInfo) -> Sequence[Sink]:
+            collected.append(Collector(info, labels))
+            return [*collected, *([] if video is None else [_video_sink(video, labels)])]
+
+        def note(event: Event) -> None:
+            if event.level != "info":
+                warnings.append(event.text)
+
+        def count(stats: RunStats) -> None:
+            counts[:] = [(s.processed, s.info.frame_count) for s in stats.sources]
+
+        def work(stop: StopSignal) -> RunStats:
+            hooks = Hooks(event=note, progress=count)
+            return parts.run(target, opener, pipelines, sinks, hooks, run_options, stop)
+
+        parts, pipelines, labels = self._parts, self._pipelines(), self.labels
+        run_options = RunOptions(duration=duration, handle_signals=False)
+        background = BackgroundRun(work)
+        name = target.options.name or Path(redact(target.target)).name
+        self._parts.start(background)
+        try:
+            with progress_bar(name, progress) as update:
+                while not background.wait(_LOOK):
+                    update(*(counts[0] if counts else (0, None)))
+                update(*(counts[0] if counts else (0, None)))
+        finally:
+            background.close()
+        if background.error is not None:
+            raise background.error
+        if not collected:
+            raise NoFrames(f"{name}: gave no frame in time; give a longer duration")
+        return collected[0].result(warnings, video)
+
+    def close(self) -> None:
+        """End all streams and free the model; may be called twice."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = self.reason if self._finalizer.alive else "closed"
+        return f"Recognizer({self._config.model.name!r}, {self.backend!r}: {state})"
+
+    def _check_open(self) -> None:
+        if not self._finalizer.alive:
+            raise ValueError("Recognizer: it is closed; make a new one")
+
+    def _pipelines(self) -> Callable[[VideoFaceDetector], Pipeline]:
+        backend, smooth, costs = self._parts.backend, self._config.smooth, self._costs
+        return lambda detector: Pipeline(detector, FaceTracker(), backend, smooth, costs)
+
+
+def _check_number(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: wanted a finite number >= 0, got {value!r}")
+
+
+def _check_output(video: Path, read: Sequence[Path]) -> None:
+    from leaf_rt.sinks.paths import OutputPaths
+
+    OutputPaths(read, [("save_video", video)])
+
+
+def _video_sink(path: Path, labels: tuple[str, ...]) -> Sink:
+    from leaf_rt.render.overlay import mark
+    from leaf_rt.sinks.video import VideoSink
+
+    def draw(image: U8, estimates: Estimates, names: Sequence[str]) -> U8:
+        mark(image, estimates, names)
+        return image
+
+    return VideoSink(path, labels, draw)

@@ -1,0 +1,62 @@
+"""What a caller may give as a source, and what opens it. Knows sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, TypedDict
+
+import numpy as np
+
+from leaf_rt.sources.arrays import ArrayItem, ArraySource
+from leaf_rt.sources.base import Source, SourceOptions, Target, is_url
+from leaf_rt.sources.opening import is_camera, open_source
+
+StreamSource: TypeAlias = str | os.PathLike[str] | int | Iterable[ArrayItem]
+Opener: TypeAlias = Callable[[str, SourceOptions], Source]
+
+
+class SourceArguments(TypedDict, total=False):
+    """Keyword arguments of ``stream`` and ``video``; ``SourceOptions`` explains them and their defaults."""
+
+    name: str | None
+    stride: int
+    start: float
+    end: float | None
+    max_fps: float | None
+    loop: bool
+    realtime: bool
+    rtsp_transport: str
+    open_timeout: float
+    read_timeout: float
+    stall_timeout: float
+    wait: bool
+    max_reconnects: int | None
+    width: int | None
+    height: int | None
+    fps: float | None
+    mirror: bool
+
+
+def target_of(source: StreamSource, arguments: SourceArguments) -> tuple[Target, Opener]:
+    """What to read, and what opens it."""
+    options = SourceOptions(**arguments)
+    if isinstance(source, str | os.PathLike | int) and not isinstance(source, bool):
+        return Target(os.fspath(source) if isinstance(source, os.PathLike) else str(source), options), open_source
+    if isinstance(source, np.ndarray) and source.ndim < 4:
+        raise TypeError(f"source: wanted a video or an iterable of frames, got one array {source.shape}; use image()")
+    if isinstance(source, bytes | bytearray | bool) or not isinstance(source, Iterable):
+        raise TypeError(
+            f"source: wanted a file, a camera number, an address or an iterable of arrays, got {type(source).__name__}"
+        )
+    return Target("frames", options), lambda _, asked: ArraySource(source, asked)
+
+
+def is_live(target: Target) -> bool:
+    """Whether only the newest frame of a source counts."""
+    return is_camera(target.target) or is_url(target.target) or target.options.realtime
+
+
+def has_end(target: Target) -> bool:
+    """Whether a source ends by itself."""
+    return not (is_camera(target.target) or is_url(target.target) or target.options.loop)

@@ -1,0 +1,195 @@
+"""The result of a whole video: all records as columns, a summary per person, a timeline. Knows sinks and drawing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leaf_rt.recognizer import tables
+from leaf_rt.results.columns import ColumnBuilder, Columns
+from leaf_rt.results.records import SCHEMA_VERSION, record, utc
+from leaf_rt.results.summary import Summary
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.types import Estimates, Frame
+
+if TYPE_CHECKING:
+    from leaf_rt.recognizer.picture import Plot
+
+_LIVE_MAX_GAP = 1.0  # s; while a live source stalls, nobody is on screen
+
+
+class Collector:
+    """A sink that keeps every record of one source in memory; see ``Sink``."""
+
+    name = "records"
+    wants_image = False
+
+    def __init__(self, info: SourceInfo, labels: Sequence[str]) -> None:
+        self.info = info
+        self.summary = Summary(tuple(labels), max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        self._builder = ColumnBuilder(len(labels))
+
+    def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
+        """Keep one frame."""
+        self.summary.add(estimates, frame.generation)
+        self._builder.add(frame, estimates, latency)
+
+    def close(self) -> None:
+        """Count the last frame."""
+        self.summary.finish()
+
+    def result(self, warnings: Sequence[str], video: Path | None) -> VideoResult:
+        """Everything that was collected."""
+        return VideoResult(self.info, self.summary, self._builder.build(), warnings, video)
+
+
+class VideoResult:
+    """Everything that ``Recognizer.video`` found; ``len`` counts its records.
+
+    Attributes:
+        source: Name of the source.
+        labels: Names of the C classes.
+        columns: One row per face and frame, as NumPy arrays.
+        warnings: What went wrong without ending the run, one sentence each, such as a damaged part of the file.
+
+    Example:
+        >>> result = recognizer.video("clip.mp4")
+        >>> result.summary["people"][0]["shares"]
+        >>> result.columns.probs[result.columns.track_id == 1].mean(axis=0)
+        >>> result.save("out/")
+    """
+
+    def __init__(
+        self, info: SourceInfo, summary: Summary, columns: Columns, warnings: Sequence[str], video: Path | None
+    ) -> None:
+        self.source = info.name
+        self.labels = summary.labels
+        self.columns = columns
+        self.warnings = list(warnings)
+        self._info, self._summary, self._video = info, summary, video
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __repr__(self) -> str:
+        people = len(self._summary.people())
+        return f"VideoResult({self.source!r}, {self._summary.frames} frames, {people} people, {len(self)} records)"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, ready for JSON; times are seconds of media time.
+
+        ``people`` lists everybody, who was on screen longest first: ``track_id``, ``first``, ``last``, ``seconds`` on
+        screen, and ``shares``, the share of that time for which each label was shown.
+        """
+        found = self._summary
+        return {
+            "source": self.source,
+            "frames": found.frames,
+            "frames_with_faces": found.frames_with_faces,
+            "start": found.start,
+            "end": found.end,
+            "people": [
+                {
+                    "track_id": person.track_id,
+                    "first": person.first,
+                    "last": person.last,
+                    "seconds": person.seconds,
+                    "shares": person.shares(found.labels),
+                }
+                for person in found.people()
+            ],
+            "people_forgotten": found.people_forgotten,
+        }
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records as dictionaries, as in the JSON lines; docs/records.md explains the fields."""
+        for frame, estimates, latency in self.columns.frames(self.source):
+            for row in range(len(estimates)):
+                yield record(self._info, frame, estimates, row, self.labels, latency)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per face and frame; columns are named as in the CSV files.
+
+        Raises:
+            BackendError: pandas is not installed.
+        """
+        return tables.data_frame("pandas", self._table())
+
+    def to_polars(self) -> Any:
+        """A ``polars.DataFrame``; see ``to_pandas``.
+
+        Raises:
+            BackendError: polars is not installed.
+        """
+        return tables.data_frame("polars", self._table())
+
+    def plot(self, max_people: int = 8) -> Plot:
+        """The timeline: per person, probabilities over time and the shown label.
+
+        Args:
+            max_people: People drawn at most, who was on screen longest first.
+
+        Returns:
+            A PNG, which a notebook shows and ``save`` writes.
+        """
+        from leaf_rt.recognizer.picture import Plot
+        from leaf_rt.render.timeline import timeline_png
+
+        return Plot(timeline_png(self._summary, self.source, max_people))
+
+    def save(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+        """Write the files of the command line: NAME.leaf.jsonl, NAME.leaf.csv and NAME.leaf.png.
+
+        Args:
+            folder: Where; it is created.
+
+        Returns:
+            "records", "csv", "timeline" to path; "video" too where ``save_video`` wrote one.
+
+        Raises:
+            NoPermission, OutputError: A file cannot be written.
+        """
+        from leaf_rt.sinks.csv import CsvSink
+        from leaf_rt.sinks.jsonl import JsonlSink
+        from leaf_rt.sinks.paths import OutputPaths
+        from leaf_rt.system.files import make_folder
+
+        into = Path(folder)
+        make_folder(into, "save()")
+        places = OutputPaths([self._info.path] if self._info.path is not None else [])
+        stem = Path(self.source).stem
+        endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
+        files = {kind: places.reserve(into, stem, ending) for kind, ending in endings.items()}
+        with JsonlSink(files["records"], self.labels) as jsonl, CsvSink(files["csv"], self.labels) as table:
+            for frame, estimates, latency in self.columns.frames(self.source):
+                jsonl.write(self._info, frame, estimates, latency)
+                table.write(self._info, frame, estimates, latency)
+        self.plot().save(files["timeline"])
+        return files if self._video is None else {**files, "video": self._video}
+
+    def _table(self) -> dict[str, Any]:
+        rows = self.columns
+        captured = [None if time != time else utc(time) for time in rows.captured_at.tolist()]  # NaN differs from NaN
+        return {
+            "schema_version": [SCHEMA_VERSION] * len(rows),
+            "source": [self.source] * len(rows),
+            "frame_index": rows.frame_index,
+            "pts_s": rows.time,
+            "captured_at": captured,
+            "generation": rows.generation,
+            "track_id": rows.track_id,
+            **tables.box_columns(rows.xyxy),
+            "confidence": rows.confidence,
+            "emotion": tables.label_names(rows.emotion, self.labels),
+            **tables.share_columns("prob", rows.probs, self.labels),
+            **tables.share_columns("smoothed", rows.smoothed, self.labels),
+            "classified": rows.classified,
+            "poor": rows.low_quality,
+            "latency_ms": rows.latency * 1000.0,
+        }
+
+    def _repr_png_(self) -> bytes:
+        return self.plot().png
