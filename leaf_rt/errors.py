@@ -142,8 +142,9 @@ def install_hint(extra: str = "") -> str:
     Args:
         extra: Name of an extra, or several separated by commas; "" for leaf-rt itself.
     """
-    part, target = ("it", f'".[{extra}]"') if extra else ("leaf-rt", ".")
-    return f"install {part} from a clone of leaf-rt with: pip install {target}"
+    if not extra:
+        return "install leaf-rt from a clone with: pip install ."
+    return f'install it from a clone of leaf-rt with: pip install ".[{extra}]"'
 
 
 def first_line(error: BaseException) -> str:
