@@ -1,4 +1,4 @@
-"""Drawings: what must show, what must stay untouched, what must vanish."""
+"""The overlay and hidden faces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from leaf_rt.labels import COLORS, FERPLUS8, UNCERTAIN
-from leaf_rt.render.overlay import Anonymizer, annotate, blur_faces, color_of
+from leaf_rt.render.anonymize import Anonymizer, blur_faces
+from leaf_rt.render.overlay import annotate, color_of
 from leaf_rt.types import Estimates
 
 HAPPY = FERPLUS8.index("happiness")
@@ -138,13 +139,13 @@ def test_blur_hides_every_face_of_a_crowd() -> None:
         assert (drawn[part] == image[part]).all(axis=2).mean() < 0.01
 
 
-def test_a_veil_stays_where_a_face_was_just_lost() -> None:
-    image, veil = picture(), Anonymizer(linger=0.5)
+def test_a_anonymizer_stays_where_a_face_was_just_lost() -> None:
+    image, anonymizer = picture(), Anonymizer(linger=0.5)
     box = slice(60, 160), slice(100, 180)
 
     def hidden(estimates: Estimates, timestamp: float) -> bool:
         canvas = image.copy()
-        veil.hide(canvas, replace(estimates, timestamp=timestamp))
+        anonymizer.hide(canvas, replace(estimates, timestamp=timestamp))
         return len(np.unique(canvas[box].reshape(-1, 3), axis=0)) < 50
 
     there, gone = people([[100, 60, 180, 160]]), people([])
@@ -155,12 +156,12 @@ def test_a_veil_stays_where_a_face_was_just_lost() -> None:
     assert not hidden(gone, 0.1)  # time began anew
 
 
-@pytest.mark.parametrize("veiled", [False, True])
-def test_a_face_without_a_row_is_hidden_like_any_other(veiled: bool) -> None:
+@pytest.mark.parametrize("anonymizered", [False, True])
+def test_a_face_without_a_row_is_hidden_like_any_other(anonymizered: bool) -> None:
     """Found once and not yet a person, beyond --max-faces, or waiting for its first answer."""
     estimates = replace(people([]), seen=np.array([[100, 60, 180, 160]], np.float32))
     canvas = picture()
-    if veiled:
+    if anonymizered:
         Anonymizer().hide(canvas, estimates)
     else:
         canvas = annotate(canvas, estimates, FERPLUS8, blur=True)
@@ -168,13 +169,13 @@ def test_a_face_without_a_row_is_hidden_like_any_other(veiled: bool) -> None:
 
 
 def test_the_place_of_a_face_without_a_row_stays_hidden_until_the_face_is_seen_again_near_it() -> None:
-    image, veil = picture(), Anonymizer(linger=0.5)
+    image, anonymizer = picture(), Anonymizer(linger=0.5)
 
     def hidden(timestamp: float, *boxes: list[float]) -> list[bool]:
         """Whether the two places are."""
         canvas = image.copy()
         seen = np.array(boxes, np.float32).reshape(-1, 4)
-        veil.hide(canvas, replace(people([]), timestamp=timestamp, seen=seen))
+        anonymizer.hide(canvas, replace(people([]), timestamp=timestamp, seen=seen))
         return [bool((canvas[80:140, x : x + 2] != image[80:140, x : x + 2]).any()) for x in (85, 200)]
 
     assert hidden(0.0, [100, 60, 180, 160]) == [True, False]

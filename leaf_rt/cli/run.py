@@ -18,7 +18,8 @@ from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
-from leaf_rt.render.overlay import Anonymizer, mark
+from leaf_rt.render.anonymize import Anonymizer
+from leaf_rt.render.overlay import draw_estimates
 from leaf_rt.render.window import Window
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
@@ -232,7 +233,7 @@ def _drawer(blur: bool) -> Callable[[U8, Estimates, Sequence[str]], U8]:
     def draw(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
         if anonymizer is not None:
             anonymizer.hide(image, estimates)
-        mark(image, estimates, labels)
+        draw_estimates(image, estimates, labels)
         return image
 
     return draw

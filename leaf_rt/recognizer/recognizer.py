@@ -304,11 +304,11 @@ def _check_output(video: Path, read: Sequence[Path]) -> None:
 
 
 def _video_sink(path: Path, labels: tuple[str, ...]) -> Sink:
-    from leaf_rt.render.overlay import mark
+    from leaf_rt.render.overlay import draw_estimates
     from leaf_rt.sinks.video import VideoSink
 
     def draw(image: U8, estimates: Estimates, names: Sequence[str]) -> U8:
-        mark(image, estimates, names)
+        draw_estimates(image, estimates, names)
         return image
 
     return VideoSink(path, labels, draw)
