@@ -15,7 +15,7 @@ from leaf_rt.types import Estimates
 HAPPY = FERPLUS8.index("happiness")
 
 
-def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, labels: int = 8) -> Estimates:
+def people(boxes: list[list[float]], emotion: int = HAPPY, low_quality: bool = False, labels: int = 8) -> Estimates:
     n = len(boxes)
     probs = np.full((n, labels), 0.2 / (labels - 1), np.float32)
     probs[:, emotion] = 0.8
@@ -28,7 +28,7 @@ def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, l
         smoothed=probs,
         emotion=np.full(n, emotion),
         classified=np.ones(n, np.bool_),
-        low_quality=np.full(n, poor),
+        low_quality=np.full(n, low_quality),
         seen=np.array(boxes, np.float32).reshape(n, 4),
     )
 
