@@ -70,7 +70,7 @@ def test_files_joined_end_to_end_give_all_their_pictures(
     times = sound_times(tmp_path / "v.mp4")
     assert (np.diff(times) > 0).all()
     assert max(times) == pytest.approx(0.5, abs=0.1)
-    assert "whose times run back were left out" in caplog.text
+    assert "parts of the sound with decreasing timestamps" in caplog.text
 
 
 def test_sound_of_a_transport_stream_goes_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,9 +110,9 @@ def test_only_an_encoder_that_fails_is_named(tmp_path: Path, monkeypatch: pytest
 
     clip = talking(tmp_path / "a.ts", "mp2")
     with monkeypatch.context() as patch:
-        patch.setattr(VideoSink, "_bring_sound", refuse)  # stands for the writing, which follows the encoder
+        patch.setattr(VideoSink, "_copy_sound", refuse)  # stands for the writing, which follows the encoder
         with pytest.raises(OutputError, match="the video cannot be written"):
             annotate(clip, tmp_path / "v.mp4")
     monkeypatch.setattr(VideoSink, "_encode", refuse)
-    with pytest.raises(OutputError, match="the encoder libx264 refuses the frames"):
+    with pytest.raises(OutputError, match="the encoder libx264 rejects the frames"):
         annotate(clip, tmp_path / "v.mp4")

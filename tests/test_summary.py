@@ -117,7 +117,7 @@ def test_one_frame_alone_has_no_length_but_an_expression() -> None:
 
 def test_long_runs_coarsen_and_keep_their_sums() -> None:
     frames = [seen(i / 10, {1: HAPPY if i % 2 else SAD}) for i in range(5000)]
-    summary = run(frames, max_stretches=300)
+    summary = run(frames, max_intervals=300)
     (person,) = summary.people()
     assert len(person.times) <= 300
     assert person.seconds == pytest.approx(500.0)
