@@ -1,4 +1,4 @@
-"""File names: results of an earlier run, empty names, control characters."""
+"""Names on the command line: results of an earlier run, empty names, control characters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_pictures_of_an_earlier_run_are_skipped(leaf: Leaf, face: Path, tmp_path
     assert not (tmp_path / "a.leaf.leaf.jpg").exists()
 
 
-def test_is_result() -> None:
+def test_which_names_are_results() -> None:
     several = ["a.mp4", "a.leaf.mp4", "b-2.leaf.mp4", "c.leaf.mp4", "d.leaf.mp4", "rtsp://cam/1.leaf.mp4", "leaf.mp4"]
     kept, sentence = without_results(several)
     assert kept == ["a.mp4", "rtsp://cam/1.leaf.mp4", "leaf.mp4"]
@@ -63,7 +63,7 @@ def test_is_result() -> None:
         ("webcam", "--device", ""),
     ],
 )
-def test_an_empty_name_is_reported(leaf: Leaf, arguments: tuple[str, ...]) -> None:
+def test_an_empty_name_is_an_error(leaf: Leaf, arguments: tuple[str, ...]) -> None:
     done = leaf(*arguments)
     assert done.code == 2
     assert "empty name; is a shell variable unset?" in " ".join(done.err.replace("│", " ").split())
@@ -77,7 +77,7 @@ def test_control_characters_are_escaped(leaf: Leaf, clip: Path, tmp_path: Path) 
     assert done.sentence().count(SHOWN) == 1
 
 
-def test_printable_escapes_control_characters() -> None:
+def test_the_console_escapes_control_characters() -> None:
     out = Console(file=io.StringIO(), width=100)
     console.title(out, EVIL)
     console.facts(out, {"source": EVIL})
@@ -92,7 +92,7 @@ def test_printable_keeps_letters() -> None:
     assert printable("a\u202emp4.exe\x9b") == r"a\u202emp4.exe\x9b"
 
 
-def test_a_failing_command_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_command_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise LeafError(EVIL)
 
