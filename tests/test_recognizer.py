@@ -285,3 +285,9 @@ def test_a_closed_recognizer_refuses(model: Path) -> None:
     for call in (recognizer.image, recognizer.stream, recognizer.video, recognizer.crops):
         with pytest.raises(ValueError, match="it is closed"):
             call(DEMO)  # type: ignore[operator]
+
+
+def test_faces_are_hidden_in_the_written_video(recognizer: leaf_rt.Recognizer, clip: Path, tmp_path: Path) -> None:
+    recognizer.video(clip, save_video=tmp_path / "hidden.mp4", blur=True)
+    hidden = cv2.VideoCapture(str(tmp_path / "hidden.mp4")).read()[1]
+    assert len(recognizer.image(hidden)) == 0

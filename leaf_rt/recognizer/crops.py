@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, crop_plain, is_low_quality
-from leaf_rt.recognition.images import PictureDetector
+from leaf_rt.recognition.images import ImageDetector
 from leaf_rt.types import F32, U8, Estimates
 
 _BATCH = 32  # faces per call of the back end
@@ -18,7 +18,7 @@ _BORDER = 0.25  # of the longer side, on every side: the detector misses a face 
 
 
 def classify_crops(
-    crops: Sequence[U8], detector: PictureDetector | None, backend: Backend, uncertain_below: float
+    crops: Sequence[U8], detector: ImageDetector | None, backend: Backend, uncertain_below: float
 ) -> tuple[Estimates, NDArray[np.bool_]]:
     """Classify one face per crop.
 
@@ -68,13 +68,13 @@ def classify_crops(
     return estimates, detected
 
 
-def _largest_face(crop: U8, detector: PictureDetector) -> tuple[F32, float, F32] | None:
+def _largest_face(crop: U8, detector: ImageDetector) -> tuple[F32, float, F32] | None:
     """Box (4,), confidence and keypoints (6, 2) of the largest face, in px of the crop."""
     border = round(_BORDER * max(crop.shape[:2]))
     bordered = np.asarray(
         cv2.copyMakeBorder(crop, border, border, border, border, cv2.BORDER_REPLICATE), dtype=np.uint8
     )
-    found = detector.detect_picture(bordered)
+    found = detector.detect(bordered)
     if not len(found):
         return None
     size = found.xyxy[:, 2:] - found.xyxy[:, :2]

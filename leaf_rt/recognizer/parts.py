@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.faces.detector import FaceDetector
-from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.faces.image_detector import ImageFaceDetector
+from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.factory import build_detector, build_pipeline
+from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.recognizer.background import BackgroundRun
 from leaf_rt.recognizer.source import Opener, is_live
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo, Target
-from leaf_rt.stream.options import Hooks, RunOptions, StopSignal
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import U8, Prediction
 
 
@@ -40,17 +42,17 @@ class SharedBackend:
 class Parts:
     """What a recognizer must free. It does not know the recognizer, so that this one can be collected."""
 
-    def __init__(self, backend: Backend, face_range: Literal["auto", "short", "full"]) -> None:
+    def __init__(self, config: RecognitionConfig, backend: Backend) -> None:
+        self.config = config
         self.backend = SharedBackend(backend)
         self.detector_lock = threading.Lock()
-        self._range = face_range
-        self._detector: FaceDetector | None = None
+        self._detector: ImageFaceDetector | None = None
         self._runs: list[BackgroundRun] = []
 
-    def detector(self) -> FaceDetector:
+    def detector(self) -> ImageFaceDetector:
         """The detector of pictures; call under ``detector_lock``."""
         if self._detector is None:
-            self._detector = FaceDetector(range=self._range)
+            self._detector = ImageFaceDetector(range=self.config.range)
         return self._detector
 
     def start(self, background: BackgroundRun) -> None:
@@ -63,20 +65,34 @@ class Parts:
         self,
         target: Target,
         opener: Opener,
-        pipeline: Callable[[FaceDetector], Pipeline],
         sinks: Callable[[SourceInfo], Sequence[Sink]],
         hooks: Hooks,
         options: RunOptions,
         stop: StopSignal,
+        *,
+        blur: bool = False,
     ) -> RunStats:
-        """Run one source to its end, in this thread."""
-        ready = [self._video_detector()] if is_live(target) else []  # live frames do not wait for models to load
+        """Run one source to its end, in this thread.
 
-        def make(info: SourceInfo) -> Pipeline:
-            return pipeline(ready.pop() if ready else self._video_detector())
+        Args:
+            target: What to read.
+            opener: Opens it.
+            sinks: Makes its sinks.
+            hooks: Called as the run goes on.
+            options: How it is driven.
+            stop: Ends it.
+            blur: Whether faces are hidden in the output.
+        """
+        ready: list[Detector] = []
+        if is_live(target):  # live frames do not wait for models to load
+            ready.append(build_detector(self.config, hide_faces=blur))
+
+        def pipeline(info: SourceInfo) -> Pipeline:
+            detector = ready.pop() if ready else None
+            return build_pipeline(self.config, self.backend, hide_faces=blur, detector=detector)
 
         try:
-            return run([target], make, self.backend, sinks, (), hooks, options, stop, opener)
+            return run([target], pipeline, self.backend, sinks, (), hooks, options, stop, opener)
         finally:
             for detector in ready:
                 detector.close()
@@ -89,8 +105,3 @@ class Parts:
             if self._detector is not None:
                 self._detector.close()
         self.backend.close()
-
-    def _video_detector(self) -> FaceDetector:
-        detector = FaceDetector(range=self._range)
-        detector.warm_up()
-        return detector
