@@ -108,13 +108,14 @@ def _export(options: argparse.Namespace) -> int:
     from engines.onnx_export import export, load, spec_of
     from engines.parity import report
     from engines.quantization import need_openvino_quantiser
-    from leaf_rt.backends.base import open_backend
+    from leaf_rt.backends.opening import open_backend
     from leaf_rt.backends.parity import golden_faces
+    from leaf_rt.backends.registry import GPU_BACKENDS
     from train.loop.checkpoint import unfinished
 
     if options.precision == "int8" and options.data is None:
         raise BackendError(f"--precision int8: is calibrated on real training faces; give {CALIBRATION_HINT}")
-    if options.precision == "int8" and options.target.startswith("tensorrt"):
+    if options.precision == "int8" and options.target in GPU_BACKENDS:
         raise BackendError(f"--precision int8 --target {options.target}: int8 is for the CPU; take fp16")
     if options.precision == "int8" and options.target == "openvino":
         need_openvino_quantiser()
@@ -150,7 +151,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _adopt(options: argparse.Namespace, model: Path) -> None:
     """Put an exported fp32 .onnx file where the command wants it."""
-    from leaf_rt.backends.base import open_backend
+    from leaf_rt.backends.opening import open_backend
 
     source: Path = options.source
     spec = load_spec(source)
@@ -168,6 +169,7 @@ def _adopt(options: argparse.Namespace, model: Path) -> None:
 def _converted(options: argparse.Namespace, model: Path) -> Path:
     """The fp32 or fp16 file in the form of the target."""
     from engines.triton import write_repository
+    from leaf_rt.backends.registry import GPU_BACKENDS
 
     file = variant_path(model, "fp16") if options.precision == "fp16" else model
     spec = load_spec(file)
@@ -186,33 +188,22 @@ def _converted(options: argparse.Namespace, model: Path) -> Path:
         return moved
     if options.target == "triton":
         return write_repository(file, spec, options.out / "triton", model.stem)
-    if options.target.startswith("tensorrt"):
-        return _plan(options, file, spec)
+    if options.target in GPU_BACKENDS:
+        return _plan(options, file)
     return file
 
 
-def _plan(options: argparse.Namespace, file: Path, spec: ModelSpec) -> Path:
+def _plan(options: argparse.Namespace, file: Path) -> Path:
     """A plan for the GPU of this machine, proven before it is written."""
-    from leaf_rt.backends.base import BackendConfig, candidate
-    from leaf_rt.backends.tensorrt import engine
-    from leaf_rt.backends.tensorrt.build import Profile
-    from leaf_rt.system.files import write_whole
+    from leaf_rt.backends.plans import write_plan
+    from leaf_rt.backends.registry import find_backend
 
     sizes = [int(n) for n in options.batch.split(",") if n.strip().isdigit()]
     if len(sizes) != 3:
         raise BackendError(f"--batch {options.batch}: wanted smallest, best and largest batch, as 1,4,32")
-    profile = Profile(*sizes)
-    ok, why = candidate(options.target).available()
-    if not ok:
-        raise BackendError(f"--target {options.target}: {why}; a plan is built on the machine that runs it")
-    parts = engine.parts_here(options.target.replace("-", "_"))
-    wanted = BackendConfig(reason="exported", precision=spec.precision, say=_warn)
     parent = file.with_name(file.name.replace("-fp16.onnx", ".onnx"))
-    engine.open_with(parts, parent, load_spec(parent), wanted, profile).close()  # parity, or an error
-    content, _ = engine.plan_bytes(parts, file, spec.precision, profile, wanted)
     out = file.with_name(f"{file.stem}-{options.target}.plan")
-    write_whole(out, content)
-    save_spec(engine.describe_plan(parts, file, spec, profile, out), out)
+    write_plan(find_backend(options.target), file, parent, out, (sizes[0], sizes[1], sizes[2]), _warn)
     return out
 
 
@@ -221,7 +212,7 @@ def _quantise(options: argparse.Namespace, model: Path, truth: Faces, calibratio
     from engines.parity import batched
     from engines.quantization import accuracy, allowed_loss, quantize_onnxruntime, quantize_openvino
     from engines.triton import write_repository
-    from leaf_rt.backends.base import open_backend
+    from leaf_rt.backends.opening import open_backend
 
     spec = load_spec(model)
     by_openvino = options.target == "openvino"
@@ -319,7 +310,7 @@ def _parity(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from engines.bench import EAGER, bench, bench_fresh, verdict
     from leaf_rt.backends.benchmark import json_line, parse_batches, table
-    from leaf_rt.backends.selection import processor
+    from leaf_rt.system.cpu import cpu_name
 
     batches = parse_batches(options.batch)
     if options.repeats < 1:
@@ -335,12 +326,12 @@ def _bench(options: argparse.Namespace) -> int:
     lines = []
     for title, job in jobs:
         result = job()
-        _say(f"{title}, {processor()}, {result.threads} threads, medians of {repeats} calls\n")
+        _say(f"{title}, {cpu_name()}, {result.threads} threads, medians of {repeats} calls\n")
         _say(f"{table(result.rows, EAGER)}\n\n{verdict(result.rows)}")
         for text in result.left_out:
             _say(f"left out: {text}")
         _say("")
-        facts = {"model": title, "processor": processor(), "threads": result.threads, "repeats": repeats}
+        facts = {"model": title, "processor": cpu_name(), "threads": result.threads, "repeats": repeats}
         lines.append(json_line(result.rows, **facts, verdict=verdict(result.rows)))
     for line in lines:
         _say(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from engines.deployed_model import Deployed
 from engines.evaluation_faces import Faces
 from engines.onnx_export import Loaded
 from engines.quantization import accuracy
-from leaf_rt.backends.base import open_backend
-from leaf_rt.backends.benchmark import Way, ways
+from leaf_rt.backends.base import Backend, BackendConfig
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare
+from leaf_rt.backends.variants import variants
 from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.models.spec import variant_path
 from leaf_rt.system.files import save_json
@@ -102,12 +104,19 @@ def report(model: Path, faces: Faces, loaded: Loaded | None = None, threads: int
         module = Deployed(loaded.model, loaded.preparation).eval()
         answers.append(("PyTorch, not fused", batched(lambda x: _torch(module, x), faces.images)))
     half = variant_path(model, "fp16")
-    named = [(way.name, way) for way in ways(model)]
+    named: list[tuple[str, Callable[[], Backend]]] = [
+        (variant.title, partial(variant.open, BackendConfig(threads))) for variant in variants(model)
+    ]
     if half.is_file():
-        named.append(("fp16 graph (on CPU, for proof alone)", Way("onnxruntime", "fp16", half)))
-    for name, way in named:
+        named.append(
+            (
+                "fp16 graph (on CPU, for proof alone)",
+                partial(open_backend, half, "onnxruntime", threads, precision="fp16"),
+            )
+        )
+    for name, start in named:
         try:
-            opened = open_backend(way.path, way.backend, threads, precision=way.precision)
+            opened = start()
         except LeafError as e:
             left_out.append(f"{name}: {e}")
             continue

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from leaf_rt.errors import BackendError
+from leaf_rt.errors import BackendError, install_hint
 from leaf_rt.types import U8
 
 CALIBRATION = 512  # faces
@@ -38,7 +38,7 @@ def need_openvino_quantiser() -> None:
     for name in ("openvino", "nncf"):
         if find_spec(name) is None:
             raise BackendError(
-                f"--precision int8 --target openvino: {name} is missing; pip install 'leaf-rt[openvino,quantize]'"
+                f"--precision int8 --target openvino: {name} is missing; {install_hint('openvino,quantize')}"
             )
 
 
@@ -134,7 +134,7 @@ def write_openvino(model: Path, out: Path) -> None:
     try:
         import openvino as ov
     except ImportError as e:
-        raise BackendError("--target openvino: openvino is missing; pip install 'leaf-rt[openvino]'") from e
+        raise BackendError(f"--target openvino: openvino is missing; {install_hint('openvino')}") from e
     ov.save_model(ov.Core().read_model(str(model)), str(out), compress_to_fp16=False)
 
 

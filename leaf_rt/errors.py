@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 
 from leaf_rt.text import printable
 
@@ -60,9 +61,49 @@ class OutputError(LeafError):
 
 
 class BackendError(LeafError):
-    """A back end, or another part that was asked for, cannot run here, as where an extra is not installed."""
+    """A back end or an optional feature cannot run here, for example because a package is not installed."""
 
     exit_code = 10
+
+
+class BackendUnavailable(BackendError):
+    """A back end cannot run on this machine.
+
+    Attributes:
+        problem: What is wrong.
+        remedy: How to fix it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class NotInstalled(BackendUnavailable):
+    """The package of a back end is not installed."""
+
+
+class GpuProblem(StrEnum):
+    """Why no NVIDIA GPU can be used."""
+
+    NO_BINDINGS = "no_bindings"
+    NO_DRIVER = "no_driver"
+    DRIVER_TOO_OLD = "driver_too_old"
+    NO_GPU = "no_gpu"
+    NOT_RESPONDING = "not_responding"
+
+
+class GpuUnavailable(BackendUnavailable):
+    """No NVIDIA GPU can be used.
+
+    Attributes:
+        reason: The kind of problem.
+    """
+
+    def __init__(self, reason: GpuProblem, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.reason = reason
 
 
 class ConnectionLost(LeafError):
@@ -93,6 +134,22 @@ class DataError(LeafError):
     """A data set, a split or a label file does not fit what was asked."""
 
     exit_code = 15
+
+
+def install_hint(extra: str = "") -> str:
+    """How to install leaf-rt or some of its extras, for the end of an error message.
+
+    Args:
+        extra: Name of an extra, or several separated by commas; "" for leaf-rt itself.
+    """
+    part, target = ("it", f'".[{extra}]"') if extra else ("leaf-rt", ".")
+    return f"install {part} from a clone of leaf-rt with: pip install {target}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def run_command(command: Callable[[], int], debug: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from leaf_rt.backends.base import Device
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import Detections, Frame, Prediction
@@ -82,6 +83,7 @@ class FakeBackend:
     """Answers every crop with class ``answer`` and remembers the batch sizes."""
 
     name = "fake"
+    device: Device = "cpu"
     reason = "a test"
 
     def __init__(self, answer: int = 1) -> None:

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from clips import DEMO
 
-from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.backends.base import Backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import VideoFaceDetector

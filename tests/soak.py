@@ -29,7 +29,7 @@ import numpy as np
 from clips import demo_frames, frames_in
 from rtsp_server import RtspServer, encode
 
-from leaf_rt.backends.base import open_backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL

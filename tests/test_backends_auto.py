@@ -11,7 +11,10 @@ import pytest
 from engines_fakes import CLASSES, faces, tiny_onnx
 
 from leaf_rt.backends import selection
-from leaf_rt.backends.base import Backend, candidate, open_backend
+from leaf_rt.backends.base import Backend
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.registry import find_backend
+from leaf_rt.backends.variants import Variant
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import Prediction
@@ -29,7 +32,7 @@ def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch:
     monkeypatch.setattr(selection, "_race", None)  # a second measurement would fail
     second = open_backend(model)
     assert second.name == first.name
-    assert "the quickest here (" in second.reason
+    assert "the fastest here (" in second.reason
     (cache / "auto.json").write_text("{damaged")
     with pytest.raises(TypeError):
         open_backend(model)  # measured again
@@ -43,9 +46,9 @@ def test_auto_survives_a_cache_that_cannot_be_written(
     blocked.write_text("a file where the folder should be")
     monkeypatch.setenv("LEAF_RT_CACHE", str(blocked / "cache"))
     said: list[str] = []
-    backend = open_backend(model, say=said.append)
+    backend = open_backend(model, notify=said.append)
     assert backend.infer(faces(1)).probs.shape == (1, CLASSES)
-    assert any("measured at every start" in text and "LEAF_RT_CACHE" in text for text in said)
+    assert any("timed at every start" in text and "LEAF_RT_CACHE" in text for text in said)
 
 
 def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +56,7 @@ def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeyp
     right = open_backend(model, "onnxruntime")
 
     class Wrong:
-        name, spec = "openvino", load_spec(model)
+        name, device, spec = "openvino", "cpu", load_spec(model)
 
         def infer(self, crops: np.ndarray) -> Prediction:
             out = right.infer(crops)
@@ -63,10 +66,10 @@ def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeyp
     opened: dict[str, Backend] = {"openvino fp32": Wrong(), "openvino int8": Wrong(), "onnxruntime fp32": right}  # type: ignore[dict-item]
     times = selection._race(opened, right.infer(faces(selection.PROOF)), said.append)
     assert list(times) == ["onnxruntime fp32"]
-    assert [text.partition(" passed")[0] for text in said] == ["openvino fp32", "openvino int8"]
-    assert "answers otherwise" in said[0]
+    assert [text.partition(" is not")[0] for text in said] == ["openvino fp32", "openvino int8"]
+    assert "answers differ" in said[0]
     del opened["onnxruntime fp32"]
-    with pytest.raises(BackendError, match="openvino fp32 and openvino int8 answer otherwise"):
+    with pytest.raises(BackendError, match="openvino fp32 and openvino int8: the answers differ"):
         selection._race(opened, right.infer(faces(selection.PROOF)), said.append)
 
 
@@ -75,7 +78,7 @@ def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatc
     right = open_backend(model, "onnxruntime")
 
     class Broken:
-        name, spec = "openvino", load_spec(model)
+        name, device, spec = "openvino", "cpu", load_spec(model)
 
         def infer(self, crops: np.ndarray) -> Prediction:
             raise BackendError("OpenVINO failed")
@@ -83,30 +86,32 @@ def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatc
     said: list[str] = []
     opened: dict[str, Backend] = {"openvino fp32": Broken(), "onnxruntime fp32": right}  # type: ignore[dict-item]
     assert list(selection._race(opened, right.infer(faces(selection.PROOF)), said.append)) == ["onnxruntime fp32"]
-    assert said == ["openvino fp32 passed over: OpenVINO failed"]
+    assert said == ["openvino fp32 is not used: OpenVINO failed"]
+    own = Variant(find_backend("onnxruntime"), model, right.spec, "fp32")
     broken: dict[str, Backend] = {"onnxruntime fp32": Broken()}  # type: ignore[dict-item]
-    assert selection._exact(broken, (model, right.spec), 1) is None
-    with pytest.raises(BackendError, match=r"onnxruntime fp32 answer otherwise .*, or not at all"):
+    assert selection._reference(broken, own, 1) is None
+    with pytest.raises(BackendError, match=r"onnxruntime fp32: the answers differ .*, or there are none"):
         selection._race(broken, None, said.append)
 
 
 def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
     """In a process of its own: what TensorRT does without a driver is a crash, not an exception."""
     code = (
-        "from leaf_rt.backends.base import BACKENDS, open_backend; from pathlib import Path;"
-        "print([c.available() for c in BACKENDS]);"
+        "from leaf_rt.backends.opening import open_backend;"
+        "from leaf_rt.backends.registry import BACKENDS; from pathlib import Path;"
+        "print([b.problem() for b in BACKENDS]);"
         f"b = open_backend(Path({str(model)!r})); print(b.reason)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the quickest here" in done.stdout or "the one CPU back end" in done.stdout or "GPU" in done.stdout
+    assert "the fastest here" in done.stdout or "the only CPU back end" in done.stdout or "GPU" in done.stdout
 
 
-@pytest.mark.skipif(not candidate("openvino").available()[0], reason="no OpenVINO")
+@pytest.mark.skipif(find_backend("openvino").problem() is not None, reason="no OpenVINO")
 def test_ctrl_c_is_survived_after_two_of_openvino_have_gone(model: Path) -> None:
     """In a process of its own: what fails is the delivery of the signal, and no handler sees that."""
     code = (
-        "import os, signal; from leaf_rt.backends.base import open_backend; from pathlib import Path\n"
+        "import os, signal; from leaf_rt.backends.opening import open_backend; from pathlib import Path\n"
         f"opened = [open_backend(Path({str(model)!r}), 'openvino') for _ in range(2)]\n"
         "while opened: opened.pop(0).close()\n"
         "try: os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
@@ -136,7 +141,7 @@ def quickest(monkeypatch: pytest.MonkeyPatch, winner: str) -> None:
 
 def test_the_quantised_file_takes_part_in_the_race_and_says_so(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quickest(monkeypatch, "onnxruntime int8")
-    for how in ("measured now", "the quickest here"):  # then remembered
+    for how in ("measured now", "the fastest here"):  # then remembered
         backend = open_backend(pair)
         assert (backend.name, backend.spec.precision) == ("onnxruntime", "int8")
         for words in ("int8 on CPU", "onnxruntime int8 1.0 ms", "onnxruntime fp32", how, "--precision fp32"):
@@ -157,14 +162,14 @@ def test_a_quantised_file_that_this_machine_miscomputes_is_passed_over(
     int8 = pair.with_name("m-int8.onnx")
     tiny_onnx(int8, precision="int8", parent=load_spec(pair).sha256, seed=5)
     said: list[str] = []
-    assert open_backend(pair, say=said.append).spec.precision == "fp32"
-    assert "onnxruntime int8 passed over: it answers otherwise" in said[0]
+    assert open_backend(pair, notify=said.append).spec.precision == "fp32"
+    assert "onnxruntime int8 is not used: its answers differ" in said[0]
 
 
 def test_a_quantised_file_of_another_model_is_passed_over(pair: Path) -> None:
     tiny_onnx(pair.with_name("m-int8.onnx"), precision="int8", parent="0" * 64)
     said: list[str] = []
-    assert open_backend(pair, say=said.append).spec.precision == "fp32"
+    assert open_backend(pair, notify=said.append).spec.precision == "fp32"
     assert "m-int8.onnx was not made from m.onnx" in said[0]
     for name in ("auto", "onnxruntime"):
         with pytest.raises(BackendError, match=r"m-int8\.onnx was not made from m\.onnx"):
@@ -192,16 +197,16 @@ def test_a_precision_that_no_back_end_has_here_says_why_for_each(pair: Path) -> 
         open_backend(int8, precision="fp32")
 
 
-@pytest.mark.skipif(not candidate("openvino").available()[0], reason="OpenVINO is not installed")
+@pytest.mark.skipif(find_backend("openvino").problem() is not None, reason="OpenVINO is not installed")
 def test_bf16_needs_a_processor_that_has_it(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
 
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
-    with pytest.raises(BackendError, match="--precision bf16: this processor has no bf16 arithmetic; use fp32"):
+    with pytest.raises(BackendError, match="--precision bf16: this processor does not support bf16; use fp32"):
         open_backend(pair, precision="bf16")
 
 
-@pytest.mark.skipif(candidate("tensorrt-rtx").available()[0], reason="there is a GPU: see make test-gpu")
+@pytest.mark.skipif(find_backend("tensorrt-rtx").problem() is None, reason="there is a GPU: see make test-gpu")
 def test_fp16_needs_a_gpu(pair: Path) -> None:
     with pytest.raises(BackendError, match=r"no back end can run m\.onnx in fp16 here .*(driver|installed)"):
         open_backend(pair, precision="fp16")

@@ -59,7 +59,7 @@ def test_a_damaged_or_foreign_plan_is_built_again(tmp_path: Path, harm: str) -> 
     content, how = plan_cache.get_or_build(KEY, lambda: b"fresh", said.append, tmp_path)
     assert content == b"fresh"
     assert "built now" in how
-    assert "built again" in said[0]
+    assert "building it again" in said[0]
     assert plan_cache.read_entry(tmp_path, KEY) == (b"fresh", "")
 
 
@@ -76,7 +76,7 @@ def test_a_failing_build_leaves_nothing_and_frees_the_lock(tmp_path: Path) -> No
 BUILDER = """
 import sys, time
 from pathlib import Path
-from leaf_rt.backends import cache
+from leaf_rt.backends import plan_cache
 folder = Path(sys.argv[1])
 def build():
     with (folder / "builds.log").open("a") as f:
@@ -119,7 +119,7 @@ def test_waiting_ends(tmp_path: Path) -> None:
     said: list[str] = []
     with (
         plan_cache.locked(tmp_path / "lock", said.append),
-        pytest.raises(TimedOut, match="another process holds it"),
+        pytest.raises(TimedOut, match="another process has held this lock"),
         plan_cache.locked(tmp_path / "lock", said.append, timeout=0.1),
     ):
         pass
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said: list[str] = []
     content, how = plan_cache.get_or_build(KEY, lambda: b"plan", said.append, tmp_path / "file" / "cache")
-    assert (content, how) == (b"plan", "built now, not kept")
+    assert (content, how) == (b"plan", "built now, not stored")
     assert "cannot be written" in said[0]
     assert "LEAF_RT_CACHE" in said[0]
 
@@ -149,7 +149,7 @@ def test_a_read_only_folder_is_survived_and_said(tmp_path: Path) -> None:
         os.setuid(65534)
         said: list[str] = []
         content, how = plan_cache.get_or_build(KEY, lambda: b"plan", said.append, locked)
-        good = content == b"plan" and how == "built now, not kept" and "cannot be written" in said[0]
+        good = content == b"plan" and how == "built now, not stored" and "cannot be written" in said[0]
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
@@ -159,7 +159,7 @@ def test_a_folder_open_to_all_is_not_trusted(tmp_path: Path) -> None:
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o777)
-    assert "by everybody" in (plan_cache.usable(folder) or "")
+    assert "by every user" in (plan_cache.folder_problem(folder) or "")
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -82,11 +82,11 @@ def test_the_command_times_what_was_asked_for_alone(model: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--batch", "0"], "--batch 0: wanted whole numbers from 1"),
+        (["--batch", "0"], "--batch 0: wanted whole numbers of at least 1"),
         (["--batch", "1", "--backend", "tensorflow"], "--backend tensorflow: unknown"),
         (
             ["--batch", "1", "--backend", "onnxruntime", "--precision", "bf16"],
-            "ONNX Runtime computes as",
+            "ONNX Runtime computes in",
         ),
         (["--batch", "1", "--backend", "openvino", "--precision", "int8"], "int8-openvino.xml is missing"),
     ],
@@ -102,7 +102,7 @@ def test_what_cannot_be_timed_is_one_sentence(
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,,2", "1.5"])
 def test_bad_batches_are_named(text: str) -> None:
-    with pytest.raises(BackendError, match="wanted whole numbers from 1"):
+    with pytest.raises(BackendError, match="wanted whole numbers of at least 1"):
         parse_batches(text)
     assert parse_batches("1, 4,8") == [1, 4, 8]
 

@@ -233,7 +233,7 @@ def test_standard_output_on_a_full_disk() -> None:
         command = [sys.executable, "-m", "leaf_rt", "doctor"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == errors.OutputError.exit_code
-    assert done.stderr == "error: standard output: no room left to write; free some space\n"
+    assert done.stderr == "error: standard output: no space left on the device; free some space\n"
 
 
 def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None
 
 
 def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
-    done = child("video", clip, "--out", tmp_path, "--emotion-hz", "0", file_size=12_000)
+    done = child("video", clip, "--out", tmp_path, "--classify-fps", "0", file_size=12_000)
     assert done.code == errors.OutputError.exit_code, done.err
     assert "Traceback" not in done.err
     assert "error: " in done.err

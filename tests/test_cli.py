@@ -19,7 +19,7 @@ from clips import demo_frames, empty_frames, frames_in, write_clip
 from commands import Leaf, records
 from fakes import FakeDetector
 
-from leaf_rt.backends.base import BACKENDS
+from leaf_rt.backends.registry import BACKENDS
 from leaf_rt.diagnostics import doctor
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.types import Detections, Frame
@@ -64,7 +64,7 @@ def test_a_clip_gives_three_results_beside_it_and_says_where(leaf: Leaf, clip: P
         assert set(row) >= FIELDS
         assert row["source"] == "face.mp4"
         assert set(row["probs"]) == set(row["smoothed"]) == set(FERPLUS8)  # type: ignore[call-overload]
-    for word in ("640x360", "30 frames", "detector", "back end", "precision", "batch"):
+    for word in ("640x360", "30 frames", "detector", "backend", "precision", "batch"):
         assert word in done.err
     assert "frames/s" in done.out
     assert "on screen" in done.out
@@ -217,8 +217,24 @@ def test_every_back_end_is_in_the_help_whose_words_are_whole(leaf: Leaf, monkeyp
     assert done.code == 0
     named = re.search(r"--backend(.+?)--model", done.out, re.DOTALL)
     assert named is not None
-    assert {candidate.name for candidate in BACKENDS} <= set(re.findall(r"[\w-]+", named[1]))
+    assert {backend.name for backend in BACKENDS} <= set(re.findall(r"[\w-]+", named[1]))
     assert "fp32|" not in done.out  # a list too long for its column would be cut inside of a word
+
+
+def test_renamed_options_keep_their_old_names_out_of_sight(leaf: Leaf) -> None:
+    done = leaf("video", "a.mp4", "--emotion-hz=0", "--total-hz", "5")
+    assert done.code == 2
+    assert "--max-classify-fps: contradicts --classify-fps 0" in " ".join(done.err.replace("│", " ").split())
+    assert leaf("video", "--", "--emotion-hz").sentence().startswith("error: --emotion-hz: ")  # a file of that name
+    for command in ("video", "webcam"):
+        assert "-hz" not in leaf(command, "--help").out
+
+
+def test_shells_can_complete_commands_and_options(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_LEAF_RT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("COMP_WORDS", "leaf-rt video --classify")
+    assert leaf().out.split() == ["--classify-fps"]
 
 
 def test_one_thread_is_one_thread(leaf: Leaf, clip: Path) -> None:
@@ -239,7 +255,7 @@ def test_a_picture_gives_a_table_and_two_results(leaf: Leaf, face: Path, tmp_pat
     done = leaf("image", face, "--out", tmp_path)
     assert done.code == 0, done.err
     assert "1 face" in done.out
-    assert len(re.findall(r"^back end  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
+    assert len(re.findall(r"^backend  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
     assert any(label in done.out for label in FERPLUS8)
     (row,) = records((tmp_path / "face.leaf.jsonl").read_text())
     assert set(row) >= FIELDS
@@ -284,12 +300,16 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "all faces of a frame, 16 at most"),
-        ((), "10 per second and face, 40 per second of all faces"),
-        (("--emotion-hz", 0), "all faces of a frame"),
-        (("--emotion-hz", 0), "every face in every frame"),
-        (("--total-hz", 0), "10 per second and face, no limit for all together"),
-        (("--emotion-hz", 5, "--total-hz", 12.5), "5 per second and face, 12.5 per second of all faces"),
+        ((), "all faces of a frame, at most 16"),
+        ((), "10 per second per face, at most 40 per second in total"),
+        (("--classify-fps", 0), "all faces of a frame"),
+        (("--classify-fps", 0), "every face in every frame"),
+        (("--max-classify-fps", 0), "10 per second per face, no limit in total"),
+        (
+            ("--classify-fps", 5, "--max-classify-fps", 12.5),
+            "5 per second per face, at most 12.5 per second in total",
+        ),
+        (("--emotion-hz=5", "--total-hz", 12.5), "5 per second per face, at most 12.5 per second in total"),
     ],
 )
 def test_the_block_at_the_start_says_how_many_faces_are_classified_and_how_often(
@@ -342,7 +362,7 @@ def test_training_without_its_extra_is_one_sentence(
     monkeypatch.setattr("importlib.import_module", absent)
     done = leaf("train", "--data", tmp_path)
     assert done.code == 10
-    assert "pip install 'leaf-rt[train]'" in done.err
+    assert 'pip install ".[train]"' in done.err
     assert len(done.err.splitlines()) == 1
 
 

@@ -52,7 +52,7 @@ def test_parquet_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     done = leaf("video", clip, *QUIET, "--parquet", tmp_path / "a.parquet")
     assert done.code == 10
-    assert "pip install 'leaf-rt[parquet]'" in done.sentence()
+    assert 'pip install ".[parquet]"' in done.sentence()
 
 
 def test_pictures_as_parquet(leaf: Leaf, face: Path, tmp_path: Path) -> None:

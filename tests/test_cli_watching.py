@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from commands import Leaf
 
-from leaf_rt.cli.wording import status
+from leaf_rt.cli.progress import status
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import SourceStats
 
@@ -82,7 +82,7 @@ def test_metrics_without_their_library_say_what_to_install(
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = leaf("video", clip, *QUIET, "--metrics", "0")
     assert done.code == 10
-    assert "pip install 'leaf-rt[metrics]'" in done.sentence()
+    assert 'pip install ".[metrics]"' in done.sentence()
 
 
 def lines(text: str) -> list[dict[str, str]]:

@@ -8,7 +8,10 @@ import pytest
 from rich.console import Console
 
 from leaf_rt.cli import console
+from leaf_rt.cli.progress import ProgressBars
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, Finding
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.stream.stats import RunStats, SourceStats
 
 FOUND = [
     Finding("model leaf-mobilefacenet.onnx", OK, "8 classes"),
@@ -23,9 +26,9 @@ def words(text: str) -> str:
 
 def test_a_name_in_brackets_is_no_markup() -> None:
     out = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    with console.progress(out) as bar:
-        bar.add_task("[bold] clip [/x].mp4", total=3, rate="")
-        bar.refresh()
+    stats = RunStats([SourceStats(SourceInfo("[bold] clip [/x].mp4", "clip", "file", 640, 360, frame_count=3))])
+    with ProgressBars(out) as bars:
+        bars.update(stats)
     assert isinstance(out.file, io.StringIO)
     assert "[bold] clip [/x].mp4" in out.file.getvalue()
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tiny_onnx
 
-from leaf_rt.backends.base import BackendEntry, open_backend
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.registry import BackendEntry
 from leaf_rt.backends.tensorrt import engine
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, examine, why_no_window
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
@@ -47,7 +48,7 @@ def test_every_form_of_a_model_is_shown_with_its_checksum(tmp_path: Path) -> Non
     tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent="0" * 64)
     found = {f.topic: f for f in examine(model)}
     assert found["model m.onnx"].status == OK
-    assert found["model m-int8.onnx"].found.endswith(f"sha256 {good.sha256[:12]} agrees, t 80.0 %")
+    assert found["model m-int8.onnx"].found.endswith(f"sha256 {good.sha256[:12]} is correct, t 80.0 %")
     assert (found["model m-fp16.onnx"].status, found["model m-fp16.onnx"].remedy) == (LIMITED, "export it again")
     assert " thread" in found["inference"].found
     (tmp_path / "m-int8.onnx").write_bytes(b"x")
@@ -71,7 +72,7 @@ def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pyt
     first.write_bytes(b"x")
     assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is damaged"]
     first.unlink()
-    assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is not there"]
+    assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is missing"]
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     spec = tiny_onnx(model)
     tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent=spec.sha256, seed=1)
     cuda = FakeCuda()
-    parts = engine.Parts(
+    parts = engine.Environment(
         FakeTensorRt(), GPU, lambda: cuda, lambda *_: (FakeContext(cuda, network), object()),
         lambda _model, _spec, crops: Prediction(*(part.astype(np.float32) for part in network(crops))),
     )  # fmt: skip
@@ -90,9 +91,8 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
         raise AssertionError("the doctor builds an engine")
 
     monkeypatch.setattr(engine, "build_plan", no_build)
-    monkeypatch.setattr(engine, "parts_here", lambda _: parts)
+    monkeypatch.setattr(engine, "environment", lambda _: parts)
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
-    monkeypatch.setattr("leaf_rt.diagnostics.doctor.probe", lambda: GPU)
     version = BackendEntry.version
     monkeypatch.setattr(
         BackendEntry, "version",
@@ -118,7 +118,7 @@ def test_on_a_gpu_it_builds_no_engine_but_says_that_a_run_will(
     found = {f.topic: f for f in examine(gpu_model)}
     engine = found["TensorRT engine"]
     assert (engine.status, engine.found) == (LIMITED, "fp16 is not built yet")
-    assert "the first run builds it, once" in engine.remedy
+    assert "the first run builds it" in engine.remedy
     assert found["inference"].found == "TensorRT, once the engine is built"
     assert not list(cache.glob("*.plan"))
     build(gpu_model, monkeypatch, "fp32")  # not the one that a run wants first
@@ -144,7 +144,7 @@ def test_a_gpu_whose_tensorrt_does_not_load_leaves_the_cpu(gpu_model: Path, monk
     def broken(_: str) -> None:
         raise ImportError("libnvinfer.so.11: cannot open shared object file")
 
-    monkeypatch.setattr(engine, "parts_here", broken)
+    monkeypatch.setattr(engine, "environment", broken)
     found = {f.topic: f for f in examine(gpu_model)}
     assert "libnvinfer" in found["TensorRT engine"].found
     assert "on CPU" in found["inference"].found

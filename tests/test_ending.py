@@ -104,7 +104,7 @@ def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp
     assert process.returncode == 130, err
     said = [line for line in err.splitlines() if line.startswith(("note: stopped", "error", "Traceback"))]
     assert len(said) == 1, err
-    assert f"left out: what waited to be written, {tmp_path / 'demo.leaf.png'}, the summary" in said[0]
+    assert f"not written: queued frames, {tmp_path / 'demo.leaf.png'}, the summary" in said[0]
     assert out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.leaf.jsonl", "demo.leaf.mp4", "r.csv"]
     assert len(rows(tmp_path / "demo.leaf.jsonl")) >= 25
@@ -113,7 +113,7 @@ def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
 
 
-@pytest.mark.parametrize("module", ["typer", "leaf_rt.cli.groups", "leaf_rt.cli.session", "cv2"])
+@pytest.mark.parametrize("module", ["typer", "leaf_rt.cli.groups", "leaf_rt.cli.run", "cv2"])
 def test_ctrl_c_while_python_still_loads_is_no_traceback(tmp_path: Path, module: str) -> None:
     """Whoever imports that module first gets a KeyboardInterrupt in its place."""
     code = f"""
@@ -172,7 +172,7 @@ def test_a_run_that_was_cut_short_says_of_which_files_results_are_missing(
         done = leaf("video", *films, "--out", tmp_path / "out", "--backend", "onnxruntime")
     assert done.code == 0, done.err
     said = [line for line in done.err.splitlines() if line.startswith(("note", "error"))]
-    assert said == ["note: stopped early; not finished: b.mp4; not begun: c.mp4, d.mp4, e.mp4 and 2 more"]
+    assert said == ["note: stopped early; not finished: b.mp4; not started: c.mp4, d.mp4, e.mp4 and 2 more"]
     titles = [line for line in done.out.splitlines() if " frames in " in line]
     assert [", stopped before its end" in title for title in titles] == [False, True]
     assert rows(tmp_path / "out" / "b.leaf.jsonl")
@@ -214,7 +214,7 @@ def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime")
     assert (done.code, done.out) == (130, "")
     assert [line for line in done.err.splitlines() if line.startswith(("note", "error"))] == [
-        f"note: stopped at once; left out: what waited to be written, {tmp_path / 'face.leaf.png'}, the summary"
+        f"note: stopped at once; not written: queued frames, {tmp_path / 'face.leaf.png'}, the summary"
     ]
     assert {r["frame_index"] for r in rows(tmp_path / "face.leaf.jsonl")} <= {0, 1, 2, 3}
     assert not (tmp_path / "face.leaf.png").exists()

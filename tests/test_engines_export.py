@@ -19,7 +19,8 @@ from test_engines_fuse import SPEC, SmallNet, shake
 from engines.cli import main
 from engines.deployed_model import Deployed, Preparation, fuse
 from engines.onnx_export import ROUTING, Loaded, export, load, to_onnx, write_onnx
-from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.registry import find_backend
 from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.errors import ModelError
 from leaf_rt.labels import FERPLUS8
@@ -222,7 +223,7 @@ def test_bad_exports_say_why(
     assert "Traceback" not in error
 
 
-@pytest.mark.skipif(candidate("tensorrt").available()[0], reason="there is a GPU: see make test-gpu")
+@pytest.mark.skipif(find_backend("tensorrt").problem() is None, reason="there is a GPU: see make test-gpu")
 def test_a_plan_needs_its_gpu(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for target in ("tensorrt", "tensorrt-rtx"):
         assert main(["export", str(exported), "--out", str(tmp_path), "--target", target]) == 10

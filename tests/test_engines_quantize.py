@@ -16,7 +16,7 @@ import engines.quantization
 from engines.cli import main
 from engines.evaluation_faces import data_faces
 from engines.onnx_export import export
-from leaf_rt.backends.base import open_backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import BackendError, DataError
 from leaf_rt.labels import FERPLUS8

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from clips import DEMO
 
-from leaf_rt.backends.base import Backend, open_backend
+from leaf_rt.backends.base import Backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL

@@ -10,18 +10,17 @@ from fakes import FakeBackend
 from typer.testing import CliRunner
 
 from leaf_rt.cli import options as opt
-from leaf_rt.cli.groups import Only, Reading, Recognising, Results, Watching, grouped
-from leaf_rt.cli.monitor import Monitor
+from leaf_rt.cli.groups import InputOptions, MonitoringOptions, Only, OutputOptions, RecognitionOptions, grouped
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.sinks.config import OutputConfig
 from leaf_rt.sources.base import SourceOptions
 
 
 def test_the_defaults_of_the_options_are_those_of_the_parts() -> None:
-    assert Recognising().request() == RecognitionConfig()
-    assert Results().request() == OutputConfig()
-    assert Reading().request() == SourceOptions()
-    assert Watching().request() == Monitor()
+    assert RecognitionOptions().config() == RecognitionConfig()
+    assert OutputOptions().config() == OutputConfig()
+    assert InputOptions().config() == SourceOptions()
+    assert MonitoringOptions() == MonitoringOptions(metrics=None, log_json=False)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +38,14 @@ def test_the_answers_of_all_faces_together_follow_the_option_then_the_back_end(
 ) -> None:
     backend = FakeBackend()
     backend.name = name
-    costs = Recognising(total_hz=asked, max_faces=3).request().pipeline_options(backend)
+    costs = RecognitionOptions(max_classify_fps=asked, max_faces=3).config().pipeline_options(backend)
     assert (costs.max_classify_fps, costs.max_faces, costs.classify_fps) == (total_hz, 3, 10.0)
 
 
 def test_a_limit_beside_every_face_in_every_frame_is_refused() -> None:
-    with pytest.raises(typer.BadParameter, match="contradicts --emotion-hz 0"):
-        Recognising(emotion_hz=0.0, total_hz=25.0).request()
-    assert Recognising(emotion_hz=0.0, total_hz=0.0).request().pipeline.classify_fps == 0.0
+    with pytest.raises(typer.BadParameter, match="contradicts --classify-fps 0"):
+        RecognitionOptions(classify_fps=0.0, max_classify_fps=25.0).config()
+    assert RecognitionOptions(classify_fps=0.0, max_classify_fps=0.0).config().pipeline.classify_fps == 0.0
 
 
 def test_a_command_takes_a_group_whole_or_in_part() -> None:
@@ -58,25 +57,25 @@ def test_a_command_takes_a_group_whole_or_in_part() -> None:
     def run(
         name: Annotated[str, typer.Argument()],
         *,
-        watching: Watching,
-        reading: Annotated[Reading, Only("stride", "wait")],
+        monitoring: MonitoringOptions,
+        inputs: Annotated[InputOptions, Only("stride", "wait")],
         debug: opt.Debug = False,
     ) -> None:
-        """ProgressCallback hello."""
-        got.extend([name, watching, reading, debug])
+        """Say hello."""
+        got.extend([name, monitoring, inputs, debug])
 
     runner = CliRunner()
     assert runner.invoke(app, ["a", "--metrics", "0", "--stride", "3", "--debug"]).exit_code == 0
-    assert got == ["a", Watching(metrics=0), Reading(stride=3), True]
+    assert got == ["a", MonitoringOptions(metrics=0), InputOptions(stride=3), True]
     assert runner.invoke(app, ["a", "--loop"]).exit_code == 2
     shown = runner.invoke(app, ["--help"]).output
-    assert "ProgressCallback hello." in shown
+    assert "Say hello." in shown
     assert "--wait" in shown
     assert "--loop" not in shown
 
 
 def test_a_part_that_is_none_is_refused_at_once() -> None:
-    def run(*, watching: Annotated[Watching, Only("metrics", "speed")]) -> None: ...
+    def run(*, monitoring: Annotated[MonitoringOptions, Only("metrics", "speed")]) -> None: ...
 
-    with pytest.raises(ValueError, match="wanted options of Watching, got speed"):
+    with pytest.raises(ValueError, match="MonitoringOptions has no option speed"):
         grouped(run)

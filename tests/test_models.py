@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from engines_fakes import RTX
 
-from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.backends.registry import find_backend
 from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, load_spec, variant_path
 
@@ -40,7 +41,7 @@ def test_the_forms_answer_as_the_model_does() -> None:
     exact = open_backend(DEFAULT_MODEL, "onnxruntime").infer(crops)
     for path in (path for path in FORMS.values() if path.is_file()):
         name = "openvino" if path.suffix == ".xml" else "onnxruntime"
-        if candidate(name).available()[0]:
+        if find_backend(name).problem() is None:
             answer = open_backend(path, name).infer(crops)
             assert compare(exact, answer).agreement >= 0.95, path.name
 

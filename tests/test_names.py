@@ -25,7 +25,7 @@ def test_results_of_an_earlier_run_are_no_input(leaf: Leaf, clip: Path, tmp_path
     assert leaf("video", film, "--no-plot").code == 0
     done = leaf("video", *sorted(tmp_path.glob("*.mp4")), "--no-plot", "--csv", tmp_path / "all.csv")
     assert done.code == 0, done.err
-    assert f"note: 1 result of an earlier run was left out: {tmp_path / 'a.leaf.mp4'}\n" in done.err
+    assert f"note: skipped 1 result of an earlier run: {tmp_path / 'a.leaf.mp4'}\n" in done.err
     assert sorted(p.name for p in tmp_path.glob("*.mp4")) == ["a.leaf.mp4", "a.mp4"]
     assert leaf("video", tmp_path / "a.leaf.mp4", "--no-save-video", "--no-plot").code == 0  # asked for by name
 
@@ -35,7 +35,7 @@ def test_the_same_of_pictures(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     assert leaf("image", picture).code == 0
     done = leaf("image", picture, tmp_path / "a.leaf.jpg")
     assert done.code == 0, done.err
-    assert "1 result of an earlier run was left out" in done.err
+    assert "skipped 1 result of an earlier run" in done.err
     assert not (tmp_path / "a.leaf.leaf.jpg").exists()
 
 
@@ -43,7 +43,7 @@ def test_what_counts_as_a_result() -> None:
     several = ["a.mp4", "a.leaf.mp4", "b-2.leaf.mp4", "c.leaf.mp4", "d.leaf.mp4", "rtsp://cam/1.leaf.mp4", "leaf.mp4"]
     kept, sentence = without_results(several)
     assert kept == ["a.mp4", "rtsp://cam/1.leaf.mp4", "leaf.mp4"]
-    assert sentence == "4 results of an earlier run were left out: a.leaf.mp4, b-2.leaf.mp4, c.leaf.mp4 and 1 more"
+    assert sentence == "skipped 4 results of an earlier run: a.leaf.mp4, b-2.leaf.mp4, c.leaf.mp4 and 1 more"
     assert without_results(["a.leaf.mp4"]) == (["a.leaf.mp4"], "")
     assert without_results([]) == ([], "")
 
@@ -66,7 +66,7 @@ def test_what_counts_as_a_result() -> None:
 def test_an_empty_name_is_called_so(leaf: Leaf, arguments: tuple[str, ...]) -> None:
     done = leaf(*arguments)
     assert done.code == 2
-    assert "an empty name; is a variable unset?" in " ".join(done.err.replace("│", " ").split())
+    assert "empty name; is a shell variable unset?" in " ".join(done.err.replace("│", " ").split())
 
 
 def test_control_characters_are_shown_and_not_obeyed(leaf: Leaf, clip: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from streams import Calm, Keeping, balanced, pipelines
 
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.network import NetworkSource
-from leaf_rt.stream import capture, reconnect
+from leaf_rt.stream import connection, reconnect
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
@@ -39,7 +39,7 @@ def test_five_seconds_of_two_cameras_one_of_them_shaky(tmp_path: Path) -> None:
 
 def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        capture, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, 0.02, 0.1, attempts=attempts)
+        connection, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, 0.02, 0.1, attempts=attempts)
     )
     stop, backend, sink, ended = StopSignal(), FakeBackend(), Keeping(), []
     seen: list[tuple[int, int]] = []
@@ -104,7 +104,7 @@ def good() -> dict[str, Any]:
     return {
         "seconds": 1800.0,
         "sources": {"steady": dict(counters), "shaky": dict(counters)},
-        "lost": {"steady": [], "shaky": [(60.1, "the stream ended; trying again in 1.0 s")]},
+        "lost": {"steady": [], "shaky": [(60.1, "the stream ended; retrying in 1.0 s")]},
         "megabytes_per_10_minutes": 0.9,
         "threads": dict(held),
         "descriptors": dict(held),

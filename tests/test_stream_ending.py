@@ -27,7 +27,7 @@ from streams import (
     slow_frames,
 )
 
-from leaf_rt.errors import BackendError, OutputError
+from leaf_rt.errors import BackendError, NotFound, OutputError
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import RunStats
@@ -46,6 +46,15 @@ def test_stop_leaves_a_balanced_count_and_closed_sinks() -> None:
     assert 21 <= len(sink.rows) <= 21 + 8
     assert balanced(stats)
     assert [row[1] for row in sink.rows] == list(range(len(sink.rows)))
+
+
+def test_shared_sinks_stay_open_for_the_next_run_if_the_caller_closes_them() -> None:
+    sink, options = Keeping(), RunOptions(close_shared=False)
+    for _ in range(2):
+        play(Opener(a=[Script(INFO, frames(10))]), "a", shared=[sink], options=options)
+    with pytest.raises(NotFound):
+        play(Opener(a=[NotFound("a: no such file")]), "a", shared=[sink], options=options)
+    assert (len(sink.rows), sink.closed) == (20, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -31,7 +31,7 @@ from streams import (
 from leaf_rt.errors import ConnectionLost, NotFound
 from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.sources.camera import CameraSource
-from leaf_rt.stream import capture, reconnect
+from leaf_rt.stream import connection, reconnect
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 def quick_backoff(monkeypatch: pytest.MonkeyPatch, first: float = 0.02) -> None:
     monkeypatch.setattr(
-        capture, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, first, 0.1, attempts=attempts)
+        connection, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, first, 0.1, attempts=attempts)
     )
 
 

@@ -23,8 +23,8 @@ from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
 from leaf_rt.stream import source_worker
-from leaf_rt.stream.capture import Clock
-from leaf_rt.stream.load_shedding import LITTLE, TOO_MUCH, Counters, LoadControl
+from leaf_rt.stream.context import Clock
+from leaf_rt.stream.load_shedding import HIGH_DEMAND, LOW_DEMAND, Counters, LoadControl
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats
@@ -60,7 +60,7 @@ def test_the_level_rises_before_a_frame_is_lost() -> None:
 
 
 def test_an_easy_load_never_rises_and_a_hopeless_one_goes_to_the_top_quickly() -> None:
-    assert max(levels(LoadControl(), cheaper(0.8 * TOO_MUCH / FPS), 60.0)) == 0
+    assert max(levels(LoadControl(), cheaper(0.8 * HIGH_DEMAND / FPS), 60.0)) == 0
     assert levels(LoadControl(), lambda t, level: 0.5, 3.0)[-1] == 3
 
 
@@ -92,8 +92,8 @@ def test_the_level_falls_only_after_a_calm_time_that_grows() -> None:
 
 @pytest.mark.parametrize("cost", [0.02, 0.03, 0.034, 0.036, 0.04, 0.05, 0.07, 0.1, 0.15, 0.3])
 def test_a_steady_load_does_not_swing(cost: float) -> None:
-    """Where a level halves the cost, what is LITTLE at one level fits into the one below."""
-    assert 2 * LITTLE < TOO_MUCH
+    """Where a level halves the cost, what is LOW_DEMAND at one level fits into the one below."""
+    assert 2 * LOW_DEMAND < HIGH_DEMAND
     seen = levels(LoadControl(), cheaper(cost), 600.0)
     assert seen == sorted(seen)
 
@@ -327,7 +327,7 @@ def test_a_rising_load_is_answered_before_frames_are_lost() -> None:
     stats, said = rising_load(shed=True)
     (source,) = stats.sources
     (first, lost_by_then), *_ = said
-    assert "% busy: each frame gets less work, before any more are lost (level 1)" in first
+    assert "% busy: less work per frame, to drop no frames (level 1)" in first
     assert lost_by_then == 0
     assert 1 <= source.level <= 2
     assert source.captured == 500

@@ -39,7 +39,7 @@ def test_a_graph_with_a_free_batch_becomes_a_plan(rtx: Any, tiny: onnx.ModelProt
 @pytest.mark.parametrize("content", [b"rubbish", None])
 def test_rubbish_is_refused(rtx: Any, tiny: onnx.ModelProto, content: bytes | None) -> None:
     data = tiny.SerializeToString()[:-200] if content is None else content
-    with pytest.raises(ModelError, match=r"tensorrt_rtx .* cannot take this graph"):
+    with pytest.raises(ModelError, match=r"tensorrt_rtx .* cannot parse this graph"):
         build_plan(rtx, data, Profile())
 
 
@@ -76,13 +76,13 @@ def test_wrong_inputs_are_named(rtx: Any, tiny: onnx.ModelProto) -> None:
     foreign = onnx.ModelProto()
     foreign.CopyFrom(tiny)
     foreign.graph.output[0].name = foreign.graph.node[-1].output[0] = "classes"
-    with pytest.raises(ModelError, match="this is no graph of `leaf-rt export`"):
+    with pytest.raises(ModelError, match="export the model with `leaf-rt export`"):
         build_plan(rtx, foreign.SerializeToString(), Profile())
 
 
 @pytest.mark.parametrize("sizes", [(0, 4, 8), (4, 2, 8), (1, 9, 8)])
 def test_wrong_profiles_are_named(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(ModelError, match="wanted 1 <= smallest <= best <= largest"):
+    with pytest.raises(ModelError, match="wanted 1 <= smallest <= optimal <= largest"):
         Profile(*sizes)
 
 
@@ -97,7 +97,7 @@ def test_a_profile_that_the_module_refuses_is_an_error(rtx: Any, tiny: onnx.Mode
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (types.SimpleNamespace(__name__="json"), "is no TensorRT module"),
+        (types.SimpleNamespace(__name__="json"), "is not a TensorRT module"),
         (types.SimpleNamespace(__name__="tensorrt", __version__="8.6.1", Builder=1), "8.6.1 is not supported"),
         (types.SimpleNamespace(__name__="tensorrt", __version__="10.2.0", Builder=1), "10.2.0 is not supported"),
     ],

@@ -31,8 +31,8 @@ class Outside:
         self.refused = False
         self.names: dict[str, str] = {}
         self.said: list[str] = []
-        self.parts = backend.Parts(self.trt, gpu, lambda: self.cuda, self.context, self.reference, folder)
-        self.wanted = BackendConfig(reason="the GPU is the quickest", say=self.said.append)
+        self.parts = backend.Environment(self.trt, gpu, lambda: self.cuda, self.context, self.reference, folder)
+        self.wanted = BackendConfig(reason="the GPU is the fastest", notify=self.said.append)
 
     def reference(self, model: Path, spec: ModelSpec, crops: np.ndarray) -> Prediction:
         probs, features = network(crops)
@@ -73,7 +73,7 @@ def outside(pair: Path, wrong: tuple[str, ...] = (), **options: Any) -> Outside:
 def test_fp16_is_built_once_proven_and_cached(pair: Path) -> None:
     machine = outside(pair)
     for how in ("built now", "from the cache"):
-        opened = backend.open_with(machine.parts, pair, load_spec(pair), machine.wanted)
+        opened = backend.open_engine(machine.parts, pair, load_spec(pair), machine.wanted)
         assert opened.name == "tensorrt"
         assert "fp16 on Fake 4090" in opened.reason
         assert how in opened.reason
@@ -86,10 +86,10 @@ def test_fp16_is_built_once_proven_and_cached(pair: Path) -> None:
 
 def test_a_failed_parity_falls_to_fp32_and_says_so(pair: Path) -> None:
     machine = outside(pair, wrong=("fp16",))
-    opened = backend.open_with(machine.parts, pair, load_spec(pair), machine.wanted)
+    opened = backend.open_engine(machine.parts, pair, load_spec(pair), machine.wanted)
     assert "fp32 on Fake 4090" in opened.reason
     assert "parity failed" in opened.reason
-    assert any("trying the next safer precision" in text for text in machine.said)
+    assert any("trying fp32" in text for text in machine.said)
     opened.close()
     assert machine.cuda.alive == {}
 
@@ -97,26 +97,26 @@ def test_a_failed_parity_falls_to_fp32_and_says_so(pair: Path) -> None:
 def test_when_all_precisions_fail_the_error_tells_of_each(pair: Path) -> None:
     machine = outside(pair, wrong=("fp16", "fp32"))
     with pytest.raises(BackendError, match=r"fp16 engine: parity failed.*fp32 engine: parity failed"):
-        backend.open_with(machine.parts, pair, load_spec(pair), machine.wanted)
+        backend.open_engine(machine.parts, pair, load_spec(pair), machine.wanted)
     assert machine.cuda.alive == {}
 
 
 @pytest.mark.parametrize("field", ["name", "capability", "multiprocessors", "memory", "driver"])
 def test_another_gpu_or_driver_builds_its_own(pair: Path, field: str) -> None:
     first = outside(pair)
-    backend.open_with(first.parts, pair, load_spec(pair), first.wanted).close()
+    backend.open_engine(first.parts, pair, load_spec(pair), first.wanted).close()
     other = replace(GPU, **{field: 1 if isinstance(getattr(GPU, field), int) else "other"})
     second = outside(pair, gpu=other)
-    backend.open_with(second.parts, pair, load_spec(pair), second.wanted).close()
+    backend.open_engine(second.parts, pair, load_spec(pair), second.wanted).close()
     assert len(second.trt.built) == 1
 
 
 def test_another_version_or_model_builds_its_own(pair: Path) -> None:
     first = outside(pair)
-    backend.open_with(first.parts, pair, load_spec(pair), first.wanted).close()
+    backend.open_engine(first.parts, pair, load_spec(pair), first.wanted).close()
     newer = outside(pair)
     newer.trt.__version__ = "11.5.0"  # type: ignore[misc]
-    backend.open_with(newer.parts, pair, load_spec(pair), newer.wanted).close()
+    backend.open_engine(newer.parts, pair, load_spec(pair), newer.wanted).close()
     assert len(newer.trt.built) == 1
 
 
@@ -124,14 +124,14 @@ def test_a_refused_plan_is_an_error_not_a_crash(pair: Path) -> None:
     machine = outside(pair)
     machine.refused = True
     with pytest.raises(BackendError, match="TensorRT refuses the plan"):
-        backend.open_with(machine.parts, pair, load_spec(pair), machine.wanted)
+        backend.open_engine(machine.parts, pair, load_spec(pair), machine.wanted)
 
 
 def test_a_half_model_of_other_weights_is_passed_over(pair: Path) -> None:
     half = pair.with_name("m-fp16.onnx")
     save_spec(replace(load_spec(half), parent="0" * 64), half)
     machine = outside(pair)
-    opened = backend.open_with(machine.parts, pair, load_spec(pair), machine.wanted)
+    opened = backend.open_engine(machine.parts, pair, load_spec(pair), machine.wanted)
     assert "fp32" in opened.reason
     assert "was not made from m.onnx" in machine.said[0]
     opened.close()
@@ -141,12 +141,12 @@ def test_what_tensorrt_cannot_do_is_said(pair: Path) -> None:
     machine = outside(pair)
     spec = load_spec(pair)
     with pytest.raises(BackendError, match="TensorRT runs fp16 and fp32"):
-        backend.open_with(machine.parts, pair, spec, replace(machine.wanted, precision="bf16"))
+        backend.open_engine(machine.parts, pair, spec, replace(machine.wanted, precision="bf16"))
     with pytest.raises(BackendError, match="int8 models are for the CPU"):
-        backend.open_with(machine.parts, pair, replace(spec, precision="int8"), machine.wanted)
+        backend.open_engine(machine.parts, pair, replace(spec, precision="int8"), machine.wanted)
     pair.with_name("m-fp16.onnx").unlink()
     with pytest.raises(BackendError, match=r"m-fp16\.onnx is missing"):
-        backend.open_with(machine.parts, pair, spec, replace(machine.wanted, precision="fp16"))
+        backend.open_engine(machine.parts, pair, spec, replace(machine.wanted, precision="fp16"))
 
 
 def test_a_plan_runs_where_it_was_built_and_nowhere_else(pair: Path) -> None:
@@ -156,9 +156,9 @@ def test_a_plan_runs_where_it_was_built_and_nowhere_else(pair: Path) -> None:
     content, _ = backend.plan_bytes(machine.parts, half, "fp16", Profile(1, 2, 8), machine.wanted)
     plan.write_bytes(content)
     save_spec(backend.describe_plan(machine.parts, half, load_spec(half), Profile(1, 2, 8), plan), plan)
-    opened = backend.open_with(machine.parts, plan, load_spec(plan), machine.wanted)
+    opened = backend.open_engine(machine.parts, plan, load_spec(plan), machine.wanted)
     assert opened.infer(faces(9)).probs.shape == (9, CLASSES)
     opened.close()
     foreign = outside(pair, gpu=replace(GPU, name="Other"))
     with pytest.raises(ModelError, match="built for another GPU"):
-        backend.open_with(foreign.parts, plan, load_spec(plan), foreign.wanted)
+        backend.open_engine(foreign.parts, plan, load_spec(plan), foreign.wanted)

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from engines_fakes import faces, tiny_onnx
 
-from leaf_rt.backends.base import candidate, open_backend
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.registry import BACKENDS, find_backend
+from leaf_rt.backends.tensorrt import cuda
 from leaf_rt.backends.tensorrt import engine as backend
 from leaf_rt.backends.tensorrt.build import Profile
-from leaf_rt.backends.tensorrt.cuda import Gpu, probe
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import GpuProblem, GpuUnavailable, LeafError
 from leaf_rt.models.spec import load_spec
+
+NO_GPU = all(backend.problem() for backend in BACKENDS if backend.device == "cuda")
 
 # Without a driver, in processes of their own: what goes wrong here is a crash, not an exception.
 
@@ -26,12 +29,11 @@ def test_without_a_driver_every_way_in_survives(tmp_path: Path) -> None:
     tiny_onnx(model)
     code = f"""
 from pathlib import Path
-from leaf_rt.backends.base import BACKENDS, open_backend
-from leaf_rt.backends.tensorrt.cuda import probe
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.registry import BACKENDS
 from leaf_rt.errors import BackendError
-print("probe:", probe())
-for one in BACKENDS:
-    print(one.name, one.available())
+for backend in BACKENDS:
+    print(backend.name, backend.problem())
 for name in ("tensorrt", "tensorrt-rtx"):
     try:
         open_backend(Path({str(model)!r}), name).close()
@@ -42,11 +44,11 @@ print("alive")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("alive")
-    if isinstance(probe(), str):
+    if NO_GPU:
         assert done.stdout.count("error: --backend") == 2
 
 
-def test_the_probe_says_what_to_do_in_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_says_what_to_do_in_every_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(error: int, count: int) -> None:
         module = types.ModuleType("cuda.bindings.runtime")
         module.cudaGetDeviceCount = lambda: (error, count)  # type: ignore[attr-defined]
@@ -58,23 +60,32 @@ def test_the_probe_says_what_to_do_in_every_case(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setitem(sys.modules, "cuda.bindings", package)
         monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module)
 
+    def reason(words: str) -> GpuProblem:
+        with pytest.raises(GpuUnavailable, match=words) as raised:
+            cuda.probe()
+        return raised.value.reason
+
+    monkeypatch.setattr(cuda, "DRIVER_VERSION", tmp_path / "version")
     answers(35, 0)
-    assert "no NVIDIA driver" in str(probe())
-    answers(0, 0)
-    assert "CUDA_VISIBLE_DEVICES" in str(probe())
+    assert reason("no NVIDIA driver that works") == GpuProblem.NO_DRIVER
+    cuda.DRIVER_VERSION.write_text("NVRM version: 1.0\n")
+    assert reason("the NVIDIA driver is too old") == GpuProblem.DRIVER_TOO_OLD
+    for error in (0, 100):
+        answers(error, 0)
+        assert reason("CUDA_VISIBLE_DEVICES") == GpuProblem.NO_GPU
     answers(0, 1)
-    found = probe()
-    assert isinstance(found, Gpu)
+    found = cuda.probe()
+    assert found.driver == "NVRM version: 1.0"
     assert (found.name, found.capability) == ("Card", "8.9")
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    assert "pip install 'leaf-rt[tensorrt]'" in str(probe())
+    assert reason(r'pip install "\.\[tensorrt\]"') == GpuProblem.NO_BINDINGS
 
 
 # On a GPU: `make test-gpu`.
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(isinstance(probe(), str), reason="needs an NVIDIA GPU and its driver")
+@pytest.mark.skipif(NO_GPU, reason="needs an NVIDIA GPU and its driver")
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_the_real_engine_answers_as_onnx_runtime(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
@@ -83,7 +94,7 @@ def test_the_real_engine_answers_as_onnx_runtime(name: str, tmp_path: Path, monk
     said: list[str] = []
     reference = open_backend(model, "onnxruntime")
     for _ in range(2):  # built, then from the cache
-        opened = open_backend(model, name, say=said.append)
+        opened = open_backend(model, name, notify=said.append)
         for count in (1, 3, 32, 50):
             for _ in range(2):  # recorded, then replayed
                 np.testing.assert_allclose(
@@ -94,11 +105,11 @@ def test_the_real_engine_answers_as_onnx_runtime(name: str, tmp_path: Path, monk
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(isinstance(probe(), str), reason="needs an NVIDIA GPU and its driver")
+@pytest.mark.skipif(NO_GPU, reason="needs an NVIDIA GPU and its driver")
 def test_a_foreign_plan_is_never_run_on_the_gpu(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     tiny_onnx(model)
-    module = "tensorrt" if candidate("tensorrt").version() else "tensorrt_rtx"
-    parts = backend.parts_here(module)
+    module = "tensorrt" if find_backend("tensorrt").version() else "tensorrt_rtx"
+    parts = backend.environment(module)
     with pytest.raises(LeafError, match="refuses the plan"):
         backend._start(parts, b"no plan at all", load_spec(model), Profile(), "a test", "")

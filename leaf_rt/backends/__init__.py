@@ -1,6 +1,18 @@
-"""Runs a model file: ONNX Runtime, OpenVINO, TensorRT, and the choice between them.
+"""Runs model files with ONNX Runtime, OpenVINO or TensorRT, and chooses between them.
 
 Knows models and arrays. It must not know where faces come from.
 """
 
-__all__ = ["base", "benchmark", "onnxruntime", "openvino", "parity", "plan_cache", "selection", "tensorrt"]
+__all__ = [
+    "base",
+    "benchmark",
+    "onnxruntime",
+    "opening",
+    "openvino",
+    "parity",
+    "plan_cache",
+    "plans",
+    "registry",
+    "selection",
+    "variants",
+]

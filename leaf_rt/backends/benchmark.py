@@ -1,6 +1,6 @@
-"""Latency and throughput of every way to run a model here, in turns so that a busy moment hits all alike.
+"""Measures latency and throughput of every variant of a model on this machine.
 
-Knows clocks, and which files and precisions the back ends take; must not know a back end's inside.
+Knows clocks, variants and the stored crops; must not know how a back end works.
 """
 
 from __future__ import annotations
@@ -14,55 +14,31 @@ from statistics import median
 
 import numpy as np
 
-from leaf_rt.backends.base import BACKENDS, Backend, default_threads, open_backend
+from leaf_rt.backends.base import Backend, BackendConfig, default_threads
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import golden_faces
+from leaf_rt.backends.registry import find_backend
+from leaf_rt.backends.variants import variants
 from leaf_rt.errors import BackendError, LeafError
-from leaf_rt.models.spec import load_spec
 from leaf_rt.types import U8
 
-TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 REPEATS = 50
-BLOCK = 5  # calls of one way in a row
+BLOCK = 5  # consecutive calls of one variant
 Label = tuple[str, str]  # runtime, precision
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One way to run a model.
-
-    Attributes:
-        backend: As for ``open_backend``.
-        precision: What it computes in, as for ``open_backend``.
-        path: The file.
-    """
-
-    backend: str
-    precision: str
-    path: Path
-
-    @property
-    def runtime(self) -> str:
-        """The back end's name for people."""
-        return TITLES[self.backend]
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.runtime} {self.precision}"
-
-
-@dataclass(frozen=True, slots=True)
 class Timing:
-    """One way at one batch size.
+    """The times of one variant at one batch size.
 
     Attributes:
-        runtime: What ran it.
-        precision: What it computed in.
+        runtime: Name of the runtime for users.
+        precision: Precision that it computes in.
         batch: Faces per call.
-        latency_ms: Median of a call.
-        p95_ms: 95th percentile of a call.
-        per_face_ms: Median of a call / faces.
-        faces_per_s: Faces / time of all calls.
+        latency_ms: Median time of a call.
+        p95_ms: 95th percentile of the time of a call.
+        per_face_ms: Median time of a call, divided by ``batch``.
+        faces_per_s: All faces, divided by the time of all calls.
     """
 
     runtime: str
@@ -76,23 +52,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Rows, what could not run and why, and the threads that all used."""
+    """The result of a benchmark.
+
+    Attributes:
+        rows: Times per variant and batch size.
+        left_out: One sentence for each variant that could not run.
+        threads: CPU threads that every variant used.
+    """
 
     rows: list[Timing]
     left_out: list[str]
     threads: int
-
-
-def ways(model: Path) -> list[Way]:
-    """Every way to run NAME.onnx and the variants beside it, whether they are there or not; GPUs where there is one."""
-    found = [
-        Way("onnxruntime", "fp32", model), Way("onnxruntime", "int8", model),
-        Way("openvino", "fp32", model), Way("openvino", "bf16", model), Way("openvino", "int8", model),
-    ]  # fmt: skip
-    for one in BACKENDS:
-        if one.name.startswith("tensorrt") and one.available()[0]:
-            found += [Way(one.name, "fp32", model), Way(one.name, "fp16", model)]
-    return found
 
 
 def measure_backends(
@@ -104,91 +74,93 @@ def measure_backends(
     precision: str = "",
     others: Mapping[Label, Callable[[U8], object]] | None = None,
 ) -> Measured:
-    """Time all ways to run a model.
+    """Time every variant of a model.
 
     Args:
-        model: NAME.onnx; variants beside it are taken in.
+        model: NAME.onnx; the int8 and fp16 files beside it are included.
         batches: Faces per call.
-        threads: Of every way; 0 takes the default of the back ends.
-        repeats: Calls per way and size.
-        backend: This one alone; "auto" takes all.
-        precision: This one alone; "" takes all.
-        others: More to time beside them.
+        threads: CPU threads of every variant; 0 means ``default_threads()``.
+        repeats: Calls per variant and batch size.
+        backend: The only back end to time; "auto" means all.
+        precision: The only precision to time; "" means all.
+        others: Other functions to time, by runtime and precision.
 
     Raises:
-        LeafError: The model cannot be read, or nothing of what was asked for can run it.
+        LeafError: The model cannot be read, or no requested variant can run.
     """
     threads = threads or default_threads()
-    faces = golden_faces(load_spec(model).side)
+    config = BackendConfig(threads)
+    candidates = variants(model)
+    faces = golden_faces(candidates[0].spec.side)
     timed = dict(others or {})
     opened: list[Backend] = []
     left_out: list[str] = []
     try:
-        for way in ways(model):
-            if backend not in ("auto", way.backend) or precision not in ("", way.precision):
+        for variant in candidates:
+            if backend not in ("auto", variant.backend.name) or precision not in ("", variant.precision):
                 continue
             try:
-                opened.append(open_backend(way.path, way.backend, threads, precision=way.precision))
+                opened.append(variant.open(config))
             except LeafError as e:
-                left_out.append(f"{way.name}: {e}")
+                left_out.append(f"{variant.title}: {e}")
                 continue
-            timed[way.runtime, way.precision] = opened[-1].infer
+            timed[variant.backend.title, variant.precision] = opened[-1].infer
         if not opened:
-            opened.append(open_backend(model, backend, threads, precision=precision))  # says what is the matter
-            timed[TITLES[opened[0].name], precision or opened[0].spec.precision] = opened[0].infer
+            opened.append(open_backend(model, backend, threads, precision=precision))  # or raises the error to report
+            timed[find_backend(opened[0].name).title, precision or opened[0].spec.precision] = opened[0].infer
         return Measured(measure(timed, faces, batches, repeats), left_out, threads)
     finally:
-        for one in opened:
-            one.close()
+        for each in opened:
+            each.close()
 
 
 def parse_batches(text: str) -> list[int]:
-    """Batch sizes from "1,4,8".
+    """Parse batch sizes, as in "1,4,8".
 
     Raises:
-        BackendError: It is no list of whole numbers from 1.
+        BackendError: The text is not a list of whole numbers of at least 1.
     """
     try:
         batches = [int(part) for part in text.split(",")]
     except ValueError:
         batches = []
     if not batches or min(batches) < 1:
-        raise BackendError(f"--batch {text}: wanted whole numbers from 1, as in 1,4,8")
+        raise BackendError(f"--batch {text}: wanted whole numbers of at least 1, as in 1,4,8")
     return batches
 
 
 def measure(
-    ways: Mapping[Label, Callable[[U8], object]],
+    functions: Mapping[Label, Callable[[U8], object]],
     faces: U8,
     batches: Sequence[int],
     repeats: int = REPEATS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time every way at every batch size.
+    """Time every function at every batch size.
 
-    The ways take turns, ``BLOCK`` calls each, so that a busy moment of the machine hits all alike. The first call of a
-    turn is not counted: it finds the caches, and the spinning threads, of the way before it.
+    The functions run in turns of ``BLOCK`` calls, so that other load on the machine affects all of them equally. The
+    first call of a turn is not counted, because caches and spinning threads of the previous function slow it down.
 
     Args:
-        ways: Runtime and precision to a function of (N, S, S, 3) uint8 faces.
-        faces: Real crops, taken round and round.
-        batches: Sizes.
-        repeats: Calls per way and size that are counted.
+        functions: Functions of (N, side, side, 3) uint8 faces, by runtime and precision.
+        faces: (M, side, side, 3) uint8, real crops; they are reused as often as necessary.
+        batches: Faces per call.
+        repeats: Counted calls per function and batch size.
         clock: s.
     """
     rows: list[Timing] = []
     for batch in batches:
-        took: dict[Label, list[float]] = {label: [] for label in ways}
-        for first in range(-BLOCK, repeats, BLOCK):  # the first turn warms up
+        times_ms: dict[Label, list[float]] = {label: [] for label in functions}
+        for first in range(-BLOCK, repeats, BLOCK):  # the first turn is the warm-up
             parts = [_part(faces, batch, number) for number in range(first, min(first + BLOCK, repeats))]
-            for label, run in ways.items():
+            for label, run in functions.items():
                 run(parts[0])
                 for part in parts:
                     start = clock()
                     run(part)
                     if first >= 0:
-                        took[label].append((clock() - start) * 1e3)
-        for (runtime, precision), times in took.items():
+                        times_ms[label].append((clock() - start) * 1e3)
+        for (runtime, precision), times in times_ms.items():
             middle = median(times)
             p95 = float(np.percentile(times, 95))
             throughput = 1e3 * batch * len(times) / sum(times)
@@ -202,7 +174,12 @@ def _part(faces: U8, batch: int, number: int) -> U8:
 
 
 def table(rows: Sequence[Timing], against: str | None = None) -> str:
-    """A Markdown table with a row per runtime and precision; with ``against``, also how many times that runtime."""
+    """A Markdown table with one row per runtime and precision.
+
+    Args:
+        rows: Times.
+        against: A runtime; the table then also says how many times faster than it the others are.
+    """
     batches = sorted({row.batch for row in rows})
     base = {row.batch: row.per_face_ms for row in rows if row.runtime == against}
     head = ["back end", "precision", *(f"batch {b}: ms per face (p95 of a call), faces/s" for b in batches)]
@@ -217,6 +194,6 @@ def table(rows: Sequence[Timing], against: str | None = None) -> str:
 
 
 def json_line(rows: Sequence[Timing], **facts: object) -> str:
-    """All of it on one line, for machines."""
+    """The times and other facts as one line of JSON."""
     values = [{k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
     return json.dumps({"bench": "backends", **facts, "rows": values}, ensure_ascii=False)

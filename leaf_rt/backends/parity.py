@@ -1,6 +1,6 @@
-"""Does an engine answer as its fp32 model does? Measured on crops of real faces that travel with the models.
+"""Compares predictions, to check that an engine answers like its fp32 model.
 
-Knows predictions and the stored crops; must not know any runtime.
+Also loads the crops of real faces, stored with the models, on which this is checked. Must not know any runtime.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MIN_COSINE = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How two predictions on the same faces differ.
+    """How two predictions for the same faces differ.
 
     Attributes:
-        faces: How many were compared.
-        agreement: Share of equal labels.
-        probs: Largest difference of a probability; NaN where an answer is no number.
+        faces: Number of faces.
+        agreement: Share of equal labels, 0 to 1.
+        probs: Largest difference of a probability; NaN if a prediction contains NaN.
         features: Largest difference of a feature.
-        cosine: Smallest cosine between the features of a face.
+        cosine: Smallest cosine similarity between the features of a face.
     """
 
     faces: int
@@ -40,7 +40,7 @@ class Parity:
 
     @property
     def ok(self) -> bool:
-        """Whether an engine of lower precision may stand in for its fp32 model; never with NaN."""
+        """Whether an engine may replace its fp32 model. False if a prediction contains NaN."""
         close = self.probs <= MAX_DIFFERENCE and self.cosine >= MIN_COSINE
         return self.agreement >= MIN_AGREEMENT and close
 
@@ -52,7 +52,11 @@ class Parity:
 
 
 def compare(reference: Prediction, other: Prediction) -> Parity:
-    """Compare predictions on the same faces, at least one.
+    """Compare two predictions for the same faces.
+
+    Args:
+        reference: For at least one face.
+        other: For the same faces.
 
     Raises:
         ValueError: The shapes differ.
@@ -72,10 +76,17 @@ def compare(reference: Prediction, other: Prediction) -> Parity:
 
 
 def golden_faces(side: int, path: Path = GOLDEN) -> U8:
-    """The stored crops, (256, side, side, 3) uint8 BGR.
+    """Load the stored crops of real faces.
+
+    Args:
+        side: Side of the crops, px; they are resized to it.
+        path: The picture that holds them.
+
+    Returns:
+        (256, side, side, 3) uint8 BGR.
 
     Raises:
-        NotFound: They are missing or damaged.
+        NotFound: The file is missing or damaged.
     """
     mosaic = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     edge = GOLDEN_ROW * GOLDEN_SIDE

@@ -1,45 +1,44 @@
-"""What is dear to make is made once: plans and timings, kept in the user's cache folder.
+"""The cache of TensorRT engines in the user's cache folder: each one is built once.
 
-Knows files, locks and hashes; must not know runtimes. A folder that cannot be written is no error: the thing is made
-anew each time, and that is said.
+Knows files, locks and hashes; must not know runtimes. If the folder cannot be written, engines are built for every
+run, and the user is told.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from leaf_rt.backends.base import ProgressCallback
 from leaf_rt.errors import LeafError, TimedOut
 from leaf_rt.system.files import write_whole
+from leaf_rt.system.user_cache import user_cache
 
-ProgressCallback = Callable[[str], None]
-WAIT = 1800.0  # s; a full TensorRT build of a large network takes minutes
+TIMEOUT = 1800.0  # s; building an engine for a large network takes minutes
+POLL = 0.05  # s
 
 
 def cache_folder() -> Path:
-    """Where this user's engines lie: $LEAF_RT_CACHE, or leaf-rt in the system's cache folder."""
-    if chosen := os.environ.get("LEAF_RT_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "leaf-rt" / "engines"
+    """The folder of this user's engines: $LEAF_RT_CACHE, or leaf-rt/engines in the system's cache folder."""
+    if folder := os.environ.get("LEAF_RT_CACHE"):
+        return Path(folder)
+    return user_cache("engines")
 
 
-def usable(folder: Path) -> str | None:
-    """Make the folder; None where it can be used, else why not, for people.
+def folder_problem(folder: Path) -> str | None:
+    """Create the folder, and check that it can be used.
 
-    Plans hold code, so a folder of another user, or one that others may write to, is not used.
+    Engines contain code, so a folder that other users own or can write to is not used.
+
+    Returns:
+        None if it can be used, else a description of the problem.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,7 +46,7 @@ def usable(folder: Path) -> str | None:
         if status.st_uid not in (os.getuid(), 0):
             return f"{folder} belongs to another user"
         if status.st_mode & 0o002:
-            return f"{folder} can be written by everybody"
+            return f"{folder} can be written by every user"
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as e:
@@ -55,49 +54,55 @@ def usable(folder: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, say: ProgressCallback, timeout: float = WAIT) -> Iterator[None]:
-    """Hold a lock file; the system frees it when a process dies.
+def locked(path: Path, notify: ProgressCallback, timeout: float = TIMEOUT) -> Iterator[None]:
+    """Hold a lock between processes. The operating system releases it when the process ends in any way.
 
     Args:
-        path: The lock file; it stays.
-        say: Told once where another process holds the lock.
-        timeout: s.
+        path: The lock file.
+        notify: Called once if another process holds the lock.
+        timeout: How long to wait for it, s.
 
     Raises:
-        TimedOut: The other process did not finish.
+        TimedOut: The other process did not finish in time.
     """
-    end = time.monotonic() + timeout
-    told = False
-    with path.open("ab") as f:
-        while not _try_lock(f):
-            if not told:
-                say("another process builds this engine; waiting for it")
-                told = True
-            if time.monotonic() > end:
-                raise TimedOut(f"{path}: another process holds it for more than {timeout:.0f} s; end it or wait")
-            time.sleep(0.05)
+    import filelock  # here, because only a build needs it and the import takes 40 ms
+
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        notify("another process is building this engine; waiting for it")
         try:
-            yield
-        finally:
-            fcntl.flock(f, fcntl.LOCK_UN)
+            lock.acquire(timeout=timeout, poll_interval=POLL)
+        except filelock.Timeout as e:
+            raise TimedOut(
+                f"{path}: another process has held this lock for more than {timeout:.0f} s; end it or wait"
+            ) from e
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def name_of(key: dict[str, Any]) -> str:
-    """A file name for a key: the same key, the same name."""
+def hashed_name(key: dict[str, Any]) -> str:
+    """A file name for a key; equal keys have equal names."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def read_entry(folder: Path, key: dict[str, Any]) -> tuple[bytes | None, str]:
-    """An entry, or None and what is wrong with it ("" where there is none).
+    """Read an entry of the cache.
 
-    Only an entry whose sidecar names exactly this key and the hash of these bytes is given out.
+    An entry is used only if the JSON file beside it has exactly this key and the hash of these bytes.
+
+    Returns:
+        The bytes and "", or None and what is wrong with the entry; that is "" if there is no entry.
     """
-    path = folder / f"{name_of(key)}.plan"
+    path = folder / f"{hashed_name(key)}.plan"
     try:
         sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         content = path.read_bytes()
     except FileNotFoundError:
-        return None, f"{path.name} lacks its description" if path.exists() else ""
+        return None, f"the description of {path.name} is missing" if path.exists() else ""
     except (OSError, ValueError) as e:
         return None, f"{path.name} cannot be read ({e})"
     if not isinstance(sidecar, dict) or sidecar.get("key") != key:
@@ -110,55 +115,47 @@ def read_entry(folder: Path, key: dict[str, Any]) -> tuple[bytes | None, str]:
 def get_or_build(
     key: dict[str, Any],
     build: Callable[[], bytes],
-    say: ProgressCallback,
+    notify: ProgressCallback,
     folder: Path | None = None,
-    timeout: float = WAIT,
+    timeout: float = TIMEOUT,
 ) -> tuple[bytes, str]:
-    """An entry of the cache, built if need be: by one process, while others wait for it.
+    """Get an entry of the cache, building it first if necessary. One process builds; the others wait.
 
     Args:
-        key: All that the entry depends on, as JSON values.
-        build: Makes it.
-        say: Told what goes on.
-        folder: None takes ``cache_folder()``.
+        key: Everything that the entry depends on, as JSON values.
+        build: Returns the content.
+        notify: Called with one sentence about each problem or wait.
+        folder: None means ``cache_folder()``.
         timeout: How long to wait for another process, s.
 
     Returns:
-        The bytes, and where they come from, for people.
+        The content, and a phrase for users that says where it comes from.
 
     Raises:
-        TimedOut: See ``locked``. What ``build`` raises passes through.
+        TimedOut: See ``locked``. Errors of ``build`` are raised as they are.
     """
     folder = folder or cache_folder()
-    if (why := usable(folder)) is not None:
-        say(f"the engine is built but not kept: {why}; set LEAF_RT_CACHE to a folder of yours")
-        return build(), "built now, not kept"
-    content, wrong = read_entry(folder, key)
+    if (problem := folder_problem(folder)) is not None:
+        notify(f"the engine is built but not stored: {problem}; set LEAF_RT_CACHE to a folder that you own")
+        return build(), "built now, not stored"
+    content, problem = read_entry(folder, key)
     if content is not None:
         return content, "from the cache"
-    with locked(folder / f"{name_of(key)}.lock", say, timeout):
-        content, wrong = read_entry(folder, key)
+    with locked(folder / f"{hashed_name(key)}.lock", notify, timeout):
+        content, problem = read_entry(folder, key)
         if content is not None:
             return content, "from the cache, built by another process"
-        if wrong:
-            say(f"{wrong}: built again")
+        if problem:
+            notify(f"{problem}; building it again")
         start = time.monotonic()
         content = build()
         seconds = time.monotonic() - start
-        path = folder / f"{name_of(key)}.plan"
+        path = folder / f"{hashed_name(key)}.plan"
         sidecar = {"key": key, "sha256": hashlib.sha256(content).hexdigest(), "seconds": round(seconds, 1)}
         try:
             write_whole(path, content)
             write_whole(path.with_suffix(".json"), (json.dumps(sidecar, indent=2) + "\n").encode())
         except LeafError as e:
-            say(f"the engine is built but not kept: {e}")
-            return content, "built now, not kept"
+            notify(f"the engine is built but not stored: {e}")
+            return content, "built now, not stored"
     return content, f"built now in {seconds:.0f} s"
-
-
-def _try_lock(f: BinaryIO) -> bool:
-    try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,6 +1,7 @@
-"""The choice that "auto" makes: the GPU where one answers rightly, else the quickest CPU back end, measured once.
+"""The choice of "auto": a GPU back end if one gives correct answers, else the fastest CPU variant.
 
-Knows candidates, clocks and the memory of earlier choices; must not know how a back end works.
+The CPU variants are timed once per machine and model; the winner is stored in the user's cache folder. Must not know
+how a back end works.
 """
 
 from __future__ import annotations
@@ -9,186 +10,180 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from leaf_rt.backends.base import (
-    BACKENDS,
-    Backend,
-    BackendConfig,
-    BackendEntry,
-    ProgressCallback,
-    candidate,
-    default_threads,
-    int8_file,
-    int8_path,
-    load,
-)
+from leaf_rt.backends.base import Backend, BackendConfig, ProgressCallback, default_threads
 from leaf_rt.backends.parity import compare, golden_faces
-from leaf_rt.backends.plan_cache import cache_folder, name_of, usable
-from leaf_rt.errors import BackendError, LeafError, ModelError
+from leaf_rt.backends.plan_cache import cache_folder, folder_problem, hashed_name
+from leaf_rt.backends.registry import BACKENDS, BackendEntry, find_backend
+from leaf_rt.backends.variants import Variant
+from leaf_rt.errors import BackendError, BackendUnavailable, GpuUnavailable, LeafError, ModelError
 from leaf_rt.models.spec import ModelSpec
+from leaf_rt.system.cpu import cpu_name
 from leaf_rt.system.files import write_whole
 from leaf_rt.types import Prediction
 
-BUDGET = 1.0  # s for measuring, all back ends together
-BATCH = 4  # faces per call while measuring
-PROOF = 64  # stored crops on which a way must agree with the model
-ROUGH = 0.9  # share of equal labels below which a quantised file is taken for miscomputed
-MEMORY = "auto.json"
+BUDGET = 1.0  # s for timing, all variants together
+BATCH = 4  # faces per call while timing
+PROOF = 64  # stored crops on which a variant must agree with the model
+INT8_AGREEMENT = 0.9  # share of equal labels below which an int8 file is considered miscomputed
+CHOICES = "auto.json"
 
 
-def choose(
-    model: Path, spec: ModelSpec, threads: int, say: ProgressCallback, precision: str = "", folder: Path | None = None,
-    build: bool = True,
-) -> Backend:  # fmt: skip
-    """The best back end for a model here.
+def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: Path | None = None) -> Backend:
+    """Open the best back end for a model on this machine.
 
     Args:
-        model: The file.
+        model: The model file.
         spec: Its description.
-        threads: As for ``open_backend``.
-        say: Told what takes long and what was passed over.
-        precision: "" for the quickest that comes with the model; else that one alone.
-        folder: Of the memory; None takes the cache folder.
-        build: See ``BackendConfig``.
+        config: How to open it; a ``precision`` other than "" is the only one considered.
+        folder: Folder of the stored choice; None means the cache folder.
 
     Raises:
-        BackendError: No back end can run it; the message says why for each.
+        BackendError: No back end can run the model; the message gives the reason for each.
     """
-    passed: list[str] = []
-    notes: list[str] = []
-    cpu: list[_Entry] = []
-    on_gpu = precision in ("", "fp32", "fp16") and spec.precision != "int8"
-    for one in BACKENDS:
-        if model.suffix not in one.formats or (one.name.startswith("tensorrt") and not on_gpu):
+    rejected: list[tuple[BackendEntry, LeafError]] = []
+    warnings: list[str] = []
+    cpu: list[Variant] = []
+    for backend in BACKENDS:
+        if model.suffix not in backend.formats or (backend.device == "cuda" and not _on_gpu(backend, spec, config)):
             continue
-        ok, why = one.available()
-        if not ok:
-            passed.append(why if one.name in why else f"{one.name}: {why}")
+        if (problem := backend.problem()) is not None:
+            rejected.append((backend, problem))
             continue
         try:
-            if one.name.startswith("tensorrt"):
-                return load(one, model, spec, BackendConfig(threads, "the GPU is the quickest", precision, say, build))
-            cpu += _entries(one, model, spec, precision, say)
+            if backend.device == "cuda":
+                return backend.open(model, spec, replace(config, reason="the GPU is the fastest"))
+            cpu += _cpu_variants(backend, model, spec, config)
         except LeafError as e:
-            passed.append(f"{one.name}: {e}")
-            if one.name.startswith("tensorrt") or isinstance(e, ModelError):  # else: it was not asked for
-                notes.append(f"{one.name} passed over: {e}")
+            rejected.append((backend, e))
+            # Other errors of a CPU back end only mean that it does not offer the requested precision.
+            if backend.device == "cuda" or isinstance(e, ModelError):
+                warnings.append(f"{backend.name} is not used: {e}")
     if not cpu:
-        asked = f" in {precision}" if precision else ""
-        raise BackendError(f"no back end can run {model.name}{asked} here ({'; '.join(passed)})")
-    for note in notes:
-        say(note)
-    gpu = next((text for text in passed if "driver" in text), passed[0] if passed else "no GPU engine")
-    gpu = gpu.partition(";")[0] if on_gpu else f"{precision or spec.precision} is for the CPU"
+        precision = f" in {config.precision}" if config.precision else ""
+        reasons = "; ".join(f"{backend.name}: {error}" for backend, error in rejected)
+        raise BackendError(f"no back end can run {model.name}{precision} here ({reasons})")
+    for warning in warnings:
+        config.notify(warning)
+    if any(backend.device == "cuda" and _on_gpu(backend, spec, config) for backend in BACKENDS):
+        no_gpu = _why_no_gpu(rejected)
+    else:
+        no_gpu = f"{config.precision or spec.precision} is for the CPU"
     if len(cpu) == 1:
-        return cpu[0].open(BackendConfig(threads, f"the one CPU back end for it here; {gpu}", "", say))
-    return _measured(cpu, (model, spec), threads, say, folder or cache_folder(), gpu)
+        return cpu[0].open(replace(config, reason=f"the only CPU back end for this model here; {no_gpu}"))
+    return _fastest(cpu, config, folder or cache_folder(), no_gpu)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A CPU back end, the file that it would run, and the arithmetic where the file leaves that open."""
-
-    candidate: BackendEntry
-    path: Path
-    spec: ModelSpec
-    arithmetic: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.candidate.name} {self.arithmetic or self.spec.precision}"
-
-    def open(self, wanted: BackendConfig) -> Backend:
-        return load(self.candidate, self.path, self.spec, replace(wanted, precision=self.arithmetic))
+def _on_gpu(backend: BackendEntry, spec: ModelSpec, config: BackendConfig) -> bool:
+    """Whether a GPU back end runs a model at the requested precision."""
+    return config.precision in ("", *backend.precisions) and spec.precision in backend.precisions
 
 
-def _entries(one: BackendEntry, model: Path, spec: ModelSpec, precision: str, say: ProgressCallback) -> list[_Entry]:
-    """The ways in which a CPU back end can run a model at the precision asked for; not empty.
+def _why_no_gpu(rejected: list[tuple[BackendEntry, LeafError]]) -> str:
+    """Why the model runs on the CPU: a missing GPU if that is known, else the first problem of a back end."""
+    if not rejected:
+        return "no GPU engine"
+    missing = (r for r in rejected if isinstance(r[1], GpuUnavailable))
+    backend, error = next(missing, rejected[0])
+    return f"{backend.name}: {error.problem if isinstance(error, BackendUnavailable) else error}"
+
+
+def _cpu_variants(backend: BackendEntry, model: Path, spec: ModelSpec, config: BackendConfig) -> list[Variant]:
+    """The variants of a model that a CPU back end offers at the requested precision; at least one.
 
     Raises:
-        BackendError: It cannot.
+        BackendError: It offers none.
     """
-    if precision == spec.precision:
-        return [_Entry(one, model, spec)]
-    exact = spec.precision == "fp32"
-    if precision == "int8" and exact:
-        return [_Entry(one, *int8_file(model, spec, one))]
-    if precision == "bf16" and exact and one.name == "openvino":
-        return [_Entry(one, model, spec, precision)]
-    if precision != "":
-        raise BackendError(f"does not run this {spec.precision} model in {precision}")
-    found = [_Entry(one, model, spec)]
-    if exact and int8_path(model, one).is_file():
+    own = Variant(backend, model, spec, spec.precision)
+    if config.precision == spec.precision:
+        return [own]
+    if config.precision == "":
+        int8 = replace(own, precision="int8")
+        if not int8.quantized or not int8.path.is_file():
+            return [own]
         try:
-            found.append(_Entry(one, *int8_file(model, spec, one)))
+            int8.file_spec  # noqa: B018 - checks the file
         except LeafError as e:
-            say(str(e))
-    return found
+            config.notify(str(e))
+            return [own]
+        return [own, int8]
+    if spec.precision != "fp32" or config.precision not in backend.precisions:
+        raise BackendError(f"does not run this {spec.precision} model in {config.precision}")
+    other = replace(own, precision=config.precision)
+    other.file_spec  # noqa: B018 - checks the file
+    return [other]
 
 
-def _measured(
-    cpu: list[_Entry], own: tuple[Path, ModelSpec], threads: int, say: ProgressCallback, folder: Path, gpu: str
-) -> Backend:
-    """The winner remembered for this machine and model, or the winner of a measurement now."""
-    key = name_of({
-        "models": [(entry.name, entry.spec.sha256) for entry in cpu], "threads": threads or default_threads(),
-        "machine": platform.node(), "processor": processor(),
-        "versions": [entry.candidate.version() for entry in cpu],
+def _fastest(cpu: list[Variant], config: BackendConfig, folder: Path, no_gpu: str) -> Backend:
+    """Open the fastest variant: the stored choice for this machine and model, or the winner of a measurement now."""
+    key = hashed_name({
+        "models": [(variant.name, variant.file_spec.sha256) for variant in cpu],
+        "threads": config.threads or default_threads(),
+        "machine": platform.node(), "processor": cpu_name(),
+        "versions": [variant.backend.version() for variant in cpu],
     })  # fmt: skip
-    known = _recall(folder).get(key)
-    if isinstance(known, dict) and (best := next((e for e in cpu if e.name == known.get("winner")), None)):
+    stored = _read_choices(folder).get(key)
+    if isinstance(stored, dict) and (winner := next((v for v in cpu if v.name == stored.get("winner")), None)):
         try:
-            return best.open(BackendConfig(threads, _because(best, cpu, str(known.get("why")), gpu), "", say))
+            return winner.open(replace(config, reason=_reason(winner, cpu, str(stored.get("why")), no_gpu)))
         except LeafError as e:
-            say(f"{best.name} was the quickest here but fails now: {e}")
+            config.notify(f"{winner.name} was the fastest here but fails now: {e}")
     opened: dict[str, Backend] = {}
     failures: dict[str, LeafError] = {}
-    for entry in cpu:
+    for variant in cpu:
         try:
-            opened[entry.name] = entry.open(BackendConfig(threads, "", "", say))
+            opened[variant.name] = variant.open(config)
         except LeafError as e:
-            failures[entry.name] = e
+            failures[variant.name] = e
     if not opened:
         raise failures[cpu[-1].name]
     for name, failure in failures.items():
-        say(f"{name} passed over: {failure}")
+        config.notify(f"{name} is not used: {failure}")
     try:
-        times = _race(opened, _exact(opened, own, threads), say)
+        times = _race(opened, _reference(opened, cpu[0], config.threads), config.notify)
     except LeafError:
         for backend in opened.values():
             backend.close()
         raise
-    winner = min(times, key=lambda name: times[name])
+    winner = next(v for v in cpu if v.name == min(times, key=lambda name: times[name]))
     why = ", ".join(f"{name} {times[name] * 1e3:.1f} ms" for name in sorted(times, key=lambda n: times[n])) + " a face"
     for name, backend in opened.items():
-        if name != winner:
+        if name != winner.name:
             backend.close()
-    _remember(folder, key, {"winner": winner, "why": why}, say)
-    chosen = opened[winner]
-    best = next(entry for entry in cpu if entry.name == winner)
-    chosen.reason += _because(best, cpu, f"{why}, measured now", gpu)
+    _save_choice(folder, key, {"winner": winner.name, "why": why}, config.notify)
+    chosen = opened[winner.name]
+    chosen.reason += _reason(winner, cpu, f"{why}, measured now", no_gpu)
     return chosen
 
 
-def _because(best: _Entry, cpu: list[_Entry], why: str, gpu: str) -> str:
-    """Why this one runs, and how to get the exact one where a quantised file won unasked."""
-    unasked = best.spec.precision == "int8" and any(entry.spec.precision == "fp32" for entry in cpu)
-    return f"the quickest here ({why}); {gpu}{'; --precision fp32 for the exact one' if unasked else ''}"
+def _reason(winner: Variant, cpu: list[Variant], why: str, no_gpu: str) -> str:
+    """Why this variant runs, and how to get the fp32 file if an int8 file won without being requested."""
+    hint = "; use --precision fp32 for the unquantized model" if winner.quantized and len(cpu) > len(_int8(cpu)) else ""
+    return f"the fastest here ({why}); {no_gpu}{hint}"
 
 
-def _exact(opened: dict[str, Backend], own: tuple[Path, ModelSpec], threads: int) -> Prediction | None:
-    """What the model itself says of the stored crops by ONNX Runtime; None where that cannot run it."""
-    model, spec = own
-    one = candidate("onnxruntime")
-    known = opened.get(f"onnxruntime {spec.precision}")
-    if known is None and (model.suffix not in one.formats or not one.available()[0]):
+def _int8(cpu: list[Variant]) -> list[Variant]:
+    return [variant for variant in cpu if variant.quantized]
+
+
+def _reference(opened: dict[str, Backend], variant: Variant, threads: int) -> Prediction | None:
+    """What ONNX Runtime answers with the unquantized model on the stored crops; None if it cannot run it.
+
+    Args:
+        opened: The open variants by name.
+        variant: Any variant of the model.
+        threads: As for ``open_backend``.
+    """
+    own = Variant(find_backend("onnxruntime"), variant.model, variant.spec, variant.spec.precision)
+    known = opened.get(own.name)
+    if known is None and (own.path.suffix not in own.backend.formats or own.backend.problem() is not None):
         return None
-    backend = known or load(one, model, spec, BackendConfig(threads))
+    backend = known or own.open(BackendConfig(threads))
     try:
-        return backend.infer(golden_faces(spec.side)[:PROOF])
+        return backend.infer(golden_faces(variant.spec.side)[:PROOF])
     except BackendError:
         return None
     finally:
@@ -198,69 +193,69 @@ def _exact(opened: dict[str, Backend], own: tuple[Path, ModelSpec], threads: int
 
 def _race(
     opened: dict[str, Backend],
-    exact: Prediction | None,
-    say: ProgressCallback,
+    reference: Prediction | None,
+    notify: ProgressCallback,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds per face of each way whose answers agree, in turns, so that load hits all alike.
+    """Time all variants whose answers are correct.
+
+    They run in turns, so that other load on the machine affects all of them equally.
+
+    Args:
+        opened: The variants by name.
+        reference: Correct answers for the first ``PROOF`` stored crops; None skips this check.
+        notify: Called for each variant that is excluded.
+        clock: s.
+
+    Returns:
+        Median seconds per face by name.
 
     Raises:
-        BackendError: None agrees, or one that agreed fails while it is timed.
+        BackendError: No variant is correct, or one fails while it is timed.
     """
-    side = next(iter(opened.values())).spec.side
-    faces = golden_faces(side)
-    fit = dict(opened)
+    faces = golden_faces(next(iter(opened.values())).spec.side)
+    correct = dict(opened)
     for name, backend in opened.items():
         try:
             answer = backend.infer(faces[:PROOF])
         except BackendError as e:
-            say(f"{name} passed over: {e}")
-            del fit[name]
+            notify(f"{name} is not used: {e}")
+            del correct[name]
             continue
-        parity = compare(exact, answer) if exact is not None else None
-        # Quantised files differ by more than rounding, and their accuracy is proven at export: here only a processor
-        # that computes them wrongly is to be found.
-        if parity is not None and not (parity.agreement >= ROUGH if name.endswith("int8") else parity.ok):
-            say(f"{name} passed over: it answers otherwise than the model in ONNX Runtime ({parity})")
-            del fit[name]
-    if not fit:
-        raise BackendError(f"{' and '.join(opened)} answer otherwise than the model in ONNX Runtime, or not at all")
-    took: dict[str, list[float]] = {name: [] for name in fit}
-    for backend in fit.values():
+        parity = compare(reference, answer) if reference is not None else None
+        # An int8 file differs by more than rounding, and its accuracy was checked at export. This only detects a
+        # processor that computes it wrongly.
+        if parity is not None and not (parity.agreement >= INT8_AGREEMENT if name.endswith("int8") else parity.ok):
+            notify(f"{name} is not used: its answers differ from those of ONNX Runtime ({parity})")
+            del correct[name]
+    if not correct:
+        raise BackendError(f"{' and '.join(opened)}: the answers differ from those of ONNX Runtime, or there are none")
+    times: dict[str, list[float]] = {name: [] for name in correct}
+    for backend in correct.values():
         backend.infer(faces[:BATCH])
     end = clock() + BUDGET
-    while clock() < end or min(len(t) for t in took.values()) < 3:
-        for name, backend in fit.items():
+    while clock() < end or min(len(t) for t in times.values()) < 3:
+        for name, backend in correct.items():
             start = clock()
             backend.infer(faces[:BATCH])
-            took[name].append((clock() - start) / BATCH)
-    return {name: median(times) for name, times in took.items()}
+            times[name].append((clock() - start) / BATCH)
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
-def _recall(folder: Path) -> dict[str, object]:
+def _read_choices(folder: Path) -> dict[str, object]:
     try:
-        memory = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: measured again
+        choices = json.loads((folder / CHOICES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing or damaged: the variants are timed again
         return {}
-    return memory if isinstance(memory, dict) else {}
+    return choices if isinstance(choices, dict) else {}
 
 
-def _remember(folder: Path, key: str, choice: dict[str, str], say: ProgressCallback) -> None:
-    why = usable(folder)
-    if why is None:
+def _save_choice(folder: Path, key: str, choice: dict[str, str], notify: ProgressCallback) -> None:
+    problem = folder_problem(folder)
+    if problem is None:
         try:
-            write_whole(folder / MEMORY, json.dumps({**_recall(folder), key: choice}, indent=2).encode())
+            write_whole(folder / CHOICES, json.dumps({**_read_choices(folder), key: choice}, indent=2).encode())
         except LeafError as e:
-            why = str(e)
-    if why is not None:
-        say(f"the back end is measured at every start: {why}; set LEAF_RT_CACHE to a folder of yours")
-
-
-def processor() -> str:
-    """What the processor calls itself."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+            problem = str(e)
+    if problem is not None:
+        notify(f"the back ends are timed at every start: {problem}; set LEAF_RT_CACHE to a folder that you own")

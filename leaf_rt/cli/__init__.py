@@ -1,6 +1,6 @@
-"""The command line: options, commands and what they print.
+"""The command line: options, commands, and what they print.
 
-Knows every room, and `train` and `engines` inside its commands. No other room may import it.
+The top room of the runtime: no other room may import it. Only its commands import `train` and `engines`.
 """
 
 from leaf_rt.cli.entry import main

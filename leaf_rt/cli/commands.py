@@ -1,7 +1,7 @@
-"""The commands of `leaf-rt`: they parse options and put the parts together.
+"""The commands of `leaf-rt`: they read the options and start the work.
 
-The composition root: it alone may import from `train` and `engines`, inside its commands. Nothing heavy is imported
-at its top, so that `leaf-rt --help` answers at once.
+Only this package may import from `train` and `engines`, inside its commands. The top of this module imports nothing
+heavy, so that `leaf-rt --help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,12 +13,21 @@ from typing import Annotated, Any
 import typer
 
 from leaf_rt.cli import options as opt
-from leaf_rt.cli.groups import LiveResults, Only, PictureResults, Reading, Recognising, Results, Watching, grouped
-from leaf_rt.errors import BackendError, NotFound
+from leaf_rt.cli.groups import (
+    InputOptions,
+    LiveOutputOptions,
+    MonitoringOptions,
+    Only,
+    OutputOptions,
+    PictureOutputOptions,
+    RecognitionOptions,
+    grouped,
+)
+from leaf_rt.errors import BackendError, NotFound, install_hint
 
 app = typer.Typer(
     name="leaf-rt",
-    help="Which expression does each face show: from video files, cameras, streams and pictures.",
+    help="Recognize facial expressions in videos, cameras, streams and pictures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,8 +39,8 @@ _FORWARD: dict[str, Any] = {
 }
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"leaf-rt {version('leaf-rt')}")
@@ -40,92 +49,112 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Hold what stands before the command."""
+    """Take the options before the name of the command."""
 
 
-@app.command()
+@app.command(cls=opt.Command)
 @grouped
 def video(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE|URL...", callback=opt.not_empty, help="Video files, rtsp:// or http:// streams, cameras."
+            metavar="FILE|URL...",
+            callback=opt.not_empty,
+            help="Video files, rtsp:// or http:// streams, numbers or paths of cameras.",
         ),
     ] = None,
     *,
-    results: Results,
-    recognising: Recognising,
-    reading: Reading,
-    watching: Watching,
+    output: OutputOptions,
+    recognition: RecognitionOptions,
+    inputs: InputOptions,
+    monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
-    """Recognise expressions in video files and streams.
+    """Recognize facial expressions in video files and streams.
 
-    A file gives three results beside it (or in --out): the annotated video
+    Each file gets three results, next to it or in --out: the annotated video
     NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
-    Files run one after the other; streams, cameras and --sources run side by
-    side. What has no end of its own (streams, cameras, files with --loop or
-    --realtime) writes only what an option asks for.
+    Files are processed one after the other. Streams, cameras and the sources
+    of --sources run in parallel. Sources without an end (streams, cameras,
+    files with --loop or --realtime) get only the results that you request.
     """
-    read = reading.request()
-    if not targets and reading.sources is None:
+    source_options = inputs.config()
+    if not targets and inputs.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    outputs = results.request()
+    output_config = output.config()
 
-    from leaf_rt.cli.session import Session
-    from leaf_rt.cli.targets import distinct, without_results
+    from leaf_rt.cli.reporter import Reporter
+    from leaf_rt.cli.targets import with_distinct_names, without_results
+    from leaf_rt.cli.video import VideoCommand
     from leaf_rt.sources.base import Target, is_url
     from leaf_rt.sources.opening import is_camera
     from leaf_rt.sources.sources_file import load_targets
     from leaf_rt.stream.options import RunOptions
 
-    named, left_out = without_results(targets or [])
-    wanted = [Target(target, read) for target in named]
-    if reading.sources is not None:
-        wanted += load_targets(reading.sources, read)
-    if results.plot is not None and len(wanted) > 1:
-        raise typer.BadParameter("holds the timeline of one source; use --out DIR for several", param_hint="--plot")
-    live = reading.realtime or reading.loop or any(is_camera(t.target) or is_url(t.target) for t in wanted)
-    run_options = RunOptions(duration=reading.duration)
-    session = Session(recognising.request(), outputs, run_options, watching.request(), listing=reading.sources)
-    if left_out:
-        session.say("info", left_out, event="left_out")
-    raise typer.Exit(session.run(distinct(wanted), together=live or reading.sources is not None))
+    kept, skipped = without_results(targets or [])
+    sources = [Target(target, source_options) for target in kept]
+    if inputs.sources is not None:
+        sources += load_targets(inputs.sources, source_options)
+    if output.plot is not None and len(sources) > 1:
+        raise typer.BadParameter("only for a single source; use --out DIR for several", param_hint="--plot")
+    is_live = inputs.realtime or inputs.loop or any(is_camera(s.target) or is_url(s.target) for s in sources)
+    reporter = Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout)
+    command = VideoCommand(
+        recognition.config(),
+        output_config,
+        RunOptions(duration=inputs.duration),
+        reporter,
+        metrics_port=monitoring.metrics,
+        sources_file=inputs.sources,
+    )
+    if skipped:
+        reporter.notify("info", skipped, event="left_out")
+    raise typer.Exit(command.run(with_distinct_names(sources), parallel=is_live or inputs.sources is not None))
 
 
-@app.command()
+@app.command(cls=opt.Command)
 @grouped
 def webcam(
     device: Annotated[str, typer.Option(callback=opt.not_empty, help="Number or path of the camera.")] = "0",
-    width: Annotated[int | None, typer.Option(min=16, help="Picture width to ask the camera for.")] = None,
-    height: Annotated[int | None, typer.Option(min=16, help="Picture height to ask the camera for.")] = None,
+    width: Annotated[int | None, typer.Option(min=16, help="Width to request from the camera, px.")] = None,
+    height: Annotated[int | None, typer.Option(min=16, help="Height to request from the camera, px.")] = None,
     fps: Annotated[
-        float | None, typer.Option(min=1, callback=opt.finite, help="Frames per second to ask the camera for.")
+        float | None, typer.Option(min=1, callback=opt.finite, help="Frames per second to request from the camera.")
     ] = None,
-    mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Show it as a mirror does.")] = True,
+    mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Mirror the picture.")] = True,
     *,
-    results: LiveResults,
-    recognising: Recognising,
-    reading: Annotated[Reading, Only("max_fps", "duration", "wait", "max_reconnects")],
-    watching: Watching,
+    output: LiveOutputOptions,
+    recognition: RecognitionOptions,
+    inputs: Annotated[InputOptions, Only("max_fps", "duration", "wait", "max_reconnects")],
+    monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
-    """Recognise expressions live, in a window; q or Ctrl-C ends it.
+    """Recognize facial expressions live, in a window; press q or Ctrl-C to stop.
 
-    Nothing is written unless --out, --save-video, --plot or a file of records asks for it.
+    It writes files only if you request them with --out, --save-video, --plot
+    or an option for records.
     """
-    read = reading.request(width=width, height=height, fps=fps, mirror=mirror)
-    outputs = results.request()
+    source_options = inputs.config(width=width, height=height, fps=fps, mirror=mirror)
+    output_config = output.config()
 
-    from leaf_rt.cli.session import Session
+    from leaf_rt.cli.reporter import Reporter
+    from leaf_rt.cli.video import VideoCommand
     from leaf_rt.sources.base import Target
     from leaf_rt.stream.options import RunOptions
 
-    session = Session(recognising.request(), outputs, RunOptions(duration=reading.duration), watching.request())
-    raise typer.Exit(session.run([Target(device, read)], together=True))
+    command = VideoCommand(
+        recognition.config(),
+        output_config,
+        RunOptions(duration=inputs.duration),
+        Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout),
+        metrics_port=monitoring.metrics,
+    )
+    raise typer.Exit(command.run([Target(device, source_options)], parallel=True))
 
 
 @app.command()
@@ -135,36 +164,39 @@ def image(
         list[Path], typer.Argument(metavar="FILE...", help="Pictures: JPEG, PNG, WebP, TIFF, BMP.", parser=opt.named)
     ],
     *,
-    results: Annotated[PictureResults, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
-    recognising: Annotated[
-        Recognising, Only("backend", "model", "precision", "threads", "face_range", "max_faces", "uncertain_below")
+    output: Annotated[PictureOutputOptions, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
+    recognition: Annotated[
+        RecognitionOptions,
+        Only("backend", "model", "precision", "threads", "face_range", "max_faces", "uncertain_below"),
     ],
     debug: opt.Debug = False,
 ) -> None:
-    """Recognise expressions in pictures; small faces too, for large pictures are searched in tiles.
+    """Recognize facial expressions in pictures, even of small faces: large pictures are searched in tiles.
 
-    A picture gives two results beside it (or in --out): the annotated picture
-    NAME.leaf.jpg and the records NAME.leaf.jsonl.
+    Each picture gets two results, next to it or in --out: the annotated
+    picture NAME.leaf.jpg and the records NAME.leaf.jsonl.
     """
-    outputs = results.request()
+    output_config = output.config()
 
     from leaf_rt.cli.images import ImageCommand
+    from leaf_rt.cli.reporter import Reporter
 
-    raise typer.Exit(ImageCommand(recognising.request(), outputs).run(files))
+    reporter = Reporter(records_on_stdout=output_config.on_stdout)
+    raise typer.Exit(ImageCommand(recognition.config(), output_config, reporter).run(files))
 
 
 @app.command()
 def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
-    """Show what this machine can do, and what to install for more."""
+    """Show what works on this machine, and what to install for more."""
     from leaf_rt.cli import console
     from leaf_rt.diagnostics.doctor import MISSING, examine
     from leaf_rt.models.spec import DEFAULT_MODEL
 
-    found = examine(model or DEFAULT_MODEL)
-    console.findings(console.console(stderr=False), found)
-    lacking = [finding.topic for finding in found if finding.status == MISSING]
-    if lacking:
-        raise BackendError(f"leaf-rt cannot work here yet, see above: {', '.join(lacking)}")
+    findings = examine(model or DEFAULT_MODEL)
+    console.findings(console.console(stderr=False), findings)
+    missing = [finding.topic for finding in findings if finding.status == MISSING]
+    if missing:
+        raise BackendError(f"leaf-rt cannot run on this machine; fix these, as shown above: {', '.join(missing)}")
 
 
 @app.command()
@@ -172,36 +204,38 @@ def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
 def bench(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="A clip; by default the demo clip of the repository.", parser=opt.named),
+        typer.Argument(
+            metavar="FILE", help="A video file (default: the demo clip of the repository).", parser=opt.named
+        ),
     ] = None,
     *,
-    recognising: Annotated[Recognising, Only("backend", "model", "precision", "threads", "face_range")],
+    recognition: Annotated[RecognitionOptions, Only("backend", "model", "precision", "threads", "face_range")],
     batch: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Time the back ends alone, with so many faces per call, as 1,4,8,16,32."),
+        typer.Option(metavar="N,N,...", help="Measure only the backends, with N faces per call, such as 1,4,8,16,32."),
     ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
     if batch is not None and file is not None:
-        raise typer.BadParameter("times stored faces, not a clip; give one of the two", param_hint="--batch")
-    wanted = recognising.request()
+        raise typer.BadParameter("measures backends without a video; omit FILE or --batch", param_hint="--batch")
+    config = recognition.config()
     if batch is not None:
         from leaf_rt.backends.benchmark import json_line, measure_backends, parse_batches, table
 
-        found = measure_backends(
-            wanted.model, parse_batches(batch), wanted.threads, backend=wanted.backend, precision=wanted.precision
+        measured = measure_backends(
+            config.model, parse_batches(batch), config.threads, backend=config.backend, precision=config.precision
         )
-        typer.echo(table(found.rows))
-        for text in found.left_out:
+        typer.echo(table(measured.rows))
+        for text in measured.left_out:
             typer.echo(f"left out: {text}")
-        typer.echo(json_line(found.rows, model=str(wanted.model), threads=found.threads))
+        typer.echo(json_line(measured.rows, model=str(config.model), threads=measured.threads))
         return
 
     from leaf_rt.cli import console
     from leaf_rt.diagnostics.bench import end_to_end, rows
 
-    result = end_to_end(file, wanted)
+    result = end_to_end(file, config)
     console.facts(console.console(stderr=False), rows(result))
     typer.echo(result.json())
 
@@ -231,5 +265,5 @@ def _forward(module: str, command: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as e:
         if e.name is not None and e.name.partition(".")[0] in ("train", "engines"):
             raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
-        raise BackendError(f"leaf-rt {command}: needs {e.name}; install it with: pip install 'leaf-rt[train]'") from e
+        raise BackendError(f"leaf-rt {command}: needs {e.name}; {install_hint('train')}") from e
     return int(target.main([command, *arguments]))

@@ -1,7 +1,6 @@
-"""How leaf-rt speaks to a person at a terminal: the block at the start, progress, tables.
+"""Text and tables for people, and what an error means for them.
 
-Knows rich and the results' types; must not know sources, models or threads. What is for people goes to stderr where
-stdout carries records.
+Knows rich and the types of the results; must not know sources, models or threads.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -32,50 +30,52 @@ _MARKS = {"ok": ("✓", "+", "green"), "limited": ("·", "-", "yellow"), "missin
 
 
 def console(stderr: bool = True, quiet: bool = False) -> Console:
-    """A console on the stream as it is now (tests and pipes replace it), without reshaping long lines in files.
+    """Make a console on stderr or stdout. It does not fold lines at 80 columns if the stream is no terminal.
 
-    A quiet one swallows everything.
+    Args:
+        stderr: Whether to write to stderr.
+        quiet: Whether to discard all output.
     """
-    stream = sys.stderr if stderr else sys.stdout
-    if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to fail
+    stream = sys.stderr if stderr else sys.stdout  # the present one: tests replace it
+    if isinstance(stream, io.TextIOWrapper):  # a name that the encoding cannot represent must not raise an error
         stream.reconfigure(errors="backslashreplace")
-    plain = Console(file=stream, highlight=False, soft_wrap=False, quiet=quiet)
-    if not plain.is_terminal:
-        plain.width = max(plain.width, 160)
-    return plain
+    out = Console(file=stream, highlight=False, soft_wrap=False, quiet=quiet)
+    if not out.is_terminal:
+        out.width = max(out.width, 160)
+    return out
 
 
-def nobody_reads(error: BaseException) -> bool:
-    """Whether output failed because its reader has gone, as `head` does once it has seen enough."""
+def is_broken_pipe(error: BaseException) -> bool:
+    """Whether output failed because its reader has ended, as `head` does after some lines."""
     return isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError)
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error that a person can act on."""
-    if nobody_reads(error):
-        return 128 + 13  # what shells report for SIGPIPE
+    """The exit code for an error that the user can act on."""
+    if is_broken_pipe(error):
+        return 128 + 13  # as shells report SIGPIPE
     return error.exit_code if isinstance(error, LeafError) else 1
 
 
-def refused(error: Exception) -> LeafError | None:
-    """What a refusal by the operating system means to a person, None for any other error."""
+def system_error(error: Exception) -> LeafError | None:
+    """Translate an error of the operating system that the user can act on; None for any other error."""
     if isinstance(error, PermissionError) and error.filename:
-        return NoPermission(f"{error.filename}: no permission; change its permissions, or choose another place")
+        return NoPermission(f"{error.filename}: permission denied; change its permissions, or choose another file")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         if not error.filename:
             mute_stdout()
-        return OutputError(f"{error.filename or 'standard output'}: no room left to write; free some space")
+        return OutputError(f"{error.filename or 'standard output'}: no space left on the device; free some space")
     return None
 
 
 def mute_stdout() -> None:
-    """What is still buffered for output that failed must not raise again at exit."""
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
+    """Discard the rest of the output, so that flushing it at exit does not raise the error again."""
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 1)
 
 
 def facts(out: Console, rows: Mapping[str, str]) -> None:
-    """Two columns: what, and how it is; a line each, where no terminal's width folds it."""
+    """Print names and values in two columns. If the console is no terminal, print each pair on one line."""
     if not out.is_terminal:
         width = max(map(len, rows), default=0)
         for name, value in rows.items():
@@ -90,37 +90,22 @@ def facts(out: Console, rows: Mapping[str, str]) -> None:
 
 
 def title(out: Console, text: str) -> None:
-    """The line above what was found in a source."""
+    """Print the title of a source's results."""
     out.print(Text(printable(text), style="bold"))
 
 
 def error(out: Console, sentence: str) -> None:
-    """One sentence about what went wrong."""
+    """Print an error message."""
     out.print(Text("error: ", style="bold red").append(printable(sentence), style="not bold default"), soft_wrap=True)
 
 
 def note(out: Console, sentence: str) -> None:
-    """One sentence worth knowing."""
+    """Print a note."""
     out.print(Text("note: ", style="yellow").append(printable(sentence), style="default"), soft_wrap=True)
 
 
-def progress(out: Console) -> Progress:
-    """A bar with frames/s and time left; silent where nobody watches."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),  # file names may hold [brackets]
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True),
-        console=out,
-        transient=True,
-        disable=out.quiet or not out.is_terminal,
-        expand=True,
-    )
-
-
 def people(out: Console, summary: Summary, limit: int = 20) -> None:
-    """Per person: seconds on screen, share of that time per expression."""
+    """Print a table of the people in a video: their time on screen, and the share of each expression."""
     found = summary.people()
     if not found:
         out.print("no face found")
@@ -140,13 +125,13 @@ def people(out: Console, summary: Summary, limit: int = 20) -> None:
             _shares(person.shares(summary.labels).items()),
         )
     out.print(table)
-    more = len(found) - limit
-    if more > 0 or summary.people_forgotten:
-        out.print(f"and {max(0, more) + summary.people_forgotten} more, on screen for a shorter time", style="dim")
+    others = max(0, len(found) - limit) + summary.people_forgotten
+    if others:
+        out.print(f"and {others} more with less time on screen", style="dim")
 
 
 def faces(out: Console, estimates: Estimates, labels: tuple[str, ...]) -> None:
-    """A table of the faces of one picture."""
+    """Print a table of the faces in a picture, with their three most probable expressions."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("face", "left", "top", "width", "height", "found"):
         table.add_column(name, justify="right")
@@ -157,29 +142,29 @@ def faces(out: Console, estimates: Estimates, labels: tuple[str, ...]) -> None:
         shares = _shares((labels[k], float(estimates.probs[row, k])) for k in best)
         if estimates.low_quality[row]:
             shares.append("  (small, blurred or turned away)", style="dim")
-        numbers = (f"{x0:.0f}", f"{y0:.0f}", f"{x1 - x0:.0f}", f"{y1 - y0:.0f}", f"{estimates.confidence[row]:.0%}")
-        table.add_row(str(estimates.track_id[row]), *numbers, shares)
+        box = (f"{x0:.0f}", f"{y0:.0f}", f"{x1 - x0:.0f}", f"{y1 - y0:.0f}", f"{estimates.confidence[row]:.0%}")
+        table.add_row(str(estimates.track_id[row]), *box, shares)
     out.print(table)
 
 
 def findings(out: Console, found: Iterable[Finding]) -> None:
-    """The doctor's report."""
+    """Print the report of the doctor."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", style="bold")
     table.add_column(overflow="fold", min_width=16)
-    plain = out.options.ascii_only
+    ascii_only = out.options.ascii_only
     for finding in found:
-        sign, plain_sign, color = _MARKS[finding.status]
+        sign, ascii_sign, color = _MARKS[finding.status]
         text = Text(printable(finding.found))
         if finding.remedy:
-            text.append(f"\n{'->' if plain else '→'} {finding.remedy}", style="dim")
-        table.add_row(Text(plain_sign if plain else sign, style=color), Text(printable(finding.topic)), text)
+            text.append(f"\n{'->' if ascii_only else '→'} {finding.remedy}", style="dim")
+        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(finding.topic)), text)
     out.print(table)
 
 
 def _shares(shares: Iterable[tuple[str, float]]) -> Text:
-    """Names and per cent, each name in its emotion's colour."""
+    """Format expressions with their percentages, each in its color."""
     text = Text()
     for name, share in shares:
         red, green, blue = rgb(name)

@@ -1,6 +1,6 @@
-"""The process `leaf-rt`: runs a command, turns errors into one sentence and an exit code, and bears Ctrl-C at any time.
+"""The process `leaf-rt`: runs a command and turns every error into one sentence and an exit code.
 
-Even typer is imported inside of the guard: who presses Ctrl-C while Python still loads gets no traceback.
+Even typer is imported inside ``main``, so that Ctrl-C during the imports prints no traceback.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 
-TYPE_CHECKING = False  # as in typing, whose import takes longer than all else here
+TYPE_CHECKING = False  # like typing.TYPE_CHECKING, whose import would take longer than the rest of this module
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -16,36 +16,37 @@ EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; gives its exit code and never raises.
+    """Run a command and return its exit code; raise nothing.
 
     Args:
-        argv: Arguments without the program's name; those of the process by default.
+        argv: Arguments without the name of the program. None: those of the process.
     """
     try:
-        return _logged(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # before the command was there, or while another one was dealt with
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # during the imports, or while another error was handled
         return EXIT_INTERRUPTED
     finally:
-        if argv is None:  # the process ends by itself: one more Ctrl-C would only put a traceback in its place
+        if argv is None:  # the process ends now; another Ctrl-C would only print a traceback
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _logged(arguments: list[str]) -> int:
+def _main(arguments: list[str]) -> int:
+    """Set up logging, which even the parsing of the arguments needs, and run the command."""
     import logging
 
     debug = "--debug" in arguments
-    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # what people must know is said by the commands
+    logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # the commands report what users must know
     if "--log-json" in arguments:
         from leaf_rt.cli import jsonlog
 
         with jsonlog.json_log(debug):
-            return _run(arguments, debug, jsonlog.failure)
+            return _run(arguments, debug, jsonlog.log_error)
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    return _run(arguments, debug, _say)
+    return _run(arguments, debug, _print_error)
 
 
-def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, str], None]) -> int:
+def _run(arguments: list[str], debug: bool, report: Callable[[BaseException, bool, str], None]) -> int:
     from leaf_rt.cli.commands import app
     from leaf_rt.errors import LeafError
 
@@ -56,27 +57,27 @@ def _run(arguments: list[str], debug: bool, say: Callable[[BaseException, bool, 
     except (LeafError, BrokenPipeError) as e:
         from leaf_rt.cli import console
 
-        if console.nobody_reads(e):
+        if console.is_broken_pipe(e):
             console.mute_stdout()
         else:
-            say(e, debug, str(e))
+            report(e, debug, str(e))
         return console.exit_code(e)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except Exception as e:  # noqa: BLE001 - the outermost frame: a bug ends here, said aloud and with its exit code
+    except Exception as e:  # noqa: BLE001 - the outermost frame reports a bug and returns its exit code
         from leaf_rt.cli import console
 
-        refused = console.refused(e)
-        if refused is not None:
-            say(e, debug, str(refused))
-            return refused.exit_code
-        hint = "" if debug else "; --debug shows where"
-        say(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
+        system_error = console.system_error(e)
+        if system_error is not None:
+            report(e, debug, str(system_error))
+            return system_error.exit_code
+        hint = "" if debug else "; use --debug to see the traceback"
+        report(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
         return EXIT_BUG
     return 0
 
 
-def _say(error: BaseException, debug: bool, sentence: str) -> None:
+def _print_error(error: BaseException, debug: bool, sentence: str) -> None:
     import traceback
 
     from leaf_rt.cli import console

@@ -1,7 +1,7 @@
-"""The command line's options in groups, each a dataclass that `video`, `webcam` and `image` take whole or in part.
+"""Groups of options, each a dataclass that a command takes whole or in part.
 
-A group is the one place that lists its options, in the order of the help, with their defaults, and that makes of them
-what a call asks for. Knows typer, the options and, inside functions, the parts of a request.
+A group lists its options with their defaults, in the order of the help, and turns their values into the configuration
+of a part of the runtime. It imports that part only when it is called, to keep ``--help`` fast.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -17,22 +16,21 @@ import typer
 from leaf_rt.cli import options as opt
 
 if TYPE_CHECKING:
-    from leaf_rt.cli.monitor import Monitor
     from leaf_rt.recognition.config import RecognitionConfig
     from leaf_rt.sinks.config import OutputConfig
     from leaf_rt.sources.base import SourceOptions
 
 
 class Only:
-    """In ``Annotated[Group, Only("a", "b")]``: the command offers these options of the group; others keep defaults."""
+    """Limits a group to some options: ``Annotated[Group, Only("a", "b")]``. The others keep their defaults."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
 
 @dataclass(frozen=True, slots=True)
-class Recognising:
-    """How faces are found, followed and classified."""
+class RecognitionOptions:
+    """How faces are found, tracked and classified."""
 
     backend: opt.BackendName = "auto"
     model: opt.Model = None
@@ -40,20 +38,22 @@ class Recognising:
     threads: opt.Threads = 0
     face_range: opt.FaceRange = opt.Range.AUTO
     max_faces: opt.MaxFaces = 0
-    emotion_hz: opt.EmotionHz = 10.0
-    total_hz: opt.TotalHz = None
+    classify_fps: opt.ClassifyFps = 10.0
+    max_classify_fps: opt.MaxClassifyFps = None
     smooth: opt.Smooth = 0.3
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
 
-    def request(self) -> RecognitionConfig:
-        """What they ask for.
+    def config(self) -> RecognitionConfig:
+        """Return the configuration.
 
         Raises:
-            typer.BadParameter: Two of them contradict each other.
+            typer.BadParameter: Two options contradict each other.
         """
-        if self.emotion_hz == 0 and self.total_hz is not None and self.total_hz > 0:
-            raise typer.BadParameter("contradicts --emotion-hz 0, which sets no limit", param_hint="--total-hz")
+        if self.classify_fps == 0 and self.max_classify_fps is not None and self.max_classify_fps > 0:
+            raise typer.BadParameter(
+                "contradicts --classify-fps 0, which classifies every frame", param_hint="--max-classify-fps"
+            )
 
         from leaf_rt.models.spec import DEFAULT_MODEL
         from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
@@ -65,8 +65,8 @@ class Recognising:
             threads=self.threads,
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
-            pipeline=PipelineOptions(classify_fps=self.emotion_hz, max_faces=self.max_faces),
-            max_classify_fps=self.total_hz,
+            pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
+            max_classify_fps=self.max_classify_fps,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),
@@ -74,7 +74,7 @@ class Recognising:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class OutputOptions:
     """What is written and shown."""
 
     out: opt.Out = None
@@ -89,55 +89,57 @@ class Results:
     show: opt.Show = False
     blur: opt.Blur = False
 
-    def request(self) -> OutputConfig:
-        """What they ask for.
+    def config(self) -> OutputConfig:
+        """Return the configuration. Records in one shared file replace the files of records per source.
 
         Raises:
-            typer.BadParameter: Two of them contradict each other.
+            typer.BadParameter: Two options contradict each other.
         """
+        from leaf_rt.sinks.config import STDOUT, OutputConfig
+
         if self.jsonl is not None and self.no_jsonl:
             raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
-        if self.parquet is not None and str(self.parquet) == "-":
-            raise typer.BadParameter("needs the name of a file", param_hint="--parquet")
-        if [self.jsonl, str(self.csv), str(self.events)].count("-") > 1:
-            raise typer.BadParameter("standard output takes one of --jsonl, --csv and --events", param_hint="-")
+        if self.parquet == STDOUT:
+            raise typer.BadParameter("needs a file name; Parquet cannot go to stdout", param_hint="--parquet")
+        if [self.jsonl, self.csv, self.events].count(STDOUT) > 1:
+            raise typer.BadParameter("only one of --jsonl, --csv and --events can go to stdout", param_hint="-")
         if self.plot is not None and self.plot.suffix.lower() not in ("", ".png"):
-            raise typer.BadParameter("the timeline is a PNG; give it a name that ends in .png", param_hint="--plot")
+            raise typer.BadParameter("the timeline is a PNG file; use a name that ends in .png", param_hint="--plot")
         if self.plot is not None and self.no_plot:
             raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
-
-        from leaf_rt.sinks.config import OutputConfig
-
         return OutputConfig(
             out=self.out,
-            save_video=self.save,
-            jsonl="" if self.no_jsonl else self.jsonl,
+            annotated=self.save,
+            records=self.jsonl is None and not self.no_jsonl,
+            timeline=not self.no_plot,
+            timeline_file=self.plot,
+            jsonl=self.jsonl,
             csv=self.csv,
             events=self.events,
             parquet=self.parquet,
-            plot=Path() if self.no_plot else self.plot,
             show=_can_show() if self.show is None else self.show,
             blur=self.blur,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class LiveResults(Results):
-    """The same of a camera, which shows itself where it can."""
+class LiveOutputOptions(OutputOptions):
+    """The same for a camera, which is shown if there is a display."""
 
     show: opt.ShowAuto = None
 
 
 @dataclass(frozen=True, slots=True)
-class PictureResults(Results):
-    """The same of pictures."""
+class PictureOutputOptions(OutputOptions):
+    """The same for pictures, which have no timeline."""
 
     save: opt.SavePicture = True
+    no_plot: opt.NoPlot = True
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What is read of the sources, and how live ones are held."""
+class InputOptions:
+    """Which part of the sources is read, and how live sources are handled."""
 
     start: opt.Start = 0.0
     end: opt.End = None
@@ -151,17 +153,17 @@ class Reading:
     wait: opt.Wait = False
     max_reconnects: opt.MaxReconnects = None
 
-    def request(self, **camera: Any) -> SourceOptions:
-        """What they ask of each source.
+    def config(self, **camera: Any) -> SourceOptions:
+        """Return the options of each source.
 
         Args:
-            camera: What is asked of a camera beside that: width, height, fps, mirror.
+            camera: Options of a camera: width, height, fps, mirror.
 
         Raises:
-            typer.BadParameter: Two of them contradict each other.
+            typer.BadParameter: Two options contradict each other.
         """
         if self.end is not None and self.end <= self.start:
-            raise typer.BadParameter("must lie after --start", param_hint="--end")
+            raise typer.BadParameter("must be after --start", param_hint="--end")
 
         from leaf_rt.sources.base import SourceOptions
 
@@ -180,58 +182,52 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
-    """How programs watch the run."""
+class MonitoringOptions:
+    """How other programs monitor the command."""
 
     metrics: opt.Metrics = None
     log_json: opt.LogJson = False
 
-    def request(self) -> Monitor:
-        """What they ask for."""
-        from leaf_rt.cli.monitor import Monitor
-
-        return Monitor(self.metrics, self.log_json)
-
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take groups of options: typer sees every option of a group, the command gets the group.
+    """Decorate a command that takes groups: typer sees every option, the command gets the groups.
 
     Args:
-        command: A parameter of it that is a group is annotated with one of the dataclasses here, or with
-            ``Annotated[..., Only(...)]``.
+        command: Its groups are parameters with the type ``Group`` or ``Annotated[Group, Only(...)]``, where ``Group``
+            is a dataclass whose fields are options.
 
     Raises:
-        ValueError: ``Only`` names what is no option of the group.
+        ValueError: ``Only`` names an option that the group does not have.
     """
-    taken: dict[str, tuple[Callable[..., Any], list[str]]] = {}
-    shown: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}  # parameter: group and its options
+    parameters: list[inspect.Parameter] = []  # as typer sees them
     hints = get_type_hints(command, include_extras=True)
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
         group, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         if not (isinstance(group, type) and is_dataclass(group)):
-            shown.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
-        strangers = set(only or ()) - {field.name for field in fields(group)}
-        if strangers:
-            raise ValueError(f"Only: wanted options of {group.__name__}, got {', '.join(sorted(strangers))}")
+        unknown = set(only or ()) - {field.name for field in fields(group)}
+        if unknown:
+            raise ValueError(f"Only: {group.__name__} has no option {', '.join(sorted(unknown))}")
         options = [field for field in fields(group) if only is None or field.name in only]
-        taken[name] = (group, [field.name for field in options])
-        kinds = get_type_hints(group, include_extras=True)
-        shown += [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=kinds[f.name])
+        groups[name] = (group, [field.name for field in options])
+        types = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
             for f in options
         ]
 
     def run(**values: Any) -> None:
-        for name, (group, options) in taken.items():
+        for name, (group, options) in groups.items():
             values[name] = group(**{option: values.pop(option) for option in options})
         command(**values)
 
     run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
-    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined] # typer asks for it
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 

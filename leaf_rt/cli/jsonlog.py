@@ -1,6 +1,6 @@
-"""What a run has to say as JSON, one object per line on stderr, for programs that collect logs.
+"""Messages as JSON on stderr, one object per line, for programs that collect logs.
 
-Knows the standard library's logging; every line has `time` (UTC), `level`, `source`, `event` and `text`.
+Every line has `time` (UTC), `level`, `source`, `event` and `text`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
-    """A log record as a JSON object on one line."""
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line, without its end; `traceback` is there where the record has one."""
+        """Return the line without a newline. It has a `traceback` if the record has one."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
             "time": moment.replace("+00:00", "Z"),
@@ -36,15 +36,16 @@ class JsonLines(logging.Formatter):
 
 @contextlib.contextmanager
 def json_log(debug: bool) -> Iterator[None]:
-    """Log the whole runtime to stderr, as it is now, until the block ends.
+    """Log the whole runtime to stderr while the block runs.
 
     Args:
-        debug: Whether to log what is of use to developers alone too.
+        debug: Whether to log messages for developers too.
     """
     root = logging.getLogger("leaf_rt")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    handler.addFilter(lambda record: record.name != "leaf_rt.stream")  # its events come through `say`, with their kind
+    # The reporter logs the events of a run, with their kind; the stream's own log would repeat them.
+    handler.addFilter(lambda record: record.name != "leaf_rt.stream")
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -55,19 +56,19 @@ def json_log(debug: bool) -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def say(level: str, text: str, source: str = "", event: str = "note", error: BaseException | None = None) -> None:
-    """Log one thing.
+def log(level: str, text: str, source: str = "", event: str = "note", error: BaseException | None = None) -> None:
+    """Log one message.
 
     Args:
         level: "info", "warning" or "error".
-        text: A sentence for people.
-        source: Name of the source or sink; empty for the run as a whole.
-        event: A word for programs.
-        error: What the traceback shows, if one is wanted.
+        text: One sentence for people.
+        source: Name of the source or sink; empty for the command as a whole.
+        event: What happened, in one word for programs.
+        error: Adds the traceback of this exception.
     """
     _log.log(_LEVELS[level], "%s", text, extra={"source": source, "event": event}, exc_info=error)
 
 
-def failure(error: BaseException, debug: bool, sentence: str) -> None:
-    """Log what ended a command, with its traceback where that helps (``debug``)."""
-    say("error", sentence, event="error", error=error if debug else None)
+def log_error(error: BaseException, debug: bool, sentence: str) -> None:
+    """Log the error that ended a command, with its traceback if ``debug`` is set."""
+    log("error", sentence, event="error", error=error if debug else None)

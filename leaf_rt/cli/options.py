@@ -1,4 +1,4 @@
-"""The command line's options that several commands share, and how their values are read. Knows typer alone."""
+"""The options that several commands share, and how their values are read. Knows only typer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,34 @@ import re
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
-_LONGEST = 1e9  # s; FFmpeg counts microseconds in 64 bits
-_EMPTY = "an empty name; is a variable unset?"
+_MAX_SECONDS = 1e9  # FFmpeg counts microseconds in 64 bits
+_EMPTY = "empty name; is a shell variable unset?"
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
 _Names = TypeVar("_Names", str | None, list[str] | None)
 
+RENAMED = {"--emotion-hz": "--classify-fps", "--total-hz": "--max-classify-fps"}
+
+
+class Command(TyperCommand):
+    """A command that also accepts the old names of ``RENAMED`` options, which its help does not show."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Replace old names, then parse. The type of ``ctx`` depends on the version of typer."""
+        end = args.index("--") if "--" in args else len(args)
+        renamed = []
+        for argument in args[:end]:
+            name, equals, value = argument.partition("=")
+            renamed.append(f"{RENAMED.get(name, name)}{equals}{value}")
+        return super().parse_args(ctx, [*renamed, *args[end:]])
+
 
 class Range(StrEnum):
-    """The face detector's reach."""
+    """Range of the face detector."""
 
     AUTO = "auto"
     SHORT = "short"
@@ -26,14 +42,14 @@ class Range(StrEnum):
 
 
 class Transport(StrEnum):
-    """How RTSP packets travel."""
+    """Transport protocol of RTSP packets."""
 
     TCP = "tcp"
     UDP = "udp"
 
 
 class Precision(StrEnum):
-    """What a model computes in; "auto" leaves it to the back end."""
+    """Precision of the inference; "auto" leaves it to the backend."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -43,158 +59,178 @@ class Precision(StrEnum):
 
 
 def seconds(text: str | float) -> float:
-    """Read ``90``, ``1:30``, ``1:30.5`` or ``0:01:30`` as seconds; a default comes as the number it is."""
+    """Read ``90``, ``1:30``, ``1:30.5`` or ``0:01:30`` as seconds. A default value is a number already."""
     if not _TIME_OF_DAY.fullmatch(str(text)):
-        raise typer.BadParameter(f"{text!r} is no time; write seconds, m:ss or h:mm:ss")
+        raise typer.BadParameter(f"{text!r} is not a time; write seconds, m:ss or h:mm:ss")
     total = 0.0
     for part in str(text).split(":"):
         total = total * 60 + float(part)
-    if total > _LONGEST:
+    if total > _MAX_SECONDS:
         raise typer.BadParameter(f"{text!r} is longer than any file")
     return total
 
 
 def finite(value: float | None) -> float | None:
-    """Refuse nan and inf, which pass every comparison or last for ever."""
+    """Reject nan and inf, which pass range checks."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no usable number")
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def named(text: str | Path) -> Path:
-    """Read the name of a file or folder; an unset variable of a script leaves "" of it."""
+    """Read the path of a file or folder. Reject "", which an unset shell variable leaves."""
     if not str(text):
         raise typer.BadParameter(_EMPTY)
     return Path(text)
 
 
 def not_empty(names: _Names) -> _Names:
-    """Refuse an empty name, or one among several, where a name need not be a path."""
+    """Reject empty names of things that are not always files."""
     if names == "" or (isinstance(names, list) and "" in names):
         raise typer.BadParameter(_EMPTY)
     return names
 
 
-_result = partial(typer.Option, rich_help_panel="Results")
-_recognition = partial(typer.Option, rich_help_panel="RecognitionConfig")
-_reading = partial(typer.Option, rich_help_panel="What is read")
+_output = partial(typer.Option, rich_help_panel="Output")
+_recognition = partial(typer.Option, rich_help_panel="Recognition")
+_input = partial(typer.Option, rich_help_panel="Input")
 _live = partial(typer.Option, rich_help_panel="Live sources")
-_watching = partial(typer.Option, rich_help_panel="Watching it run")
+_monitoring = partial(typer.Option, rich_help_panel="Monitoring")
 
 Out: TypeAlias = Annotated[
-    Path | None, _result("--out", "-o", parser=named, metavar="DIR", help="Folder for all results.")
+    Path | None,
+    _output("--out", "-o", parser=named, metavar="DIR", help="Folder for all results (default: next to the file)."),
 ]
 Jsonl: TypeAlias = Annotated[
-    str | None,
-    _result("--jsonl", callback=not_empty, metavar="PATH|-", help="Records, one JSON per line; - is stdout."),
+    Path | None,
+    _output("--jsonl", parser=named, metavar="PATH|-", help="Write all records to one JSON Lines file; - is stdout."),
 ]
-NoJsonl: TypeAlias = Annotated[bool, _result("--no-jsonl", help="Write no records.")]
+NoJsonl: TypeAlias = Annotated[bool, _output("--no-jsonl", help="Do not write JSON Lines records.")]
 Csv: TypeAlias = Annotated[
-    Path | None, _result("--csv", parser=named, metavar="PATH", help="Records as a table as well.")
+    Path | None, _output("--csv", parser=named, metavar="PATH|-", help="Also write all records as CSV; - is stdout.")
 ]
 Parquet: TypeAlias = Annotated[
-    Path | None, _result("--parquet", parser=named, metavar="PATH", help="Records as Parquet as well.")
+    Path | None, _output("--parquet", parser=named, metavar="PATH", help="Also write all records as Parquet.")
 ]
 Events: TypeAlias = Annotated[
     Path | None,
-    _result(
-        "--events", parser=named, metavar="PATH", help="Each expression's start, end and dwell, one JSON per line."
+    _output(
+        "--events",
+        parser=named,
+        metavar="PATH|-",
+        help="Write start, end and duration of each expression as JSON Lines; - is stdout.",
     ),
 ]
 Plot: TypeAlias = Annotated[
-    Path | None, _result("--plot", parser=named, metavar="PATH", help="Where the timeline goes (PNG).")
+    Path | None, _output("--plot", parser=named, metavar="PATH", help="File for the timeline (PNG).")
 ]
-NoPlot: TypeAlias = Annotated[bool, _result("--no-plot", help="Draw no timeline.")]
+NoPlot: TypeAlias = Annotated[bool, _output("--no-plot", help="Do not draw a timeline.")]
 SaveVideo: TypeAlias = Annotated[
-    bool | None, _result("--save-video/--no-save-video", help="Write the annotated video.")
+    bool | None, _output("--save-video/--no-save-video", help="Write the annotated video.")
 ]
 SavePicture: TypeAlias = Annotated[
-    bool | None, _result("--save-picture/--no-save-picture", help="Write the annotated picture.")
+    bool | None, _output("--save-picture/--no-save-picture", help="Write the annotated picture.")
 ]
-Show: TypeAlias = Annotated[bool | None, _result("--show/--no-show", help="Open a window; q or Ctrl-C ends it.")]
+Show: TypeAlias = Annotated[bool | None, _output("--show/--no-show", help="Open a window; press q or Ctrl-C to stop.")]
 ShowAuto: TypeAlias = Annotated[
-    bool | None, _result("--show/--no-show", help="Open a window (default: where there is a display).")
+    bool | None, _output("--show/--no-show", help="Open a window (default: if there is a display).")
 ]
-Blur: TypeAlias = Annotated[bool, _result("--blur", help="Hide faces in all pictures that are written or shown.")]
+Blur: TypeAlias = Annotated[bool, _output("--blur", help="Hide faces in all pictures that are written or shown.")]
 
 BackendName: TypeAlias = Annotated[
-    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt, tensorrt-rtx.")
+    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt or tensorrt-rtx.")
 ]
 Model: TypeAlias = Annotated[
-    Path | None, _recognition("--model", parser=named, metavar="PATH", help="Another model than the bundled one.")
+    Path | None,
+    _recognition("--model", parser=named, metavar="PATH", help="Model file to use instead of the bundled one."),
 ]
 Threads: TypeAlias = Annotated[
-    int, _recognition(min=0, max=1024, metavar="N", help="CPU threads for inference; 0: the back end's choice.")
+    int, _recognition(min=0, max=1024, metavar="N", help="CPU threads for inference; 0: chosen by the backend.")
 ]
 PrecisionName: TypeAlias = Annotated[
     Precision,
     _recognition(
         "--precision",
         metavar="NAME",
-        help="fp32; int8: the quantised files beside the model, on CPUs; bf16: OpenVINO; fp16: GPUs; auto: the best.",
+        help="fp32; int8: on CPUs, with the quantized files of the model; bf16: OpenVINO; fp16: GPUs; auto: the best.",
     ),
 ]
 FaceRange: TypeAlias = Annotated[
-    Range, _recognition("--range", help="Face detector: short is for faces within two metres.")
+    Range,
+    _recognition("--range", help="Range of the face detector: short is for faces within two meters of the camera."),
 ]
-MaxFaces: TypeAlias = Annotated[int, _recognition(min=0, metavar="N", help="The N largest faces alone; 0: all.")]
-EmotionHz: TypeAlias = Annotated[
-    float, _recognition(min=0, metavar="HZ", callback=finite, help="Answers per second and face; 0: every frame.")
+MaxFaces: TypeAlias = Annotated[
+    int, _recognition(min=0, metavar="N", help="Process only the N largest faces; 0: all faces.")
 ]
-TotalHz: TypeAlias = Annotated[
+ClassifyFps: TypeAlias = Annotated[
+    float,
+    _recognition(
+        "--classify-fps",
+        min=0,
+        metavar="FPS",
+        callback=finite,
+        help="Classifications per second per face; 0: every frame.",
+    ),
+]
+MaxClassifyFps: TypeAlias = Annotated[
     float | None,
     _recognition(
+        "--max-classify-fps",
         min=0,
-        metavar="HZ",
+        metavar="FPS",
         callback=finite,
-        help="Answers per second of all faces of a source; 0: no limit (default: 40 on a CPU, no limit on a GPU).",
+        help="Limit of classifications per second for all faces of a source together; 0: no limit "
+        "(default: 40 on a CPU, no limit on a GPU).",
     ),
 ]
 Smooth: TypeAlias = Annotated[
-    float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the filter; 0: raw.")
+    float,
+    _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),
 ]
 MinDwell: TypeAlias = Annotated[
-    float, _recognition(min=0, metavar="SECONDS", callback=finite, help="A label stays at least this long.")
+    float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Show a label for at least this time.")
 ]
 UncertainBelow: TypeAlias = Annotated[
-    float, _recognition(min=0, max=1, metavar="P", callback=finite, help="A leading probability below it is uncertain.")
-]
-
-Start: TypeAlias = Annotated[float, _reading(parser=seconds, metavar="TIME", help="Begin there (s or m:ss).")]
-End: TypeAlias = Annotated[float | None, _reading(parser=seconds, metavar="TIME", help="Stop there (s or m:ss).")]
-Stride: TypeAlias = Annotated[int, _reading(min=1, metavar="N", help="Every Nth frame alone.")]
-MaxFps: TypeAlias = Annotated[
-    float | None, _reading(min=0.01, metavar="FPS", callback=finite, help="No more frames per second than this.")
-]
-Loop: TypeAlias = Annotated[bool, _reading("--loop", help="Play files over and over, until stopped.")]
-Realtime: TypeAlias = Annotated[bool, _reading("--realtime", help="Read files as if they were live.")]
-Duration: TypeAlias = Annotated[
-    float | None,
-    _reading(
-        parser=seconds, metavar="TIME", help="Stop each file, or what runs side by side, after this much wall time."
+    float,
+    _recognition(
+        min=0, max=1, metavar="P", callback=finite, help='Show "uncertain" if the highest probability is below P.'
     ),
 ]
 
-Sources: TypeAlias = Annotated[
-    Path | None, _live(parser=named, metavar="FILE", help="TOML file that names the sources; all run at once.")
+Start: TypeAlias = Annotated[float, _input(parser=seconds, metavar="TIME", help="Start at this time (s or m:ss).")]
+End: TypeAlias = Annotated[float | None, _input(parser=seconds, metavar="TIME", help="Stop at this time (s or m:ss).")]
+Stride: TypeAlias = Annotated[int, _input(min=1, metavar="N", help="Process only every Nth frame.")]
+MaxFps: TypeAlias = Annotated[
+    float | None,
+    _input(min=0.01, metavar="FPS", callback=finite, help="Process at most this many frames per second of video."),
 ]
-RtspTransport: TypeAlias = Annotated[Transport, _live(help="How RTSP packets travel.")]
-Wait: TypeAlias = Annotated[bool, _live("--wait", help="Wait for sources that are not there yet.")]
+Loop: TypeAlias = Annotated[bool, _input("--loop", help="Repeat files until you stop the command.")]
+Realtime: TypeAlias = Annotated[bool, _input("--realtime", help="Read files as if they were live.")]
+Duration: TypeAlias = Annotated[
+    float | None,
+    _input(parser=seconds, metavar="TIME", help="Stop each run after this much real time; files have a run each."),
+]
+
+Sources: TypeAlias = Annotated[
+    Path | None, _live(parser=named, metavar="FILE", help="TOML file that lists sources; all of them run in parallel.")
+]
+RtspTransport: TypeAlias = Annotated[Transport, _live(help="Transport protocol of RTSP packets.")]
+Wait: TypeAlias = Annotated[bool, _live("--wait", help="Wait for sources that are not available yet.")]
 MaxReconnects: TypeAlias = Annotated[
-    int | None, _live(min=0, metavar="N", help="Give a lost source up after this many tries.")
+    int | None, _live(min=0, metavar="N", help="Give up a lost source after N attempts in a row (default: no limit).")
 ]
 
 Metrics: TypeAlias = Annotated[
     int | None,
-    _watching(
+    _monitoring(
         "--metrics",
         min=0,
         max=65535,
         metavar="PORT",
-        help="Answer /metrics (Prometheus) and /healthz there, to this machine alone; 0: a free port.",
+        help="Serve /metrics (Prometheus) and /healthz on this port of localhost; 0: a free port.",
     ),
 ]
 LogJson: TypeAlias = Annotated[
-    bool, _watching("--log-json", help="ProgressCallback on stderr what happens as JSON, one object per line.")
+    bool, _monitoring("--log-json", help="Write messages to stderr as JSON, one object per line.")
 ]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,51 +1,77 @@
-"""The sources that a command line names: what they are called, and which are no sources but results of ours.
-
-Knows names and addresses; opens nothing.
-"""
+"""The sources on a command line: their names, and results of earlier runs among them. Opens nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from leaf_rt.sinks.paths import is_result
-from leaf_rt.sources.base import Target, is_url
+from leaf_rt.sources.base import SourceInfo, Target, is_url
+from leaf_rt.sources.opening import is_camera
+from leaf_rt.sources.picture import SUFFIXES as PICTURES
 from leaf_rt.text import readable
 
-_NAMED = 3  # so many are told by name
+_MAX_NAMES = 3  # in a message
 
 
-def distinct(targets: Sequence[Target]) -> list[Target]:
-    """The same targets, files named as text, by the whole path where two have the same name."""
+def with_distinct_names(targets: Sequence[Target]) -> list[Target]:
+    """Give every file a name that can be printed. Files of the same name get their whole path as a name."""
     names = [target.options.name or Path(target.target).name for target in targets]
     result: list[Target] = []
     for target, name in zip(targets, names, strict=True):
         text = readable(name if names.count(name) == 1 else target.target)
-        as_it_is = target.options.name or "://" in target.target or text == name
-        result.append(target if as_it_is else replace(target, options=replace(target.options, name=text)))
+        keep = target.options.name or "://" in target.target or text == name
+        result.append(target if keep else replace(target, options=replace(target.options, name=text)))
     return result
 
 
 def without_results(targets: Sequence[str]) -> tuple[list[str], str]:
-    """What remains of ``*.mp4`` without the results of an earlier run, and a sentence about those; "" if none.
+    """Remove the results of earlier runs, which a pattern such as ``*.mp4`` includes.
 
-    Results alone are what is wanted, and stay.
+    Returns:
+        The other targets and a sentence about the removed ones, "" if there are none. If all targets are results,
+        all of them stay.
     """
     results = [target for target in targets if not is_url(target) and is_result(Path(target))]
     kept = [target for target in targets if target not in results]
     if not results or not kept:
         return list(targets), ""
-    what = "result of an earlier run was" if len(results) == 1 else "results of an earlier run were"
-    return kept, f"{len(results)} {what} left out: {some(results)}"
+    noun = "result" if len(results) == 1 else "results"
+    return kept, f"skipped {len(results)} {noun} of an earlier run: {shortened(results)}"
 
 
-def some(names: Sequence[str]) -> str:
-    """The names, of many the first ones and how many more."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+def shortened(names: Sequence[str]) -> str:
+    """List the first names and the number of the others."""
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
 
 
-def files_among(targets: Sequence[str]) -> list[Path]:
-    """The files among the targets, by their paths; whether they exist is not asked."""
-    paths = (target.removeprefix("file://") for target in targets)
+def files_among(targets: Sequence[Target]) -> list[Path]:
+    """The paths of the files among the targets, whether they exist or not."""
+    paths = (target.target.removeprefix("file://") for target in targets)
     return [Path(path) for path in paths if not is_url(path)]
+
+
+def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[SourceInfo]:
+    """Describe the files among the targets before they are opened, so that their results get the same names.
+
+    Args:
+        targets: All targets, in order.
+        parallel: Whether they run in parallel. Sources of one run are numbered if they have the same name.
+    """
+    names: set[str] = set()
+    for target in targets:
+        path, options = Path(target.target), target.options
+        name = first = options.name or path.name
+        for number in itertools.count(2):
+            if not parallel or name not in names:
+                break
+            name = f"{first} #{number}"
+        names.add(name)
+        if is_camera(target.target) or is_url(target.target):
+            continue
+        if path.suffix.lower() in PICTURES:
+            yield SourceInfo(name, str(path), "picture", 0, 0, path=path)
+        else:
+            yield SourceInfo(name, str(path), "file", 0, 0, is_live=options.realtime, path=path, endless=options.loop)

@@ -1,8 +1,8 @@
-"""What this machine can and cannot do for leaf-rt, each finding with what to do about it.
+"""Checks what leaf-rt can do on this machine, and how to fix what it cannot.
 
-Looks, and opens the model once as "auto" does, which may measure the CPU back ends and remember that; builds no engine
-and changes nothing else. Must not know terminals. A GPU is asked for through CUDA, which survives a machine without a
-driver; TensorRT, which may not, only where there is one.
+The checks open the model once like "auto" does, which may time the CPU back ends and store the winner. They build no
+engine and change nothing else. Must not know terminals. A GPU is detected with CUDA, because TensorRT crashes on a
+machine without a driver.
 """
 
 from __future__ import annotations
@@ -15,63 +15,78 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-from leaf_rt.backends.base import BACKENDS, BackendEntry, first_line, open_backend
-from leaf_rt.backends.plan_cache import cache_folder, usable
-from leaf_rt.backends.tensorrt import engine
-from leaf_rt.backends.tensorrt.cuda import probe
-from leaf_rt.errors import LeafError
+from leaf_rt.backends.base import LOAD_ERRORS
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.plan_cache import cache_folder, folder_problem
+from leaf_rt.backends.plans import engine_states, find_gpu
+from leaf_rt.backends.registry import BACKENDS, BackendEntry
+from leaf_rt.errors import GpuUnavailable, LeafError, first_line, install_hint
 from leaf_rt.models.spec import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.render.window import why_no_window
+from leaf_rt.system.cpu import cpu_count, cpu_features, cpu_name
 from leaf_rt.text import counted
 
-OK, LIMITED, MISSING = "ok", "limited", "missing"
+Status = Literal["ok", "limited", "missing"]
+OK: Status = "ok"
+LIMITED: Status = "limited"
+MISSING: Status = "missing"
+_CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
+_REINSTALL = "install leaf-rt again"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report.
+    """The result of one check.
 
     Attributes:
-        topic: What was looked at.
-        status: "ok"; "limited": an optional part is absent; "missing": leaf-rt cannot work without it.
-        found: What there is.
-        remedy: What to do, empty where nothing is to be done.
+        topic: What was checked.
+        status: "ok"; "limited" if an optional part is missing; "missing" if leaf-rt cannot work without it.
+        found: What was found.
+        remedy: What to do; empty if nothing needs to be done.
     """
 
     topic: str
-    status: str
+    status: Status
     found: str
     remedy: str = ""
 
 
 def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
-    """Look at everything, in the order in which a person would ask."""
+    """Check everything.
+
+    Args:
+        model: The model file to check.
+
+    Returns:
+        The findings, the most general first.
+    """
     checks: tuple[Callable[[], Finding | list[Finding]], ...] = (
         _python,
         _processor,
         _gpu,
-        lambda: _package("onnxruntime", "onnxruntime", MISSING),
-        lambda: _package("openvino", "openvino", LIMITED),
+        lambda: _package("onnxruntime", MISSING),
+        lambda: _package("openvino", LIMITED),
         _tensorrt,
         lambda: _models(model),
         _cache,
         _detectors,
-        lambda: _package("mediapipe", "mediapipe", MISSING),
+        lambda: _package("mediapipe", MISSING),
         _video,
         _window,
         _cameras,
         _training,
     )
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for check in checks:
-        one = check()
-        found += one if isinstance(one, list) else [one]
-    return found
+        result = check()
+        findings += result if isinstance(result, list) else [result]
+    return findings
 
 
 def version_of(distribution: str) -> str | None:
-    """The version of an installed package, None where there is none."""
+    """The version of an installed package, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -84,140 +99,128 @@ def _python() -> Finding:
 
 
 def _processor() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    info = Path("/proc/cpuinfo")
-    flags: set[str] = set()
-    name = platform.machine()
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("flags", "Features"):
-                flags |= set(value.split())
-            elif key.strip() == "model name":
-                name = value.strip()
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
-    features = [flag for flag in wanted if flag in flags]
-    return Finding(
-        "processor", OK, f"{name}, {counted(cores, 'core')}, {' '.join(features) or 'no vector features reported'}"
-    )
+    available = cpu_features()
+    features = " ".join(name for name in _CPU_FEATURES if name in available)
+    name = cpu_name() or platform.machine()
+    found = f"{name}, {counted(cpu_count(), 'core')}, {features or 'no vector features reported'}"
+    return Finding("processor", OK, found)
 
 
 def _gpu() -> Finding:
-    gpu = probe()
-    if isinstance(gpu, str):
-        found, _, remedy = gpu.partition("; ")
-        return Finding("GPU", LIMITED, found, remedy or "nothing to do: the CPU back ends serve")
+    try:
+        gpu = find_gpu()
+    except GpuUnavailable as e:
+        return Finding("GPU", LIMITED, e.problem, e.remedy)
     memory = f"{gpu.memory / 2**30:.0f} GiB"
     return Finding("GPU", OK, f"{gpu.name}, compute capability {gpu.capability}, {memory}, driver {gpu.driver}")
 
 
-def _package(topic: str, distribution: str, absent: str) -> Finding:
-    version = version_of(distribution)
+def _package(name: str, absent: Status) -> Finding:
+    """Check a package; an optional one is installed by the extra of the same name."""
+    version = version_of(name)
     if version is not None:
-        return Finding(topic, OK, version)
-    hint = "pip install leaf-rt" if absent == MISSING else f"pip install 'leaf-rt[{distribution}]' if you want it"
-    return Finding(topic, absent, "not installed", hint)
+        return Finding(name, OK, version)
+    hint = install_hint() if absent == MISSING else f"if you want it, {install_hint(name)}"
+    return Finding(name, absent, "not installed", hint)
 
 
 def _tensorrt() -> Finding:
-    installed = [v for one in BACKENDS if one.name.startswith("tensorrt") and (v := one.version()) is not None]
+    installed = [v for backend in BACKENDS if backend.device == "cuda" and (v := backend.version()) is not None]
     if installed:
         return Finding("TensorRT", OK, ", ".join(installed))
-    return Finding(
-        "TensorRT", LIMITED, "not installed", "on a machine with an NVIDIA GPU: pip install 'leaf-rt[tensorrt]'"
-    )
+    hint = f"if this machine has an NVIDIA GPU, {install_hint('tensorrt')}"
+    return Finding("TensorRT", LIMITED, "not installed", hint)
 
 
 def _models(path: Path) -> list[Finding]:
-    """The model with its checksum, its other forms beside it, and what runs it here."""
+    """The model and its checksum, its other files, and the back end that would run it."""
     try:
         spec = load_spec(path)
         inference = _inference(path, spec)
     except LeafError as e:
-        return [
-            Finding(f"model {path.name}", MISSING, str(e), "install leaf-rt again, or give a good file with --model")
-        ]
-    found = [Finding(f"model {path.name}", OK, f"{len(spec.labels)} classes, {_file(path, spec)}")]
-    forms = (variant_path(path, "fp16"), variant_path(path, "int8"), variant_path(path, "int8", ".xml"))
-    for form in (form for form in forms if form.is_file()):
-        topic = f"model {form.name}"
-        try:
-            own = load_spec(form)
-        except LeafError as e:
-            found.append(Finding(topic, LIMITED, str(e), "install leaf-rt again, or export it again"))
-            continue
-        if own.parent == spec.sha256:
-            found.append(Finding(topic, OK, _file(form, own)))
-        else:
-            found.append(Finding(topic, LIMITED, f"was not made from {path.name}", "export it again"))
-    return [*found, *inference]
+        return [Finding(f"model {path.name}", MISSING, str(e), f"{_REINSTALL}, or give another file with --model")]
+    findings = [Finding(f"model {path.name}", OK, f"{len(spec.labels)} classes, {_file(path, spec)}")]
+    files = (variant_path(path, "fp16"), variant_path(path, "int8"), variant_path(path, "int8", ".xml"))
+    findings += [_variant(file, path, spec) for file in files if file.is_file()]
+    return [*findings, *inference]
+
+
+def _variant(file: Path, model: Path, spec: ModelSpec) -> Finding:
+    """A file of the model in another precision."""
+    topic = f"model {file.name}"
+    try:
+        file_spec = load_spec(file)
+    except LeafError as e:
+        return Finding(topic, LIMITED, str(e), f"{_REINSTALL}, or export the file again")
+    if file_spec.parent != spec.sha256:
+        return Finding(topic, LIMITED, f"was not made from {model.name}", "export it again")
+    return Finding(topic, OK, _file(file, file_spec))
 
 
 def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
-    """What would run the model. An engine that is not there yet is not built for it: that is said.
+    """What would run the model, and whether its GPU engine is built. Builds no engine.
 
     Raises:
         LeafError: Nothing can run it here.
     """
-    found: list[Finding] = []
-    on_gpu = path.suffix == ".onnx" and spec.precision != "int8"
-    for one in BACKENDS if on_gpu else ():
-        if not one.name.startswith("tensorrt") or not one.available()[0]:
+    findings: list[Finding] = []
+    for backend in BACKENDS:
+        if backend.device != "cuda" or path.suffix != ".onnx" or spec.precision not in backend.precisions:
             continue
-        title = engine.TITLES[one.name.replace("-", "_")]
+        if backend.problem() is not None:
+            continue
+        topic = f"{backend.title} engine"
         try:
-            found.append(_engine(one, title, path, spec))
-        except (LeafError, ImportError, OSError, RuntimeError) as e:  # as in ``leaf_rt.backends.base.load``
-            remedy = f"install {one.name} again, or leave it: others run the model"
-            found.append(Finding(f"{title} engine", LIMITED, f"cannot be used ({first_line(e)})", remedy))
+            finding = _engine(backend, topic, path, spec)
+        except (LeafError, *LOAD_ERRORS) as e:
+            remedy = f"install {backend.name} again, or do nothing: another back end runs the model"
+            findings.append(Finding(topic, LIMITED, f"cannot be used ({first_line(e)})", remedy))
             continue
-        if found[-1].status == LIMITED:
-            return [*found, Finding("inference", OK, f"{title}, once the engine is built")]
+        findings.append(finding)
+        if finding.status == LIMITED:
+            return [*findings, Finding("inference", OK, f"{backend.title}, once the engine is built")]
         break
-    backend = open_backend(path, build=False)
-    backend.close()
-    return [*found, Finding("inference", OK, backend.reason)]
+    opened = open_backend(path, build=False)
+    opened.close()
+    return [*findings, Finding("inference", OK, opened.reason)]
 
 
-def _engine(one: BackendEntry, title: str, path: Path, spec: ModelSpec) -> Finding:
-    """What of a model's engines is in the cache, and what a run would build."""
-    first, *others = engine.engines(engine.parts_here(one.name.replace("-", "_")), path, spec)
-    safer = "".join(f"; {engine.precision} is in the cache too" for engine in others if engine.cached)
+def _engine(backend: BackendEntry, topic: str, path: Path, spec: ModelSpec) -> Finding:
+    """Which engines of a model are in the cache, and whether a run would build one."""
+    first, *others = engine_states(backend, path, spec)
+    also = "".join(f"; {state.precision} is in the cache too" for state in others if state.cached)
     if first.cached:
-        return Finding(f"{title} engine", OK, f"{first.precision} is in the cache{safer}")
-    state = f"{first.precision} is not usable: {first.wrong}" if first.wrong else f"{first.precision} is not built yet"
-    each = "the first run builds it, once" if usable(cache_folder()) is None else "every run builds it"
-    remedy = f"nothing to do: {each}, in up to some minutes, and says so"
-    return Finding(f"{title} engine", LIMITED, f"{state}{safer}", remedy)
+        return Finding(topic, OK, f"{first.precision} is in the cache{also}")
+    state = f"cannot be used: {first.problem}" if first.problem else "is not built yet"
+    when = "the first run builds it" if folder_problem(cache_folder()) is None else "every run builds it"
+    return Finding(topic, LIMITED, f"{first.precision} {state}{also}", f"nothing to do: {when}, which can take minutes")
 
 
 def _file(path: Path, spec: ModelSpec) -> str:
     weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
     measured = {name: m["accuracy"] for name, m in spec.metrics.items() if isinstance(m, dict) and "accuracy" in m}
     scores = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in measured.items()]
-    return ", ".join([
-        spec.precision, f"{weights.stat().st_size / 2**20:.1f} MiB", f"sha256 {spec.sha256[:12]} agrees", *scores
-    ])  # fmt: skip
+    size = f"{weights.stat().st_size / 2**20:.1f} MiB"
+    return ", ".join([spec.precision, size, f"sha256 {spec.sha256[:12]} is correct", *scores])
 
 
 def _cache() -> Finding:
     folder = cache_folder()
-    why = usable(folder)
-    if why is None:
+    problem = folder_problem(folder)
+    if problem is None:
         return Finding("engine cache", OK, str(folder))
-    return Finding(
-        "engine cache", LIMITED, why, "set LEAF_RT_CACHE to a folder of yours, or engines are built each time"
-    )
+    remedy = "set LEAF_RT_CACHE to a folder that you own; until then, engines are built for every run"
+    return Finding("engine cache", LIMITED, problem, remedy)
 
 
 def _detectors() -> Finding:
     for name, digest in DETECTORS.values():
         path = MODELS / name
         if not path.is_file():
-            return Finding("face detectors", MISSING, f"{name} is not there", "install leaf-rt again")
+            return Finding("face detectors", MISSING, f"{name} is missing", _REINSTALL)
         if sha256_of(path) != digest:
-            return Finding("face detectors", MISSING, f"{name} is damaged", "install leaf-rt again")
-    return Finding("face detectors", OK, "short range and full range, checksums agree")
+            return Finding("face detectors", MISSING, f"{name} is damaged", _REINSTALL)
+    return Finding("face detectors", OK, "short range and full range, checksums are correct")
 
 
 def _video() -> Finding:
@@ -226,19 +229,19 @@ def _video() -> Finding:
     import av
 
     ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
-    lacking = [name for name in ("h264", "hevc", "vp9", "av1") if name not in av.codecs_available]
+    unsupported = [name for name in ("h264", "hevc", "vp9", "av1") if name not in av.codecs_available]
     found = f"PyAV {av.__version__}, libavcodec {ffmpeg}"
     if "libx264" not in av.codecs_available:
         return Finding("video files", LIMITED, f"{found}, no H.264 encoder", "pip install --force-reinstall av")
-    if lacking:
-        return Finding("video files", LIMITED, f"{found}, cannot read {', '.join(lacking)}", "pip install -U av")
+    if unsupported:
+        return Finding("video files", LIMITED, f"{found}, cannot read {', '.join(unsupported)}", "pip install -U av")
     return Finding("video files", OK, f"{found}, reads H.264, HEVC, VP9, AV1; writes H.264")
 
 
 def _window() -> Finding:
     reason = why_no_window()
     if reason is None:
-        return Finding("window", OK, "a display is there, --show works")
+        return Finding("window", OK, "there is a display, --show works")
     return Finding("window", LIMITED, reason, "nothing to do unless you want --show")
 
 
@@ -247,11 +250,11 @@ def _cameras() -> Finding:
         return Finding("cameras", OK, "found when `leaf-rt webcam` opens one")
     devices = sorted(Path("/dev").glob("video*"))
     if not devices:
-        return Finding("cameras", LIMITED, "no /dev/video*", "plug one in, or pass it into the container with --device")
-    closed = [str(d) for d in devices if not os.access(d, os.R_OK | os.W_OK)]
-    if closed:
+        return Finding("cameras", LIMITED, "no /dev/video*", "connect one, or pass it into the container with --device")
+    denied = [str(d) for d in devices if not os.access(d, os.R_OK | os.W_OK)]
+    if denied:
         return Finding(
-            "cameras", LIMITED, f"no permission for {', '.join(closed)}", "add yourself to the group 'video'"
+            "cameras", LIMITED, f"no permission for {', '.join(denied)}", "add your user to the group 'video'"
         )
     return Finding("cameras", OK, ", ".join(map(str, devices)))
 
@@ -259,7 +262,6 @@ def _cameras() -> Finding:
 def _training() -> Finding:
     version = version_of("torch")
     if version is None:
-        return Finding(
-            "training", LIMITED, "PyTorch is not installed", "pip install 'leaf-rt[train]' to train or export"
-        )
+        hint = f"to train or export, {install_hint('train')}"
+        return Finding("training", LIMITED, "PyTorch is not installed", hint)
     return Finding("training", OK, f"PyTorch {version}")

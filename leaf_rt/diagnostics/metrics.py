@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from leaf_rt.errors import BackendError, LeafError, OutputError
+from leaf_rt.errors import BackendError, LeafError, OutputError, install_hint
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
 from leaf_rt.system.closing import Closing
 
@@ -58,7 +58,7 @@ class MetricsServer(Closing):
             from prometheus_client import CollectorRegistry, generate_latest
             from prometheus_client.exposition import CONTENT_TYPE_LATEST
         except ImportError as e:
-            raise BackendError("--metrics: needs prometheus-client; pip install 'leaf-rt[metrics]'") from e
+            raise BackendError(f"--metrics: needs prometheus-client; {install_hint('metrics')}") from e
         registry = CollectorRegistry(auto_describe=False)
         self._stats = RunStats()
         self._clock = clock

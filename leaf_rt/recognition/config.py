@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from leaf_rt.backends.base import Backend, ProgressCallback, open_backend, silent
+from leaf_rt.backends.base import Backend, ProgressCallback, silent
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
 from leaf_rt.recognition.smoothing import SmoothOptions
 
@@ -82,10 +83,10 @@ class RecognitionConfig:
         options = self.pipeline
         if self.max_classify_fps is not None:
             options = replace(options, max_classify_fps=self.max_classify_fps)
-        elif backend.name.startswith("tensorrt"):
+        elif backend.device == "cuda":
             options = replace(options, max_classify_fps=0.0)
         return replace(options, may_skip=False) if hide_faces else options
 
-    def open_backend(self, say: ProgressCallback = silent) -> Backend:
-        """Open the back end; see ``leaf_rt.backends.base.open_backend``."""
-        return open_backend(self.model, self.backend, self.threads, precision=self.precision, say=say)
+    def open_backend(self, notify: ProgressCallback = silent) -> Backend:
+        """Open the back end; see ``leaf_rt.backends.opening.open_backend``."""
+        return open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)

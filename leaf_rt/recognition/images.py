@@ -24,7 +24,7 @@ class ImageDetector(Protocol):
         ...
 
 
-def recognise(
+def recognize_image(
     image: U8, detector: ImageDetector, backend: Backend, *, max_faces: int = 0, uncertain_below: float = 0.4
 ) -> Estimates:
     """Find and classify every face of a picture.

@@ -26,7 +26,8 @@ class SharedBackend:
 
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, threading.Lock()
-        self.name, self.reason, self.spec = backend.name, backend.reason, backend.spec
+        self.name, self.device = backend.name, backend.device
+        self.reason, self.spec = backend.reason, backend.spec
 
     def infer(self, faces: U8) -> Prediction:
         """Classify crops."""

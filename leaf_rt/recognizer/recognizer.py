@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
-from leaf_rt.recognition.images import recognise
+from leaf_rt.recognition.images import recognize_image
 from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.recognizer.background import BackgroundRun, FrameQueue
 from leaf_rt.recognizer.crops import classify_crops
@@ -40,7 +40,7 @@ _LOOK = 0.1  # s between two looks at the progress
 
 
 class Recognizer:
-    """Recognises facial expressions in pictures, crops, streams and videos. A context manager.
+    """Recognizes facial expressions in pictures, crops, streams and videos. A context manager.
 
     The model is loaded once. One recognizer may be used from several threads; calls of the model take turns.
 
@@ -126,7 +126,7 @@ class Recognizer:
         self._check_open()
         image = load_picture(picture)
         with self._parts.detector_lock:
-            estimates = recognise(
+            estimates = recognize_image(
                 image,
                 self._parts.detector(),
                 self._parts.backend,
@@ -164,7 +164,7 @@ class Recognizer:
     def stream(
         self, source: StreamSource, *, duration: float | None = None, **options: Unpack[SourceArguments]
     ) -> Stream:
-        """Recognise frame by frame, while the source is read in the background.
+        """Recognize frame by frame, while the source is read in the background.
 
         Args:
             source: Video file; number or path of a camera; address (rtsp://, http://, ...); or an iterable of frames:
@@ -204,7 +204,7 @@ class Recognizer:
         duration: float | None = None,
         **options: Unpack[SourceArguments],
     ) -> VideoResult:
-        """Recognise a whole video and keep all records in memory, about 200 bytes per face and frame.
+        """Recognize a whole video and keep all records in memory, about 200 bytes per face and frame.
 
         Args:
             source: As for ``stream``. A camera or an address needs ``duration``.

@@ -1,62 +1,138 @@
-"""What a run writes and shows."""
+"""What a command writes and shows, and where the results of each source go."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from leaf_rt.sinks.paths import OutputPaths
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.system.files import make_folder
+from leaf_rt.text import readable
+
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOutputs:
+    """Files with the results of one source; None for a result that is not written.
+
+    Attributes:
+        annotated: The annotated video or picture.
+        records: JSON lines.
+        timeline: PNG.
+    """
+
+    annotated: Path | None = None
+    records: Path | None = None
+    timeline: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
-    """What is written and shown. None leaves it to the kind of source: who has an end gives all three results.
+    """What a command writes and shows.
+
+    Every source can have three files of its own: the annotated video, the records and the timeline. A source without
+    an end, such as a camera, gets the records and the timeline only if ``out`` is set. All sources share the files
+    ``jsonl``, ``csv``, ``events`` and ``parquet``; ``STDOUT`` stands for standard output.
 
     Attributes:
-        out: Folder for the results; None: beside the file.
-        save_video: Whether to write the annotated video.
-        jsonl: One file of records for all sources, "-" for standard output; "" for no records at all.
-        csv: One CSV file for all sources, "-" for standard output.
-        events: One file of expressions with start, end and dwell for all sources, "-" for standard output.
-        parquet: One Parquet file for all sources.
-        plot: The timeline's file, for a single source; Path("") for none.
-        show: Whether to open a window.
-        blur: Hide faces in every picture that is written or shown.
+        out: Folder of the files per source. None: next to the source file.
+        annotated: Whether to write the annotated video or picture. None: only for sources with an end.
+        records: Whether to write a file of records per source.
+        timeline: Whether to write a timeline per source.
+        timeline_file: Where the timeline of the only source goes, whatever kind of source it is.
+        jsonl: Records of all sources as JSON lines.
+        csv: Records of all sources as CSV.
+        events: Expressions of all sources with start, end and dwell, as JSON lines.
+        parquet: Records of all sources as Parquet.
+        show: Whether to open a window per source.
+        blur: Whether to hide faces in every picture that is written or shown.
     """
 
     out: Path | None = None
-    save_video: bool | None = None
-    jsonl: str | None = None
+    annotated: bool | None = None
+    records: bool = True
+    timeline: bool = True
+    timeline_file: Path | None = None
+    jsonl: Path | None = None
     csv: Path | None = None
     events: Path | None = None
     parquet: Path | None = None
-    plot: Path | None = None
     show: bool = False
     blur: bool = False
 
     @property
-    def files(self) -> list[tuple[str, Path]]:
-        """The files that options name: which option, and where; while Parquet is written it has a second one."""
-        jsonl = Path(self.jsonl) if self.jsonl else None
-        part = self.parquet.with_name(self.parquet.name + ".part") if self.parquet and self.parquet.name else None
-        plot = None if self.plot == Path() else self.plot
-        named = {"--jsonl": jsonl, "--csv": self.csv, "--events": self.events, "--plot": plot}
-        named |= {"--parquet": self.parquet, "--parquet, while written,": part}
-        return [(option, path) for option, path in named.items() if path is not None and str(path) != "-"]
-
-    def endings(self, has_end: bool) -> dict[str, str]:
-        """The results that each source has for itself, by their kind: how their names end.
-
-        Args:
-            has_end: Whether the source comes to an end, as files do.
-        """
-        by_default = has_end or self.out is not None
-        wanted = {
-            "video": (".mp4", has_end if self.save_video is None else self.save_video),
-            "records": (".jsonl", self.jsonl is None and by_default),
-            "timeline": (".png", self.plot is None and by_default),
-        }
-        return {kind: ending for kind, (ending, asked) in wanted.items() if asked}
+    def on_stdout(self) -> bool:
+        """Whether standard output carries results, so that messages must go to standard error."""
+        return STDOUT in (self.jsonl, self.csv, self.events)
 
     @property
-    def on_stdout(self) -> bool:
-        """Whether standard output carries results, so that words for people must go elsewhere."""
-        return "-" in (self.jsonl, str(self.csv), str(self.events))
+    def files(self) -> list[tuple[str, Path]]:
+        """Files that the user named, each with its option. Parquet has a second file while it is being written."""
+        part = self.parquet.with_name(f"{self.parquet.name}.part") if self.parquet and self.parquet.name else None
+        named = {"--jsonl": self.jsonl, "--csv": self.csv, "--events": self.events, "--plot": self.timeline_file}
+        named |= {"--parquet": self.parquet, "--parquet, while written,": part}
+        return [(option, path) for option, path in named.items() if path is not None and path != STDOUT]
+
+    def for_source(self, info: SourceInfo, paths: OutputPaths, suffix: str = ".mp4") -> SourceOutputs:
+        """Reserve the files of one source.
+
+        Args:
+            info: The source. Its results get the name of its file, or the name that the user gave to it.
+            paths: Reserves the names.
+            suffix: Suffix of the annotated video or picture.
+
+        Raises:
+            OutputError: A result would replace a file that is read, or another result.
+        """
+        folder, stem = self._place(info)
+        by_default = info.has_end or self.out is not None
+        annotated = info.has_end if self.annotated is None else self.annotated
+        timeline = self.timeline and by_default and self.timeline_file is None
+        return SourceOutputs(
+            annotated=paths.take(folder, stem, suffix) if annotated else None,
+            records=paths.take(folder, stem, ".jsonl") if self.records and by_default else None,
+            timeline=paths.take(folder, stem, ".png") if timeline else self.timeline_file,
+        )
+
+    def _place(self, info: SourceInfo) -> tuple[Path, str]:
+        """Folder and stem of the results of a source."""
+        if info.path is None:
+            return self.out or Path(), _file_stem(info.name)
+        has_own_name = info.name not in (readable(info.path.name), readable(info.target))
+        return self.out or info.path.parent, _file_stem(info.name) if has_own_name else info.path.stem
+
+
+def prepare_paths(
+    outputs: OutputConfig, inputs: Iterable[Path], sources: Iterable[SourceInfo], suffix: str = ".mp4"
+) -> OutputPaths:
+    """Check all files that a command will write before it starts, and create the output folder.
+
+    Args:
+        outputs: What is written.
+        inputs: Files that are read.
+        sources: The sources that are known before they are opened, in their order.
+        suffix: Suffix of the annotated videos or pictures.
+
+    Returns:
+        The names, none of them reserved yet.
+
+    Raises:
+        OutputError: A result would replace a file that is read, or another result.
+        NoPermission, OutputError: The output folder cannot be created.
+    """
+    paths = OutputPaths(inputs, outputs.files)
+    trial = paths.copy()
+    for info in sources:
+        outputs.for_source(info, trial, suffix)
+    if outputs.out is not None:
+        make_folder(outputs.out)
+    return paths
+
+
+def _file_stem(name: str) -> str:
+    """Replace the characters of a source's name that do not belong in a file name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "live"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.errors import BackendError
+from leaf_rt.errors import BackendError, install_hint
 from leaf_rt.results.records import record
 from leaf_rt.sinks.csv import columns, flat
 from leaf_rt.sources.base import SourceInfo
@@ -40,7 +40,7 @@ class ParquetSink(Closing):
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as e:
-            raise BackendError(f"{path}: Parquet needs pyarrow; pip install 'leaf-rt[parquet]'") from e
+            raise BackendError(f"{path}: Parquet needs pyarrow; {install_hint('parquet')}") from e
         self.name = str(path)
         self._path, self._labels = path, tuple(labels)
         self._part = path.with_name(path.name + ".part")

@@ -5,9 +5,10 @@ Knows paths and the errors a person can act on; must not know what is written.
 
 from __future__ import annotations
 
+import copy
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from leaf_rt.errors import OutputError
@@ -46,24 +47,20 @@ class OutputPaths:
         Raises:
             OutputError: It is a file that is read, or a place that an option asked for.
         """
-        path = self._next(folder, stem, ending, self._taken)
-        self._taken.add(path)
-        return path
-
-    def check(self, results: Iterable[tuple[Path, str, str]]) -> None:
-        """Raise what ``take`` would raise for these folders, stems and endings in turn; gives out none of the names."""
-        taken = set(self._taken)
-        for folder, stem, ending in results:
-            taken.add(self._next(folder, stem, ending, taken))
-
-    def _next(self, folder: Path, stem: str, ending: str, taken: Collection[Path]) -> Path:
         stem = _short(stem)
         number, path = 1, folder / f"{stem}.leaf{ending}"
-        while path in taken:
+        while path in self._taken:
             number += 1
             path = folder / f"{stem}-{number}.leaf{ending}"
         self._refuse(path, str(path), _ELSEWHERE)
+        self._taken.add(path)
         return path
+
+    def copy(self) -> OutputPaths:
+        """Return an independent copy, to try out which names would be given."""
+        other = copy.copy(self)
+        other._taken = set(self._taken)
+        return other
 
     def _refuse(self, path: Path, what: str, mend: str) -> None:
         source, option = self._read.find(path), self._asked.find(path)

@@ -1,10 +1,9 @@
-"""The sinks that all sources of a call write into. Knows what a call asks for and the text sinks."""
+"""The sinks that all sources of a command share."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from leaf_rt.errors import LeafError
 from leaf_rt.sinks.base import Sink
@@ -13,24 +12,24 @@ from leaf_rt.sinks.config import OutputConfig
 
 @contextlib.contextmanager
 def shared_sinks(
-    outputs: OutputConfig, labels: Sequence[str], complain: Callable[[LeafError], None]
+    outputs: OutputConfig, labels: Sequence[str], close_failed: Callable[[Sink, LeafError], None]
 ) -> Iterator[Sequence[Sink]]:
-    """Open the sinks, and close each one at the end, whatever becomes of the others.
+    """Open the sinks. At the end close all of them, even if one of them fails.
 
     Args:
-        outputs: Which ones.
-        labels: Class names in the model's order.
-        complain: Takes what went wrong as one was closed.
+        outputs: Which sinks to open.
+        labels: Class names in the order of the model.
+        close_failed: Gets a sink that could not be closed, and the error.
 
     Raises:
-        NoPermission, OutputError, BackendError: One of them cannot be opened; those before it are closed again.
+        NoPermission, OutputError, BackendError: A sink cannot be opened. The sinks before it are closed again.
     """
     sinks: list[Sink] = []
     try:
-        if outputs.jsonl:
+        if outputs.jsonl is not None:
             from leaf_rt.sinks.jsonl import JsonlSink
 
-            sinks.append(JsonlSink("-" if outputs.jsonl == "-" else Path(outputs.jsonl), labels))
+            sinks.append(JsonlSink(outputs.jsonl, labels))
         if outputs.csv is not None:
             from leaf_rt.sinks.csv import CsvSink
 
@@ -49,4 +48,4 @@ def shared_sinks(
             try:
                 sink.close()
             except LeafError as e:
-                complain(e)
+                close_failed(sink, e)

@@ -58,6 +58,11 @@ class SourceInfo:
         """Whether it comes to an end by itself, so that its results are complete one day."""
         return not (self.is_live or self.endless)
 
+    @property
+    def reconnects(self) -> bool:
+        """Whether its end is a loss, after which it is opened again: a camera or a live stream, never a file."""
+        return self.is_live and self.kind in ("camera", "network")
+
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:

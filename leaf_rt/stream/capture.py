@@ -1,358 +1,265 @@
-"""One source in a thread of its own: opened, read, watched, opened again.
+"""Reads one source: in a thread that can be abandoned and replaced when it hangs.
 
-A live feed has one slot in which the newest frame replaces an older one; a file's feed has a bounded queue that makes
-the reader wait. A capture that hangs is left to itself and replaced: its thread finds that it is no longer wanted.
-Knows sources and clocks; must not know pipelines or sinks.
+Knows sources; must not know pipelines or sinks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from leaf_rt.errors import ConnectionLost, LeafError, TimedOut
 from leaf_rt.sources.base import Source, SourceInfo, SourceOptions, Target
-from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
-from leaf_rt.stream.stats import Event, EventKind, Level, SourceStats, StageStats
+from leaf_rt.stream.connection import Connection
+from leaf_rt.stream.context import RunContext
+from leaf_rt.stream.frame_buffer import CapturedFrame, FrameBuffer
+from leaf_rt.stream.stats import EventKind, SourceStats
 from leaf_rt.types import Frame
-
-_BAD = "given up, for one frame after another could not be processed"
 
 Opener: TypeAlias = Callable[[str, SourceOptions], Source]
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The two clocks of a run: one for durations (s, monotonic), one for dates (s since 1970, UTC)."""
+class Capture:
+    """Captures one target for the loop of a run, and watches the thread that does it.
 
-    monotonic: Callable[[], float] = time.monotonic
-    utc: Callable[[], float] = time.time
+    Args:
+        context: The run.
+        target: What to read.
+        name: Name of the source in this run.
+        info: What is known of the source so far.
+        opener: Opens the target after every loss.
+        rng: For the jitter of the delays.
 
+    Attributes:
+        stats: The counters of the source.
+        buffer: Its frames.
+    """
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """A frame and when it came, s on the monotonic clock."""
+    def __init__(
+        self, context: RunContext, target: Target, name: str, info: SourceInfo, opener: Opener, rng: random.Random
+    ) -> None:
+        self.stats = SourceStats(info)
+        self.buffer = FrameBuffer(context, self.stats)
+        self._context, self._target, self._opener = context, target, opener
+        self._connection = Connection(context, name, self.stats, target.options.max_reconnects, rng)
+        self._threads: list[CaptureThread] = []  # the last one is in charge; those before it are cancelled
 
-    frame: Frame
-    arrived: float
+    @property
+    def error(self) -> Exception | None:
+        """What ended the source for good."""
+        return self._connection.error
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame is left and none will come. Call under the lock."""
+        return self.stats.state == "ended" and not self.buffer
+
+    def start(self, first: Source | LeafError) -> None:
+        """Start to capture from an open source, or try to open one after an error."""
+        self._threads = [capture for capture in self._threads if capture.thread.is_alive()]
+        capture = CaptureThread(self._context, self._target, self._opener, self._connection, self.buffer, first)
+        self._threads.append(capture)
+        capture.thread.start()
+
+    def stop(self) -> None:
+        """Capture no more frames; those in the buffer can still be taken. Call under the lock."""
+        self._cancel()
+        self._connection.cut()
+        self._context.ready.notify_all()
+
+    def fail(self, error: Exception, reason: str) -> None:
+        """End the source because its frames cannot be used, and drop those in the buffer."""
+        with self._context.lock:
+            self.stop()
+            self._connection.error = error
+            self.buffer.drop_all()
+        self._connection.report("error", EventKind.FAILED, reason, error)
+
+    def join(self, timeout: float) -> None:
+        """Wait up to ``timeout`` s for the threads. One that hangs in a read ends later, by itself."""
+        deadline = time.monotonic() + timeout
+        for capture in self._threads:
+            capture.thread.join(max(deadline - time.monotonic(), 0.0))
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next frame is due at the latest, s; None while none is expected. Call under the lock."""
+        return self._threads[-1].deadline if self._threads else None
+
+    def check(self, now: float) -> None:
+        """Replace a thread that has missed its deadline. Call under the lock."""
+        deadline = self.deadline
+        if deadline is not None and now >= deadline:
+            self.stats.stalls += 1
+            self._cancel()
+            timeout = self._target.options.stall_timeout
+            self.start(TimedOut(f"{self.stats.info.target}: sent no frame for {timeout:g} s"))
+
+    def _cancel(self) -> None:
+        if self._threads:
+            self._threads[-1].cancel()
 
 
 class CaptureThread:
-    """Frames of one target, for one consumer.
+    """One thread that reads a source, and opens it again after a loss.
 
-    Args:
-        target: What to read.
-        name: The source's name in this run.
-        source: The source, if it is open already.
-        error: Why it is not; the feed begins by trying again.
-        opener: Opens the target anew after every loss.
-        lock: Shared by all feeds of a run.
-        ready: Condition on ``lock``, notified when there is something to take.
-        stats: Counters to keep, under ``lock``.
-        decode: Where decoding times go.
-        report: Takes events, from any thread.
-        capacity: Frames read ahead from a file.
-        clock: Tells the time.
-        rng: For the jitter of the delays.
+    It ends with the source, or soon after ``cancel``. A cancelled thread changes nothing any more.
+
+    Attributes:
+        thread: The thread.
+        deadline: When the next frame is due at the latest, s; None while none is expected. Under the lock.
     """
 
     def __init__(
         self,
+        context: RunContext,
         target: Target,
-        name: str,
-        source: Source | None,
-        error: LeafError | None,
         opener: Opener,
-        lock: threading.RLock,
-        ready: threading.Condition,
-        stats: SourceStats,
-        decode: StageStats,
-        report: Callable[[Event], None],
-        capacity: int,
-        clock: Clock,
-        rng: random.Random,
+        connection: Connection,
+        buffer: FrameBuffer,
+        first: Source | LeafError,
     ) -> None:
-        self.target, self.name, self.stats = target, name, stats
-        self.error: Exception | None = None  # what ended the feed for good
-        self._options = target.options
-        self._opener, self._report, self._clock, self._decode = opener, report, clock, decode
-        self._ready, self._space = ready, threading.Condition(lock)
-        self._capacity = capacity
-        self._items: deque[Item] = deque()
-        self._epoch = 0  # of the capture that is wanted; others are to vanish
-        self._first_index = self._next_index = 0  # frames are counted on over all connections
-        self._backoff = Backoff(rng, attempts=self._options.max_reconnects)
-        self._media = MediaClock()
-        self._freeze = FreezeWatch()
-        self._seen = clock.monotonic()  # when the capture last gave a sign of life
-        self._watched = False  # whether it must give one
-        self._threads: list[threading.Thread] = []
-        stats.since = self._seen
-        self._first = (source, error)
-        if source is not None:
-            self._describe(source.info)
+        self.deadline: float | None = None
+        self._context, self._address, self._options = context, target.target, target.options
+        self._opener, self._connection, self._buffer = opener, connection, buffer
+        self._cancelled = False
+        self.thread = threading.Thread(target=self._run, args=(first,), name=f"capture {connection.name}", daemon=True)
 
-    @property
-    def ended(self) -> bool:
-        """No frame waits and none will come. Call under the lock."""
-        return self.stats.state == "ended" and not self._items
+    def cancel(self) -> None:
+        """Make the thread end. Call under the lock."""
+        self._cancelled = True
+        self.deadline = None
+        self._buffer.space.notify_all()
 
-    def start(self) -> None:
-        """Start capturing."""
-        (source, error), self._first = self._first, (None, None)
-        self._spawn(0, source, error)
-
-    def has_item(self) -> bool:
-        """Whether a frame waits. Call under the lock."""
-        return bool(self._items)
-
-    def take(self) -> Item:
-        """The next frame. Call under the lock, when there is one."""
-        item = self._items.popleft()
-        self.stats.queued = len(self._items)
-        self._space.notify_all()
-        return item
-
-    def stop(self) -> None:
-        """Capture nothing more; what waits can still be taken. Call under the lock."""
-        self._epoch += 1
-        self._watched = False
-        self.stats.cut |= self.stats.state != "ended"
-        self._set_state("ended")
-        self._space.notify_all()
-        self._ready.notify_all()
-
-    def fail(self, error: Exception) -> None:
-        """Give the source up for an error of its consumer; what waits is not wanted any more."""
-        with self._ready:
-            self.error = error
-            self.stop()
-            self.drop_rest()
-        self._say("error", EventKind.FAILED, f"{_BAD} ({error!r})", error)
-
-    def drop_rest(self) -> None:
-        """Count what waits as dropped. Call under the lock."""
-        self.stats.dropped += len(self._items)
-        self.stats.queued = 0
-        self._items.clear()
-
-    def join(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` s for the capture threads; whether all of them have ended."""
-        deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def deadline(self) -> float | None:
-        """When ``check`` has to look again, s; None while nothing is awaited. Call under the lock."""
-        return self._seen + self._options.stall_timeout if self._watched else None
-
-    def check(self, now: float) -> None:
-        """Give up a capture that shows no sign of life. Call under the lock."""
-        if self._watched and now - self._seen >= self._options.stall_timeout:
-            self.stats.stalls += 1
-            self._epoch += 1
-            self._watched = False
-            silence = TimedOut(f"{self.stats.info.target}: sent no frame for {self._options.stall_timeout:g} s")
-            self._spawn(self._epoch, None, silence)
-
-    def _spawn(self, epoch: int, source: Source | None, error: LeafError | None) -> None:
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        name = f"capture {self.name}"
-        thread = threading.Thread(target=self._run, args=(epoch, source, error), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _run(self, epoch: int, source: Source | None, error: LeafError | None) -> None:
-        """A capture thread's life: until the source ends, or somebody else took over."""
+    def _run(self, first: Source | LeafError) -> None:
+        """Read until the source ends or the thread is cancelled."""
+        source, error = (None, first) if isinstance(first, LeafError) else (first, None)
         try:
-            while True:
-                if error is not None and not self._recover(epoch, error):
-                    return
-                source, error = self._capture(epoch, source)
+            while error is None or self._wait_to_retry(error):
+                error = self._capture(source)
                 if error is None:
                     return
-        except Exception as e:  # noqa: BLE001 a fault of the program: it ends this feed and comes out in the caller of run()
-            self._end(epoch, e)
+                source = None
+        except Exception as e:  # noqa: BLE001 a bug: it ends this source, and run() raises it or returns it in the counters
+            self._end(e)
 
-    def _capture(self, epoch: int, source: Source | None) -> tuple[None, LeafError | None]:
-        """Open if need be and read to the end; gives the loss to recover from, or None when all is over."""
-        live = True
+    def _capture(self, source: Source | None) -> LeafError | None:
+        """Open the source unless it is open, and read it to its end.
+
+        Returns:
+            The loss to recover from; None if there is nothing to recover.
+        """
+        reconnects = True
         try:
             if source is None:
-                self._sign_of_life(epoch)
-                source = self._opener(self.target.target, self._options)
-            live = _reconnects(source.info)
-            if not self._connected(epoch, source):
-                return None, None
-            self._pump(epoch, source)
-            if live:
-                raise ConnectionLost(f"{source.info.target}: the stream ended")
+                self._expect_open()
+                source = self._opener(self._address, self._options)
+            reconnects = source.info.reconnects
+            if not self._opened(source.info) or not self._read(source):
+                return None
+            if reconnects:
+                return ConnectionLost(f"{source.info.target}: the stream ended")
         except LeafError as e:
-            if live:
-                return None, e
-            self._end(epoch, e)
-            return None, None
+            if reconnects:
+                return e
+            self._end(e)
+            return None
         finally:
             if source is not None:
                 source.close()
-        self._end(epoch, None)
-        return None, None
+        self._end(None)
+        return None
 
-    def _pump(self, epoch: int, source: Source) -> None:
-        """Hand over every frame until the source ends or is no longer wanted."""
-        realtime = source.info.kind == "file" and source.info.is_live
-        begin: tuple[float, float] | None = None  # when the first frame was shown, and its media time
-        warned = 0
+    def _read(self, source: Source) -> bool:
+        """Put every frame into the buffer; returns False if the thread was cancelled before the end."""
+        info, now = source.info, self._context.now
+        replay = info.kind == "file" and info.is_live
+        begin: tuple[float, float] | None = None  # when the first frame of a replay came, and its media time, s
+        reported = 0  # warnings
         frames = iter(source)
         while True:
-            start = self._clock.monotonic()
+            start = now()
             frame = next(frames, None)
-            now = self._clock.monotonic()
-            for text in source.warnings[warned:]:
-                self._say("warning", EventKind.DAMAGED, text)
-            warned = len(source.warnings)
+            captured = now()
+            for text in source.warnings[reported:]:
+                self._connection.report("warning", EventKind.DAMAGED, text)
+            reported = len(source.warnings)
             if frame is None:
-                return
-            self._decode.add(now - start if source.decode_time is None else source.decode_time)
-            if realtime:
-                begin = begin or (now, frame.timestamp)
-                if not self._sleep(epoch, begin[0] + frame.timestamp - begin[1] - now):
-                    return
-                now = self._clock.monotonic()
-            if not self._put(epoch, source.info, frame, now):
-                return
-
-    def _put(self, epoch: int, info: SourceInfo, frame: Frame, now: float) -> bool:
-        """Offer a frame to the consumer; False if this capture is no longer wanted."""
-        live = info.is_live
-        frozen = live and self._freeze.see(frame.image, now)
-        with self._ready:
-            while not live and len(self._items) >= self._capacity and epoch == self._epoch:
-                self._space.wait()
-            if epoch != self._epoch:
+                return True
+            decode_time = captured - start if source.decode_time is None else source.decode_time
+            self._context.stats.stages["decode"].add(decode_time)
+            if replay:
+                begin = begin or (captured, frame.timestamp)
+                if not self._sleep(begin[0] + frame.timestamp - begin[1] - captured):
+                    return False
+                captured = now()
+            if not self._put(frame, info, captured):
                 return False
-            stats = self.stats
-            if _reconnects(info):
-                jumps = self._media.jumps
-                timestamp = self._media.stamp(frame.timestamp, now)
-                index = self._first_index + frame.index
-                self._next_index = index + 1
-                if self._media.jumps > jumps:
-                    stats.jumps += 1
-                    self._say("warning", EventKind.CLOCK, "the stream's clock jumped; media time goes on as before")
-            else:
-                timestamp, index = frame.timestamp, frame.index
-            frame = replace(
-                frame,
-                index=index,
-                timestamp=timestamp,
-                source=self.name,
-                generation=stats.generation,
-                captured_at=self._clock.utc() if live else None,
-            )
-            if live and self._items:
-                stats.dropped += len(self._items)
-                self._items.clear()
-            self._items.append(Item(frame, now))
-            stats.queued = len(self._items)
-            stats.captured += 1
-            stats.last_frame = self._seen = now
-            stats.frozen = self._freeze.frozen
-            self._ready.notify_all()
-        if frozen:
-            self._say("warning", EventKind.FROZEN, "the picture has not changed for 10 s; is the camera stuck?")
+
+    def _put(self, frame: Frame, info: SourceInfo, now: float) -> bool:
+        """Put a frame into the buffer; returns False if the thread is cancelled."""
+        if info.is_live:
+            self._connection.watch(frame, now)
+        with self._context.lock:
+            while not info.is_live and self._buffer.is_full and not self._cancelled:
+                self._buffer.space.wait()
+            if self._cancelled:
+                return False
+            self._buffer.put(CapturedFrame(self._connection.stamp(frame, info, now), now), info.is_live)
+            if self.deadline is not None:
+                self.deadline = now + self._options.stall_timeout
         return True
 
-    def _connected(self, epoch: int, source: Source) -> bool:
-        """Note that frames come; False if this capture is no longer wanted."""
-        with self._ready:
-            if epoch != self._epoch:
+    def _expect_open(self) -> None:
+        """Set the deadline for opening the source and its first frame."""
+        with self._context.lock:
+            if not self._cancelled:
+                self.deadline = self._context.now() + self._options.open_timeout + self._options.stall_timeout
+
+    def _opened(self, info: SourceInfo) -> bool:
+        """Note that the source is open; returns False if the thread is cancelled."""
+        with self._context.lock:
+            if self._cancelled:
                 return False
-            now = self._clock.monotonic()
-            again = self.stats.last_frame is not None
-            self._describe(source.info)
-            self._backoff.connected(now)
-            self._seen = now
-            self._watched = _reconnects(source.info)
-            if again:
-                self.stats.reconnects += 1
-                self.stats.generation += 1
-                self._media.restart()
-                self._first_index = self._next_index
-            self._set_state("open")
-        if again:
-            self._say("info", EventKind.RECONNECTED, f"is back (connection {self.stats.generation + 1})")
+            is_reconnect = self._connection.opened(info)
+            self.deadline = self._context.now() + self._options.stall_timeout if info.reconnects else None
+            number = self._connection.stats.generation + 1
+        if is_reconnect:
+            self._connection.report("info", EventKind.RECONNECTED, f"reconnected (connection {number})")
         return True
 
-    def _recover(self, epoch: int, error: LeafError) -> bool:
-        """Wait before the next attempt; False if there is none, or this capture is no longer wanted."""
-        with self._ready:
-            if epoch != self._epoch:
+    def _wait_to_retry(self, error: LeafError) -> bool:
+        """Wait before the next attempt; returns False if there is none or the thread is cancelled."""
+        with self._context.lock:
+            if self._cancelled:
                 return False
-            self._watched = False
-            delay = self._backoff.lost(self._clock.monotonic())
-            if delay is not None and self.stats.state == "open":
-                self._set_state("lost")
+            self.deadline = None
+            delay = self._connection.lost()
         if delay is None:
-            self._end(epoch, error)
+            self._end(error)
             return False
-        self._say("warning", EventKind.LOST, f"{self._bare(str(error))}; trying again in {delay:.1f} s")
-        return self._sleep(epoch, delay)
+        reason = self._connection.without_address(str(error))
+        self._connection.report("warning", EventKind.LOST, f"{reason}; retrying in {delay:.1f} s")
+        return self._sleep(delay)
 
-    def _sign_of_life(self, epoch: int) -> None:
-        with self._ready:
-            if epoch == self._epoch:
-                self._seen = self._clock.monotonic() + self._options.open_timeout  # opening may take that long
-                self._watched = True
+    def _sleep(self, seconds: float) -> bool:
+        """Wait; returns False as soon as the thread is cancelled."""
+        deadline = self._context.now() + seconds
+        with self._context.lock:
+            while not self._cancelled and (left := deadline - self._context.now()) > 0:
+                self._buffer.space.wait(left)
+            return not self._cancelled
 
-    def _sleep(self, epoch: int, seconds: float) -> bool:
-        """Wait; False at once when this capture is no longer wanted."""
-        deadline = self._clock.monotonic() + seconds
-        with self._space:
-            while epoch == self._epoch and (left := deadline - self._clock.monotonic()) > 0:
-                self._space.wait(left)
-            return epoch == self._epoch
-
-    def _end(self, epoch: int, error: Exception | None) -> None:
-        with self._ready:
-            if epoch != self._epoch:
+    def _end(self, error: Exception | None) -> None:
+        """End the source for good."""
+        with self._context.lock:
+            if self._cancelled:
                 return
-            self.error = error
-            self._watched = False
-            self._set_state("ended")
-            self._ready.notify_all()
+            self.deadline = None
+            self._connection.ended(error)
+            self._context.ready.notify_all()
         if error is not None:
-            self._say("error", EventKind.FAILED, str(error), error)
-
-    def _describe(self, info: SourceInfo) -> None:
-        self.stats.info = replace(info, name=self.name)
-
-    def _set_state(self, state: str) -> None:
-        if state in ("waiting", "open", "lost", "ended") and state != self.stats.state:
-            self.stats.state = state  # type: ignore[assignment]
-            self.stats.since = self._clock.monotonic()
-
-    def _bare(self, text: str) -> str:
-        """The sentence without the address before it; the event carries the name."""
-        return text.removeprefix(f"{self.stats.info.target}: ")
-
-    def _say(self, level: Level, kind: EventKind, text: str, error: Exception | None = None) -> None:
-        self._report(Event(level, self.name, kind, self._bare(text), error))
-
-
-def _reconnects(info: SourceInfo) -> bool:
-    """Whether the end of this source is a loss: cameras and endless streams, never a file."""
-    return info.is_live and info.kind in ("camera", "network")
-
-
-def close_quietly(source: Source) -> None:
-    """Close a source that is given up for another error."""
-    with contextlib.suppress(LeafError, OSError):
-        source.close()
+            self._connection.report("error", EventKind.FAILED, str(error), error)

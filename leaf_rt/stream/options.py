@@ -1,4 +1,4 @@
-"""How a run is driven, and what it calls on its way. Knows types alone."""
+"""Options of a run, and the functions that it calls."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What is called while a run goes on, always in the caller's thread; keep each one short.
+    """Functions that a run calls, in the thread of its caller. They must return quickly.
 
     Attributes:
-        opened: A source has given its first frame.
+        opened: A source has its first frame.
         frame: A frame is finished.
-        progress: From time to time, and once at the end.
-        event: Something that a person may want to know.
+        progress: Called from time to time, and once at the end.
+        event: Something happened.
     """
 
     opened: Callable[[SourceInfo], None] = _ignore
@@ -33,16 +33,17 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is driven.
+    """How a run works.
 
     Attributes:
-        queue: Frames that a file is read ahead, and that may wait for a sink.
+        queue: Frames to read ahead from a file, and frames that may wait for a sink.
         duration: s of wall time after which the run ends; None sets no limit.
         progress_every: s between calls of ``Hooks.progress``.
-        handle_signals: End in good order on SIGINT and SIGTERM, where the caller is the main thread.
-        drain_timeout: s for writers to finish at the end.
-        workers: Threads that find faces in the frames of different sources; 0 chooses by sources and cores.
-        shed: Do less per frame where a live source falls behind.
+        handle_signals: Stop in good order on SIGINT and SIGTERM, if the caller is the main thread.
+        drain_timeout: s for the sinks to finish at the end.
+        workers: Threads that detect faces in the frames of different sources; 0 chooses by sources and CPU cores.
+        shed: Do less work per frame when a live source cannot be processed in time.
+        close_shared: Close the shared sinks at the end. False leaves them open for the next run.
     """
 
     queue: int = 8
@@ -52,3 +53,4 @@ class RunOptions:
     drain_timeout: float = 10.0
     workers: int = 0
     shed: bool = True
+    close_shared: bool = True

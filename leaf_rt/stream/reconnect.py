@@ -1,6 +1,6 @@
-"""The rules of a live connection: when to try again, what time it is, whether the picture stands still.
+"""Rules of a live connection: when to retry, what time it is, whether the picture stands still.
 
-Pure: times are arguments. Knows numbers and pictures; must not know threads, clocks or sources.
+Times are arguments. Knows numbers and pictures; must not know threads, clocks or sources.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from leaf_rt.types import U8
 
 
 class Backoff:
-    """How long to wait before the next attempt: doubling, with jitter, anew after a while of health.
+    """Delay before the next attempt to connect: it doubles each time, with jitter, and is reset by a good connection.
 
     Args:
-        rng: Source of the jitter.
-        first: s before the first attempt.
-        longest: s before any attempt at most.
-        jitter: Share by which a delay is lengthened or shortened at random.
-        healthy_after: s of connection after which the count begins anew.
-        attempts: Attempts in a row that are allowed; None sets no limit.
+        rng: For the jitter.
+        first: First delay, s.
+        longest: Longest delay, s.
+        jitter: Share by which a delay varies at random.
+        healthy_after: s of connection after which the delay is reset.
+        attempts: Attempts allowed in a row; None sets no limit.
+
+    Attributes:
+        attempts: Attempts in a row so far.
     """
 
     def __init__(
@@ -37,24 +40,24 @@ class Backoff:
         self._rng = rng
         self._first, self._longest, self._jitter = first, longest, jitter
         self._healthy_after = healthy_after
-        self._allowed = attempts
+        self._max_attempts = attempts
         self._connected: float | None = None
-        self.attempts = 0  # in a row
+        self.attempts = 0
 
     def connected(self, now: float) -> None:
-        """The attempt gave a frame at ``now``, s."""
+        """An attempt succeeded at ``now``, s."""
         self._connected = now
 
     def lost(self, now: float) -> float | None:
-        """The connection broke, or an attempt failed, at ``now``.
+        """The connection was lost, or an attempt failed, at ``now``, s.
 
         Returns:
-            s to wait before the next attempt; None when no attempt is left.
+            s to wait before the next attempt; None if none is left.
         """
         if self._connected is not None and now - self._connected >= self._healthy_after:
             self.attempts = 0
         self._connected = None
-        if self._allowed is not None and self.attempts >= self._allowed:
+        if self._max_attempts is not None and self.attempts >= self._max_attempts:
             return None
         delay = self._first * 2.0 ** min(self.attempts, 30)
         self.attempts += 1
@@ -62,13 +65,16 @@ class Backoff:
 
 
 class MediaClock:
-    """Makes one steady time of what a stream says, over reconnects and jumps.
+    """Turns the timestamps of a stream into one steady media time, over reconnects and clock jumps.
 
-    Media time starts at 0 and always grows. Where the stream's own time runs backwards, leaps ahead of what has gone
-    by here, or begins anew, the time that has gone by here takes its place.
+    Media time starts at 0 and always grows. If the stream's timestamps run backwards, jump ahead or start again, media
+    time grows by the time that has passed here instead.
 
     Args:
-        max_leap: s by which a stream may run ahead between two frames.
+        max_leap: s by which a timestamp may be ahead of the time that has passed here since the last frame.
+
+    Attributes:
+        jumps: Jumps so far.
     """
 
     MIN_STEP = 1e-3  # s
@@ -76,7 +82,7 @@ class MediaClock:
     def __init__(self, max_leap: float = 1.0) -> None:
         self._max_leap = max_leap
         self._offset: float | None = None  # media time minus stream time, s; None right after a restart
-        self._last: tuple[float, float] | None = None  # media time of the newest frame, and when it came
+        self._last: tuple[float, float] | None = None  # media time and arrival of the newest frame, s
         self.jumps = 0
 
     def restart(self) -> None:
@@ -84,30 +90,33 @@ class MediaClock:
         self._offset = None
 
     def stamp(self, stream_time: float, now: float) -> float:
-        """Media time (s) of a frame that says ``stream_time`` and came at ``now``, both s."""
+        """Media time, s, of a frame with the timestamp ``stream_time``, s, that arrived at ``now``, s."""
         if self._last is None:
             self._offset = -stream_time
             self._last = (0.0, now)
             return 0.0
-        last, came = self._last
-        gone = max(now - came, self.MIN_STEP)
+        last, arrived = self._last
+        passed = max(now - arrived, self.MIN_STEP)
         if self._offset is not None:
             step = stream_time + self._offset - last
-            if not 0.0 < step <= gone + self._max_leap:
+            if not 0.0 < step <= passed + self._max_leap:
                 self.jumps += 1
                 self._offset = None
         if self._offset is None:
-            self._offset = last + gone - stream_time
+            self._offset = last + passed - stream_time
         time = max(stream_time + self._offset, last + self.MIN_STEP)
         self._last = (time, now)
         return time
 
 
 class FreezeWatch:
-    """Tells when a source goes on sending one and the same picture.
+    """Detects a source that sends the same picture again and again.
 
     Args:
         after: s of identical pictures that count as frozen.
+
+    Attributes:
+        frozen: Whether the newest picture is frozen.
     """
 
     def __init__(self, after: float = 10.0) -> None:
@@ -117,9 +126,16 @@ class FreezeWatch:
         self.frozen = False
 
     def see(self, image: U8, now: float) -> bool:
-        """Look at a picture (H, W, 3) that came at ``now``, s; True once, when it has stood still for too long.
+        """Compare a picture with the one before it.
 
-        Every eighth pixel in each direction is compared: a real camera's noise changes some of them.
+        Only every eighth pixel in each direction is read. The noise of a real camera changes some of them.
+
+        Args:
+            image: (H, W, 3) uint8.
+            now: When it arrived, s.
+
+        Returns:
+            True once, when the picture has become frozen.
         """
         digest = zlib.crc32(np.ascontiguousarray(image[::8, ::8]).data)
         if digest != self._digest:

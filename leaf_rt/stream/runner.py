@@ -1,19 +1,17 @@
-"""The shell: captures, one loop over all sources, one call of the back end for all ready faces, writers.
+"""Runs sources through the pipeline into sinks.
 
-The one place, with the feeds and writers it starts, that owns threads and reads clocks. The loop runs in the caller's
-thread. It takes at most one frame of each source per round, so that no source holds back another.
+One loop serves all sources, in the thread of the caller. A round takes at most one frame of each source, so that no
+source delays another, and classifies all faces of these frames with one call of the back end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import queue
 import random
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,22 +19,25 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import Source, SourceInfo, Target, is_url, network_name, redact
-from leaf_rt.sources.opening import is_camera, open_source
-from leaf_rt.stream.capture import CaptureThread, Clock, Item, Opener, close_quietly
+from leaf_rt.sources.base import Source, SourceInfo, Target
+from leaf_rt.sources.opening import open_source
+from leaf_rt.stream.capture import Capture, Opener
+from leaf_rt.stream.context import Clock, RunContext
+from leaf_rt.stream.frame_buffer import CapturedFrame
+from leaf_rt.stream.notifier import Notifier
 from leaf_rt.stream.options import Hooks, RunOptions
+from leaf_rt.stream.shutdown import Shutdown
 from leaf_rt.stream.sink_worker import SinkWorker
-from leaf_rt.stream.source_worker import SourceWorker, takable
-from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
+from leaf_rt.stream.source_worker import SourceWorker, ready_workers
+from leaf_rt.stream.startup import first_info, open_targets, unique_name
+from leaf_rt.stream.stats import Event, EventKind, RunStats
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Prediction
 
-_log = logging.getLogger("leaf_rt.stream")
-_log.addHandler(logging.NullHandler())  # who wants the lines adds a handler; the terminal belongs to the caller
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_IN_HAND = 1.0  # s that an end at once leaves all writers for the frame in hand
-_GLANCE = 0.1  # s in which an end at once is noticed at the latest while writers finish
-_TICK = 0.25  # s in which a stop is noticed at the latest while nothing else happens
+_MAX_WAIT = 0.25  # s; how soon a stop is noticed while no frame comes
+
+PipelineFactory: TypeAlias = Callable[[SourceInfo], Pipeline]
+SinkFactory: TypeAlias = Callable[[SourceInfo], Sequence[Sink]]
 
 
 def _no_sinks(_: SourceInfo) -> Sequence[Sink]:
@@ -45,9 +46,9 @@ def _no_sinks(_: SourceInfo) -> Sequence[Sink]:
 
 def run(
     targets: Sequence[Target],
-    pipeline: Callable[[SourceInfo], Pipeline],
+    pipeline: PipelineFactory,
     backend: Backend,
-    sinks: Callable[[SourceInfo], Sequence[Sink]] = _no_sinks,
+    sinks: SinkFactory = _no_sinks,
     shared: Sequence[Sink] = (),
     hooks: Hooks | None = None,
     options: RunOptions | None = None,
@@ -56,41 +57,44 @@ def run(
     clock: Clock | None = None,
     rng: random.Random | None = None,
 ) -> RunStats:
-    """Run sources through the pipeline into sinks until all have ended, or somebody ends it.
+    """Run sources through the pipeline into sinks until all sources have ended or the run is stopped.
 
     Args:
         targets: What to read.
-        pipeline: Makes the pipeline of a source, at its first frame; it is closed here.
-        backend: One for all sources; it stays open.
-        sinks: Makes the sinks of one source; they are closed here.
-        shared: Sinks for all sources; they are closed here.
-        hooks: Called as the run goes on.
-        options: How it is driven.
-        stop: Set it to end the run in good order.
-        opener: Opens targets.
-        clock: Tells the time.
-        rng: For the jitter between attempts to connect.
+        pipeline: Makes the pipeline of a source at its first frame. The run closes it.
+        backend: Classifies the faces of all sources. It stays open.
+        sinks: Makes the sinks of one source. The run closes them.
+        shared: Sinks of all sources. The run closes them, unless ``RunOptions.close_shared`` is False.
+        hooks: Called while the run goes on.
+        options: How the run works.
+        stop: Set it to stop the run in good order.
+        opener: Opens a target.
+        clock: The time.
+        rng: For the jitter of the delays between attempts to connect.
 
     Returns:
-        The counters; ``failures`` holds what made single sources or sinks give up.
+        The counters. ``failures`` holds the errors that ended single sources or sinks.
 
     Raises:
-        LeafError: A first open failed; the back end failed twice on a batch; every sink has failed; or no source gave
-            anything that could be used.
-        KeyboardInterrupt: It was to end at once, as by a second SIGINT.
+        LeafError: A source did not open, the back end failed twice on one batch, all sinks have failed, or all sources
+            failed before the first frame was finished.
+        KeyboardInterrupt: The run was stopped at once, as by a second SIGINT.
     """
     options, stop = options or RunOptions(), stop or StopSignal()
-    shell = StreamRunner(backend, pipeline, sinks, hooks or Hooks(), options, stop, clock or Clock())
     try:
-        shell.open(targets, opener, rng or random.Random())
+        opened = open_targets(targets, opener)
     except BaseException:
-        for sink in shared:
+        for sink in shared if options.close_shared else ():
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
+    context, rng = RunContext(options, stop, clock or Clock()), rng or random.Random()
+    runner = StreamRunner(context, backend, pipeline, sinks, hooks or Hooks())
+    for target, source in zip(targets, opened, strict=True):
+        runner.add(target, source, opener, rng)
     stop.started = True
     with stop_on_signals(stop) if options.handle_signals else contextlib.nullcontext():
-        return shell.run(shared)
+        return runner.run(shared)
 
 
 class StreamRunner:
@@ -98,280 +102,180 @@ class StreamRunner:
 
     def __init__(
         self,
+        context: RunContext,
         backend: Backend,
-        make_pipeline: Callable[[SourceInfo], Pipeline],
-        make_sinks: Callable[[SourceInfo], Sequence[Sink]],
+        make_pipeline: PipelineFactory,
+        make_sinks: SinkFactory,
         hooks: Hooks,
-        options: RunOptions,
-        stop: StopSignal,
-        clock: Clock,
     ) -> None:
-        self.stats = RunStats()
-        self._backend, self._make_pipeline, self._make_sinks = backend, make_pipeline, make_sinks
-        self._hooks, self._options, self._stop, self._clock = hooks, options, stop, clock
-        self._lanes: list[SourceWorker] = []
+        self._context, self._stats = context, context.stats
+        self._backend, self._make_pipeline, self._make_sinks, self._hooks = backend, make_pipeline, make_sinks, hooks
+        self._notifier = Notifier(context, hooks)
+        self._shutdown = Shutdown(context)
+        self._workers: list[SourceWorker] = []
+        self._first: list[Source | LeafError] = []  # what each worker starts with
         self._shared: list[SinkWorker] = []
-        self._lock = threading.RLock()
-        self._ready = threading.Condition(self._lock)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._pool: ThreadPoolExecutor | None = None
-        self._started = self._progressed = 0.0
         self._busy, self._served = 0.0, 0  # s of work, and frames that were worked on
-        self._held_back = False  # whether a file's frame waits for room in an output, under the lock
-        self._hurry_after: float | None = None  # when to stop waiting for slow sinks
+        self._held_back = False  # whether a frame of a file waits for space in a sink; under the lock
 
-    def open(self, targets: Sequence[Target], opener: Opener, rng: random.Random) -> None:
-        """Open every target, side by side; where several fail, the first in their order is raised."""
-        with ThreadPoolExecutor(min(max(len(targets), 1), 16), "open") as pool:
-            opened = [pool.submit(opener, t.target, t.options) for t in targets]
-        tried = list(zip(targets, opened, strict=True))
-        errors = [e for target, future in tried if (e := future.exception()) and not _may_wait(target, e)]
-        if errors:
-            for future in opened:
-                if future.exception() is None:
-                    close_quietly(future.result())
-            raise errors[0]
-        for target, future in tried:
-            self._add_lane(target, future, opener, rng)
-        self._started = self._progressed = self._clock.monotonic()
+    def add(self, target: Target, first: Source | LeafError, opener: Opener, rng: random.Random) -> None:
+        """Add a source that is open, or that will be opened after an error."""
+        info = first_info(target, first)
+        name = unique_name(info.name, [worker.info.name for worker in self._workers])
+        capture = Capture(self._context, target, name, info, opener, rng)
+        self._stats.sources.append(capture.stats)
+        self._workers.append(SourceWorker(self._context, capture))
+        self._first.append(first)
 
     def run(self, shared: Sequence[Sink]) -> RunStats:
-        """From the first frame to the last closed file."""
-        workers = self._options.workers or min(len(self._lanes), os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(workers, "faces") if workers > 1 else None
+        """Run from the first frame until every sink is closed."""
+        context = self._context
+        threads = context.options.workers or min(len(self._workers), os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(threads, "faces") if threads > 1 else None
         try:
-            self._shared = [self._writer(sink) for sink in shared]
-            for lane in self._lanes:
-                lane.feed.start()
+            self._shared = [self._start_sink(sink, context.options.close_shared) for sink in shared]
+            for worker, first in zip(self._workers, self._first, strict=True):
+                worker.capture.start(first)
+            self._first.clear()
             self._loop()
-        except KeyboardInterrupt:  # of a caller that takes signals in its own way
-            self._stop.at_once = True
+        except KeyboardInterrupt:  # from a caller that handles signals itself
+            context.stop.at_once = True
             raise
         finally:
-            self._close()
-            self._tell()
-        if self._stop.at_once:
+            self._shutdown.close(self._workers, self._shared, self._pool)
+            self._notifier.progress()
+        if context.stop.at_once:
             raise KeyboardInterrupt
-        if self.stats.failures and self.stats.processed == 0 and not self.stats.interrupted:
-            raise self.stats.failures[0]
-        return self.stats
+        if self._stats.failures and self._stats.processed == 0 and not self._stats.interrupted:
+            raise self._stats.failures[0]
+        return self._stats
 
-    # Opening and closing
+    def _start_sink(self, sink: Sink, close: bool = True) -> SinkWorker:
+        worker = SinkWorker(self._context, sink, self._on_room, close)
+        self._stats.sinks.append(worker.stats)
+        return worker
 
-    def _add_lane(self, target: Target, future: Future[Source], opener: Opener, rng: random.Random) -> None:
-        error = future.exception()
-        source = None if error is not None else future.result()
-        info = _unopened(target) if source is None else source.info
-        names = {lane.feed.name for lane in self._lanes}
-        candidates = (info.name if n == 1 else f"{info.name} #{n}" for n in range(1, len(names) + 2))
-        name = next(c for c in candidates if c not in names)
-        stats = SourceStats(info)
-        self.stats.sources.append(stats)
-        feed = CaptureThread(
-            target, name, source, error if isinstance(error, LeafError) else None, opener, self._lock, self._ready,
-            stats, self.stats.stages["decode"], self._events.put, self._options.queue, self._clock, rng,
-        )  # fmt: skip
-        self._lanes.append(SourceWorker(feed, stats, self.stats, self._events.put))
-
-    def _equip(self, lane: SourceWorker) -> None:
-        """Make a source's pipeline and sinks, now that it gives frames."""
-        if lane.pipeline is None:
-            self._hooks.opened(lane.info)
-            writers: list[SinkWorker] = []
-            pipeline = self._make_pipeline(lane.info)
+    def _set_up(self, worker: SourceWorker) -> None:
+        """Make the pipeline and the sinks of a source at its first frame."""
+        if worker.pipeline is None:
+            self._hooks.opened(worker.info)
+            sinks: list[SinkWorker] = []
+            pipeline = self._make_pipeline(worker.info)
             try:
-                writers = [self._writer(sink) for sink in self._make_sinks(lane.info)]
+                sinks = [self._start_sink(sink) for sink in self._make_sinks(worker.info)]
             finally:
-                lane.equip(pipeline, writers)
-
-    def _writer(self, sink: Sink) -> SinkWorker:
-        stages = self.stats.stages
-        writer = SinkWorker(
-            sink, self._options.queue, stages["write"], stages["draw"], self._events.put, self._look_again
-        )
-        self.stats.sinks.append(writer.stats)
-        return writer
-
-    def _writers(self) -> list[SinkWorker]:
-        return [*self._shared, *(writer for lane in self._lanes for writer in lane.writers)]
-
-    def _close(self) -> None:
-        """End all threads. Writers have some time for what waits, and at an end at once for the frame in hand alone."""
-        with self._lock:
-            for lane in self._lanes:
-                lane.feed.stop()
-        for lane in self._lanes:
-            lane.close(self._lock)
-        writers = self._writers()
-        for writer in self._shared:
-            writer.close()
-        deadline = self._clock.monotonic() + self._options.drain_timeout
-        for writer in writers:
-            while not (self._stop.at_once or writer.ended or self._clock.monotonic() >= deadline):
-                writer.await_end(min(deadline - self._clock.monotonic(), _GLANCE))
-        if self._stop.at_once:
-            for writer in writers:
-                writer.abandon()
-            deadline = self._clock.monotonic() + _IN_HAND
-        for writer in writers:
-            writer.join(max(deadline - self._clock.monotonic(), 0.0))
-            if writer.error is not None:
-                self.stats.failures.append(writer.error)
-        if self._pool is not None:
-            self._pool.shutdown(wait=not self._stop.at_once)
-        for lane in self._lanes:
-            wait = deadline - self._clock.monotonic() if self._stop.at_once else self._options.drain_timeout
-            lane.feed.join(max(min(wait, 1.0), 0.0))  # a capture that hangs in a read ends with it, on its own
-
-    # The loop
+                worker.set_up(pipeline, sinks)
 
     def _loop(self) -> None:
-        draining = False
-        while not self._stop.at_once:
-            begin = self._clock.monotonic()
-            end = None if self._options.duration is None else self._started + self._options.duration
-            if not draining and (self._stop.is_set() or (end is not None and begin >= end)):
+        context, draining = self._context, False
+        duration = context.options.duration
+        end = None if duration is None else self._notifier.started + duration
+        while not context.stop.at_once:
+            begin = context.now()
+            if not draining and (context.stop.is_set() or (end is not None and begin >= end)):
                 draining = True
-                self.stats.interrupted = self._stop.is_set()
-                with self._lock:
-                    for lane in self._lanes:
-                        lane.feed.stop()
-            items = self._gather(None if draining else end)
-            waited = self._clock.monotonic()
-            self.stats.stages["wait"].add(waited - begin)
-            if items is None:
+                self._stats.interrupted = context.stop.is_set()
+                self._shutdown.stop_captures(self._workers)
+            batch = self._take_frames(None if draining else end)
+            work_begin = context.now()
+            self._stats.stages["wait"].add(work_begin - begin)
+            if batch is None:
                 return
-            if items:
-                self._step(items)
-            self._tell_if_due()
-            self._busy += self._clock.monotonic() - waited if items else 0.0
-            self._served += len(items)
+            if batch:
+                self._process(batch)
+            self._notifier.progress_if_due()
+            self._busy += context.now() - work_begin if batch else 0.0
+            self._served += len(batch)
             self._after_round()
 
-    def _gather(self, end: float | None) -> list[tuple[SourceWorker, Item]] | None:
-        """One frame of each source that has one; none when it is time to look around; None when all have ended."""
-        with self._ready:
-            now = self._clock.monotonic()
-            if not self._takable():
-                if all(lane.feed.ended for lane in self._lanes):
+    def _take_frames(self, end: float | None) -> list[tuple[SourceWorker, CapturedFrame]] | None:
+        """Take one frame of each source that has one.
+
+        Returns:
+            The frames, maybe none, so that the loop can look at other things; None when all sources have ended.
+        """
+        with self._context.ready:
+            now = self._context.now()
+            if not self._ready_workers():
+                if all(worker.capture.ended for worker in self._workers):
                     return None
-                deadlines = [now + _TICK, end, *(lane.feed.deadline() for lane in self._lanes)]
-                self._ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
-            now = self._clock.monotonic()
-            for lane in self._lanes:
-                lane.feed.check(now)
-            return [(lane, lane.feed.take()) for lane in self._takable()]
+                deadlines = [now + _MAX_WAIT, end, *(worker.capture.deadline for worker in self._workers)]
+                self._context.ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
+            now = self._context.now()
+            for worker in self._workers:
+                worker.capture.check(now)
+            return [(worker, worker.capture.buffer.take()) for worker in self._ready_workers()]
 
-    def _takable(self) -> list[SourceWorker]:
-        """Lanes whose frame may be taken now; see ``takable``. Call under the lock."""
-        lanes, self._held_back = takable(self._lanes, self._shared)
-        return lanes
+    def _ready_workers(self) -> list[SourceWorker]:
+        """Workers whose next frame can be taken now. Call under the lock."""
+        workers, self._held_back = ready_workers(self._workers, self._shared)
+        return workers
 
-    def _look_again(self) -> None:
-        """An output has room: what was held back may be taken."""
-        with self._ready:
+    def _on_room(self) -> None:
+        """Wake the loop when a sink has space for a frame that waits. Called by the sinks."""
+        with self._context.ready:
             if self._held_back:
-                self._ready.notify_all()
+                self._context.ready.notify_all()
 
-    def _step(self, items: list[tuple[SourceWorker, Item]]) -> None:
-        """Everything for one frame of each of these sources; every one of them is counted, whatever breaks."""
-        in_hand = {lane for lane, _ in items}
+    def _process(self, batch: Sequence[tuple[SourceWorker, CapturedFrame]]) -> None:
+        """Take one frame of each source through the pipeline. Every frame is counted, even if something raises."""
+        uncounted = {worker for worker, _ in batch}
         try:
-            for lane, _ in items:
-                self._equip(lane)
-            begin = self._clock.monotonic()  # what is loaded for a source's first frame is no part of its latency
-            if self._pool is not None and len(items) > 1:
-                halves = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), items))
+            for worker, _ in batch:
+                self._set_up(worker)
+            begin = self._context.now()  # after the set-up, which is no part of the latency
+            if self._pool is not None and len(batch) > 1:
+                prepared = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), batch))
             else:
-                halves = [lane.prepare(item) for lane, item in items]
-            waiting = [(lane, item, half) for (lane, item), half in zip(items, halves, strict=True) if half is not None]
-            in_hand = {lane for lane, _, _ in waiting}  # the others have counted their bad frame
-            answers = self._infer([half for _, _, half in waiting]) if waiting else []
-            for (lane, item, half), answer in zip(waiting, answers, strict=True):
-                estimates = lane.finish(half, answer)
-                in_hand.remove(lane)
+                prepared = [worker.prepare(captured) for worker, captured in batch]
+            pending = [(*pair, half) for pair, half in zip(batch, prepared, strict=True) if half is not None]
+            uncounted = {worker for worker, _, _ in pending}  # the others have counted their failed frame
+            predictions = self._infer([half for _, _, half in pending]) if pending else []
+            for (worker, captured, half), prediction in zip(pending, predictions, strict=True):
+                estimates = worker.finish(half, prediction)
+                uncounted.remove(worker)
                 if estimates is None:
                     continue
-                latency = self._clock.monotonic() - (item.arrived if lane.info.is_live else begin)
-                lane.deliver(item, estimates, latency, self._shared, self._hurry)
-                self._hooks.frame(lane.info, item.frame, estimates)
+                latency = self._context.now() - (captured.captured if worker.info.is_live else begin)
+                worker.deliver(captured, estimates, latency, self._shared, self._shutdown.drain_expired)
+                self._hooks.frame(worker.info, captured.frame, estimates)
         finally:
-            for lane in in_hand:
-                lane.stats.failed += 1
+            for worker in uncounted:
+                worker.stats.failed += 1
 
-    def _infer(self, halves: Sequence[Pending]) -> list[Prediction]:
-        """One call for all faces. A failure is reported and tried once more; a second one ends the run."""
-        crops = halves[0].crops if len(halves) == 1 else np.concatenate([half.crops for half in halves])
-        begin = self._clock.monotonic()
+    def _infer(self, pending: Sequence[Pending]) -> list[Prediction]:
+        """Classify all faces with one call. A failed call is reported and repeated once; the second failure raises."""
+        crops = pending[0].crops if len(pending) == 1 else np.concatenate([half.crops for half in pending])
+        begin = self._context.now()
         try:
-            answer = self._backend.infer(crops)
+            prediction = self._backend.infer(crops)
         except Exception as e:  # noqa: BLE001 reported here, raised if it happens again
-            self.stats.inference_errors += 1
-            self._events.put(
-                Event("warning", self._backend.name, EventKind.INFERENCE, f"failed and is tried again ({e})")
-            )
-            answer = self._backend.infer(crops)
-        self.stats.stages["infer"].add(self._clock.monotonic() - begin)
-        self.stats.batches += len(crops) > 0
+            self._stats.inference_errors += 1
+            text = f"inference failed; retrying once ({e})"
+            self._context.report(Event("warning", self._backend.name, EventKind.INFERENCE, text))
+            prediction = self._backend.infer(crops)
+        self._stats.stages["infer"].add(self._context.now() - begin)
+        self._stats.batches += len(crops) > 0
         parts: list[Prediction] = []
         row = 0
-        for half in halves:
+        for half in pending:
             rows = slice(row, row + len(half.crops))
-            parts.append(Prediction(answer.probs[rows], answer.features[rows]))
+            parts.append(Prediction(prediction.probs[rows], prediction.features[rows]))
             row = rows.stop
         return parts
 
-    def _hurry(self) -> bool:
-        """Whether a file's frame may no longer wait for a slow sink, because the run is to end."""
-        now = self._clock.monotonic()
-        if self._stop.is_set() and self._hurry_after is None:
-            self._hurry_after = now + self._options.drain_timeout
-        return self._stop.at_once or (self._hurry_after is not None and now >= self._hurry_after)
-
     def _after_round(self) -> None:
-        """Tell what happened, adapt to the load, tidy up after sources that have ended."""
-        self._say_events()
-        now = self._clock.monotonic()
-        live = sum(lane.stats.captured for lane in self._lanes if lane.info.is_live)
-        files = sum(not lane.info.is_live and not lane.closed for lane in self._lanes)
-        for lane in self._lanes:
-            if self._options.shed:
-                lane.shed(now, live, self._served, self._busy, files)
-            if not lane.closed and lane.feed.ended:
-                lane.close(self._lock)
-        writers = self._writers()
-        if writers and all(writer.stats.off for writer in writers):
-            raise next(writer.error for writer in writers if writer.error is not None)
-
-    def _say_events(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                event = self._events.get_nowait()
-                _log.log(_LEVELS[event.level], "%s: %s", event.source, event.text)
-                self._hooks.event(event)
-
-    def _tell_if_due(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._progressed >= self._options.progress_every:
-            self._progressed = now
-            self._tell()
-
-    def _tell(self) -> None:
-        self._say_events()
-        now = self._clock.monotonic()
-        self.stats.update(now - self._started, now)
-        self._hooks.progress(self.stats)
-
-
-def _may_wait(target: Target, error: BaseException) -> bool:
-    """Whether a first open that failed may be tried again."""
-    lives = is_url(target.target) or is_camera(target.target)
-    return target.options.wait and lives and isinstance(error, LeafError)
-
-
-def _unopened(target: Target) -> SourceInfo:
-    """What is known of a live source before it has ever been open."""
-    shown = redact(target.target)
-    if is_camera(target.target):
-        return SourceInfo(target.options.name or f"camera {shown}", shown, "camera", 0, 0, is_live=True)
-    return SourceInfo(target.options.name or network_name(shown), shown, "network", 0, 0, is_live=True)
+        """Deliver events, adapt to the load, close what has ended."""
+        self._notifier.deliver_events()
+        now = self._context.now()
+        live = sum(worker.stats.captured for worker in self._workers if worker.info.is_live)
+        files = sum(not worker.info.is_live and not worker.closed for worker in self._workers)
+        for worker in self._workers:
+            if self._context.options.shed:
+                worker.adapt_to_load(now, live, self._served, self._busy, files)
+            if not worker.closed and worker.capture.ended:
+                worker.close()
+        sinks = [*self._shared, *(sink for worker in self._workers for sink in worker.sinks)]
+        if sinks and all(sink.stats.off for sink in sinks):
+            raise next(sink.error for sink in sinks if sink.error is not None)

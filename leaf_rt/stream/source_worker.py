@@ -1,94 +1,107 @@
-"""What belongs to one source in a run: its feed, its pipeline, its writers, its counters. Starts no thread itself."""
+"""One source in a run: its capture, pipeline, sinks and load control. The loop calls it; it starts no thread."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sources.base import SourceInfo
-from leaf_rt.stream.capture import CaptureThread, Item
+from leaf_rt.stream.capture import Capture
+from leaf_rt.stream.context import RunContext
+from leaf_rt.stream.frame_buffer import CapturedFrame
 from leaf_rt.stream.load_shedding import Counters, LoadControl
 from leaf_rt.stream.sink_worker import SinkWorker, Work
-from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
+from leaf_rt.stream.stats import Event, EventKind
 from leaf_rt.types import Estimates, Prediction
 
-_BAD_FRAMES_IN_ROW = 30  # after so many a source is given up
+_MAX_FAILURES = 30  # failed frames in a row that end a source
 
 
 class SourceWorker:
-    """One source's way through a run.
+    """Takes the frames of one source through its pipeline to its sinks.
 
     Args:
-        feed: Its frames.
-        stats: Its counters.
-        run: The run's counters.
-        report: Takes events, from any thread.
+        context: The run.
+        capture: Where the frames come from.
+
+    Attributes:
+        stats: The counters of the source.
+        pipeline: Its pipeline; None before its first frame.
+        sinks: Its own sinks.
+        closed: Whether ``close`` was called.
     """
 
-    def __init__(self, feed: CaptureThread, stats: SourceStats, run: RunStats, report: Callable[[Event], None]) -> None:
-        self.feed, self.stats = feed, stats
+    def __init__(self, context: RunContext, capture: Capture) -> None:
+        self.capture, self.stats = capture, capture.stats
         self.pipeline: Pipeline | None = None
-        self.writers: list[SinkWorker] = []
+        self.sinks: list[SinkWorker] = []
         self.closed = False
-        self._run, self._report = run, report
+        self._context = context
         self._load = LoadControl()
-        self._bad_in_row = 0
+        self._failures = 0  # failed frames in a row
 
     @property
     def info(self) -> SourceInfo:
         """The source, as last opened."""
         return self.stats.info
 
-    def equip(self, pipeline: Pipeline, writers: Sequence[SinkWorker]) -> None:
-        """Settle what the frames go through; once, at the first frame."""
+    def set_up(self, pipeline: Pipeline, sinks: Sequence[SinkWorker]) -> None:
+        """Set the pipeline and the sinks; once, at the first frame."""
         self.pipeline = pipeline
-        self.writers = list(writers)
+        self.sinks = list(sinks)
 
-    def prepare(self, item: Item) -> Pending | None:
-        """First half of a frame's way; None, counted and reported, where it breaks the pipeline."""
+    def prepare(self, captured: CapturedFrame) -> Pending | None:
+        """Run the pipeline up to the back end; returns None if the frame failed, which is counted and reported."""
         if self.pipeline is None:
-            raise ValueError("SourceWorker.prepare: wanted a call of equip() before")
+            raise ValueError("SourceWorker.prepare: call set_up() first")
         try:
-            return self.pipeline.prepare(item.frame)
-        except Exception as e:  # noqa: BLE001 one bad frame must not end a run of days; many in a row end its source
-            self._bad_frame(e)
+            return self.pipeline.prepare(captured.frame)
+        except Exception as e:  # noqa: BLE001 one bad frame must not end a run of days; many in a row end the source
+            self._frame_failed(e)
             return None
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates | None:
-        """Second half; None, counted and reported, where it breaks the pipeline."""
+        """Run the rest of the pipeline; returns None if the frame failed, which is counted and reported."""
         if self.pipeline is None:
-            raise ValueError("SourceWorker.finish: wanted a call of equip() before")
+            raise ValueError("SourceWorker.finish: call set_up() first")
         try:
             estimates = self.pipeline.finish(pending, prediction)
         except Exception as e:  # noqa: BLE001 as in prepare()
-            self._bad_frame(e)
+            self._frame_failed(e)
             return None
         for stage in ("detect", "track", "align", "smooth"):
-            self._run.stages[stage].add(self.pipeline.timings[stage])
+            self._context.stats.stages[stage].add(self.pipeline.timings[stage])
         return estimates
 
     def deliver(
         self,
-        item: Item,
+        captured: CapturedFrame,
         estimates: Estimates,
         latency: float,
         shared: Sequence[SinkWorker],
-        gave_up: Callable[[], bool],
+        give_up: Callable[[], bool],
     ) -> None:
-        """Count a finished frame and hand it to all writers; a file's frame waits for room there."""
+        """Count a finished frame and give it to all sinks. A frame of a file waits until they have space.
+
+        Args:
+            captured: The frame.
+            estimates: Its estimates.
+            latency: s until the estimates were finished.
+            shared: Sinks of all sources.
+            give_up: Whether to stop waiting for space; called a few times per second.
+        """
         stats = self.stats
         stats.processed += 1
-        work = Work(stats.info, item.frame, estimates, latency)
-        for writer in (*shared, *self.writers):
-            writer.put(work, not stats.info.is_live, gave_up)
-        stats.position = item.frame.timestamp
+        work = Work(stats.info, captured.frame, estimates, latency)
+        for sink in (*shared, *self.sinks):
+            sink.put(work, not stats.info.is_live, give_up)
+        stats.position = captured.frame.timestamp
         stats.faces = len(estimates)
         stats.latency.add(latency)
-        self._bad_in_row = 0
+        self._failures = 0
 
-    def shed(self, now: float, live: int, served: int, busy: float, files: int) -> None:
-        """Make a live source's frames cheaper or dearer, as the load rises or falls; see ``Counters``."""
+    def adapt_to_load(self, now: float, live: int, served: int, busy: float, files: int) -> None:
+        """Change the work per frame of a live source as the load rises or falls; arguments as in ``Counters``."""
         stats = self.stats
         if self.pipeline is None or not stats.info.is_live:
             return
@@ -98,47 +111,51 @@ class SourceWorker:
         changed = self._load.update(now, Counters(stats.captured, stats.dropped, live, served, busy, files))
         stats.demand = self._load.demand
         if changed:
-            rose = self._load.level > stats.level
+            less = self._load.level > stats.level
             stats.level = self._load.level
             self.pipeline.reduce_effort(stats.level)
-            work = "less work, before any more are lost" if rose else "more work again"
-            text = f"{stats.demand:.0%} busy: each frame gets {work} (level {stats.level})"
-            self._report(Event("info", stats.info.name, EventKind.LOAD, text))
+            change = "less work per frame, to drop no frames" if less else "more work per frame"
+            text = f"{stats.demand:.0%} busy: {change} (level {stats.level})"
+            self._context.report(Event("info", stats.info.name, EventKind.LOAD, text))
 
-    def close(self, lock: threading.RLock) -> None:
-        """Free the pipeline and let the writers finish; once no frame comes any more."""
+    def close(self) -> None:
+        """Close the pipeline and let the sinks finish, after the last frame. Safe to call twice."""
         if self.closed:
             return
         self.closed = True
-        with lock:
-            self.feed.drop_rest()
-            error = self.feed.error
+        with self._context.lock:
+            self.capture.buffer.drop_all()
+            error = self.capture.error
         if error is not None:
-            self._run.failures.append(error)
-        for writer in self.writers:
-            writer.close()
+            self._context.stats.failures.append(error)
+        for sink in self.sinks:
+            sink.close()
         if self.pipeline is not None:
             self.pipeline.close()
 
-    def _bad_frame(self, error: Exception) -> None:
+    def _frame_failed(self, error: Exception) -> None:
         self.stats.failed += 1
-        self._bad_in_row += 1
-        if self._bad_in_row == 1:
-            self._report(Event("warning", self.info.name, EventKind.FRAME, f"a frame was left out ({error!r})"))
-        if self._bad_in_row >= _BAD_FRAMES_IN_ROW:
-            self.feed.fail(error)
+        self._failures += 1
+        if self._failures == 1:
+            text = f"skipped a frame that failed ({error!r})"
+            self._context.report(Event("warning", self.info.name, EventKind.FRAME, text))
+        if self._failures >= _MAX_FAILURES:
+            self.capture.fail(error, f"stopped after {_MAX_FAILURES} failed frames in a row ({error!r})")
 
 
-def takable(lanes: Sequence[SourceWorker], shared: Sequence[SinkWorker]) -> tuple[list[SourceWorker], bool]:
-    """Lanes whose frame may be taken now, and whether others are held back. Call under the lock of their feeds.
+def ready_workers(workers: Sequence[SourceWorker], shared: Sequence[SinkWorker]) -> tuple[list[SourceWorker], bool]:
+    """Workers whose next frame can be taken now, and whether others must wait. Call under the lock of the run.
 
-    Beside a live source, which would wait with it, a file's frame stays where it is until its outputs have room.
+    A frame of a file waits until its sinks have space. If a live source runs beside it, the frame waits in its buffer,
+    so that the loop does not wait with it.
     """
-    waiting = [lane for lane in lanes if lane.feed.has_item()]
-    if not any(lane.info.is_live and not lane.feed.ended for lane in lanes):
+    waiting = [worker for worker in workers if worker.capture.buffer]
+    if not any(worker.info.is_live and not worker.capture.ended for worker in workers):
         return waiting, False
-    free = all(writer.has_room(len(waiting)) for writer in shared)
-    result = [
-        lane for lane in waiting if lane.info.is_live or (free and all(writer.has_room(1) for writer in lane.writers))
+    shared_have_room = all(sink.has_room(len(waiting)) for sink in shared)
+    ready = [
+        worker
+        for worker in waiting
+        if worker.info.is_live or (shared_have_room and all(sink.has_room(1) for sink in worker.sinks))
     ]
-    return result, len(result) < len(waiting)
+    return ready, len(ready) < len(waiting)

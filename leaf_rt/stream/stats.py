@@ -1,4 +1,4 @@
-"""What a run counts and measures. Memory does not grow with its length. Knows numbers alone."""
+"""Counters, timings and events of a run. Their memory does not grow with its length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from leaf_rt.sources.base import SourceInfo
 
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
-_WINDOW = 2048  # newest measurements that the percentiles are taken over
+_WINDOW = 2048  # measurements that the percentiles use
 
 State: TypeAlias = Literal["waiting", "open", "lost", "ended"]
 Level: TypeAlias = Literal["info", "warning", "error"]
@@ -55,7 +55,12 @@ class Event:
 
 
 class StageStats:
-    """Durations of one stage, s; may be added to from several threads."""
+    """Durations of one stage, s. Safe to use from several threads.
+
+    Attributes:
+        total: Sum of all durations, s.
+        count: Number of all durations.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,14 +69,14 @@ class StageStats:
         self.count = 0
 
     def add(self, seconds: float) -> None:
-        """Count one duration, s."""
+        """Add one duration, s."""
         with self._lock:
             self._newest.append(seconds)
             self.total += seconds
             self.count += 1
 
     def percentile(self, q: float) -> float:
-        """Of the newest durations, s; 0 where there is none. ``q`` in [0, 100]."""
+        """Percentile ``q`` in [0, 100] of the newest durations, s; 0 if there are none."""
         with self._lock:
             values = np.array(self._newest)
         return float(np.percentile(values, q)) if len(values) else 0.0
@@ -89,31 +94,31 @@ class StageStats:
 
 @dataclass(slots=True)
 class SourceStats:
-    """One source's counters; ``captured == processed + dropped + failed`` once the run is over.
+    """Counters of one source. After the run, ``captured == processed + dropped + failed``.
 
     Attributes:
         info: The source, as last opened.
-        captured: Frames that came in.
-        processed: Frames whose estimates were finished.
-        dropped: Frames that a newer one replaced, or that came too late to be used.
-        failed: Frames that broke the pipeline.
-        queued: Frames that wait for the pipeline.
+        captured: Captured frames.
+        processed: Frames with finished estimates.
+        dropped: Frames that a newer frame replaced, or that were left at the end of the run.
+        failed: Frames on which the pipeline failed.
+        queued: Frames that wait for the pipeline now.
         position: Media time of the newest finished frame, s.
         faces: People in the newest finished frame.
-        reconnects: Connections after the first.
-        stalls: Times that no frame came for too long.
-        jumps: Times that the stream's clock jumped.
+        reconnects: Connections after the first one.
+        stalls: How often no frame came for too long.
+        jumps: How often the clock of the stream jumped.
         frozen: Whether the picture stands still.
-        generation: Of the newest connection.
+        generation: Number of the newest connection, from 0.
         state: "waiting" for its first frame, "open", "lost" or "ended".
-        since: When ``state`` began, s, on the run's clock.
-        cut: Whether it was ended while more could have come.
-        last_frame: When the newest frame came, s, on the run's clock; None before the first.
-        capture_fps: Frames that came in per second, over the last seconds.
+        since: When ``state`` began, s on the clock of the run.
+        cut: Whether the run ended the source before its own end.
+        last_frame: When the newest frame was captured, s on the clock of the run; None before the first.
+        capture_fps: Frames captured per second, over the last seconds.
         fps: Frames finished per second, over the last seconds.
-        level: Load shedding: 0 does all the work, each step above halves some of it.
-        demand: What all live frames ask of the loop that serves this one: s of work per s, 1 is all it can do.
-        latency: s from capture (live) or start of processing (files) to finished estimates.
+        level: Level of load shedding; 0 is full effort, see ``Pipeline.reduce_effort``.
+        demand: s of work per second that the frames of all live sources need; the loop can do 1.
+        latency: s from capture (live) or from the start of processing (files) to finished estimates.
     """
 
     info: SourceInfo
@@ -141,7 +146,7 @@ class SourceStats:
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
 
     def update_rates(self, now: float, window: float = 3.0) -> None:
-        """Renew the two rates at ``now``, s, over the last ``window`` s."""
+        """Update both rates at ``now``, s, over the last ``window`` s."""
         self._past.append((now, self.captured, self.processed))
         while len(self._past) > 2 and now - self._past[1][0] >= window:
             self._past.popleft()
@@ -153,7 +158,16 @@ class SourceStats:
 
 @dataclass(slots=True)
 class SinkStats:
-    """One sink's counters: frames written, dropped because it was slow, failed, waiting; whether it is switched off."""
+    """Counters of one sink.
+
+    Attributes:
+        name: Name of the sink.
+        written: Frames written.
+        dropped: Frames dropped because the sink was slow or switched off.
+        failed: Frames that it could not write.
+        queued: Frames that wait for it now.
+        off: Whether it is switched off.
+    """
 
     name: str
     written: int = 0
@@ -165,18 +179,18 @@ class SinkStats:
 
 @dataclass(slots=True)
 class RunStats:
-    """A run as it stands; renewed while it goes on.
+    """State of a run. It is updated while the run goes on.
 
     Attributes:
-        sources: One per target, in their order.
-        sinks: Every sink.
-        stages: Durations by ``STAGES``; "wait" is the time the pipeline had nothing to do.
-        seconds: Wall time since the sources were open.
-        fps: Frames finished over wall time, all sources together.
-        batches: Calls of the back end that held a face.
-        inference_errors: Calls of the back end that failed and were tried again.
-        failures: What made sources or sinks give up, first one first.
-        interrupted: A signal or the user ended the run.
+        sources: Counters of each source, in the order of the targets.
+        sinks: Counters of each sink.
+        stages: Durations for each of ``STAGES``; "wait" is the time without work.
+        seconds: Wall time since the sources were opened.
+        fps: Finished frames of all sources per second of wall time.
+        batches: Calls of the back end with at least one face.
+        inference_errors: Calls of the back end that failed and were repeated.
+        failures: Errors that ended sources or sinks, oldest first.
+        interrupted: Whether a signal or the user ended the run.
     """
 
     sources: list[SourceStats] = field(default_factory=list)
@@ -191,11 +205,11 @@ class RunStats:
 
     @property
     def processed(self) -> int:
-        """Frames finished, all sources together."""
+        """Finished frames of all sources."""
         return sum(s.processed for s in self.sources)
 
     def update(self, seconds: float, now: float) -> None:
-        """Renew what depends on time: wall time so far (s), and the clock's reading (s)."""
+        """Update what depends on time: ``seconds`` of wall time so far, and ``now``, s on the clock of the run."""
         self.seconds = seconds
         self.fps = self.processed / seconds if seconds > 0 else 0.0
         for source in self.sources:

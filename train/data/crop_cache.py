@@ -22,6 +22,7 @@ import numpy as np
 
 from leaf_rt.errors import DataError, OutputError
 from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.system.user_cache import user_cache
 from leaf_rt.types import I64, U8
 from train.data.cropper import FaceCropper
 from train.data.image_store import Source, decode
@@ -62,8 +63,7 @@ class Crops:
 def default_cache(path: Path, spec: CropSpec) -> Path:
     """The cache folder of a data set and geometry, in the user's cache folder."""
     key = json.dumps([str(path.resolve()), asdict(spec), VERSION])
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "leaf-rt" / "crops" / f"{path.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return user_cache("crops") / f"{path.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def prepare(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from leaf_rt.backends.base import open_backend
+from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import F32, U8

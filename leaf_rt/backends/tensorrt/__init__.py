@@ -1,1 +1,1 @@
-"""The TensorRT and TensorRT-RTX back ends: builder, CUDA calls, runner, engine."""
+"""The TensorRT and TensorRT-RTX back ends: builder, CUDA calls, runner and engine."""

@@ -1,7 +1,7 @@
-"""Build a plan from ONNX. Takes the module, ``tensorrt`` 10 or 11 or ``tensorrt_rtx``, as an argument.
+"""Builds a serialized engine (a plan) from an ONNX graph, with ``tensorrt`` 10 or 11 or with ``tensorrt_rtx``.
 
-Knows TensorRT's builder; must not know CUDA, caches or how plans are run. Networks are strongly typed throughout:
-what is float16 stands in the graph.
+Knows TensorRT's builder; must not know CUDA, caches or how plans are run. Networks are strongly typed: the graph says
+which tensors are float16.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.errors import BackendError, ModelError, install_hint
 
-BUILD = 1  # part of every plan's key: raise it when this file builds otherwise
+BUILD = 1  # part of every cache key; increase it when this file builds different plans
 OLDEST = (10, 0)
 BROKEN = ((10, 2, 0),)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Batch sizes that an engine serves: smallest, the one it is tuned for, largest."""
+    """Batch sizes of an engine: the smallest, the one it is optimized for, and the largest."""
 
     least: int = 1
     best: int = 4
@@ -27,27 +27,30 @@ class Profile:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most:
             raise ModelError(
-                f"profile {self.least},{self.best},{self.most}: wanted 1 <= smallest <= best <= largest batch"
+                f"profile {self.least},{self.best},{self.most}: wanted 1 <= smallest <= optimal <= largest batch"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan, and the timings of its kernels for the next build (empty where the module keeps none)."""
+    """A plan, and the kernel timings for the next build; b"" if the module has no timing cache."""
 
     plan: bytes
     timings: bytes
 
 
 def check_module(trt: Any) -> str:
-    """Name and version of a TensorRT module.
+    """Check a TensorRT module.
+
+    Returns:
+        Its name and version.
 
     Raises:
-        BackendError: It is none, too old, or known to be broken.
+        BackendError: It is not TensorRT, is too old, or has a known defect.
     """
     version = getattr(trt, "__version__", None)
     if version is None or not hasattr(trt, "Builder"):
-        raise BackendError(f"{getattr(trt, '__name__', trt)} is no TensorRT module; pip install 'leaf-rt[tensorrt]'")
+        raise BackendError(f"{getattr(trt, '__name__', trt)} is not a TensorRT module; {install_hint('tensorrt')}")
     numbers = tuple(int(n) for n in str(version).split(".")[:3] if n.isdigit())
     if trt.__name__ == "tensorrt" and (numbers < OLDEST or numbers in BROKEN):
         raise BackendError(f"TensorRT {version} is not supported; install 10.3 or newer")
@@ -57,21 +60,21 @@ def check_module(trt: Any) -> str:
 def build_plan(
     trt: Any, onnx: bytes, profile: Profile, *, tf32: bool = False, timings: bytes = b"", workspace: int = 1 << 30
 ) -> Built:
-    """Build.
+    """Build a plan.
 
     Args:
-        trt: The module.
-        onnx: The graph, in the types it shall compute in.
+        trt: The TensorRT module.
+        onnx: The ONNX file; its tensors have the types to compute in.
         profile: Batch sizes.
-        tf32: Let float32 products round to 10 bits; faster, and outside the parity of fp32.
-        timings: What an earlier build gave back; ignored by TensorRT-RTX.
-        workspace: Bytes that the builder may use for scratch.
+        tf32: Allow TF32 for float32 products; faster, but not accurate enough for the parity check.
+        timings: ``Built.timings`` of an earlier build; ignored by TensorRT-RTX.
+        workspace: Bytes of GPU memory that the builder may use temporarily.
 
     Raises:
-        ModelError: The graph is damaged, foreign, holds what TensorRT does not support, or has wrong types.
-        BackendError: The module is unfit, or the build failed.
+        ModelError: The graph is damaged, was not exported by leaf-rt, or contains something unsupported.
+        BackendError: The module cannot be used, or the build failed.
     """
-    called = check_module(trt)
+    version = check_module(trt)
     log = _logger(trt)
     builder = trt.Builder(log)
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -80,47 +83,47 @@ def build_plan(
     if not parser.parse(onnx):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         texts = [_parser_error(parser, e) for e in errors] or log.errors[-1:]
-        raise ModelError(f"{called} cannot take this graph: {'; '.join(texts) or 'no reason given'}")
-    shape = _check_network(trt, called, network)
+        raise ModelError(f"{version} cannot parse this graph: {'; '.join(texts) or 'no reason given'}")
+    shape = _check_network(trt, version, network)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     if hasattr(trt.BuilderFlag, "TF32") and not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     sizes = builder.create_optimization_profile()
     sizes.set_shape("faces", *((n, *shape) for n in (profile.least, profile.best, profile.most)))
-    if config.add_optimization_profile(sizes) < 0:  # set_shape says nothing, whatever it is given
-        raise ModelError(f"{called} refuses the profile {asdict(profile)} for this graph: {_last(log)}")
+    if config.add_optimization_profile(sizes) < 0:  # set_shape does not report errors
+        raise ModelError(f"{version} refuses the profile {asdict(profile)} for this graph: {_last(log)}")
     cache = None
     if trt.__name__ == "tensorrt":
         cache = config.create_timing_cache(timings)
         config.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BackendError(f"{called} could not build the engine: {_last(log)}")
+        raise BackendError(f"{version} could not build the engine: {_last(log)}")
     return Built(bytes(plan), bytes(cache.serialize()) if cache is not None else b"")
 
 
-def _check_network(trt: Any, called: str, network: Any) -> tuple[int, ...]:
-    """The shape of one face; ModelError unless inputs and outputs are as promised."""
+def _check_network(trt: Any, version: str, network: Any) -> tuple[int, ...]:
+    """Check the inputs and outputs; return the shape of one face."""
     inputs = {network.get_input(i).name: network.get_input(i) for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name: network.get_output(i) for i in range(network.num_outputs)}
     if set(inputs) != {"faces"} or set(outputs) != {"probs", "features"}:
         raise ModelError(
-            f"{called}: wanted faces in, probs and features out, got {sorted(inputs)} and {sorted(outputs)}; "
-            "this is no graph of `leaf-rt export`"
+            f"{version}: wanted faces in, probs and features out, got {sorted(inputs)} and {sorted(outputs)}; "
+            "export the model with `leaf-rt export`"
         )
-    wanted = {"faces": trt.uint8, "probs": trt.float32, "features": trt.float32}
+    types = {"faces": trt.uint8, "probs": trt.float32, "features": trt.float32}
     for name, tensor in {**inputs, **outputs}.items():
-        if tensor.dtype != wanted[name]:
-            raise ModelError(f"{called}: {name} is {tensor.dtype}, wanted {wanted[name]}; export the model again")
+        if tensor.dtype != types[name]:
+            raise ModelError(f"{version}: {name} is {tensor.dtype}, wanted {types[name]}; export the model again")
     shape = tuple(inputs["faces"].shape)
     if len(shape) != 4 or shape[0] != -1 or min(shape[1:]) < 1:
-        raise ModelError(f"{called}: faces has shape {shape}, wanted (-1, S, S, 3); export the model again")
+        raise ModelError(f"{version}: faces has shape {shape}, wanted (-1, S, S, 3); export the model again")
     return shape[1:]
 
 
 def _parser_error(parser: Any, error: Any) -> str:
-    """Which operator, and what about it; the lines of what followed from it are left out."""
+    """The operator that failed and why, without the errors that follow from it."""
     kind, node = error.node_operator(), error.node_name()
     if kind and not parser.supports_operator(kind):
         return f"operator {kind} ({node or 'unnamed'}) is not supported"
@@ -134,7 +137,7 @@ def _last(log: Any) -> str:
 
 
 def _logger(trt: Any) -> Any:
-    """A logger that keeps the errors instead of printing them."""
+    """A logger that stores errors instead of printing them."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

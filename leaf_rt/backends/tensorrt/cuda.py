@@ -1,7 +1,7 @@
-"""The few CUDA calls that the engine runner makes, through cuda-bindings, and the look whether there is a GPU at all.
+"""Detects the GPU, and wraps the few CUDA calls of the engine runner.
 
-Without a driver TensorRT's own objects crash the process, so ``probe`` comes before any of them. Knows CUDA's runtime;
-must not know TensorRT or models.
+TensorRT's objects crash a process on a machine without a driver, so call ``probe`` before creating any of them. Knows
+the CUDA runtime (cuda-bindings); must not know TensorRT or models.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from leaf_rt.errors import BackendError
+from leaf_rt.errors import BackendError, GpuProblem, GpuUnavailable, install_hint
 from leaf_rt.types import U8
+
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+_INSUFFICIENT_DRIVER, _NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The GPU that will be used: what a plan depends on.
+    """Everything about a GPU that an engine depends on.
 
     Attributes:
-        name: As the driver calls it.
-        capability: Compute capability, "9.0".
-        multiprocessors: How many.
+        name: Product name.
+        capability: Compute capability, as "9.0".
+        multiprocessors: Number of streaming multiprocessors.
         memory: Bytes.
         driver: Version of the driver, or of the CUDA that it supports.
     """
@@ -37,7 +40,7 @@ class Gpu:
 
 
 class Cuda(Protocol):
-    """What the runner needs of a GPU. Pointers, streams and graphs are opaque handles."""
+    """The CUDA calls that the runner needs. Pointers, streams and graphs are opaque handles."""
 
     def device(self, nbytes: int) -> int: ...  # noqa: D102
     def pinned(self, nbytes: int) -> tuple[int, U8]: ...  # noqa: D102
@@ -54,32 +57,48 @@ class Cuda(Protocol):
     def free_stream(self, stream: int) -> None: ...  # noqa: D102
 
 
-def probe() -> Gpu | str:
-    """The first GPU, or why there is none, for people. Never touches TensorRT; never raises."""
+def probe() -> Gpu:
+    """The first GPU of this process. Does not use TensorRT.
+
+    Raises:
+        GpuUnavailable: There is no GPU that works.
+    """
     try:
         from cuda.bindings import runtime
-    except (ImportError, OSError, RuntimeError, AttributeError) as e:  # missing, or unfit for this machine
-        return f"cuda-bindings cannot be used ({e}); pip install 'leaf-rt[tensorrt]'"
+    except (ImportError, OSError, RuntimeError, AttributeError) as e:  # missing, or not for this machine
+        problem = f"cuda-bindings cannot be used ({e})"
+        raise GpuUnavailable(GpuProblem.NO_BINDINGS, problem, install_hint("tensorrt")) from e
     error, count = runtime.cudaGetDeviceCount()
+    if int(error) == _NO_DEVICE or (int(error) == 0 and not count):
+        raise GpuUnavailable(
+            GpuProblem.NO_GPU,
+            "no NVIDIA GPU is visible",
+            "check nvidia-smi and CUDA_VISIBLE_DEVICES, or use a CPU back end",
+        )
     if int(error) != 0:
-        kind = getattr(error, "name", str(error)).removeprefix("cudaError")
-        return f"no NVIDIA driver that works here (CUDA says {kind}); install or update it, or use a CPU back end"
-    if not count:
-        return "no NVIDIA GPU is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use a CPU back end"
-    error, about = runtime.cudaGetDeviceProperties(0)
+        name = getattr(error, "name", str(error)).removeprefix("cudaError")
+        reason, problem = GpuProblem.NO_DRIVER, "no NVIDIA driver that works"
+        if int(error) == _INSUFFICIENT_DRIVER and DRIVER_VERSION.is_file():
+            reason, problem = GpuProblem.DRIVER_TOO_OLD, "the NVIDIA driver is too old"
+        raise GpuUnavailable(reason, f"{problem} (CUDA: {name})", "install or update the driver, or use a CPU back end")
+    error, properties = runtime.cudaGetDeviceProperties(0)
     if int(error) != 0:
-        return f"the NVIDIA GPU does not answer ({error}); check nvidia-smi"
-    name = about.name.decode() if isinstance(about.name, bytes) else str(about.name)
+        raise GpuUnavailable(
+            GpuProblem.NOT_RESPONDING, f"the NVIDIA GPU does not respond ({error})", "check nvidia-smi"
+        )
+    name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
     return Gpu(
-        name.rstrip("\0"), f"{about.major}.{about.minor}", about.multiProcessorCount, about.totalGlobalMem,
-        _driver(runtime),
-    )  # fmt: skip
+        name=name.rstrip("\0"),
+        capability=f"{properties.major}.{properties.minor}",
+        multiprocessors=properties.multiProcessorCount,
+        memory=properties.totalGlobalMem,
+        driver=_driver(runtime),
+    )
 
 
 def _driver(runtime: Any) -> str:
-    version = Path("/proc/driver/nvidia/version")
-    if version.is_file():
-        return version.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
+    if DRIVER_VERSION.is_file():
+        return DRIVER_VERSION.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
     _, number = runtime.cudaDriverGetVersion()
     return f"CUDA {number // 1000}.{number % 1000 // 10}"
 
@@ -88,7 +107,7 @@ class CudaRuntime:
     """``Cuda`` on the first GPU of this process.
 
     Raises:
-        BackendError: By every method, where CUDA reports an error.
+        BackendError: Every method, if CUDA reports an error.
     """
 
     def __init__(self) -> None:
@@ -99,7 +118,7 @@ class CudaRuntime:
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *result = getattr(self._rt, name)(*arguments)
         if int(error) != 0:
-            raise BackendError(f"{name} failed on the GPU ({error}); check nvidia-smi, free its memory or restart")
+            raise BackendError(f"{name} failed on the GPU ({error}); check nvidia-smi, and free GPU memory or restart")
         return result[0] if result else None
 
     def device(self, nbytes: int) -> int:
@@ -107,34 +126,34 @@ class CudaRuntime:
         return int(self._call("cudaMalloc", nbytes))
 
     def pinned(self, nbytes: int) -> tuple[int, U8]:
-        """Allocate page-locked memory of the host: its address, and an array over it."""
+        """Allocate page-locked host memory. Returns its address, and an array that views it."""
         address = int(self._call("cudaMallocHost", nbytes))
         return address, np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
     def stream(self) -> int:
-        """A stream of its own that does not wait for the default one."""
+        """Create a stream that does not synchronize with the default stream."""
         return int(self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking))
 
     def upload(self, device: int, host: int, nbytes: int, stream: int) -> None:
-        """Copy from host to GPU, queued."""
+        """Queue a copy from host to GPU."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", device, host, nbytes, kind, stream)
 
     def download(self, host: int, device: int, nbytes: int, stream: int) -> None:
-        """Copy from GPU to host, queued."""
+        """Queue a copy from GPU to host."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", host, device, nbytes, kind, stream)
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all that was queued is done."""
+        """Wait until all queued work is done."""
         self._call("cudaStreamSynchronize", stream)
 
     def begin_capture(self, stream: int) -> None:
-        """Record what is queued from here on, instead of doing it."""
+        """Start to record queued work instead of executing it."""
         self._call("cudaStreamBeginCapture", stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
 
     def end_capture(self, stream: int) -> Any:
-        """The record as a graph that ``launch`` takes."""
+        """Stop recording. Returns a graph for ``launch``."""
         graph = self._call("cudaStreamEndCapture", stream)
         try:
             return self._call("cudaGraphInstantiate", graph, 0)
@@ -154,7 +173,7 @@ class CudaRuntime:
         self._call("cudaFree", device)
 
     def free_pinned(self, host: int) -> None:
-        """Free page-locked memory; its array must not be used any more."""
+        """Free page-locked memory. Its array must not be used afterwards."""
         self._call("cudaFreeHost", host)
 
     def free_stream(self, stream: int) -> None:

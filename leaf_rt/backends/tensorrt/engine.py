@@ -1,7 +1,8 @@
-"""TensorRT and TensorRT-RTX on an NVIDIA GPU: a plan from the cache or built now, proven on stored crops, then run.
+"""The TensorRT and TensorRT-RTX back ends: from a model to a checked engine on an NVIDIA GPU.
 
-Every step that can fail has a safer next one, fp16 then fp32, and each fall is said. ``cuda`` looks whether there is a
-GPU, ``build`` makes plans, ``runner`` runs them; this file ties them to models and the cache.
+An engine comes from the cache or is built now, and must answer the stored crops like the fp32 model. If the fp16
+engine fails, fp32 is tried. ``cuda`` detects the GPU, ``build`` makes plans, ``runner`` runs them; this file connects
+them with models and the cache.
 """
 
 from __future__ import annotations
@@ -13,31 +14,30 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.backends.base import Backend, BackendConfig, BackendEntry, candidate, check_faces, empty, first_line, load
-from leaf_rt.backends.parity import Parity, compare, golden_faces
-from leaf_rt.backends.plan_cache import cache_folder, get_or_build, read_entry, usable
+from leaf_rt.backends.base import Backend, BackendConfig, Device, check_faces, empty_prediction, load_errors
+from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.backends.plan_cache import cache_folder, folder_problem, get_or_build, read_entry
 from leaf_rt.backends.tensorrt.build import BUILD, Profile, build_plan, check_module
 from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
 from leaf_rt.backends.tensorrt.runner import EngineRunner
-from leaf_rt.errors import BackendError, LeafError, ModelError
+from leaf_rt.errors import BackendError, LeafError, ModelError, first_line
 from leaf_rt.models.spec import ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.system.files import write_whole
 from leaf_rt.types import U8, Prediction
 
-TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the way from a model to a running engine needs of the outside; tests give their own.
+class Environment:
+    """The GPU software of this machine. Tests replace its parts.
 
     Attributes:
-        trt: The module.
+        trt: The TensorRT module.
         gpu: From ``probe``.
-        cuda: Makes the CUDA calls.
-        context: Plan to (execution context, what must outlive it); None where the plan is refused.
-        reference: fp32 predictions of a model on faces.
-        folder: Of the cache; None takes the user's.
+        cuda: Creates the object that makes the CUDA calls.
+        context: Turns a plan into an execution context and the objects that must outlive it; None if TensorRT refuses
+            the plan.
+        reference: Computes the predictions of the fp32 model.
+        folder: Cache folder; None means the user's.
     """
 
     trt: Any
@@ -47,9 +47,16 @@ class Parts:
     reference: Callable[[Path, ModelSpec, U8], Prediction]
     folder: Path | None = None
 
+    @property
+    def title(self) -> str:
+        """Name of the runtime for users."""
+        return "TensorRT-RTX" if self.trt.__name__ == "tensorrt_rtx" else "TensorRT"
+
 
 class TensorRtBackend:
-    """A proven engine; see ``Backend``."""
+    """Runs a checked engine; see ``Backend``."""
+
+    device: Device = "cuda"
 
     def __init__(self, module: str, spec: ModelSpec, runner: EngineRunner, owner: Any, reason: str) -> None:
         self.name = module.replace("_", "-")
@@ -61,139 +68,159 @@ class TensorRtBackend:
     def infer(self, faces: U8) -> Prediction:
         """Classify (N, side, side, 3) uint8 BGR crops; see ``Backend.infer``."""
         check_faces(faces, self.spec)
-        return self._runner.infer(faces) if len(faces) else empty(self.spec)
+        return self._runner.infer(faces) if len(faces) else empty_prediction(self.spec)
 
     def close(self) -> None:
-        """Free the GPU; may be called twice."""
+        """Free the GPU memory. May be called twice."""
         self._runner.close()
         self._owner = None
 
 
-def open_engine(module: str, model: Path, spec: ModelSpec, wanted: BackendConfig) -> Backend:
-    """Bring a model onto the GPU.
+def environment(module: str) -> Environment:
+    """The environment of this machine.
 
     Args:
         module: "tensorrt" or "tensorrt_rtx".
-        model: An .onnx file, fp32, with NAME-fp16.onnx beside it if there is one; or a .plan built here.
-        spec: Its description.
-        wanted: Threads are of no use here; ``precision`` "fp32" or "fp16" is taken alone.
 
     Raises:
-        BackendError: No driver, no module, or no precision gave an engine that answers rightly.
-        ModelError: A .plan for another machine.
+        GpuUnavailable: There is no GPU that works.
+        BackendError: The module cannot be used.
     """
-    return open_with(parts_here(module), model, spec, wanted)
-
-
-def parts_here(module: str) -> Parts:
-    """The real outside.
-
-    Raises:
-        BackendError: No driver, or the module is unfit.
-    """
-    gpu = probe()  # first: without a driver the module's own objects crash the process
-    if isinstance(gpu, str):
-        raise BackendError(gpu)
+    gpu = probe()  # first, because the module's objects crash the process if there is no driver
     trt = importlib.import_module(module)
     check_module(trt)
-    return Parts(trt, gpu, CudaRuntime, deserialize, _onnxruntime)
+    return Environment(trt, gpu, CudaRuntime, deserialize, _reference)
 
 
-def open_with(
-    parts: Parts,
+def open_engine(
+    env: Environment,
     model: Path,
     spec: ModelSpec,
-    wanted: BackendConfig,
+    config: BackendConfig,
     profile: Profile = Profile(),  # noqa: B008
 ) -> Backend:
-    """``open_engine`` with the outside given."""
+    """Load a model onto the GPU.
+
+    Args:
+        env: Where to run it.
+        model: An .onnx file, for which NAME-fp16.onnx is used if it exists; or a .plan file built on this machine.
+        spec: Its description.
+        config: A ``precision`` of "fp32" or "fp16" is the only one tried. Threads are not used.
+        profile: Batch sizes; a .plan file has its own.
+
+    Raises:
+        BackendError: No precision gave an engine with correct answers.
+        ModelError: A .plan file was built on another machine.
+    """
     if model.suffix == ".plan":
-        key = plan_key(parts, spec.tensorrt.get("onnx_sha256", ""), spec.precision, _profile_of(spec))
+        key = plan_key(env, spec.tensorrt.get("onnx_sha256", ""), spec.precision, _profile_of(spec))
         if spec.tensorrt.get("key") != key:
-            raise ModelError(f"{model}: built for another GPU, driver or TensorRT than {parts.gpu.name}; build it here "
-                             "from the .onnx file (--model NAME.onnx), foreign plans are never run")  # fmt: skip
-        return _start(parts, model.read_bytes(), spec, _profile_of(spec), f"the plan {model.name}", wanted.reason)
-    reference = _stored_answers(parts, model, spec)
-    fallen: list[str] = []
-    for path, own in _precisions(model, spec, wanted):
+            raise ModelError(
+                f"{model}: built for another GPU, driver or TensorRT version than those of this machine "
+                f"({env.gpu.name}); use the .onnx file instead (--model NAME.onnx)"
+            )
+        return _start(env, model.read_bytes(), spec, _profile_of(spec), f"the plan {model.name}", config.reason)
+    reference = env.reference(model, spec, golden_faces(spec.side))
+    failures: list[str] = []
+    for path, file_spec in _files_to_try(model, spec, config):
         try:
-            return _prove(parts, path, own, wanted, profile, reference, fallen)
+            return _checked(env, path, file_spec, config, profile, reference, failures)
         except LeafError as e:
-            text = f"{own.precision} engine: {e}"
-            wanted.say(f"{text}; trying the next safer precision" if own.precision == "fp16" else text)
-            fallen.append(text)
-    raise BackendError(f"{TITLES[parts.trt.__name__]}: no engine that answers rightly ({'; '.join(fallen)})")
+            failure = f"{file_spec.precision} engine: {e}"
+            config.notify(f"{failure}; trying fp32" if file_spec.precision == "fp16" else failure)
+            failures.append(failure)
+    raise BackendError(f"{env.title}: no engine with correct answers ({'; '.join(failures)})")
 
 
-def plan_key(parts: Parts, onnx_sha256: str, precision: str, profile: Profile) -> dict[str, Any]:
-    """All that a plan depends on."""
+def plan_key(env: Environment, onnx_sha256: str, precision: str, profile: Profile) -> dict[str, Any]:
+    """Everything that a plan depends on."""
     return {
-        "module": parts.trt.__name__, "version": str(parts.trt.__version__), "gpu": asdict(parts.gpu),
+        "module": env.trt.__name__, "version": str(env.trt.__version__), "gpu": asdict(env.gpu),
         "onnx_sha256": onnx_sha256, "precision": precision, "profile": asdict(profile), "tf32": False, "build": BUILD,
     }  # fmt: skip
 
 
-def plan_bytes(parts: Parts, onnx: Path, precision: str, profile: Profile, wanted: BackendConfig) -> tuple[bytes, str]:
-    """A plan for this machine, from the cache or built now, and where it comes from."""
-    key = plan_key(parts, sha256_of(onnx), precision, profile)
-    title = TITLES[parts.trt.__name__]
-    if not wanted.build:
-        content, wrong = _cached(parts, key)
+def plan_bytes(
+    env: Environment, onnx: Path, precision: str, profile: Profile, config: BackendConfig
+) -> tuple[bytes, str]:
+    """A plan for this machine, from the cache or built now.
+
+    Returns:
+        The plan, and a phrase for users that says where it comes from.
+
+    Raises:
+        BackendError: It is not in the cache and must not be built, or the build failed.
+        ModelError: TensorRT does not support the model.
+    """
+    key = plan_key(env, sha256_of(onnx), precision, profile)
+    if not config.build:
+        content, problem = _cached(env, key)
         if content is None:
-            raise BackendError(wrong or "not built yet")
+            raise BackendError(problem or "not built yet")
         return content, "from the cache"
 
     def build() -> bytes:
-        wanted.say(f"building the {title} engine ({precision}) for {parts.gpu.name}: once, up to some minutes")
-        folder = parts.folder or cache_folder()
-        store = folder / f"timings-{parts.trt.__name__}-{parts.trt.__version__}.bin"
-        keep = usable(folder) is None
-        known = store.read_bytes() if keep and store.is_file() else b""
-        built = build_plan(parts.trt, onnx.read_bytes(), profile, timings=known)
-        if keep and built.timings:
+        config.notify(
+            f"building the {env.title} engine ({precision}) for {env.gpu.name}; this is done once and can take minutes"
+        )
+        folder = env.folder or cache_folder()
+        store = folder / f"timings-{env.trt.__name__}-{env.trt.__version__}.bin"
+        can_store = folder_problem(folder) is None
+        timings = store.read_bytes() if can_store and store.is_file() else b""
+        built = build_plan(env.trt, onnx.read_bytes(), profile, timings=timings)
+        if can_store and built.timings:
             write_whole(store, built.timings)
         return built.plan
 
-    return get_or_build(key, build, wanted.say, parts.folder)
+    return get_or_build(key, build, config.notify, env.folder)
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """An engine that a run may want.
+class EngineState:
+    """Whether an engine of a model is in the cache.
 
     Attributes:
         precision: "fp16" or "fp32".
-        cached: Whether it is there; otherwise a run that wants it builds it first.
-        wrong: What is wrong with the one in the cache, "" where there is none.
+        cached: Whether it is in the cache. If not, the run that needs it builds it.
+        problem: Why the cached engine cannot be used; "" if there is none.
     """
 
     precision: str
     cached: bool
-    wrong: str
+    problem: str
 
 
-def engines(parts: Parts, model: Path, spec: ModelSpec, profile: Profile = Profile()) -> list[Engine]:  # noqa: B008
-    """The engines of a model that a run would try, in this order. Builds nothing and starts none of them.
+def engine_states(
+    env: Environment,
+    model: Path,
+    spec: ModelSpec,
+    profile: Profile = Profile(),  # noqa: B008
+) -> list[EngineState]:
+    """The engines of a model in the order in which a run tries them. Builds and starts nothing.
 
     Raises:
-        BackendError: The model is not for TensorRT.
+        BackendError: TensorRT does not run this model.
     """
-    found: list[Engine] = []
-    for path, own in _precisions(model, spec, BackendConfig()):
-        content, wrong = _cached(parts, plan_key(parts, sha256_of(path), own.precision, profile))
-        found.append(Engine(own.precision, content is not None, wrong))
-    return found
+    states: list[EngineState] = []
+    for path, file_spec in _files_to_try(model, spec, BackendConfig()):
+        content, problem = _cached(env, plan_key(env, sha256_of(path), file_spec.precision, profile))
+        states.append(EngineState(file_spec.precision, content is not None, problem))
+    return states
 
 
-def _cached(parts: Parts, key: dict[str, Any]) -> tuple[bytes | None, str]:
-    """The plan in the cache, or None and what is wrong with it or with the folder; plans hold code, see ``usable``."""
-    folder = parts.folder or cache_folder()
-    wrong = usable(folder)
-    return (None, wrong) if wrong is not None else read_entry(folder, key)
+def _cached(env: Environment, key: dict[str, Any]) -> tuple[bytes | None, str]:
+    """The cached plan, or None and what is wrong with it or with the folder; see ``folder_problem``."""
+    folder = env.folder or cache_folder()
+    problem = folder_problem(folder)
+    return (None, problem) if problem is not None else read_entry(folder, key)
 
 
 def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any] | None:
-    """An execution context and its engine; None where TensorRT refuses the plan. Needs a driver, see ``probe``."""
+    """Load a plan. Call ``probe`` first: this needs a driver.
+
+    Returns:
+        An execution context and the objects that must outlive it, or None if TensorRT refuses the plan.
+    """
     logger = trt.Logger(trt.Logger.ERROR)
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
@@ -203,16 +230,20 @@ def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any] | None:
     return None if context is None else (context, (logger, runtime, engine))
 
 
-def _prove(
-    parts: Parts, path: Path, spec: ModelSpec, wanted: BackendConfig, profile: Profile, reference: Prediction,
-    fallen: list[str],
+def _checked(
+    env: Environment, path: Path, spec: ModelSpec, config: BackendConfig, profile: Profile, reference: Prediction,
+    failures: list[str],
 ) -> Backend:  # fmt: skip
-    """An engine from ``path`` that answers as the reference does, or a LeafError."""
-    plan, origin = plan_bytes(parts, path, spec.precision, profile, wanted)
-    why = f"{wanted.reason}; after {' and '.join(fallen)}" if fallen else wanted.reason
-    backend = _start(parts, plan, spec, profile, origin, why)
+    """An engine for ``path`` whose answers match the reference.
+
+    Raises:
+        LeafError: There is none.
+    """
+    plan, origin = plan_bytes(env, path, spec.precision, profile, config)
+    why = f"{config.reason}; after {' and '.join(failures)}" if failures else config.reason
+    backend = _start(env, plan, spec, profile, origin, why)
     try:
-        parity: Parity = compare(reference, backend.infer(golden_faces(spec.side)))
+        parity = compare(reference, backend.infer(golden_faces(spec.side)))
     except LeafError:
         backend.close()
         raise
@@ -222,47 +253,50 @@ def _prove(
     return backend
 
 
-def _start(parts: Parts, plan: bytes, spec: ModelSpec, profile: Profile, origin: str, why: str) -> TensorRtBackend:
-    opened = parts.context(parts.trt, plan)
+def _start(env: Environment, plan: bytes, spec: ModelSpec, profile: Profile, origin: str, why: str) -> TensorRtBackend:
+    opened = env.context(env.trt, plan)
     if opened is None:
         raise BackendError(f"TensorRT refuses the plan ({origin}); delete it from the cache")
     context, owner = opened
-    runner = EngineRunner(context, parts.cuda(), spec.side, len(spec.labels), spec.feature_dim, profile.most)
-    module = parts.trt.__name__
-    reason = f"{TITLES[module]} {parts.trt.__version__}, {spec.precision} on {parts.gpu.name}, {origin}: {why}"
-    return TensorRtBackend(module, spec, runner, owner, reason)
+    runner = EngineRunner(context, env.cuda(), spec.side, len(spec.labels), spec.feature_dim, profile.most)
+    reason = f"{env.title} {env.trt.__version__}, {spec.precision} on {env.gpu.name}, {origin}: {why}"
+    return TensorRtBackend(env.trt.__name__, spec, runner, owner, reason)
 
 
-def _precisions(model: Path, spec: ModelSpec, wanted: BackendConfig) -> list[tuple[Path, ModelSpec]]:
-    """The files to try, the quickest first."""
-    if wanted.precision not in ("", "fp32", "fp16"):
-        raise BackendError(f"--precision {wanted.precision}: TensorRT runs fp16 and fp32 models")
+def _files_to_try(model: Path, spec: ModelSpec, config: BackendConfig) -> list[tuple[Path, ModelSpec]]:
+    """The files of a model and their descriptions, fastest first.
+
+    Raises:
+        BackendError: TensorRT does not run the requested precision, or its file is missing.
+    """
+    if config.precision not in ("", "fp32", "fp16"):
+        raise BackendError(f"--precision {config.precision}: TensorRT runs fp16 and fp32 models")
     if spec.precision == "int8":
         raise BackendError(f"{model}: int8 models are for the CPU; give the fp32 file")
     files: list[tuple[Path, ModelSpec]] = []
     half = variant_path(model, "fp16")
-    if spec.precision == "fp32" and wanted.precision != "fp32":
+    if spec.precision == "fp32" and config.precision != "fp32":
         if half.is_file():
-            own = load_spec(half)
-            if own.parent == spec.sha256:
-                files.append((half, own))
+            half_spec = load_spec(half)
+            if half_spec.parent == spec.sha256:
+                files.append((half, half_spec))
             else:
-                wanted.say(f"{half.name} was not made from {model.name}: passed over; export it again")
-        elif wanted.precision == "fp16":
-            raise BackendError(f"--precision fp16: {half.name} is missing; `leaf-rt export --precision fp16` writes it")
-    if wanted.precision != "fp16" or spec.precision == "fp16":
+                config.notify(f"{half.name} is not used: it was not made from {model.name}; export it again")
+        elif config.precision == "fp16":
+            raise BackendError(
+                f"--precision fp16: {half.name} is missing; create it with `leaf-rt export --precision fp16`"
+            )
+    if config.precision != "fp16" or spec.precision == "fp16":
         files.append((model, spec))
     return files
 
 
-def _stored_answers(parts: Parts, model: Path, spec: ModelSpec) -> Prediction:
-    return parts.reference(model, spec, golden_faces(spec.side))
+def _reference(model: Path, spec: ModelSpec, faces: U8) -> Prediction:
+    """The predictions of the model in ONNX Runtime."""
+    with load_errors("onnxruntime"):
+        from leaf_rt.backends.onnxruntime import OnnxRuntimeBackend
 
-
-def _onnxruntime(model: Path, spec: ModelSpec, faces: U8) -> Prediction:
-    """What the fp32 model says, on the CPU."""
-    one: BackendEntry = candidate("onnxruntime")
-    backend = load(one, model, spec, BackendConfig())
+        backend = OnnxRuntimeBackend(model, spec, BackendConfig())
     try:
         return backend.infer(faces)
     finally:
@@ -273,14 +307,14 @@ def _profile_of(spec: ModelSpec) -> Profile:
     try:
         return Profile(**spec.tensorrt["profile"])
     except (KeyError, TypeError) as e:
-        raise ModelError(f"the description of the plan lacks its profile ({first_line(e)}); build it again") from e
+        raise ModelError(f"the description of the plan has no profile ({first_line(e)}); build the plan again") from e
 
 
-def describe_plan(parts: Parts, onnx: Path, spec: ModelSpec, profile: Profile, plan: Path) -> ModelSpec:
-    """The description of a plan built here from ``onnx``, for the JSON beside it."""
+def describe_plan(env: Environment, onnx: Path, spec: ModelSpec, profile: Profile, plan: Path) -> ModelSpec:
+    """The description of a plan that was built here from ``onnx``, for the JSON file beside it."""
     digest = sha256_of(onnx)
     facts = {
-        "key": json.loads(json.dumps(plan_key(parts, digest, spec.precision, profile))),
+        "key": json.loads(json.dumps(plan_key(env, digest, spec.precision, profile))),
         "onnx_sha256": digest, "profile": asdict(profile),
     }  # fmt: skip
     return replace(spec, opset=0, sha256=sha256_of(plan), tensorrt=facts, parent=spec.parent or digest)

@@ -1,6 +1,6 @@
-"""Run an engine on batches of any size: fixed buffers, one stream, one CUDA graph per bucket of batch sizes.
+"""Runs an engine on batches of any size, with fixed buffers, one stream and one CUDA graph per bucket of batch sizes.
 
-Knows an execution context and ``Cuda``; must not know files, builders or how the context came to be.
+Knows an execution context and ``Cuda``; must not know files or builders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BUCKETS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(slots=True)
 class _Tensor:
-    """One input or output: buffers for the largest batch on both sides."""
+    """One input or output, with buffers for the largest batch on the GPU and on the host."""
 
     name: str
     row: tuple[int, ...]  # shape of one face
@@ -34,15 +34,15 @@ class _Tensor:
 
 
 class EngineRunner:
-    """An execution context made ready for faces; a context manager. One thread at a time.
+    """Runs face crops through an execution context; a context manager. Not thread-safe.
 
     Args:
-        context: TensorRT's IExecutionContext, or what behaves like it.
+        context: TensorRT's IExecutionContext.
         cuda: See ``Cuda``.
-        side: Of the crops, px.
-        labels: C.
-        features: D.
-        largest: Largest batch of the engine's profile; larger ones are split.
+        side: Side of the crops, px.
+        labels: Number of classes C.
+        features: Number of features D.
+        largest: Largest batch of the engine's profile; larger batches are split.
     """
 
     def __init__(self, context: Any, cuda: Cuda, side: int, labels: int, features: int, largest: int) -> None:
@@ -68,7 +68,10 @@ class EngineRunner:
         self.close()
 
     def infer(self, faces: U8) -> Prediction:
-        """Classify (N, S, S, 3) uint8 faces, N >= 1.
+        """Classify face crops.
+
+        Args:
+            faces: (N, side, side, 3) uint8 BGR, N >= 1.
 
         Raises:
             BackendError: The engine refused the batch, or CUDA failed.
@@ -84,7 +87,7 @@ class EngineRunner:
         return Prediction(probs, features)
 
     def close(self) -> None:
-        """Free graphs, buffers and stream; may be called twice."""
+        """Free graphs, buffers and the stream. May be called twice."""
         cuda = self._cuda
         graphs, self._graphs = self._graphs, {}
         tensors, self._tensors = self._tensors, []
@@ -109,30 +112,29 @@ class EngineRunner:
         tensor = _Tensor(name, row, itemsize, device, host, array)
         self._tensors.append(tensor)
         if not self._context.set_tensor_address(name, device):
-            raise BackendError(f"the engine has no tensor {name!r}; delete it from the cache and let it be built again")
+            raise BackendError(f"the engine has no tensor {name!r}; delete it from the cache")
         return tensor
 
     def _run(self, faces: U8) -> None:
-        """Bring a part of a batch through the engine; the answers lie in the pinned buffers afterwards."""
+        """Run a part of a batch; afterwards the outputs are in the pinned buffers."""
         if self._stream is None:
             raise BackendError("the engine is closed")
         bucket = next(b for b in self.buckets if b >= len(faces))
         used = self._faces.nbytes(len(faces))
         self._faces.array[:used] = np.ascontiguousarray(faces).reshape(-1)
-        self._faces.array[used : self._faces.nbytes(bucket)] = 0  # faces of an earlier batch stay nobody's business
+        self._faces.array[used : self._faces.nbytes(bucket)] = 0  # padding must not contain faces of earlier batches
         if bucket not in self._graphs:
             self._record(bucket)
         self._cuda.launch(self._graphs[bucket], self._stream)
         self._cuda.synchronize(self._stream)
 
     def _record(self, bucket: int) -> None:
-        """Make the graph of a bucket: upload, network, download.
+        """Record the CUDA graph of a bucket: upload, network, download.
 
-        The network must have run once with this shape, or the record would hold its set-up. A refused call records
-        nothing, so what it returns is looked at.
+        The network must run once with this shape first, or the graph would contain its initialization.
         """
         cuda, stream = self._cuda, self._stream
-        assert stream is not None  # _run has looked
+        assert stream is not None  # checked in _run
         if not self._context.set_input_shape("faces", (bucket, *self._faces.row)):
             raise BackendError(f"the engine refuses a batch of {bucket}; its profile ends at {self.largest}")
         self._queue(bucket, stream)
@@ -141,7 +143,7 @@ class EngineRunner:
         try:
             self._queue(bucket, stream)
         except BackendError:
-            cuda.end_capture(stream)  # a stream that is left recording can never be used again
+            cuda.end_capture(stream)  # a stream that is still recording cannot be used again
             raise
         self._graphs[bucket] = cuda.end_capture(stream)
 

@@ -1,0 +1,238 @@
+"""One run: sources that are processed in parallel, from opening to summary.
+
+Knows every part of the runtime by its interface; must not know how options are parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from leaf_rt.backends.base import Backend
+from leaf_rt.cli.progress import ProgressBars
+from leaf_rt.cli.reporter import Reporter
+from leaf_rt.diagnostics.metrics import MetricsServer
+from leaf_rt.errors import LeafError
+from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.factory import build_detector, build_pipeline
+from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.render.overlay import Anonymizer, mark
+from leaf_rt.render.window import Window
+from leaf_rt.results.summary import Summary
+from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.config import OutputConfig, SourceOutputs
+from leaf_rt.sinks.paths import OutputPaths
+from leaf_rt.sources.base import SourceInfo, Target
+from leaf_rt.stream.options import Hooks, RunOptions
+from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.files import write_whole
+from leaf_rt.system.signals import StopSignal, stop_on_signals
+from leaf_rt.types import U8, Estimates, Frame
+
+_LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """What lives as long as the command, and all its runs share.
+
+    Attributes:
+        recognition: How faces are recognized.
+        outputs: What is written and shown.
+        paths: Names of result files, each given once.
+        reporter: Reports messages and results.
+        backend: Classifies faces.
+        shared: Sinks of all sources.
+        window: Shows frames.
+        server: Serves metrics.
+    """
+
+    recognition: RecognitionConfig
+    outputs: OutputConfig
+    paths: OutputPaths
+    reporter: Reporter
+    backend: Backend
+    shared: Sequence[Sink]
+    window: Window | None = None
+    server: MetricsServer | None = None
+
+
+@dataclass(slots=True)
+class SourceResults:
+    """What lives as long as one source.
+
+    Attributes:
+        summary: Who was seen.
+        files: Where its results go.
+        reported: Whether its results are complete and reported.
+    """
+
+    summary: Summary
+    files: SourceOutputs
+    reported: bool = False
+
+
+class Run:
+    """One run of a command.
+
+    Attributes:
+        stop: Ends the run. Ctrl-C, SIGTERM and the window set it.
+        unfinished: Names of the sources that have an end and were stopped before it.
+    """
+
+    def __init__(self, context: CommandContext) -> None:
+        self.stop = StopSignal()
+        self.unfinished: list[str] = []
+        self._context, self._reporter = context, context.reporter
+        self._results: dict[str, SourceResults] = {}  # by name of the source
+        self._detectors: list[Detector] = []  # loaded in advance, for sources that are not open yet
+
+    @property
+    def started(self) -> bool:
+        """Whether a source was opened."""
+        return bool(self._results)
+
+    def process(self, targets: Sequence[Target], options: RunOptions, *, preload: bool) -> None:
+        """Process the targets, write the timelines and report the results, even if the run fails.
+
+        Args:
+            targets: The sources.
+            options: How to run them.
+            preload: Load a detector per source first, so that the frames of live sources do not wait for it.
+
+        Raises:
+            LeafError: The run failed; see ``leaf_rt.stream.runner.run``.
+            KeyboardInterrupt: The user stopped it at once. What is missing has been reported.
+        """
+        with stop_on_signals(self.stop):
+            try:
+                try:
+                    stats = self._stream(targets, options, preload)
+                except Exception:
+                    self._finish(None)
+                    raise
+                self.unfinished = [s.info.name for s in stats.sources if s.cut and s.info.has_end]
+                self._finish(stats)
+            except KeyboardInterrupt:
+                self._report_missing()
+                raise
+        for failure in stats.failures:
+            self._reporter.error(failure)
+
+    def _stream(self, targets: Sequence[Target], options: RunOptions, preload: bool) -> RunStats:
+        try:
+            if preload:
+                context = self._context
+                self._detectors = [
+                    build_detector(context.recognition, hide_faces=context.outputs.blur) for _ in targets
+                ]
+            with ProgressBars(self._reporter.messages) as bars:
+
+                def progress(stats: RunStats) -> None:
+                    if self._context.server is not None:
+                        self._context.server.update(stats)
+                    bars.update(stats)
+
+                return run(
+                    targets,
+                    self._make_pipeline,
+                    self._context.backend,
+                    self._open_sinks,
+                    self._context.shared,
+                    Hooks(opened=self._opened, frame=self._frame, progress=progress, event=self._reporter.event),
+                    # Signals are handled here, until the last result is written.
+                    replace(options, handle_signals=False, close_shared=False),
+                    self.stop,
+                )
+        finally:
+            for detector in self._detectors:
+                detector.close()
+
+    def _opened(self, info: SourceInfo) -> None:
+        context = self._context
+        self._reporter.source_opened(info, context.backend, context.recognition)
+        summary = Summary(context.backend.spec.labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        self._results[info.name] = SourceResults(summary, context.outputs.for_source(info, context.paths))
+
+    def _make_pipeline(self, info: SourceInfo) -> Pipeline:
+        context = self._context
+        detector = self._detectors.pop() if self._detectors else None
+        return build_pipeline(context.recognition, context.backend, hide_faces=context.outputs.blur, detector=detector)
+
+    def _open_sinks(self, info: SourceInfo) -> Sequence[Sink]:
+        files, labels = self._results[info.name].files, self._context.backend.spec.labels
+        sinks: list[Sink] = []
+        with contextlib.ExitStack() as unless_all_open:
+            if files.annotated is not None:
+                from leaf_rt.sinks.video import VideoSink
+
+                draw = _drawer(self._context.outputs.blur)
+                sinks.append(unless_all_open.enter_context(VideoSink(files.annotated, labels, draw)))
+            if files.records is not None:
+                from leaf_rt.sinks.jsonl import JsonlSink
+
+                sinks.append(unless_all_open.enter_context(JsonlSink(files.records, labels)))
+            unless_all_open.pop_all()
+        return sinks
+
+    def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
+        self._results[info.name].summary.add(estimates, frame.generation)
+        window = self._context.window
+        if window is not None:
+            window.show(info.name, frame, estimates)
+            if window.closed:
+                self.stop.set()
+
+    def _finish(self, stats: RunStats | None) -> None:
+        """Write the timelines and report the results of all sources; ``stats`` is None if the run failed."""
+        for name, source in self._results.items():
+            source.summary.finish()
+            if stats is None and source.summary.frames == 0:  # the error that follows says why
+                continue
+            timeline = None if self.stop.at_once else self._write_timeline(name, source)
+            if self.stop.at_once:
+                raise KeyboardInterrupt
+            results = {"video": source.files.annotated, "records": source.files.records, "timeline": timeline}
+            files = {kind: path for kind, path in results.items() if path is not None}
+            stopped_early = name in self.unfinished and self.stop.is_set()
+            self._reporter.source_finished(name, source.summary, stats, files, stopped_early=stopped_early)
+            source.reported = True
+
+    def _write_timeline(self, name: str, source: SourceResults) -> Path | None:
+        """Draw the timeline of a source, unless the user stops the command; return its file, None if it failed."""
+        path = source.files.timeline
+        if path is None:
+            return None
+        from leaf_rt.render.timeline import timeline_png
+
+        try:
+            drawn = timeline_png(source.summary, name)
+            if not self.stop.at_once:
+                write_whole(path, drawn)
+        except LeafError as e:
+            self._reporter.error(e)
+            return None
+        return path
+
+    def _report_missing(self) -> None:
+        """Report what an immediate stop leaves out, if a source was opened."""
+        missing = [source for source in self._results.values() if not source.reported]
+        if missing:
+            timelines = [source.files.timeline for source in missing]
+            self._reporter.stopped_at_once([path for path in timelines if path is not None])
+
+
+def _drawer(blur: bool) -> Callable[[U8, Estimates, Sequence[str]], U8]:
+    """A function that draws on the frames of one source, in place: the sink passes copies."""
+    anonymizer = Anonymizer() if blur else None
+
+    def draw(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
+        if anonymizer is not None:
+            anonymizer.hide(image, estimates)
+        mark(image, estimates, labels)
+        return image
+
+    return draw

@@ -1,0 +1,123 @@
+"""One source across all its connections: state, frame numbers, media time, delays before a retry."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from leaf_rt.sources.base import SourceInfo
+from leaf_rt.stream.context import RunContext
+from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
+from leaf_rt.stream.stats import Event, EventKind, Level, SourceStats, State
+from leaf_rt.types import Frame
+
+
+class Connection:
+    """Keeps what must survive a reconnect. Starts no thread.
+
+    Call every method under the lock of the run, except ``report`` and ``watch``.
+
+    Args:
+        context: The run.
+        name: Name of the source in this run.
+        stats: Its counters.
+        max_reconnects: Attempts in a row to open it again; None sets no limit.
+        rng: For the jitter of the delays.
+
+    Attributes:
+        error: What ended the source for good.
+    """
+
+    def __init__(
+        self, context: RunContext, name: str, stats: SourceStats, max_reconnects: int | None, rng: random.Random
+    ) -> None:
+        self.name, self.stats = name, stats
+        self.error: Exception | None = None
+        self._context = context
+        self._first_index = self._next_index = 0  # frame numbers continue over all connections
+        self._backoff = Backoff(rng, attempts=max_reconnects)
+        self._media = MediaClock()
+        self._freeze = FreezeWatch()
+        self.describe(stats.info)
+        stats.since = context.now()
+
+    def describe(self, info: SourceInfo) -> None:
+        """Store what is known of the source, under its name in this run."""
+        self.stats.info = replace(info, name=self.name)
+
+    def opened(self, info: SourceInfo) -> bool:
+        """The source is open; returns whether this is a reconnect."""
+        stats = self.stats
+        is_reconnect = stats.last_frame is not None
+        self.describe(info)
+        self._backoff.connected(self._context.now())
+        if is_reconnect:
+            stats.reconnects += 1
+            stats.generation += 1
+            self._media.restart()
+            self._first_index = self._next_index
+        self._set_state("open")
+        return is_reconnect
+
+    def lost(self) -> float | None:
+        """The source was lost, or did not open.
+
+        Returns:
+            s to wait before the next attempt; None if none is left.
+        """
+        delay = self._backoff.lost(self._context.now())
+        if delay is not None and self.stats.state == "open":
+            self._set_state("lost")
+        return delay
+
+    def ended(self, error: Exception | None) -> None:
+        """The source has ended for good."""
+        self.error = error
+        self._set_state("ended")
+
+    def cut(self) -> None:
+        """The run ends the source."""
+        self.stats.cut |= self.stats.state != "ended"
+        self._set_state("ended")
+
+    def watch(self, frame: Frame, now: float) -> None:
+        """Report a picture that stands still. Outside the lock: it reads the picture."""
+        if self._freeze.see(frame.image, now):
+            self.report("warning", EventKind.FROZEN, "the picture has not changed for 10 s; is the camera stuck?")
+
+    def stamp(self, frame: Frame, info: SourceInfo, now: float) -> Frame:
+        """Give a frame its name, number and media time in this run, and count it."""
+        stats = self.stats
+        index, timestamp = frame.index, frame.timestamp
+        if info.reconnects:
+            index += self._first_index
+            self._next_index = index + 1
+            jumps = self._media.jumps
+            timestamp = self._media.stamp(timestamp, now)
+            if self._media.jumps > jumps:
+                stats.jumps += 1
+                self.report("warning", EventKind.CLOCK, "the clock of the stream jumped; media time continues")
+        stats.captured += 1
+        stats.last_frame = now
+        stats.frozen = self._freeze.frozen
+        return replace(
+            frame,
+            index=index,
+            timestamp=timestamp,
+            source=self.name,
+            generation=stats.generation,
+            captured_at=self._context.clock.utc() if info.is_live else None,
+        )
+
+    def report(self, level: Level, kind: EventKind, text: str, error: Exception | None = None) -> None:
+        """Report an event of this source. Its name replaces the address at the start of the text."""
+        self._context.report(Event(level, self.name, kind, self.without_address(text), error))
+
+    def without_address(self, text: str) -> str:
+        """The text without the address at its start."""
+        return text.removeprefix(f"{self.stats.info.target}: ")
+
+    def _set_state(self, state: State) -> None:
+        if state != self.stats.state:
+            self.stats.state = state
+            self.stats.since = self._context.now()
