@@ -1,14 +1,6 @@
-"""Real-time facial-expression recognition.
+"""Real-time facial-expression recognition. ``__all__`` is the Python API; every other module is internal.
 
-The Python API is what ``__all__`` lists; every other module is internal. A name is imported when it is first used, so
-``import leaf_rt`` costs nothing.
-
-Example:
-    >>> import leaf_rt
-    >>> with leaf_rt.Recognizer() as recognizer:
-    ...     for frame in recognizer.stream("clip.mp4"):
-    ...         for face in frame.faces:
-    ...             print(frame.time, face.track_id, face.emotion)
+A name is imported when it is first used, so ``import leaf_rt`` costs nothing. Start with ``leaf_rt.Recognizer``.
 """
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without importing typing

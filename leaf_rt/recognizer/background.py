@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,10 +116,9 @@ class BackgroundRun:
         if self._frames is not None:
             self._frames.cancel()
         self._stop.set()
-        if self._thread is not threading.current_thread():  # the garbage collector may call this in any thread
-            while not self._over.wait(_GLANCE):
-                pass
-            self._thread.join()
+        while not self._over.wait(_GLANCE):
+            pass
+        self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -131,3 +131,23 @@ class BackgroundRun:
             if self._frames is not None:
                 self._frames.end()
             self._over.set()
+
+
+def close_with(owner: object, close: Callable[[], None]) -> weakref.finalize[..., object]:
+    """Call ``close`` when the owner is collected or the program ends, unless the finalizer is detached before.
+
+    The garbage collector runs in any thread, also in one that ``close`` would wait for. There, a new thread closes.
+
+    Args:
+        owner: ``close`` must not refer to it.
+        close: Frees what the owner holds.
+    """
+    safe = {threading.get_ident(), threading.main_thread().ident}
+
+    def collected() -> None:
+        if threading.get_ident() in safe:
+            close()
+        else:
+            threading.Thread(target=close, name="leaf_rt close").start()
+
+    return weakref.finalize(owner, collected)

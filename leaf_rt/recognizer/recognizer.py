@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
 from leaf_rt.recognition.images import recognize_image
 from leaf_rt.recognition.smoothing import SmoothOptions
-from leaf_rt.recognizer.background import BackgroundRun, FrameQueue
+from leaf_rt.recognizer.background import BackgroundRun, FrameQueue, close_with
 from leaf_rt.recognizer.crops import classify_crops
 from leaf_rt.recognizer.faces import Faces
 from leaf_rt.recognizer.parts import Parts
@@ -105,7 +104,7 @@ class Recognizer:
         )
         opened = self._config.open_backend(_log.info)
         self._parts = Parts(self._config, opened)
-        self._finalizer = weakref.finalize(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
+        self._finalizer = close_with(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
         self.labels = opened.spec.labels
         self.backend, self.reason = opened.name, opened.reason
 
@@ -247,7 +246,8 @@ class Recognizer:
 
     def close(self) -> None:
         """End all streams and free the model; may be called twice."""
-        self._finalizer()
+        if self._finalizer.detach() is not None:
+            self._parts.close()
 
     def __enter__(self) -> Self:
         return self
