@@ -1,4 +1,4 @@
-"""Sinks of every kind, for what holds of all of them."""
+"""Makes sinks of every kind, for tests that apply to all of them."""
 
 from __future__ import annotations
 

@@ -155,14 +155,14 @@ def test_an_out_folder_that_cannot_be(
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("rtsp://", "names no host"),
-        ("rtsp:///stream", "names no host"),
-        ("http://", "names no host"),
-        ("rtsp://127.0.0.1:99999/x", "the port is no number from 1 to 65535"),
-        ("http://127.0.0.1:99999/x", "the port is no number from 1 to 65535"),
-        ("https://127.0.0.1:0/x", "the port is no number from 1 to 65535"),
-        ("rtsp://no-such-host.invalid/x", "no host of that name is known"),
-        ("http://no-such-host.invalid/x", "no host of that name is known"),
+        ("rtsp://", "contains no host"),
+        ("rtsp:///stream", "contains no host"),
+        ("http://", "contains no host"),
+        ("rtsp://127.0.0.1:99999/x", "the port is not a number from 1 to 65535"),
+        ("http://127.0.0.1:99999/x", "the port is not a number from 1 to 65535"),
+        ("https://127.0.0.1:0/x", "the port is not a number from 1 to 65535"),
+        ("rtsp://no-such-host.invalid/x", "unknown host"),
+        ("http://no-such-host.invalid/x", "unknown host"),
     ],
 )
 def test_an_address_that_cannot_be_right_is_told_so(leaf: Leaf, address: str, words: str) -> None:

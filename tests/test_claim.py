@@ -63,7 +63,7 @@ def test_two_options_cannot_share_a_file(leaf: Leaf, clip: Path, tmp_path: Path)
     both = tmp_path / "both"
     done = leaf("video", clip, "--no-save-video", "--no-plot", "--jsonl", both, "--csv", both)
     assert done.code == OutputError.exit_code
-    assert "is where --jsonl goes already" in done.sentence()
+    assert "is already used by --jsonl" in done.sentence()
     assert not both.exists()
 
 

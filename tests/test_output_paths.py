@@ -36,9 +36,9 @@ def test_no_option_destroys_what_is_read(leaf: Leaf, mine: Path, option: str) ->
     film.with_name("soft").symlink_to(film)
     film.with_name("hard").hardlink_to(film)
     for place in (film, film.with_name("soft"), film.with_name("hard"), f"{film.parent}/../{film.parent.name}/c"):
-        refused(leaf("video", film, option, place), option, "is read here")
+        refused(leaf("video", film, option, place), option, "is an input")
         if option != "--plot":
-            refused(leaf("video", "none.mp4", film, option, place), option, "is read here")
+            refused(leaf("video", "none.mp4", film, option, place), option, "is an input")
     assert film.read_bytes() == before
     assert sorted(p.name for p in film.parent.iterdir()) == ["c", "hard", "soft"]
 
@@ -108,9 +108,9 @@ def test_devices_may_be_used_by_many() -> None:
 
 def test_names_are_given_once_and_never_over_a_chosen_place(tmp_path: Path) -> None:
     places = OutputPaths([], [("--csv", tmp_path / "b.leaf.mp4")])
-    assert [places.take(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
+    assert [places.reserve(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
     with pytest.raises(OutputError, match="--csv"):
-        places.take(tmp_path, "b", ".mp4")
+        places.reserve(tmp_path, "b", ".mp4")
 
 
 @pytest.mark.parametrize("option", ["--plot", "--parquet"])
@@ -119,11 +119,11 @@ def test_no_file_takes_the_place_of_a_device_or_pipe(leaf: Leaf, mine: Path, opt
     os.mkfifo(pipe)
     link.symlink_to(os.devnull)
     for place in (pipe, link, mine.parent):
-        refused(leaf("video", mine, "--no-save-video", "--no-jsonl", option, place), option, "no regular file")
+        refused(leaf("video", mine, "--no-save-video", "--no-jsonl", option, place), option, "not a regular file")
     for place in map(Path, (os.devnull, "/dev/stdout", "/dev/fd/1")):
-        with pytest.raises(OutputError, match="no regular file"):
+        with pytest.raises(OutputError, match="not a regular file"):
             OutputPaths([], [(option, place)])
-    with pytest.raises(OutputError, match="no regular file"):
+    with pytest.raises(OutputError, match="not a regular file"):
         OutputPaths([], [("--parquet, while written,", pipe)])
     assert pipe.is_fifo()
     assert sorted(p.name for p in mine.parent.iterdir()) == ["c.mp4", "null", "pipe"]
@@ -175,6 +175,6 @@ def test_numbered_names_are_checked_as_well(leaf: Leaf, mine: Path, face: Path, 
 def test_what_cannot_be_a_name_is_left_to_its_reader(tmp_path: Path) -> None:
     places = OutputPaths([Path("a\0b"), tmp_path / ("x" * 5000)], [("--csv", tmp_path / "t.csv")])
     for stem in ("a\0b", "c"):
-        places.copy().take(tmp_path, stem, ".mp4")
-    with pytest.raises(OutputError, match="is read here"):
+        places.copy().reserve(tmp_path, stem, ".mp4")
+    with pytest.raises(OutputError, match="is an input"):
         OutputPaths([Path("a\0b")], [("--csv", Path("a\0b"))])

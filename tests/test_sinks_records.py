@@ -15,8 +15,8 @@ import pytest
 from sinks import make
 from streams import INFO, LABELS, LIVE, estimates, frame
 
-from leaf_rt.results.records import record
-from leaf_rt.sinks.csv import CsvSink, columns, flat
+from leaf_rt.results.records import column_names, flatten, record
+from leaf_rt.sinks.csv import CsvSink
 from leaf_rt.sinks.events import EventSink
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.parquet import ParquetSink
@@ -98,8 +98,8 @@ def test_parquet_holds_the_same_values(tmp_path: Path) -> None:
             sink.write(INFO, frame(index), estimates(index / 25, 2), 0.01)
         assert not path.exists()  # a Parquet file without its end is none
     table = pyarrow.parquet.read_table(path)
-    assert (table.num_rows, tuple(table.column_names)) == (6000, columns(LABELS))
-    assert tuple(table.slice(5999, 1).to_pylist()[0].values()) == flat(
+    assert (table.num_rows, tuple(table.column_names)) == (6000, column_names(LABELS))
+    assert tuple(table.slice(5999, 1).to_pylist()[0].values()) == flatten(
         record(INFO, frame(2999), estimates(2999 / 25, 2), 1, LABELS, 0.01)
     )
     assert list(tmp_path.iterdir()) == [path]

@@ -38,7 +38,7 @@ def test_a_camera_gives_frames_until_it_is_unplugged(devices: Path) -> None:
             next(frames)
         info = source.info
         assert (info.name, info.width, info.height, info.fps, info.is_live) == ("camera 2", 640, 480, 30.0, True)
-        assert source.warnings == ["camera 2: does not have the size asked for; it gives 640x480"]
+        assert source.warnings == ["camera 2: does not support the requested size; it gives 640x480"]
     assert capture.released == 1
     assert capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 1280
     assert [f.index for f in got] == [0, 1, 2, 3, 4]
@@ -49,9 +49,9 @@ def test_a_camera_gives_frames_until_it_is_unplugged(devices: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "capture", "error", "words"),
     [
-        ("1", FakeCapture(), NotFound, "there is 0, 2, 10"),
+        ("1", FakeCapture(), NotFound, "found 0, 2, 10"),
         ("0", FakeCapture(opened=False), DeviceBusy, "another program"),
-        ("0", FakeCapture(pictures=0), NoFrames, "gives no picture"),
+        ("0", FakeCapture(pictures=0), NoFrames, "gives no frame"),
     ],
 )
 def test_a_camera_that_does_not_open(

@@ -181,10 +181,10 @@ def test_the_demo_clip_is_read_whole() -> None:
     [
         ("missing", NotFound, "no such file"),
         ("folder", NotAVideo, "is a folder"),
-        ("text", NotAVideo, "no video that FFmpeg knows"),
+        ("text", NotAVideo, "not a video that FFmpeg can read"),
         ("empty", NotAVideo, "0 bytes"),
-        ("sound", NotAVideo, "sound only"),
-        ("noise", NotAVideo, "no video that FFmpeg knows"),
+        ("sound", NotAVideo, "only audio"),
+        ("noise", NotAVideo, "not a video that FFmpeg can read"),
         ("index lost", CodecError, "cut off"),
         ("not a single frame", LeafError, "get a fresh copy"),
     ],
@@ -208,7 +208,7 @@ def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
          "-disposition:v", "attached_pic", path],
         check=True, timeout=30, capture_output=True,
     )  # fmt: skip
-    with pytest.raises(NotAVideo, match="sound only"):
+    with pytest.raises(NotAVideo, match="only audio"):
         open_source(str(path))
 
 
@@ -223,9 +223,10 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from leaf_rt.errors import NoPermission\n"
-        "import leaf_rt.sources.video_file, leaf_rt.sources.picture\n"  # nobody may not read our libraries
+        # Import all now: the user "nobody" has no permission to read our libraries.
+        "import leaf_rt.sources.opening, leaf_rt.sources.video_file, leaf_rt.sources.picture\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        f"try: leaf_rt.sources.open_source({str(clip)!r})\n"
+        f"try: leaf_rt.sources.opening.open_source({str(clip)!r})\n"
         "except NoPermission: sys.exit(42)\n"
     )
     for folder in tmp_path.parents:

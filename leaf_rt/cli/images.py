@@ -20,9 +20,9 @@ from leaf_rt.recognition.images import recognize_image
 from leaf_rt.render.overlay import annotate
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig, prepare_paths
+from leaf_rt.sinks.factory import shared_sinks
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.text import counted, readable
 from leaf_rt.types import Estimates, Frame

@@ -15,8 +15,8 @@ from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.render.window import Window
 from leaf_rt.sinks.config import OutputConfig, prepare_paths
+from leaf_rt.sinks.factory import shared_sinks
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sinks.shared import shared_sinks
 from leaf_rt.sources.base import Target
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.text import readable

@@ -224,7 +224,7 @@ class VideoResult:
         places = OutputPaths([self._info.path] if self._info.path is not None else [])
         stem = Path(self.source).stem
         endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
-        files = {kind: places.take(into, stem, ending) for kind, ending in endings.items()}
+        files = {kind: places.reserve(into, stem, ending) for kind, ending in endings.items()}
         with JsonlSink(files["records"], self.labels) as jsonl, CsvSink(files["csv"], self.labels) as table:
             for frame, estimates, latency in self.columns.frames(self.source):
                 jsonl.write(self._info, frame, estimates, latency)

@@ -1,6 +1,6 @@
-"""What a run gives to programs: records and summaries.
+"""What a run gives to programs: records, columns and summaries.
 
-Knows estimates. It must not know files, formats or threads.
+Knows estimates. Does not know files, file formats or threads.
 """
 
 __all__ = ["columns", "records", "summary"]

@@ -1,4 +1,4 @@
-"""The record: one face in one frame, as docs/records.md and ``leaf_rt/record.schema.json`` describe it."""
+"""Records: one face in one frame, as docs/records.md and ``leaf_rt/record.schema.json`` describe it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,24 @@ from leaf_rt.types import F32, Estimates, Frame
 
 SCHEMA_VERSION = 1
 
-
-def _shares(values: F32, labels: Sequence[str]) -> dict[str, float]:
-    return {label: round(value, 5) for label, value in zip(labels, values.tolist(), strict=True)}
-
-
-def utc(seconds: float | None) -> str | None:
-    """A moment (s since 1970) as ISO 8601 in UTC, to the millisecond."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+# The columns of a table of records. ``box``, ``probs`` and ``smoothed`` are spread over several columns.
+_FIRST_COLUMNS = ("schema_version", "source", "frame_index", "pts_s", "captured_at", "generation", "track_id")
+_BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+_LAST_COLUMNS = ("classified", "poor", "latency_ms")
 
 
 def record(
     source: SourceInfo, frame: Frame, estimates: Estimates, row: int, labels: Sequence[str], latency: float
 ) -> dict[str, Any]:
-    """One face in one frame, ready for JSON.
+    """Build the record of one face, ready for JSON.
 
     Args:
-        source: Where the frame came from.
+        source: The source of the frame.
         frame: The frame.
-        estimates: Who shows what in it.
-        row: Which face.
-        labels: Class names in the model's order.
-        latency: s.
+        estimates: All faces of the frame.
+        row: The row of the face in ``estimates``.
+        labels: Class names in the order of the model.
+        latency: Seconds from capture to result.
     """
     emotion = int(estimates.emotion[row])
     return {
@@ -49,9 +43,50 @@ def record(
         "box": [round(v, 2) for v in estimates.xyxy[row].tolist()],
         "confidence": round(float(estimates.confidence[row]), 4),
         "emotion": labels[emotion] if emotion >= 0 else UNCERTAIN,
-        "probs": _shares(estimates.probs[row], labels),
-        "smoothed": _shares(estimates.smoothed[row], labels),
+        "probs": _by_label(estimates.probs[row], labels),
+        "smoothed": _by_label(estimates.smoothed[row], labels),
         "classified": bool(estimates.classified[row]),
         "poor": bool(estimates.low_quality[row]),
         "latency_ms": round(latency * 1000.0, 3),
     }
+
+
+def frame_records(
+    source: SourceInfo, frame: Frame, estimates: Estimates, labels: Sequence[str], latency: float
+) -> list[dict[str, Any]]:
+    """Build the records of all faces of a frame; see ``record``."""
+    return [record(source, frame, estimates, row, labels, latency) for row in range(len(estimates))]
+
+
+def column_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the column names of a table of records, in order.
+
+    Args:
+        labels: Class names in the order of the model.
+    """
+    probabilities = (*(f"prob_{label}" for label in labels), *(f"smoothed_{label}" for label in labels))
+    return (*_FIRST_COLUMNS, *_BOX_COLUMNS, "confidence", "emotion", *probabilities, *_LAST_COLUMNS)
+
+
+def flatten(record: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the values of a record in the order of ``column_names``."""
+    return (
+        *(record[name] for name in _FIRST_COLUMNS),
+        *record["box"],
+        record["confidence"],
+        record["emotion"],
+        *record["probs"].values(),
+        *record["smoothed"].values(),
+        *(record[name] for name in _LAST_COLUMNS),
+    )
+
+
+def _by_label(values: F32, labels: Sequence[str]) -> dict[str, float]:
+    return {label: round(value, 5) for label, value in zip(labels, values.tolist(), strict=True)}
+
+
+def utc(seconds: float | None) -> str | None:
+    """Format a time, s since 1970, as ISO 8601 in UTC with milliseconds."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,4 @@
-"""What a sink is.
-
-Knows the data types; must not know threads, clocks or any file format.
-"""
+"""The protocol that all sinks implement. Does not know threads, clocks or file formats."""
 
 from __future__ import annotations
 
@@ -12,36 +9,36 @@ from leaf_rt.types import Estimates, Frame
 
 
 class Sink(Protocol):
-    """Takes finished frames, in order per source, from one thread.
+    """Receives finished frames from one thread, in order for each source.
 
-    Constructors create what they write to, so that a folder that is missing or protected shows before the run.
+    The constructor creates the output, so that a missing or protected folder is reported before the run starts.
 
     Attributes:
-        name: For messages, such as the path.
-        wants_image: False lets the caller pass an empty (0, 0, 3) picture in ``frame``.
+        name: Name for messages, such as the path.
+        wants_image: If False, the caller may pass frames with an empty image (0, 0, 3).
     """
 
     name: str
     wants_image: bool
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
-        """Take one frame.
+        """Write one frame.
 
         Args:
-            source: Where it came from.
+            source: The source of the frame.
             frame: The frame.
-            estimates: Who shows what in it.
-            latency: s from capture (live) or from the start of its processing (files) until the estimates stood.
+            estimates: All faces of the frame.
+            latency: Seconds from capture (live source) or from the start of processing (file) to the estimates.
 
         Raises:
-            OutputError, NoPermission: It cannot be written; what was written before stays valid.
+            OutputError, NoPermission: It cannot be written. What was written before stays valid.
         """
         ...
 
     def close(self) -> None:
-        """Finish the output, so that it is complete; may be called twice.
+        """Complete and close the output. May be called twice.
 
         Raises:
-            OutputError: The last of it cannot be written.
+            OutputError: The rest cannot be written.
         """
         ...

@@ -93,9 +93,9 @@ class OutputConfig:
         annotated = info.has_end if self.annotated is None else self.annotated
         timeline = self.timeline and by_default and self.timeline_file is None
         return SourceOutputs(
-            annotated=paths.take(folder, stem, suffix) if annotated else None,
-            records=paths.take(folder, stem, ".jsonl") if self.records and by_default else None,
-            timeline=paths.take(folder, stem, ".png") if timeline else self.timeline_file,
+            annotated=paths.reserve(folder, stem, suffix) if annotated else None,
+            records=paths.reserve(folder, stem, ".jsonl") if self.records and by_default else None,
+            timeline=paths.reserve(folder, stem, ".png") if timeline else self.timeline_file,
         )
 
     def _place(self, info: SourceInfo) -> tuple[Path, str]:

@@ -1,4 +1,4 @@
-"""Records as CSV: the fields of the JSON record, with box and probabilities spread over columns."""
+"""Records as CSV: one line per face and frame."""
 
 from __future__ import annotations
 
@@ -8,38 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.results.records import record
+from leaf_rt.results.records import column_names, flatten, frame_records
 from leaf_rt.sinks.textfile import LineFile
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame
 
-BOX = ("x0", "y0", "x1", "y1")
-_PLAIN = ("schema_version", "source", "frame_index", "pts_s", "captured_at", "generation", "track_id")
-_REST = ("classified", "poor", "latency_ms")
-
-
-def columns(labels: Sequence[str]) -> tuple[str, ...]:
-    """Names of the columns, in order."""
-    shares = (*(f"prob_{label}" for label in labels), *(f"smoothed_{label}" for label in labels))
-    return (*_PLAIN, *BOX, "confidence", "emotion", *shares, *_REST)
-
-
-def flat(rec: dict[str, Any]) -> tuple[Any, ...]:
-    """The values of a record in the order of ``columns``."""
-    shares = (*rec["probs"].values(), *rec["smoothed"].values())
-    return (
-        *(rec[k] for k in _PLAIN),
-        *rec["box"],
-        rec["confidence"],
-        rec["emotion"],
-        *shares,
-        *(rec[k] for k in _REST),
-    )
-
 
 class CsvSink(Closing):
-    """Writes a header and a line per face and frame; see ``Sink``. A run without faces leaves the header alone."""
+    """Writes a header, then a line per face and frame; see ``Sink``. Without any face, only the header is written.
+
+    Args:
+        target: A path, or "-" for standard output.
+        labels: Class names in the order of the model.
+    """
 
     wants_image = False
 
@@ -47,13 +29,12 @@ class CsvSink(Closing):
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self.name = self._file.name
-        self._write([columns(labels)])
+        self._write([column_names(labels)])
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
-        """Append a line per face, all of them in one write."""
+        """Append the lines of a frame in a single write."""
         if len(estimates):
-            labels = self._labels
-            self._write([flat(record(source, frame, estimates, r, labels, latency)) for r in range(len(estimates))])
+            self._write([flatten(r) for r in frame_records(source, frame, estimates, self._labels, latency)])
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,4 @@
-"""Expressions as events: one JSON line when a shown expression of a person ends, with its start, end and dwell."""
+"""Expressions as events: one JSON line per expression that a person showed, with its start, end and dwell time."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _Person: TypeAlias = tuple[str, int, int]  # source, generation, track_id
 
 @dataclass(slots=True)
 class _Episode:
-    """An expression that is being shown."""
+    """An expression that has not ended yet."""
 
     emotion: int
     start: float  # s
     last: float  # s, when it was last seen
-    peak: float  # its greatest smoothed probability
+    peak: float  # largest smoothed probability
 
 
 class EventSink(Closing):
-    """Writes an event per person and shown expression; see ``Sink`` and docs/records.md.
+    """Writes an event when an expression ends; see ``Sink`` and docs/records.md.
 
     Args:
         target: A path, or "-" for standard output.
-        labels: Class names in the model's order.
-        max_gap: s without the person after which the expression has ended.
+        labels: Class names in the order of the model.
+        max_gap: Seconds after which an expression ends if the person is not visible.
     """
 
     wants_image = False
@@ -43,35 +43,35 @@ class EventSink(Closing):
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self._max_gap = max_gap
-        self._shown: dict[_Person, _Episode] = {}
+        self._episodes: dict[_Person, _Episode] = {}
         self.name = self._file.name
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
-        """Take one frame; write the expressions that have ended in it."""
+        """Process one frame, and write the expressions that have ended."""
         now, lines = frame.timestamp, []
-        for person, episode in list(self._shown.items()):
-            gone = person[0] == source.name and (now - episode.last > self._max_gap or person[1] != frame.generation)
-            if gone:
-                lines.append(self._line(person, self._shown.pop(person)))
+        for person, episode in list(self._episodes.items()):
+            source_name, generation, _ = person
+            if source_name == source.name and (now - episode.last > self._max_gap or generation != frame.generation):
+                lines.append(self._line(person, self._episodes.pop(person)))
         for row, track_id in enumerate(estimates.track_id.tolist()):
             person, emotion = (source.name, frame.generation, track_id), int(estimates.emotion[row])
-            share = float(estimates.smoothed[row, emotion]) if emotion >= 0 else 0.0
-            episode = self._shown.get(person) or _Episode(emotion, now, now, share)
+            prob = float(estimates.smoothed[row, emotion]) if emotion >= 0 else 0.0
+            episode = self._episodes.get(person) or _Episode(emotion, now, now, prob)
             if episode.emotion != emotion:
                 episode.last = now
                 lines.append(self._line(person, episode))
-                episode = _Episode(emotion, now, now, share)
-            episode.last, episode.peak = now, max(episode.peak, share)
-            self._shown[person] = episode
+                episode = _Episode(emotion, now, now, prob)
+            episode.last, episode.peak = now, max(episode.peak, prob)
+            self._episodes[person] = episode
         if lines:
             self._file.write("".join(lines))
 
     def close(self) -> None:
-        """Write what is still shown, and close the file."""
-        shown, self._shown = self._shown, {}
+        """Write the expressions that have not ended yet, and close the file."""
+        episodes, self._episodes = self._episodes, {}
         try:
-            if shown:
-                self._file.write("".join(self._line(person, episode) for person, episode in shown.items()))
+            if episodes:
+                self._file.write("".join(self._line(person, episode) for person, episode in episodes.items()))
         finally:
             self._file.close()
 

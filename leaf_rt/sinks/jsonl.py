@@ -1,4 +1,4 @@
-"""Records as JSON lines: one face in one frame per line, each on the disk before the next frame is taken."""
+"""Records as JSON lines: one line per face and frame, written before the next frame is taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaf_rt.results.records import record
+from leaf_rt.results.records import frame_records
 from leaf_rt.sinks.textfile import LineFile
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
@@ -14,7 +14,12 @@ from leaf_rt.types import Estimates, Frame
 
 
 class JsonlSink(Closing):
-    """Writes records to a file, or to standard output for "-"; see ``Sink`` and docs/records.md."""
+    """Writes records as JSON lines; see ``Sink`` and docs/records.md.
+
+    Args:
+        target: A path, or "-" for standard output.
+        labels: Class names in the order of the model.
+    """
 
     wants_image = False
 
@@ -24,11 +29,10 @@ class JsonlSink(Closing):
         self.name = self._file.name
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
-        """Append a line per face, all of them in one write."""
-        if len(estimates) == 0:
-            return
-        rows = [record(source, frame, estimates, row, self._labels, latency) for row in range(len(estimates))]
-        self._file.write("".join(json.dumps(r, ensure_ascii=False, separators=(",", ":")) + "\n" for r in rows))
+        """Append the lines of a frame in a single write."""
+        if len(estimates):
+            records = frame_records(source, frame, estimates, self._labels, latency)
+            self._file.write("".join(json.dumps(r, ensure_ascii=False, separators=(",", ":")) + "\n" for r in records))
 
     def close(self) -> None:
         """Close the file."""

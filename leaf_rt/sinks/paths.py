@@ -1,7 +1,4 @@
-"""Where results go: folders made, names never given twice, what is read kept, files written whole or not at all.
-
-Knows paths and the errors a person can act on; must not know what is written.
-"""
+"""Chooses the paths of results, so that none replaces an input or another result. Does not know what is written."""
 
 from __future__ import annotations
 
@@ -13,108 +10,111 @@ from pathlib import Path
 
 from leaf_rt.errors import OutputError
 
-_LONGEST_STEM = 220  # bytes; file systems take names of 255, and number, ending and ".part" come on top
-_ELSEWHERE = "choose another place with --out"
-_RENAMED = ("--plot", "--parquet")  # written under another name, which then takes the place of what stands there
+_MAX_STEM = 220  # bytes; file systems allow names of 255 bytes, and the number, the suffix and ".part" are added
+_REPLACED = ("--plot", "--parquet")  # written under another name and then renamed, which would replace a device
 
 
 class OutputPaths:
-    """Gives out names for results, each one once, and none that leads to a file that is read.
+    """Reserves paths for results: each path once, and none that leads to an input.
+
+    Paths are compared by the file that they lead to, whatever links and spellings lead there.
 
     Args:
-        read: Files that are read, which no result may replace.
-        asked: Results whose place somebody chose: by which option, and where.
+        inputs: Files that no result may replace.
+        chosen: Paths that the user chose for results, each with its option.
 
     Raises:
-        OutputError: Such a place is one that is read, or two are the same, whatever links and names lead there; or
-            it is a device, a pipe or a folder, and the result would have to take its place.
+        OutputError: A chosen path leads to an input or to another chosen path, or the result would replace a device, a
+            pipe or a folder.
     """
 
-    def __init__(self, read: Iterable[Path] = (), asked: Iterable[tuple[str, Path]] = ()) -> None:
-        self._taken: set[Path] = set()
-        self._read, self._asked = _Files(), _Files()
-        for path in read:
-            self._read.add(path, str(path))
-        for option, path in asked:
-            self._refuse(path, f"{option} {path}", "choose another place")
-            if option.startswith(_RENAMED) and _is_special(path):
-                raise OutputError(f"{option} {path}: is no regular file, and the result would replace it; name a file")
-            self._asked.add(path, option)
+    def __init__(self, inputs: Iterable[Path] = (), chosen: Iterable[tuple[str, Path]] = ()) -> None:
+        self._reserved: set[Path] = set()
+        self._inputs, self._chosen = _FileNames(), _FileNames()
+        for path in inputs:
+            self._inputs.add(path, str(path))
+        for option, path in chosen:
+            self._check(path, f"{option} {path}", "choose another path")
+            if option.startswith(_REPLACED) and _is_special(path):
+                raise OutputError(
+                    f"{option} {path}: is not a regular file, and the result would replace it; choose another path"
+                )
+            self._chosen.add(path, option)
 
-    def take(self, folder: Path, stem: str, ending: str) -> Path:
-        """``folder/stem.leaf.ending``, with a number where that was given out already, cut to what can be a name.
+    def reserve(self, folder: Path, stem: str, suffix: str) -> Path:
+        """Reserve ``folder/stem.leaf.suffix``, with a number if that is reserved already. A long stem is cut.
 
         Raises:
-            OutputError: It is a file that is read, or a place that an option asked for.
+            OutputError: The path leads to an input, or to a path that the user chose.
         """
-        stem = _short(stem)
-        number, path = 1, folder / f"{stem}.leaf{ending}"
-        while path in self._taken:
+        stem = _cut(stem)
+        number, path = 1, folder / f"{stem}.leaf{suffix}"
+        while path in self._reserved:
             number += 1
-            path = folder / f"{stem}-{number}.leaf{ending}"
-        self._refuse(path, str(path), _ELSEWHERE)
-        self._taken.add(path)
+            path = folder / f"{stem}-{number}.leaf{suffix}"
+        self._check(path, str(path), "choose another folder with --out")
+        self._reserved.add(path)
         return path
 
     def copy(self) -> OutputPaths:
-        """Return an independent copy, to try out which names would be given."""
+        """Return an independent copy, to find out which paths would be reserved."""
         other = copy.copy(self)
-        other._taken = set(self._taken)
+        other._reserved = set(self._reserved)
         return other
 
-    def _refuse(self, path: Path, what: str, mend: str) -> None:
-        source, option = self._read.find(path), self._asked.find(path)
+    def _check(self, path: Path, name: str, hint: str) -> None:
+        source, option = self._inputs.find(path), self._chosen.find(path)
         if source is not None:
-            same = "" if source == str(path) else f" (as {source})"
-            raise OutputError(f"{what}: is read here{same}, and a result would destroy it; {mend}")
+            alias = "" if source == str(path) else f" ({source})"
+            raise OutputError(f"{name}: is an input{alias}, and the result would replace it; {hint}")
         if option is not None:
-            raise OutputError(f"{what}: is where {option} goes already; give each result a file of its own")
+            raise OutputError(f"{name}: is already used by {option}; choose a different file for each result")
 
 
-def _short(stem: str) -> str:
-    if len(os.fsencode(stem)) <= _LONGEST_STEM:
+def is_result(path: Path) -> bool:
+    """Whether a path has a name that ``OutputPaths`` gives."""
+    return path.stem.endswith(".leaf")
+
+
+def _cut(stem: str) -> str:
+    if len(os.fsencode(stem)) <= _MAX_STEM:
         return stem
-    return os.fsencode(stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
+    return os.fsencode(stem)[:_MAX_STEM].decode("utf-8", "ignore")
 
 
-class _Files:
-    """Files by what they are, under any name; pipes and devices are none, for many may use them."""
+class _FileNames:
+    """Maps files to names, whatever path leads to the file. Pipes and devices are not files: several may use them."""
 
     def __init__(self) -> None:
-        self._words: dict[object, str] = {}
+        self._names: dict[object, str] = {}
 
-    def add(self, path: Path, word: str) -> None:
-        """Know a file by this word from now on."""
+    def add(self, path: Path, name: str) -> None:
+        """Give a file a name. The first name of a file counts."""
         for key in _keys(path):
-            self._words.setdefault(key, word)
+            self._names.setdefault(key, name)
 
     def find(self, path: Path) -> str | None:
-        """The word for this file, if it is known."""
-        return next((self._words[key] for key in _keys(path) if key in self._words), None)
+        """Return the name of a file, or None."""
+        return next((self._names[key] for key in _keys(path) if key in self._names), None)
 
 
 def _keys(path: Path) -> list[object]:
-    """What two names of one file have in common: the resolved path and, as in ``os.path.samefile``, the inode."""
+    """Return what identifies a file: its resolved path and, as in ``os.path.samefile``, its inode."""
     try:
         resolved = os.path.realpath(path)
-    except (OSError, ValueError):  # what cannot be a name, as with a NUL, is no file; its reader says so
+    except (OSError, ValueError):  # not a valid path, for example because of a NUL; opening it will fail
         resolved = os.path.normpath(path.absolute())
     try:
         found = path.stat()
-    except (OSError, ValueError):  # it is not there yet, or cannot be
+    except (OSError, ValueError):  # does not exist yet
         return [resolved]
     return [resolved, (found.st_dev, found.st_ino)] if stat.S_ISREG(found.st_mode) else []
 
 
 def _is_special(path: Path) -> bool:
-    """Whether something other than a regular file stands there, or a name of the system's, such as /dev/stdout."""
+    """Whether the path is not a regular file, or is in /dev or /proc, such as /dev/stdout."""
     try:
         folder = os.path.realpath(path.parent)
         return folder == "/dev" or folder.startswith("/proc/") or not stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):  # nothing is there
+    except (OSError, ValueError):  # does not exist
         return False
-
-
-def is_result(path: Path) -> bool:
-    """Whether a name is one that ``OutputPaths`` gives."""
-    return path.stem.endswith(".leaf")

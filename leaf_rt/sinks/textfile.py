@@ -1,4 +1,4 @@
-"""A text file that holds whole lines only, however the process ends. Knows the operating system's files."""
+"""A text file that contains complete lines only, however the process ends."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from leaf_rt.system.files import output_error
 
 
 class LineFile:
-    """Unbuffered lines: each call of ``write`` is one write to the file, or leaves no trace.
+    """Writes lines without a buffer. Each call of ``write`` is written completely or not at all.
 
     Args:
         target: A path, or "-" for standard output.
 
     Raises:
-        NoPermission, OutputError: It cannot be created, or is being written already.
+        NoPermission, OutputError: It cannot be created, or another process writes it.
     """
 
     def __init__(self, target: Path | str) -> None:
-        self._own = str(target) != "-"
-        self.name = str(target) if self._own else "standard output"
+        self._is_file = str(target) != "-"
+        self.name = str(target) if self._is_file else "standard output"
         self._fd: int | None = None
-        if self._own:
+        if self._is_file:
             self._fd = open_exclusive(target, os.O_APPEND)
-        else:  # a copy, so that closing it leaves standard output alone
+        else:  # a copy, so that standard output stays open
             try:
                 self._fd = os.dup(1)
             except OSError as e:
@@ -37,7 +37,7 @@ class LineFile:
         """Append text that ends with a newline.
 
         Raises:
-            NoPermission, OutputError: It does not fit; a part that did is taken back, where the file allows it.
+            NoPermission, OutputError: It cannot be written. A part that was written is removed again if possible.
         """
         if self._fd is None:
             raise ValueError(f"{self.name}: write after close")
@@ -47,17 +47,17 @@ class LineFile:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
         except OSError as e:
-            if self._own:
-                with contextlib.suppress(OSError):  # a pipe or a device has no end to cut
+            if self._is_file:
+                with contextlib.suppress(OSError):  # a pipe or a device cannot be truncated
                     os.ftruncate(self._fd, self._size)
             raise output_error(self.name, e) from e
         self._size += len(data)
 
     def close(self) -> None:
-        """Close; may be called twice.
+        """Close the file. May be called twice.
 
         Raises:
-            NoPermission, OutputError: What was written is lost after all.
+            NoPermission, OutputError: The file system reports only now that data was lost.
         """
         if self._fd is not None:
             fd, self._fd = self._fd, None

@@ -1,4 +1,4 @@
-"""Where frames come from: files, pictures, cameras, network streams.
+"""Sources of frames: video files, pictures, cameras, network streams.
 
 Knows decoders. It must not know faces, pipelines or sinks.
 """

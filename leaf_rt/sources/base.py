@@ -1,6 +1,6 @@
-"""What a source of frames is, and what may be asked of one.
+"""The interface of a source of frames, its options and its address.
 
-Knows names, options and addresses; must not know any decoder, thread or clock.
+Must not know any decoder, thread or clock.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ _SECRET = re.compile(r"pass|pwd|token|secret|auth|key|sig|user|login|cred", re.I
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source once it is open.
+    """Properties of an open source.
 
     Attributes:
-        name: For records, logs and windows; free of credentials.
-        target: The address as it was given, free of credentials.
+        name: Name in records, logs and windows, without credentials.
+        target: The address, without credentials.
         kind: "file", "picture", "camera" or "network".
-        width: Of the first frame, as shown (after rotation), px.
-        height: Of the first frame, as shown, px.
-        fps: Frames per second that the source promises; None where it promises nothing.
-        frame_count: Frames that will come, as far as the file says; None where nobody knows.
-        duration: s of media time that will be read; None where nobody knows.
-        is_live: The newest frame counts and older ones are dropped; otherwise every frame comes, in order.
-        decoder: What decodes it, for people.
-        has_audio: Whether sound goes with the pictures.
-        path: The file, where there is one.
-        endless: A file that begins again at its end.
+        width: Width of the first frame after rotation, px.
+        height: Height of the first frame after rotation, px.
+        fps: Nominal frames per second; None if unknown.
+        frame_count: Expected number of frames, according to the file; None if unknown.
+        duration: s of media time that will be read; None if unknown.
+        is_live: If true, the newest frame counts and older frames may be dropped. If false, every frame is processed,
+            in order.
+        decoder: Name of the decoder, for people.
+        has_audio: Whether there is an audio track.
+        path: The file, if it is one.
+        endless: Whether it is a file that starts again at its end.
     """
 
     name: str
@@ -55,7 +56,7 @@ class SourceInfo:
 
     @property
     def has_end(self) -> bool:
-        """Whether it comes to an end by itself, so that its results are complete one day."""
+        """Whether it ends by itself, so that its results can be complete."""
         return not (self.is_live or self.endless)
 
     @property
@@ -66,26 +67,29 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What may be asked of a source.
+    """How a source is read.
 
     Attributes:
-        name: Name in records and messages; None takes one from the target.
-        stride: Every how manieth frame is taken.
-        start: s into a file at which to begin.
-        end: s into a file at which to stop; None reads to its end.
-        max_fps: Frames per second of media time to take at most.
-        loop: Begin a file again at its end, for ever.
+        name: Name in records and messages; None makes one from the target.
+        stride: Read every n-th frame.
+        start: Position in a file at which to start, s.
+        end: Position in a file at which to stop, s; None reads to its end.
+        max_fps: Read at most so many frames per second of media time; None reads all.
+        loop: Start a file again at its end, without limit.
         realtime: Replay a file as if it were live.
         rtsp_transport: "tcp" or "udp".
-        open_timeout: s to wait for a network source to answer.
-        read_timeout: s to wait for its next bytes.
+        open_timeout: s to wait until a network source answers.
+        read_timeout: s to wait for the next bytes of a network source.
         stall_timeout: s without a frame after which a live source counts as lost.
-        wait: Keep trying where the first open of a live source fails.
-        max_reconnects: How often a lost live source is tried again in a row; None tries for ever.
-        width: BackendConfig of a camera, px.
-        height: BackendConfig of a camera, px.
-        fps: BackendConfig of a camera.
-        mirror: Swap left and right, as people know themselves.
+        wait: Keep trying if a live source does not open at the start.
+        max_reconnects: Attempts in a row to reopen a lost live source; None sets no limit.
+        width: Requested width of a camera, px.
+        height: Requested height of a camera, px.
+        fps: Requested frames per second of a camera.
+        mirror: Swap left and right, like a mirror.
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     name: str | None = None
@@ -107,45 +111,45 @@ class SourceOptions:
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        def wrong(name: str, wanted: str) -> ValueError:
-            return ValueError(f"SourceOptions.{name}: wanted {wanted}, got {getattr(self, name)!r}")
+        def invalid(name: str, expected: str) -> ValueError:
+            return ValueError(f"SourceOptions.{name}: wanted {expected}, got {getattr(self, name)!r}")
 
         if self.stride < 1:
-            raise wrong("stride", "a whole number from 1")
+            raise invalid("stride", "an integer of at least 1")
         if not self.start >= 0:
-            raise wrong("start", "seconds from 0")
+            raise invalid("start", "seconds, at least 0")
         if self.end is not None and not self.end > self.start:
-            raise wrong("end", f"seconds after start ({self.start:g})")
+            raise invalid("end", f"seconds after start ({self.start:g})")
         if self.rtsp_transport not in ("tcp", "udp"):
-            raise wrong("rtsp_transport", "'tcp' or 'udp'")
+            raise invalid("rtsp_transport", "'tcp' or 'udp'")
         if self.max_reconnects is not None and self.max_reconnects < 0:
-            raise wrong("max_reconnects", "a whole number from 0, or None for no limit")
+            raise invalid("max_reconnects", "an integer of at least 0, or None for no limit")
         for name in ("max_fps", "width", "height", "fps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise wrong(name, "a number above 0")
+                raise invalid(name, "a number above 0")
         for name in ("open_timeout", "read_timeout", "stall_timeout"):
             if not getattr(self, name) > 0:
-                raise wrong(name, "seconds above 0")
+                raise invalid(name, "seconds above 0")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An address and what is asked of it; ``repr`` shows no credentials."""
+    """An address and its options. ``repr`` does not show the address, which may contain credentials."""
 
     target: str = field(repr=False)
     options: SourceOptions = field(default_factory=SourceOptions)
 
 
 class Source(Protocol):
-    """An open source: iterate over it once, in one thread.
+    """An open source. Iterate over it once, in one thread.
 
-    Timestamps of network sources are what the stream says and may jump; ``leaf_rt.stream`` straightens them.
+    Timestamps of network sources come from the stream and may jump; ``leaf_rt.stream`` corrects them.
 
     Attributes:
-        info: What is known of it.
-        warnings: What went wrong without ending the run, a sentence each.
-        decode_time: s that the newest frame took to decode; None where asking for it is all there is to measure.
+        info: Its properties.
+        warnings: Problems that did not end it, one sentence each.
+        decode_time: s that the decoder needed for the newest frame; None if only the time of ``next`` can be measured.
     """
 
     info: SourceInfo
@@ -159,47 +163,51 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames.
+        """Yield the frames.
 
         Raises:
-            LeafError: The source failed in mid-run.
+            LeafError: The source failed before its end.
         """
         ...
 
     def close(self) -> None:
-        """Free the decoder; may be called twice, by the iterating thread alone."""
+        """Free the decoder. Only the iterating thread may call this. Safe to call twice."""
         ...
 
 
 class Selector:
-    """Chooses which frames of a source are taken, by stride and by greatest rate."""
+    """Selects frames of a source by stride and maximum rate."""
 
     def __init__(self, options: SourceOptions) -> None:
         self._stride = options.stride
         self._period = 1.0 / options.max_fps if options.max_fps is not None else 0.0
         self._due = float("-inf")
 
-    def wants(self, index: int, timestamp: float) -> bool:
-        """Whether the frame of this number and media time (s) is taken; ask once per frame, in order."""
+    def selects(self, index: int, timestamp: float) -> bool:
+        """Whether to read the frame with this index and media time, s. Call it once per frame, in order."""
         if index % self._stride or timestamp < self._due - 1e-6:
             return False
         if self._period > 0:
-            # On a fixed beat, so that 30 frames/s thinned to 20 gives 20 and not 15.
+            # At fixed intervals, so that a limit of 20 frames/s on a 30 frames/s source gives 20 and not 15.
             late = timestamp - self._due >= self._period
             self._due = (timestamp if late else self._due) + self._period
         return True
 
 
 def is_url(target: str) -> bool:
-    """Whether the target names a network source."""
+    """Whether the target is a URL."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", target) is not None
 
 
 def redact(target: str) -> str:
-    """The target without user, password and whatever in its query looks like a secret; other text as it is.
+    """Remove user, password and secrets in the query from a URL; other text stays as it is.
 
-    A password may hold characters that belong in no address, such as "/", "?", "#" and "@". So where there can be one,
-    all up to the last "@" goes, rather than too little.
+    A password may contain characters that are not allowed in a URL, such as "/", "?", "#" and "@". So everything up to
+    the last "@" is removed if there can be a password.
+
+    Example:
+        >>> redact("rtsp://user:secret@cam:554/live?token=abc")
+        'rtsp://cam:554/live?token=***'
     """
     start = re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/+", target)
     if start is None:
@@ -207,17 +215,17 @@ def redact(target: str) -> str:
     scheme, rest = start.group().strip(), target[start.end() :]
     if re.match(r"[^/?#]*[:@]", rest):
         rest = rest.rpartition("@")[2]
-    if not is_url(scheme):  # "rtsp:/..." is a slip of the pen, and is read as a file name
+    if not is_url(scheme):  # "rtsp:/..." is a typing error that is read as a file name
         return scheme + rest
     try:
         parts = urlsplit(scheme + rest)
         query = [(k, "***" if _SECRET.search(k) else v) for k, v in parse_qsl(parts.query, keep_blank_values=True)]
-    except ValueError:  # not even an address; show nothing of it that could be a password
+    except ValueError:  # not a valid URL; show no part that could be a password
         return f"{scheme}***"
     return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query, safe="*/:"), ""))
 
 
 def network_name(target: str) -> str:
-    """A short name for a network source: host and path."""
+    """Short name of a network source: host and path."""
     parts = urlsplit(redact(target))
     return f"{parts.netloc}{parts.path}".rstrip("/") or parts.scheme

@@ -1,6 +1,6 @@
-"""Cameras of this machine, through OpenCV behind a small adapter.
+"""Cameras of this machine, through OpenCV. The clock is an argument.
 
-Knows OpenCV's capture interface; must not know threads. The clock is an argument.
+Must not know threads.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame
 
-DEVICES = Path("/dev") if sys.platform.startswith("linux") else None
+DEVICE_FOLDER = Path("/dev") if sys.platform.startswith("linux") else None
 
 
 class Capture(Protocol):
-    """The part of ``cv2.VideoCapture`` that is used."""
+    """The part of ``cv2.VideoCapture`` that this module uses."""
 
     def isOpened(self) -> bool: ...  # noqa: N802, D102
 
@@ -39,7 +39,7 @@ class Capture(Protocol):
 
 
 def open_capture(device: int) -> Capture:
-    """OpenCV's capture of a camera; its own complaints stay off the terminal."""
+    """Open a camera with OpenCV, without its messages on the terminal."""
     import cv2
 
     level = cv2.utils.logging.getLogLevel()
@@ -51,18 +51,18 @@ def open_capture(device: int) -> Capture:
 
 
 class CameraSource(Closing):
-    """One camera; see ``Source``. Timestamps are s since it was opened, by the clock it is given.
+    """One camera; see ``Source``. Timestamps are s since it was opened.
 
     Args:
         target: "0" or "/dev/video0".
-        options: See ``SourceOptions``.
-        capture: Opens the device of a number.
-        clock: s, monotonic.
-        devices: Folder of the device files; looked into on Linux alone.
+        options: How to read it.
+        capture: Opens the device with this number.
+        clock: Monotonic clock, s.
+        devices: Folder of the device files; None if the system has none.
 
     Raises:
-        NotFound, NoPermission, DeviceBusy: Why it does not open.
-        NoFrames: It opens and gives no picture.
+        NotFound, NoPermission, DeviceBusy: It cannot be opened.
+        NoFrames: It opens but gives no frame.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CameraSource(Closing):
         options: SourceOptions,
         capture: Callable[[int], Capture] = open_capture,
         clock: Callable[[], float] = time.monotonic,
-        devices: Path | None = DEVICES,
+        devices: Path | None = DEVICE_FOLDER,
     ) -> None:
         import cv2
 
@@ -86,11 +86,11 @@ class CameraSource(Closing):
         self._capture = capture(self._number)
         try:
             if not self._capture.isOpened():
-                raise self._refused(devices)
-            self._ask(cv2)
+                raise self._open_error(devices)
+            self._request_format(cv2)
             image = self._read()
             if image is None:
-                raise NoFrames(f"{self._device}: opens but gives no picture; unplug it and plug it in again")
+                raise NoFrames(f"{self._device}: opens but gives no frame; unplug it and plug it in again")
         except BaseException:
             self._capture.release()
             raise
@@ -107,17 +107,15 @@ class CameraSource(Closing):
             is_live=True,
             decoder="OpenCV",
         )
-        for wanted, got in ((options.width, self.info.width), (options.height, self.info.height)):
-            if wanted is not None and wanted != got:
-                size = f"{self.info.width}x{self.info.height}"
-                self.warnings.append(f"{self._device}: does not have the size asked for; it gives {size}")
-                break
+        size = (self.info.width, self.info.height)
+        if any(want not in (None, got) for want, got in zip((options.width, options.height), size, strict=True)):
+            self.warnings.append(f"{self._device}: does not support the requested size; it gives {size[0]}x{size[1]}")
 
     def __iter__(self) -> Iterator[Frame]:
-        """Pictures until the camera goes away.
+        """Yield frames until the camera is unplugged.
 
         Raises:
-            ConnectionLost: It gave no further picture.
+            ConnectionLost: The camera gives no more frames.
         """
         selector = Selector(self._options)
         index = 0
@@ -127,20 +125,20 @@ class CameraSource(Closing):
             else:
                 image = self._read()
                 if image is None:
-                    raise ConnectionLost(f"{self._device}: gives no more pictures; is it still plugged in?")
+                    raise ConnectionLost(f"{self._device}: gives no more frames; check that it is plugged in")
             timestamp = self._clock() - self._opened
-            if selector.wants(index, timestamp):
+            if selector.selects(index, timestamp):
                 if self._options.mirror:
                     image = image[:, ::-1]
                 yield Frame(np.ascontiguousarray(image, dtype=np.uint8), index, timestamp, self.info.name)
             index += 1
 
     def close(self) -> None:
-        """Give the camera back; may be called twice."""
+        """Release the camera. Safe to call twice."""
         self._capture.release()
 
     def _read(self) -> Any:
-        """The next picture, or None; waiting for it does not count as decoding."""
+        """Read the next image; None if there is none. The time to wait for it does not count as decode time."""
         if not self._capture.grab():
             return None
         start = self._clock()
@@ -148,33 +146,33 @@ class CameraSource(Closing):
         self.decode_time = self._clock() - start
         return image if ok else None
 
-    def _ask(self, cv2: Any) -> None:
-        """Ask for size and rate; cameras take what they can."""
+    def _request_format(self, cv2: Any) -> None:
+        """Request size and rate. A camera that does not support them chooses others."""
         options = self._options
         if options.width is not None and options.width > 640:
-            # Raw pictures of this size do not fit through USB 2 at full rate; nearly every camera has JPEG.
+            # USB 2 is too slow for raw images of this size at full rate; nearly every camera supports JPEG.
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        wanted = (
+        properties = (
             (cv2.CAP_PROP_FRAME_WIDTH, options.width),
             (cv2.CAP_PROP_FRAME_HEIGHT, options.height),
             (cv2.CAP_PROP_FPS, options.fps),
             (cv2.CAP_PROP_BUFFERSIZE, 1),
         )
-        for prop, value in wanted:
+        for prop, value in properties:
             if value is not None:
                 self._capture.set(prop, value)
 
-    def _refused(self, devices: Path | None) -> LeafError:
-        if devices is not None:  # the device file is there and readable, so somebody holds it
+    def _open_error(self, devices: Path | None) -> LeafError:
+        if devices is not None:  # the device file is readable, so another program uses it
             return DeviceBusy(f"{self._device}: is in use by another program; close that program and try again")
-        return NotFound(f"{self._device}: does not open; check that it is plugged in and that this program may use it")
+        return NotFound(f"{self._device}: cannot be opened; check that it is plugged in and that you may use it")
 
 
 def _check_device(devices: Path, number: int) -> None:
     path = devices / f"video{number}"
     if not path.exists():
         found = sorted(int(p.name[5:]) for p in devices.glob("video*") if p.name[5:].isdecimal())
-        known = f"there is {', '.join(map(str, found))}; choose with --device" if found else "no camera is plugged in"
+        known = f"found {', '.join(map(str, found))}; choose one with --device" if found else "no camera is plugged in"
         raise NotFound(f"camera {number}: {path} does not exist; {known}")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise NoPermission(f"camera {number}: {path} may not be used; add yourself to the group that owns it (video)")
+        raise NoPermission(f"camera {number}: no permission to use {path}; join the group that owns it (video)")

@@ -1,7 +1,7 @@
-"""Network streams (RTSP, HTTP and what else FFmpeg speaks): one connection, until it ends.
+"""Network streams over RTSP, HTTP and the other protocols of FFmpeg: one connection, until it ends.
 
-Knows PyAV through ``leaf_rt.media.ffmpeg``; reconnecting, watching and straightening of times belong to
-``leaf_rt.stream``. No error carries the address it was given, for a password may stand in it.
+Reconnects, timeouts between frames and the correction of timestamps belong to ``leaf_rt.stream``. No error contains
+the original address, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class NetworkSource(Closing):
     """One connection to a stream; see ``Source``. Opening waits for the first frame.
 
     Args:
-        target: The address, with user and password if need be.
-        options: See ``SourceOptions``.
-        clock: s, monotonic; gives the times of streams that carry none.
+        target: The URL, with user and password if necessary.
+        options: How to read it.
+        clock: Monotonic clock, s. It gives the timestamps of streams that have none.
 
     Raises:
-        AuthError, NotFound, ConnectionLost, TimedOut, NotAVideo, CodecError, NoFrames: Why it does not open.
+        AuthError, NotFound, ConnectionLost, TimedOut, NotAVideo, CodecError, NoFrames: It cannot be opened.
     """
 
     def __init__(self, target: str, options: SourceOptions, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,41 +39,41 @@ class NetworkSource(Closing):
         self.decode_time: float | None = 0.0
         self._options = options
         self._clock = clock
-        self._decoding = 0.0  # s spent in the decoder since the newest frame
-        self._shown = redact(target)
-        self._began = clock()
+        self._decode_seconds = 0.0  # since the newest frame
+        self._address = redact(target)
+        self._opening_since = clock()
         try:
             timeout = (options.open_timeout, options.read_timeout)
             self._container = ffmpeg.open_container(target, _ffmpeg_options(target, options), timeout)
         except (av.error.FFmpegError, OSError, ValueError) as e:
-            raise self._refused(e, target) from None  # the cause's text holds the password
+            raise self._open_error(e, target) from None  # the message of the cause contains the password
         try:
             stream = ffmpeg.video_stream(self._container)
             if stream is None:
-                raise NotAVideo(f"{self._shown}: carries no pictures; check the path of the stream")
+                raise NotAVideo(f"{self._address}: has no video; check the path of the stream")
             if getattr(stream, "codec_context", None) is None:
-                raise CodecError(f"{self._shown}: this FFmpeg has no decoder for it; set the camera to H.264")
-            stream.thread_type = "SLICE"  # frame threads hold frames back
+                raise CodecError(f"{self._address}: this FFmpeg has no decoder for its video; set the camera to H.264")
+            stream.thread_type = "SLICE"  # frame threads delay frames
             self._stream = stream
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
-                raise NoFrames(f"{self._shown}: opens but sends no frame; check the camera's stream settings")
+                raise NoFrames(f"{self._address}: opens but sends no frame; check the stream settings of the camera")
         except BaseException:
             self._container.close()
             raise
         self._first: VideoFrame | None = first
         fps = float(stream.average_rate) if stream.average_rate else None
-        # A film on a web server has an end. An RTSP server may name one too, but it sets the pace like a camera.
-        films = target.lower().startswith(("http:", "https:")) and self._container.duration is not None
-        duration = (self._container.duration or 0) / 1e6 if films else None
-        turned = round(first.rotation / 90) % 2 == 1
+        # A video file on a web server has an end. An RTSP server may state a duration too, but sends at its own pace.
+        is_file = target.lower().startswith(("http:", "https:")) and self._container.duration is not None
+        duration = (self._container.duration or 0) / 1e6 if is_file else None
+        rotated = round(first.rotation / 90) % 2 == 1
         self.info = SourceInfo(
             name=options.name or network_name(target),
-            target=self._shown,
+            target=self._address,
             kind="network",
-            width=first.height if turned else first.width,
-            height=first.width if turned else first.height,
+            width=first.height if rotated else first.width,
+            height=first.width if rotated else first.height,
             fps=fps if fps is not None and 0 < fps < 1000 else None,
             duration=duration,
             is_live=duration is None or options.realtime,
@@ -82,15 +82,15 @@ class NetworkSource(Closing):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames until the connection ends; a server that goes away may look like an orderly end.
+        """Yield frames until the connection ends. A server that fails may look like a regular end.
 
         Raises:
             ConnectionLost, TimedOut: The connection broke.
         """
         selector = Selector(self._options)
         opened = self._clock()
-        # Motion JPEG over HTTP carries no times; FFmpeg counts frames at 25 per second instead.
-        timed = self._container.format.name != "mpjpeg"
+        # Motion JPEG over HTTP has no timestamps; FFmpeg makes them up at 25 frames per second.
+        has_timestamps = self._container.format.name != "mpjpeg"
         index = 0
         while True:
             first, self._first = self._first, None
@@ -98,20 +98,20 @@ class NetworkSource(Closing):
             if picture is None:
                 return
             now = self._clock() - opened
-            base = picture.time_base
-            timestamp = float(picture.pts * base) if timed and picture.pts is not None and base is not None else now
+            ticks, base = picture.pts, picture.time_base
+            timestamp = float(ticks * base) if has_timestamps and ticks is not None and base is not None else now
             if not self.info.is_live and self._options.end is not None and timestamp >= self._options.end:
                 return
-            if (self.info.is_live or timestamp >= self._options.start) and selector.wants(index, timestamp):
+            if (self.info.is_live or timestamp >= self._options.start) and selector.selects(index, timestamp):
                 start = self._clock()
                 image = ffmpeg.to_bgr(picture, self._options.mirror)
-                self.decode_time = self._decoding + self._clock() - start
-                self._decoding = 0.0
+                self.decode_time = self._decode_seconds + self._clock() - start
+                self._decode_seconds = 0.0
                 yield Frame(image, index, timestamp, self.info.name)
             index += 1
 
     def close(self) -> None:
-        """Hang up; may be called twice."""
+        """Close the connection. Safe to call twice."""
         self._container.close()
 
     def _decode(self) -> Iterator[VideoFrame]:
@@ -121,80 +121,82 @@ class NetworkSource(Closing):
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
-                    continue  # a packet was lost on the way; the next key frame mends the picture
-                self._decoding += self._clock() - start
+                    continue  # a packet was lost; the next key frame repairs the picture
+                self._decode_seconds += self._clock() - start
                 yield from frames
         except (av.error.FFmpegError, OSError) as e:
             if isinstance(e, TimeoutError | av.error.ExitError):
-                text = f"{self._shown}: sent nothing for {self._options.read_timeout:g} s"
+                text = f"{self._address}: sent nothing for {self._options.read_timeout:g} s"
                 raise TimedOut(text) from None
-            raise ConnectionLost(f"{self._shown}: the connection broke ({ffmpeg.reason(e)})") from None
+            raise ConnectionLost(f"{self._address}: the connection broke ({ffmpeg.reason(e)})") from None
 
-    def _refused(self, error: Exception, target: str) -> LeafError:
-        shown = self._shown
-        unfit = _unfit(shown, error)
-        if unfit:
-            return ConnectionLost(f"{shown}: {unfit}")
+    def _open_error(self, error: Exception, target: str) -> LeafError:
+        address = self._address
+        problem = _address_problem(address, error)
+        if problem:
+            return ConnectionLost(f"{address}: {problem}")
         if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
-            return AuthError(f"{shown}: refuses the user or the password; write them as rtsp://user:password@host/path")
+            return AuthError(
+                f"{address}: the server rejects the user or the password; write them as rtsp://user:password@host/path"
+            )
         if isinstance(error, av.error.HTTPNotFoundError):
-            return NotFound(f"{shown}: the server knows no such stream; check the path after the host")
+            return NotFound(f"{address}: the server has no such stream; check the path after the host")
         if isinstance(error, ConnectionRefusedError):
-            return ConnectionLost(f"{shown}: nothing listens there; check host and port, and that the camera is on")
+            return ConnectionLost(f"{address}: connection refused; check host and port, and that the camera is on")
         if target.lower().startswith(("rtsps:", "https:")):
             return ConnectionLost(
-                f"{shown}: no secure connection ({ffmpeg.reason(error)}); does the camera speak TLS on this port?"
+                f"{address}: no secure connection ({ffmpeg.reason(error)}); check that the server uses TLS on this port"
             )
         rtsp = target.lower().startswith("rtsp")
         if rtsp and isinstance(error, OSError) and error.errno == errno.EPROTONOSUPPORT:
-            given = self._options.rtsp_transport
-            other = "udp" if given == "tcp" else "tcp"
-            return ConnectionLost(f"{shown}: does not send over {given}; try --rtsp-transport {other}")
-        late = rtsp and self._clock() - self._began >= 0.95 * min(
-            self._options.open_timeout, self._options.read_timeout
-        )
-        if late or isinstance(error, TimeoutError | av.error.ExitError):  # FFmpeg calls an RTSP time-out bad data
-            return TimedOut(f"{shown}: gave no answer within {self._options.open_timeout:g} s; check host and network")
+            transport = self._options.rtsp_transport
+            other = "udp" if transport == "tcp" else "tcp"
+            return ConnectionLost(f"{address}: does not send over {transport}; try --rtsp-transport {other}")
+        # FFmpeg reports an RTSP timeout as invalid data.
+        timeout = min(self._options.open_timeout, self._options.read_timeout)
+        rtsp_timed_out = rtsp and self._clock() - self._opening_since >= 0.95 * timeout
+        if rtsp_timed_out or isinstance(error, TimeoutError | av.error.ExitError):
+            return TimedOut(f"{address}: no answer within {self._options.open_timeout:g} s; check host and network")
         if isinstance(error, av.error.ProtocolNotFoundError):
-            return NotAVideo(f"{shown}: this kind of address is unknown; use rtsp://, rtsps://, http:// or https://")
-        why = ffmpeg.reason(error)
+            return NotAVideo(f"{address}: unknown protocol; use rtsp://, rtsps://, http:// or https://")
+        reason = ffmpeg.reason(error)
         if isinstance(error, av.error.InvalidDataError) and rtsp:
             return ConnectionLost(
-                f"{shown}: hangs up or does not speak RTSP; check host, port and the camera's settings"
+                f"{address}: closes the connection or is no RTSP server; check host, port and camera settings"
             )
         if isinstance(error, av.error.InvalidDataError):
-            return NotAVideo(f"{shown}: answers, but not with a video stream ({why}); check scheme, port and path")
-        return ConnectionLost(f"{shown}: cannot be reached ({why}); check host, port and network")
+            return NotAVideo(f"{address}: the server sends no video ({reason}); check scheme, port and path")
+        return ConnectionLost(f"{address}: cannot be reached ({reason}); check host, port and network")
 
 
-def _unfit(shown: str, error: Exception) -> str:
-    """What is wrong with the host or the port of an address that did not open, of which FFmpeg says little; or ""."""
-    parts = urlsplit(shown)
-    if parts.scheme not in ("rtsp", "rtsps", "http", "https"):  # others may listen instead of calling a host
+def _address_problem(address: str, error: Exception) -> str:
+    """What is wrong with host or port of an address that did not open, or "". FFmpeg does not tell."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("rtsp", "rtsps", "http", "https"):  # other protocols may not need a host
         return ""
     if not parts.hostname:
-        return f"names no host; write it as {parts.scheme}://host/path"
+        return f"contains no host; write it as {parts.scheme}://host/path"
     try:
         port = parts.port
     except ValueError:
         port = 0
     if port == 0:
-        return "the port is no number from 1 to 65535; leave it out for the usual one"
+        return "the port is not a number from 1 to 65535; leave it out to use the default"
     if isinstance(error, OSError) and error.errno == errno.EIO:
         try:
             socket.getaddrinfo(parts.hostname, None)
         except (OSError, UnicodeError):
-            return "no host of that name is known; check the name, and that this machine is on the network"
+            return "unknown host; check its name, and that this machine is connected to the network"
     return ""
 
 
 def _ffmpeg_options(target: str, options: SourceOptions) -> dict[str, str]:
     if target.lower().startswith(("rtsp:", "rtsps:")):
-        # Without these the first frame is a second old before it is seen; with them, one frame.
+        # Without these options the delay is a second; with them, it is one frame.
         return {
             "rtsp_transport": options.rtsp_transport,
             "fflags": "nobuffer",
             "analyzeduration": "200000",
             "fpsprobesize": "2",
         }
-    return {}  # "nobuffer" would throw away the first frames of a film
+    return {}  # "nobuffer" would drop the first frames of a file

@@ -1,7 +1,4 @@
-"""Where frames come from: files, pictures, cameras, network streams.
-
-Importing this is cheap: a decoder is loaded once a source that needs it is opened.
-"""
+"""Opens a source by its address. Imports a decoder only when a source needs it."""
 
 from __future__ import annotations
 
@@ -14,15 +11,19 @@ _CAMERA = re.compile(r"\d+|/dev/video\d+")
 
 
 def is_camera(target: str) -> bool:
-    """Whether the target names a camera of this machine."""
+    """Whether the target is a camera of this machine: "0" or "/dev/video0"."""
     return _CAMERA.fullmatch(target) is not None
 
 
 def open_source(target: str, options: SourceOptions | None = None) -> Source:
-    """Open what ``target`` names: a camera ("0", "/dev/video0"), an address, a picture, or else a video file.
+    """Open a source.
+
+    Args:
+        target: A camera ("0", "/dev/video0"), a URL, a picture, or else a video file.
+        options: How to read it.
 
     Raises:
-        LeafError: Of the class that says why it does not open; see the sources.
+        LeafError: It cannot be opened. The subclass says why; see the source classes.
     """
     options = options or SourceOptions()
     if is_camera(target):
@@ -37,7 +38,7 @@ def open_source(target: str, options: SourceOptions | None = None) -> Source:
     from leaf_rt.sources import picture
 
     if path.suffix.lower() in picture.SUFFIXES:
-        return picture.StillSource(path, options)
-    from leaf_rt.sources.video_file import FileSource
+        return picture.PictureSource(path, options)
+    from leaf_rt.sources.video_file import VideoFileSource
 
-    return FileSource(path, options)
+    return VideoFileSource(path, options)

@@ -1,4 +1,4 @@
-"""A still picture as a source of one frame. Knows ``leaf_rt.media.images``."""
+"""A picture as a source of one frame."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from leaf_rt.types import Frame
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-class StillSource(Closing):
-    """One picture, read at once; see ``Source``. Raises what ``read_picture`` raises."""
+class PictureSource(Closing):
+    """One picture; see ``Source``. It is read when it is opened.
+
+    Raises:
+        LeafError: As ``read_picture``.
+    """
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
         self.warnings: list[str] = []
@@ -28,5 +32,5 @@ class StillSource(Closing):
         self.info = SourceInfo(name, str(path), "picture", width, height, None, 1, 0.0, False, "OpenCV", path=path)
 
     def __iter__(self) -> Iterator[Frame]:
-        """The one frame."""
+        """Yield the only frame."""
         yield Frame(self._image, 0, 0.0, self.info.name)

@@ -1,4 +1,4 @@
-"""Lists of sources in a TOML file, one table [[source]] each. Knows TOML and the options."""
+"""Reads a list of sources from a TOML file with one table [[source]] per source."""
 
 from __future__ import annotations
 
@@ -16,33 +16,44 @@ _KEYS = frozenset(f.name for f in fields(SourceOptions))
 def load_targets(path: Path, defaults: SourceOptions | None = None) -> list[Target]:
     """Read a list of sources.
 
-    Every table [[source]] has a ``target`` and may have any field of ``SourceOptions``; files are looked for beside
-    the list.
+    Each table [[source]] has a ``target`` and may have any field of ``SourceOptions``. Relative file names are looked
+    up in the folder of the list first.
 
     Args:
         path: The TOML file.
-        defaults: What holds where a table says nothing.
+        defaults: Options that a table does not set.
 
     Raises:
-        NotFound, NoPermission: The list is missing, or may not be read.
-        DataError: It is no such list; says which table and which key.
+        NotFound, NoPermission: The list cannot be read.
+        DataError: The list is not valid. The message names the table and the key.
+
+    Example:
+        A list of a camera and a file::
+
+            [[source]]
+            name = "door"
+            target = "rtsp://user:password@camera/1"
+            wait = true
+
+            [[source]]
+            target = "clip.mp4"
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
-        raise NotFound(f"{path}: no such file; give a TOML file with tables [[source]]") from e
+        raise NotFound(f"{path}: no such file; give a TOML file with [[source]] tables") from e
     except PermissionError as e:
-        raise NoPermission(f"{path}: may not be read; change its permissions") from e
+        raise NoPermission(f"{path}: no permission to read it; change its permissions") from e
     except (OSError, ValueError) as e:
-        raise DataError(f"{path}: not valid TOML ({e})") from e
+        raise DataError(f"{path}: not valid TOML ({e}); correct its syntax") from e
     tables = data.get("source")
     if set(data) != {"source"} or not isinstance(tables, list) or not tables:
-        raise DataError(f"{path}: wanted tables [[source]] and nothing else, got {', '.join(data) or 'nothing'}")
+        raise DataError(f"{path}: wanted only [[source]] tables, got {', '.join(data) or 'nothing'}")
     targets = [_target(path, number, table, defaults or SourceOptions()) for number, table in enumerate(tables, 1)]
     names = [t.options.name for t in targets if t.options.name is not None]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: the name {twice[0]!r} is given to two sources; names must differ")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise DataError(f"{path}: two sources have the name {duplicates[0]!r}; give each source its own name")
     return targets
 
 
@@ -52,19 +63,19 @@ def _target(path: Path, number: int, table: Any, defaults: SourceOptions) -> Tar
         raise DataError(f"{where}: wanted a table, got {type(table).__name__}")
     target = table.get("target")
     if not isinstance(target, str) or not target:
-        raise DataError(f"{where}: target: wanted a file, an address or a camera number in quotes, got {target!r}")
+        raise DataError(f"{where}: target: wanted a file, a URL or a camera number as a string, got {target!r}")
     unknown = sorted(set(table) - _KEYS - {"target"})
     if unknown:
-        raise DataError(f"{where}: {unknown[0]}: no such key; there are target, {', '.join(sorted(_KEYS))}")
-    given = {key: value for key, value in table.items() if key != "target"}
-    for key, value in given.items():
+        raise DataError(f"{where}: {unknown[0]}: unknown key; use target, {', '.join(sorted(_KEYS))}")
+    values = {key: value for key, value in table.items() if key != "target"}
+    for key, value in values.items():
         _check(where, key, value)
     try:
-        options = replace(defaults, **given)
+        options = replace(defaults, **values)
     except ValueError as e:
         raise DataError(f"{where}: {str(e).removeprefix('SourceOptions.')}") from e
-    beside = path.parent / target
-    return Target(str(beside) if beside.is_file() else target, options)
+    in_folder = path.parent / target
+    return Target(str(in_folder) if in_folder.is_file() else target, options)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

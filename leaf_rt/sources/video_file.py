@@ -1,6 +1,6 @@
-"""Video files: every frame once, in order, with the media time that the file states.
+"""Video files: every frame once, in order, with its media time.
 
-Knows PyAV through ``leaf_rt.media.ffmpeg``; must not know threads or clocks.
+Must not know threads or clocks.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame
 
-_MIN_STEP = 1e-3  # s between frames where a file's own times stand still or step back a little
+_MIN_STEP = 1e-3  # s between frames whose timestamps are equal or slightly out of order
 
 
-class FileSource(Closing):
-    """One video file; see ``Source``. Opening decodes the first frame, so that what opens also plays.
+class VideoFileSource(Closing):
+    """One video file; see ``Source``. Opening it decodes the first frame, so that errors appear early.
+
+    Args:
+        path: The file.
+        options: How to read it.
 
     Raises:
-        NotFound, NoPermission: There is no such file, or it may not be read.
-        NotAVideo: A folder, an empty file, sound alone, or no media at all.
-        CodecError: Damaged beyond the first frame, or of a codec that this FFmpeg lacks.
-        NoFrames: A video stream without a frame, or none after ``start``.
+        NotFound, NoPermission: The file does not exist or cannot be read.
+        NotAVideo: It is a folder, empty, audio only, or no media file.
+        CodecError: It is damaged, or this FFmpeg has no decoder for it.
+        NoFrames: It has no frame, or none after ``start``.
     """
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
@@ -40,7 +44,7 @@ class FileSource(Closing):
         self.decode_time: float | None = None
         self._path = path
         self._options = options
-        self._broken = 0  # packets that did not decode
+        self._damaged = 0  # packets that could not be decoded
         self._container = _open(path)
         try:
             self._stream = _video(path, self._container)
@@ -49,7 +53,7 @@ class FileSource(Closing):
             self._frames = self._decode(first_index)
             first = next(self._frames, None)
             if first is None:
-                raise self._nothing()
+                raise self._no_frames()
         except BaseException:
             self._container.close()
             raise
@@ -57,19 +61,19 @@ class FileSource(Closing):
         self.info = self._describe(first[0])
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames that the options ask for; once damaged data ends the file early, ``warnings`` says so."""
+        """Yield the frames that the options select. Damaged data adds a warning and may end the file early."""
         selector = Selector(self._options)
         index, last, offset = -1, -1.0, 0.0
-        seen = 0
+        count = 0
         while True:
-            for picture, number, time in self._pass():
+            for picture, number, time in self._read_once():
                 if self._options.end is not None and time >= self._options.end:
                     break
                 timestamp = max(time + offset, last + _MIN_STEP) if index >= 0 else time
-                index = number if not self._options.loop else seen
+                index = number if not self._options.loop else count
                 last = timestamp
-                seen += 1
-                if selector.wants(index, timestamp):
+                count += 1
+                if selector.selects(index, timestamp):
                     image = ffmpeg.to_bgr(picture, self._options.mirror)
                     yield Frame(image, index, timestamp, self.info.name)
             else:
@@ -80,11 +84,11 @@ class FileSource(Closing):
             self._rewind()
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
+        """Close the file. Safe to call twice."""
         self._container.close()
 
-    def _pass(self) -> Iterator[tuple[VideoFrame, int, float]]:
-        """One run through the file: picture, number, media time in s."""
+    def _read_once(self) -> Iterator[tuple[VideoFrame, int, float]]:
+        """Yield picture, index and media time, s, from ``start`` to the end of the file."""
         if self._first is not None:
             first, self._first = self._first, None
             yield first
@@ -98,9 +102,9 @@ class FileSource(Closing):
         self._frames = self._decode(first_index)
 
     def _seek(self) -> int:
-        """Go to the key frame before ``start``; returns the number of the first frame at or after it.
+        """Go to the key frame before ``start``; returns the index of the first frame at or after ``start``.
 
-        The number comes from counting packets, which needs no decoding and is right for variable frame rates.
+        It counts packets. That needs no decoding and is correct for variable frame rates.
         """
         start = self._options.start
         before = 0
@@ -109,10 +113,10 @@ class FileSource(Closing):
             try:
                 for packet in container.demux(stream):
                     if packet.dts is not None and self._media_time(packet.dts, stream) >= start:
-                        break  # what comes now is shown no earlier than it is decoded
+                        break  # no later packet is shown before this time
                     before += packet.pts is not None and self._media_time(packet.pts, stream) < start - 1e-6
             except (av.error.FFmpegError, OSError):
-                pass  # the decoding pass meets the same damage and reports it
+                pass  # decoding finds the same damage and reports it
         self._container.seek(round((start + self._start_time) * 1e6), backward=True)
         return before
 
@@ -121,56 +125,57 @@ class FileSource(Closing):
         return float(ticks * base) - self._start_time if base is not None else 0.0
 
     def _decode(self, index: int) -> Iterator[tuple[VideoFrame, int, float]]:
-        """Decode from where the container stands, leaving out what lies before ``start``."""
+        """Decode from the position of the container, without the frames before ``start``."""
         ffmpeg.use_threads(self._stream)
         period = 1.0 / float(self._stream.average_rate or 25)
-        time = self._options.start - period  # s, the file's own word
-        going_on = _GoingOn(period)
+        time = self._options.start - period  # s, timestamp of the file
+        timeline = _Timeline(period)
         try:
             for packet in self._container.demux(self._stream):
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
-                    self._broken += 1
+                    self._damaged += 1
                     continue
                 for frame in frames:
                     time = self._media_time(frame.pts, self._stream) if frame.pts is not None else time + period
-                    media_time = going_on.after(time)
+                    media_time = timeline.media_time(time)
                     if media_time >= self._options.start - 1e-6:
                         yield frame, index, media_time
                         index += 1
         except (av.error.FFmpegError, OSError) as e:
-            self._broken += 1
+            self._damaged += 1
             self.warnings.append(f"{self._path}: reading stopped early ({ffmpeg.reason(e)}); the file is damaged")
 
     def _check_end(self, last: float) -> None:
-        """ProgressCallback once if the file ended before its own table of contents does."""
+        """Add one warning if the file is damaged or ends before its stated duration."""
         length = self._length()
-        promised = length is not None and last + 2.0 / (self.info.fps or 25.0) + 0.25 < length
-        if self.warnings or not (promised or self._broken):
+        is_short = length is not None and last + 2.0 / (self.info.fps or 25.0) + 0.25 < length
+        if self.warnings or not (is_short or self._damaged):
             return
-        if promised:
-            text = f"ends after {last:.1f} s of {length:.1f} s: it was cut off; what is there was used"
+        if is_short:
+            text = f"ends after {last:.1f} s of {length:.1f} s because it was cut off"
         else:
-            text = f"{self._broken} pieces of it are damaged and were left out"
-        self.warnings.append(f"{self._path}: {text}; get a fresh copy for the rest")
+            text = f"skipped {self._damaged} damaged packets"
+        self.warnings.append(f"{self._path}: {text}; get a fresh copy to read the rest")
 
     def _length(self) -> float | None:
-        """Length of the video stream in s, by the file's own word."""
+        """Stated duration of the video stream, s."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         return self._container.duration / 1e6 if self._container.duration is not None else None
 
-    def _nothing(self) -> LeafError:
-        if self._options.start > 0 and not self._broken:
+    def _no_frames(self) -> LeafError:
+        """The reason why the file gives no frame."""
+        if self._options.start > 0 and not self._damaged:
             length = self._length()
-            known = f", the file is {length:.1f} s long" if length is not None else ""
-            return NoFrames(f"{self._path}: no frame at or after --start {self._options.start:g} s{known}")
-        if self._broken:
+            duration = f", the file is {length:.1f} s long" if length is not None else ""
+            return NoFrames(f"{self._path}: no frame at or after --start {self._options.start:g} s{duration}")
+        if self._damaged:
             name = self._stream.codec_context.name
-            return CodecError(f"{self._path}: its {name} video does not decode; the file is damaged, get a fresh copy")
-        return NoFrames(f"{self._path}: holds a video stream without a single frame; get a fresh copy")
+            return CodecError(f"{self._path}: its {name} video is damaged and cannot be decoded; get a fresh copy")
+        return NoFrames(f"{self._path}: its video stream has no frames; get a fresh copy")
 
     def _describe(self, first: VideoFrame) -> SourceInfo:
         options, stream = self._options, self._stream
@@ -184,13 +189,13 @@ class FileSource(Closing):
                 count = -(-round(total * duration / length) // options.stride)
                 if options.max_fps is not None:
                     count = min(count, round(duration * options.max_fps) + 1)
-        turned = round(first.rotation / 90) % 2 == 1
+        rotated = round(first.rotation / 90) % 2 == 1
         return SourceInfo(
             name=options.name or self._path.name,
             target=str(self._path),
             kind="file",
-            width=first.height if turned else first.width,
-            height=first.width if turned else first.height,
+            width=first.height if rotated else first.width,
+            height=first.width if rotated else first.height,
             fps=fps,
             frame_count=count,
             duration=duration,
@@ -202,27 +207,28 @@ class FileSource(Closing):
         )
 
 
-class _GoingOn:
-    """Lets media time go on where a file's own times start again, as in files joined end to end.
+class _Timeline:
+    """Continues media time where the timestamps of a file start again, as in joined files.
 
-    There it goes on by the usual step: the median of the last ones. Times that rise come out as they went in.
+    There, media time grows by the usual step between frames: the median of the last steps. Timestamps that only rise
+    stay as they are.
 
     Args:
-        period: s between frames as the file states it, until a step was seen.
+        period: Stated time between frames, s; used until there is a step.
     """
 
     def __init__(self, period: float) -> None:
         self._period = period
         self._steps: deque[float] = deque(maxlen=31)  # s
-        self._last: float | None = None  # s, the file's own time of the newest frame
-        self._offset = 0.0  # s, media time minus the file's own
+        self._last: float | None = None  # s, timestamp of the newest frame
+        self._offset = 0.0  # s, media time minus timestamp
 
-    def after(self, time: float) -> float:
-        """Media time (s) of the next frame, of which the file says ``time``, s."""
+    def media_time(self, time: float) -> float:
+        """Media time, s, of the next frame, which has the timestamp ``time``, s."""
         if self._last is not None:
             step = time - self._last
             usual = statistics.median(self._steps) if step < 0 and self._steps else self._period
-            if step < -1.5 * usual:  # less is two frames that changed places
+            if step < -1.5 * usual:  # a smaller step back means two frames in the wrong order
                 self._offset += usual - step
             elif step > 0:
                 self._steps.append(step)
@@ -232,39 +238,39 @@ class _GoingOn:
 
 def _open(path: Path) -> InputContainer:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - never raise
-        raise NotAVideo(f"{path}: is a pipe or a device, and no file; write the video to a file first")
+        raise NotAVideo(f"{path}: is a pipe or a device, not a file; write the video to a file first")
     try:
-        return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # "a:b.mp4" is no address
+        return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # so that "a:b.mp4" is not read as a URL
     except FileNotFoundError as e:
         raise NotFound(f"{path}: no such file; check the name and the folder") from e
     except IsADirectoryError as e:
-        raise NotAVideo(f"{path}: is a folder; give the video files in it") from e
+        raise NotAVideo(f"{path}: is a folder; pass the video files in it") from e
     except PermissionError as e:
-        raise NoPermission(f"{path}: may not be read; change its permissions") from e
+        raise NoPermission(f"{path}: no permission to read it; change its permissions") from e
     except av.error.InvalidDataError as e:
-        raise _foreign(path) from e
+        raise _not_media(path) from e
     except (av.error.FFmpegError, OSError) as e:
         raise CodecError(f"{path}: cannot be opened ({ffmpeg.reason(e)}); get a fresh copy") from e
 
 
-def _foreign(path: Path) -> LeafError:
-    """The error for bytes in which FFmpeg finds no media."""
+def _not_media(path: Path) -> LeafError:
+    """The error for a file in which FFmpeg finds no media."""
     with path.open("rb") as f:
         head = f.read(12)
     if not head:
         return NotAVideo(f"{path}: is empty (0 bytes); get a fresh copy")
     if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
-        return CodecError(f"{path}: its index is missing, the file was cut off while written; get a fresh copy")
-    return NotAVideo(f"{path}: is no video that FFmpeg knows; give an MP4, MOV, MKV, AVI or WebM file")
+        return CodecError(f"{path}: has no index because it was cut off while it was written; get a fresh copy")
+    return NotAVideo(f"{path}: is not a video that FFmpeg can read; use an MP4, MOV, MKV, AVI or WebM file")
 
 
 def _video(path: Path, container: InputContainer) -> VideoStream:
     stream = ffmpeg.video_stream(container)
     if stream is None:
         if container.streams.audio:
-            raise NotAVideo(f"{path}: holds sound only; give a file with pictures")
-        raise NotAVideo(f"{path}: holds no video stream; give an MP4, MOV, MKV, AVI or WebM file")
-    # PyAV leaves out the context of a stream that it has no decoder for, whatever its type hints say.
+            raise NotAVideo(f"{path}: contains only audio; use a file with video")
+        raise NotAVideo(f"{path}: contains no video stream; use an MP4, MOV, MKV, AVI or WebM file")
+    # PyAV gives no context to a stream that it has no decoder for, unlike its type hints say.
     if getattr(stream, "codec_context", None) is None:
         raise CodecError(f"{path}: this FFmpeg has no decoder for its video; convert it to H.264 first")
     return stream
