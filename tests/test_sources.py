@@ -78,7 +78,5 @@ def test_no_list(tmp_path: Path) -> None:
 
 
 def test_opening_nothing_loads_no_decoder() -> None:
-    code = (
-        "import sys, leaf_rt.sources.opening; sys.exit(any(m in sys.modules for m in ('av', 'cv2')))"
-    )
+    code = "import sys, leaf_rt.sources.opening; sys.exit(any(m in sys.modules for m in ('av', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from leaf_rt.errors import NoFrames
 from leaf_rt.recognizer import tables
 from leaf_rt.results.columns import ColumnBuilder, Columns
-from leaf_rt.results.records import SCHEMA_VERSION, record, utc
+from leaf_rt.results.records import SCHEMA_VERSION, frame_records, utc
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo
@@ -169,8 +169,7 @@ class VideoResult:
     def records(self) -> Iterator[dict[str, Any]]:
         """The records as dictionaries, as in the JSON lines; docs/records.md explains the fields."""
         for frame, estimates, latency in self.columns.frames(self.source):
-            for row in range(len(estimates)):
-                yield record(self._info, frame, estimates, row, self.labels, latency)
+            yield from frame_records(self._info, frame, estimates, self.labels, latency)
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with a row per face and frame; columns are named as in the CSV files.

@@ -83,7 +83,7 @@ class ArraySource(Closing):
         for index, (image, time) in enumerate(self._pictures()):
             if options.end is not None and time >= options.end:
                 return
-            if time >= options.start and selector.wants(index, time):
+            if time >= options.start and selector.selects(index, time):
                 picture = image[:, ::-1] if options.mirror else image
                 yield Frame(np.array(picture, order="C"), index, time, self.info.name)
 
