@@ -18,7 +18,8 @@ from train.data.crop_cache import Crops
 from train.data.dataset import labelled_of, load_validation, open_crops
 from train.data.formats import DatasetIndex
 from train.loop.training import SPLIT
-from train.recipes.schema import RECIPE, Data, Recipe, load_recipe
+from train.recipes.loading import load_recipe
+from train.recipes.schema import OPTIONS, RECIPE, Data, Recipe
 
 SHARE = 5  # one of so many labelled pictures is judged on where nothing else is held out
 
@@ -67,7 +68,9 @@ def data_faces(
     Raises:
         DataError: No such data or split, or its labels are not the model's.
     """
-    listing, crops = _open(Data(layout=layout, path=str(path), cache=cache), spec, progress)
+    listing, crops = _open(
+        Data(layout=OPTIONS["data.layout"].convert(layout, "--layout"), path=str(path), cache=cache), spec, progress
+    )
     where = labelled_of(listing, crops, split)
     if not len(where):
         raise DataError(f"--data {path}: this data has no {split} split with labels")
@@ -104,7 +107,9 @@ def judged_faces(
         DataError: No such data, its labels are not the model's, or it has too few labelled pictures.
     """
     recipe = _recipe(run)
-    data = replace(recipe.data, layout=layout, path=str(path), cache=cache, align=True)
+    data = replace(
+        recipe.data, layout=OPTIONS["data.layout"].convert(layout, "--layout"), path=str(path), cache=cache, align=True
+    )
     listing, crops = _open(data, spec)
     judged, name = _held_out(listing, crops, _geometry(data, spec), recipe, run)
     training = labelled_of(listing, crops, "train")
@@ -145,7 +150,7 @@ def _held_out(listing: DatasetIndex, crops: Crops, data: Data, recipe: Recipe, r
 
 
 def _geometry(data: Data, spec: ModelSpec) -> Data:
-    return replace(data, side=spec.side, margin=spec.margin, color=spec.color)
+    return data.with_crops(spec.side, spec.margin, spec.color)
 
 
 def _open(

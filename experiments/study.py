@@ -26,7 +26,8 @@ from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, pick_device
 from train.loop.run_log import Reporter
 from train.loop.training import Training
-from train.recipes.schema import Recipe, load_recipe, to_dict
+from train.recipes.loading import load_recipe, to_dict
+from train.recipes.schema import Recipe
 from train.reports.evaluation import evaluate
 
 RESULTS = "results.jsonl"
@@ -51,7 +52,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without instance": {"method.levels": "semantic,category"},
     "without category": {"method.levels": "semantic,instance"},
     "without any level": {"method.levels": ""},
-    "same-parameter MLP for the experts": {"method.control": True},
+    "same-parameter MLP for the experts": {"method.mlp_baseline": True},
     "k = 1": {"method.k": 1},
     "k = 4": {"method.k": 4},
     "4 experts": {"method.experts": 4},
@@ -60,7 +61,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "mask on the ambiguous part": {"method.unsupervised": "masked"},
     "ambiguous part alone": {"method.unsupervised": "ambiguous"},
     "scalar mask": {"method.unsupervised": "scalar"},
-    "ambiguous part from q1 >= 0.5": {"method.floor": 0.5},
+    "ambiguous part from q1 >= 0.5": {"method.min_confidence": 0.5},
     "rescaled to the plain loss": {"method.rescale": "plain"},
     "not rescaled": {"method.rescale": "none"},
     "weight linear": {"method.weight": "linear"},
@@ -184,7 +185,7 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - begun
-    measured = {split: evaluate(out, recipe, split) for split in ("validation", "test")}
+    measured = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
     return {
         "key": key(row, recipe),
         "table": row.table,

@@ -56,22 +56,22 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     training = Training(recipe, noise(recipe), DistributedContext(0, 1, device), Path())
-    training.step = recipe.method.delay
-    side = training.side(0)
+    training.state.step = recipe.method.unsupervised_start_step
+    side = training.schedule.input_size(0)
     whole, inputs, core = [], [], []
     views = 0
     for i in range(steps + 3):
         begun = _now(device)
         terms = training.train_step(side)
         spent = _now(device) - begun
-        x, targets, taught, truth = training.inputs(0, side)
-        views = len(x) * recipe.optim.accumulate
+        batch = training.batches.micro_batch(training.state.step, 0, side)
+        views = len(batch.inputs) * recipe.optim.accumulate
         begun = _now(device)
-        joint = training.forward(x, targets, taught, truth)
+        joint = training.forward(batch)
         out = joint.labelled.sum() + joint.strong.sum()
         out.backward()  # type: ignore[no-untyped-call]
         central = (_now(device) - begun) * recipe.optim.accumulate
-        training.step += 1
+        training.state.step += 1
         if i >= 3:
             whole.append(spent)
             inputs.append(terms["seconds_input"] / spent)

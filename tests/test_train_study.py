@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from train_fakes import tiny, write_folder
 
+from experiments.__main__ import main
 from experiments.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 from experiments.training_step import bench
 from leaf_rt.errors import DataError
-from train.cli import main
 from train.reports.evaluation import evaluate
 
 
@@ -22,8 +22,8 @@ def small(root: Path) -> dict[str, object]:
     return {
         "data.layout": "folder", "data.path": str(root / "data"), "data.cache": str(root / "cache"), "data.side": 20,
         "data.align": False, "split.labels": 20, "model.backbone": "tiny", "model.weights": "",
-        "model.recalibrate": 0, "run.sides": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
-        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.delay": 0,
+        "model.recalibrate": 0, "run.input_sizes": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
+        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.unsupervised_start_step": 0,
     }  # fmt: skip
 
 
@@ -76,3 +76,20 @@ def test_bench_measures_something(tmp_path: Path) -> None:
     assert 0 <= result["outside_share"] < 1
     assert result["against_alike"] == pytest.approx(result["images_per_s"] / result["alike_images_per_s"], abs=0.02)
     assert json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["step", "--count", "0"], "--count: wanted 1 or more, got 0", 15),
+        (["study", "--table", "1", "--seeds", "0"], "--seeds: wanted 1 or more, got 0", 15),
+        (["study", "--table", "1", "--runs", "{file}"], "--runs {file}: cannot be made (a file of that name", 9),
+    ],
+)
+def test_experiments_err_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main([a.format(file=file) for a in arguments]) == code
+    assert words.format(file=file) in capsys.readouterr().err

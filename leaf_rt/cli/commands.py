@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from leaf_rt.cli import options as opt
+from leaf_rt.cli import training
 from leaf_rt.cli.groups import (
     InputOptions,
     LiveOutputOptions,
@@ -240,16 +241,7 @@ def bench(
     typer.echo(result.json())
 
 
-@app.command(help="Train a model on your own faces or a public data set.", **_FORWARD)
-def train(ctx: typer.Context) -> None:
-    """Forward to the trainer."""
-    raise typer.Exit(_forward("train.cli", "train", ctx.args))
-
-
-@app.command(help="Measure a trained run or a model file on labelled faces.", **_FORWARD)
-def evaluate(ctx: typer.Context) -> None:
-    """Forward to the trainer."""
-    raise typer.Exit(_forward("train.cli", "evaluate", ctx.args))
+training.add_commands(app)
 
 
 @app.command(help="Turn a trained run into a model file that the other commands take.", **_FORWARD)
