@@ -5,6 +5,7 @@ A name is imported when it is first used, so ``import leaf_rt`` costs nothing. S
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
+    from engines.entry import ExportConfig as ExportConfig
     from engines.entry import export as export
 
     from leaf_rt.errors import LeafError as LeafError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ExportConfig",
     "Face",
     "Faces",
     "FrameResult",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExportConfig": "engines.entry",
     "Face": "leaf_rt.recognizer.faces",
     "Faces": "leaf_rt.recognizer.faces",
     "FrameResult": "leaf_rt.recognizer.faces",
@@ -62,11 +65,9 @@ def __getattr__(name: str) -> object:
     try:
         value: object = getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as e:
-        from leaf_rt.errors import BackendError
+        from leaf_rt.errors import BackendError, install_hint
 
-        raise BackendError(
-            f'leaf_rt.{name} needs {e.name}; install it from a clone of leaf-rt with: pip install ".[train]"'
-        ) from e
+        raise BackendError(f"leaf_rt.{name} needs {e.name}; {install_hint('train')}") from e
     globals()[name] = value
     return value
 
