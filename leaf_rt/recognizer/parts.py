@@ -1,4 +1,4 @@
-"""What a recognizer holds and must free: back end, detector, runs. Knows the runtime; must not know the recognizer."""
+"""Resources of a recognizer: back end, image detector, background runs. Must not know the recognizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SharedBackend:
 
 
 class Parts:
-    """What a recognizer must free. It does not know the recognizer, so that this one can be collected."""
+    """Resources of a recognizer. They do not refer to it, so that it can be garbage-collected."""
 
     def __init__(self, config: RecognitionConfig, backend: Backend) -> None:
         self.config = config
@@ -57,7 +57,7 @@ class Parts:
         return self._detector
 
     def start(self, background: BackgroundRun) -> None:
-        """Begin a run, and end it with the recognizer."""
+        """Start a run. It is stopped when the recognizer is closed."""
         self._runs = [other for other in self._runs if not other.wait(0)]
         background.start()
         self._runs.append(background)
@@ -77,11 +77,11 @@ class Parts:
 
         Args:
             target: What to read.
-            opener: Opens it.
-            sinks: Makes its sinks.
-            hooks: Called as the run goes on.
-            options: How it is driven.
-            stop: Ends it.
+            opener: Opens the target.
+            sinks: Makes the sinks of the source.
+            hooks: Called during the run.
+            options: Options of the run.
+            stop: Set it to stop the run.
             blur: Whether faces are hidden in the output.
         """
         ready: list[Detector] = []

@@ -1,4 +1,4 @@
-"""The recognizer: one loaded model for pictures, crops, streams and videos. Knows the whole runtime."""
+"""``Recognizer``: one loaded model for pictures, crops, streams and videos."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Recognizer:
         duration: float | None = None,
         **options: Unpack[SourceArguments],
     ) -> VideoResult:
-        """Recognize a whole video and keep all records in memory, about 200 bytes per face and frame.
+        """Recognize a whole video and keep all records in memory, about 150 bytes per face and frame.
 
         Args:
             source: As for ``stream``. A camera or an address needs ``duration``.
@@ -245,7 +245,7 @@ class Recognizer:
         return job.result(name)
 
     def close(self) -> None:
-        """End all streams and free the model; may be called twice."""
+        """Stop all streams and free the model. May be called twice."""
         if self._finalizer.detach() is not None:
             self._parts.close()
 

@@ -1,4 +1,4 @@
-"""The frames of a source, one after the other. Knows the background run; reads no clock."""
+"""Iterates over the results of a source, frame by frame."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Stream(Iterator[FrameResult]):
         )
 
     def close(self) -> None:
-        """End the run in good order and wait for its threads; may be called twice."""
+        """Stop the run and wait for its threads. May be called twice."""
         self._finalizer.detach()
         self._run.close()
 

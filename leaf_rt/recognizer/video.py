@@ -1,4 +1,4 @@
-"""The result of a whole video: all records as columns, a summary per person, a timeline. Knows sinks and drawing."""
+"""The result of a whole video: records as columns, a summary per person, a timeline."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _LIVE_MAX_GAP = 1.0  # s; while a live source stalls, nobody is on screen
 
 
 class VideoJob:
-    """What one call of ``Recognizer.video`` collects and writes.
+    """Collects and writes the results of one call of ``Recognizer.video``.
 
     Args:
         labels: Names of the C classes.
-        video: Where the annotated video goes, if anywhere.
+        video: Path of the annotated video; None writes none.
         blur: Hide the faces in it.
 
     Attributes:
