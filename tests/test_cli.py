@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import cv2
@@ -337,14 +336,6 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
     finally:
         signal.signal(signal.SIGINT, before)
     assert (done.code, done.out) == (130, "")
-
-
-def test_export_is_forwarded_with_all_its_arguments(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    fake = types.SimpleNamespace(main=lambda argv: seen.append(argv) or 7)
-    monkeypatch.setitem(sys.modules, "engines.cli", fake)
-    assert leaf("export", "x", "--labels", "100", "--help", "-o", "y").code == 7
-    assert seen == [["export", "x", "--labels", "100", "--help", "-o", "y"]]
 
 
 def test_a_bug_is_one_sentence_and_debug_shows_where(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
+from engines_fakes import run_engines
 from train_fakes import tiny, train_command, write_folder
 
-from engines.cli import main as export_main
-from engines.onnx_export import export, load
+from engines.onnx_export import export_onnx, load_checkpoint
 from leaf_rt.errors import DataError, ModelError
 from train.loop.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.loop.merging import merge
@@ -170,16 +170,16 @@ def test_what_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
 
 def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:
     path = merge([run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)], tmp_path / "both")
-    loaded = load(path, flip=False)
+    loaded = load_checkpoint(path, flip=False)
     faces = torch.randint(0, 256, (4, 20, 20, 3), dtype=torch.uint8)
-    file = export(loaded, tmp_path / "both.onnx", faces.numpy())
+    file = export_onnx(loaded, tmp_path / "both.onnx", faces.numpy())
     got = ort.InferenceSession(file, providers=["CPUExecutionProvider"]).run(["probs"], {"faces": faces.numpy()})[0]
     blue, green, red = (faces.float() / 255).unbind(3)
     grey = (0.114 * blue + 0.587 * green + 0.299 * red)[:, None].expand(-1, 3, -1, -1)
     with torch.no_grad():
         wanted = loaded.model((grey - 0.5) / 0.2).logits.softmax(1)
     torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
-    assert export_main(["export", str(path.parent), "--out", str(tmp_path / "models")]) == 0
+    assert run_engines("export", path.parent, "--out", tmp_path / "models") == 0
     assert (tmp_path / "models" / "leaf-tiny-tiny.onnx").is_file()
 
 

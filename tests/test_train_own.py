@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from engines_fakes import run_engines
 from train_fakes import CLASSES, tiny, train_command, write_folder
 
-import engines.cli
 import engines.quantization
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
@@ -118,7 +118,7 @@ def test_pictures_that_changed_since_are_refused(
 
 def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
     options = ("--precision", "int8", "--data", str(root / "data"), "--cache", str(root / "aligned"), *options)
-    return engines.cli.main(["export", str(root / source), "--out", str(out), "--no-flip", *options])
+    return run_engines("export", root / source, "--out", out, "--no-flip", *options)
 
 
 def test_int8_is_judged_on_what_the_run_held_out(
@@ -132,7 +132,7 @@ def test_int8_is_judged_on_what_the_run_held_out(
     rest = len(CLASSES) * PER_CLASS - HELD
     assert seen == [rest]
     said = capsys.readouterr().out
-    assert f"calibrated on {rest} faces, judged on {HELD} others (folder data, validation pictures that the run" in said
+    assert f"calibrated on {rest} faces, evaluated on {HELD} others (folder data, validation pictures that the" in said
     (measured,) = load_spec(tmp_path / "leaf-tiny-int8.onnx").metrics.values()
     assert measured["faces"] == HELD
     assert "unfinished" not in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_int8_is_judged_on_what_the_run_held_out(
     fifth = len(CLASSES) * PER_CLASS // 5
     assert export(trained, tmp_path / "again", source="exported.onnx") == 0, "a model file knows no run"
     assert seen[1:] == [len(CLASSES) * PER_CLASS - fifth]
-    assert f"judged on {fifth} others (folder data, one in 5 of the labelled" in capsys.readouterr().out
+    assert f"evaluated on {fifth} others (folder data, one in 5 of the labelled" in capsys.readouterr().out
 
 
 def test_nothing_is_written_where_the_data_does_not_fit(
@@ -168,10 +168,10 @@ def test_an_unfinished_run_says_so_when_exported(
     content["training"]["step"] = 1  # as a run leaves it that was stopped there
     torch.save(content, tmp_path / "run" / "last.pt")
     command = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--no-flip", "--limit", "8"]
-    assert engines.cli.main(command) == 0
+    assert run_engines(*command) == 0
     said = capsys.readouterr().err.splitlines()
-    assert sum("unfinished, step 1 of 6; go on with: leaf-rt train --resume" in line for line in said) == 1
-    assert engines.cli.main([*command[:1], str(trained / "run"), *command[2:]]) == 0
+    assert sum("unfinished, step 1 of 6; resume it with: leaf-rt train --resume" in line for line in said) == 1
+    assert run_engines(*command[:1], trained / "run", *command[2:]) == 0
     assert "unfinished" not in capsys.readouterr().err
 
 

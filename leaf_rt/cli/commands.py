@@ -6,14 +6,13 @@ heavy, so that `leaf-rt --help` answers at once.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from leaf_rt.cli import exporting, training
 from leaf_rt.cli import options as opt
-from leaf_rt.cli import training
 from leaf_rt.cli.groups import (
     InputOptions,
     LiveOutputOptions,
@@ -24,7 +23,7 @@ from leaf_rt.cli.groups import (
     RecognitionOptions,
     grouped,
 )
-from leaf_rt.errors import BackendError, NotFound, install_hint
+from leaf_rt.errors import BackendError
 
 app = typer.Typer(
     name="leaf-rt",
@@ -33,11 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_FORWARD: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "add_help_option": False,
-    "rich_help_panel": "Models",
-}
 
 
 def _print_version(requested: bool) -> None:
@@ -242,20 +236,4 @@ def bench(
 
 
 training.add_commands(app)
-
-
-@app.command(help="Turn a trained run into a model file that the other commands take.", **_FORWARD)
-def export(ctx: typer.Context) -> None:
-    """Forward to the engines."""
-    raise typer.Exit(_forward("engines.cli", "export", ctx.args))
-
-
-def _forward(module: str, command: str, arguments: list[str]) -> int:
-    """Call ``main([command, *arguments]) -> int`` of a module that may need what is not installed."""
-    try:
-        target = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name is not None and e.name.partition(".")[0] in ("train", "engines"):
-            raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
-        raise BackendError(f"leaf-rt {command}: needs {e.name}; {install_hint('train')}") from e
-    return int(target.main([command, *arguments]))
+app.command(rich_help_panel="Models")(exporting.export)
