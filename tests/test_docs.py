@@ -17,9 +17,8 @@ OTHERS = {"--index-url", "--nproc-per-node", "--install-completion", "--minutes"
 
 def known() -> set[str]:
     """Every option of every command, hidden ones not included."""
-    from leaf_rt.cli.exporting import maintenance
-
     from leaf_rt.cli.commands import app
+    from leaf_rt.cli.maintenance import app as maintenance
 
     found: set[str] = set()
     groups = [typer.main.get_command(app), typer.main.get_command(maintenance)]

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from train.augment import randaugment as ra
 from train.augment.transforms import SUPERVISED_DRAWS, WEAK_DRAWS, draw, hole, mix, supervised_view, to_float, weak_view
-from train.augment.transforms import randaugment as ra
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(20, 230, (24, 24, 3), dtype=np.uint8)

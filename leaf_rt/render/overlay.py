@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaf_rt.labels import UNCERTAIN, rgb
-from leaf_rt.render.anonymize import blur_faces
+from leaf_rt.render.anonymize import Anonymizer, blur_faces
 from leaf_rt.types import F32, U8, Estimates
 
 _INK = (24, 24, 24)  # BGR, dark text and panels
@@ -67,6 +67,24 @@ def draw_estimates(canvas: U8, estimates: Estimates, labels: Sequence[str], blur
     for row in visible:  # last, so that in a crowd only other labels can cover a label
         size = pen.tag_size(boxes[row])
         pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.low_quality[row]))
+
+
+class FrameAnnotator:
+    """Annotates the frames of one source.
+
+    Args:
+        blur: Whether to hide the faces first, also those that were lost a moment ago; see ``Anonymizer``.
+    """
+
+    def __init__(self, blur: bool) -> None:
+        self._anonymizer = Anonymizer() if blur else None
+
+    def draw(self, canvas: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
+        """Draw on the next frame, (H, W, 3) uint8 BGR, in place, and return it."""
+        if self._anonymizer is not None:
+            self._anonymizer.hide(canvas, estimates)
+        draw_estimates(canvas, estimates, labels)
+        return canvas
 
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px, inside the picture

@@ -8,8 +8,7 @@ import sys
 import cv2
 
 from leaf_rt.errors import OutputError
-from leaf_rt.render.anonymize import Anonymizer
-from leaf_rt.render.overlay import draw_estimates
+from leaf_rt.render.overlay import FrameAnnotator
 from leaf_rt.types import Estimates, Frame
 
 _QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
@@ -46,7 +45,7 @@ class Window:
         self.closed = False
         self._labels, self._blur = labels, blur
         self._titles: set[str] = set()
-        self._anonymizers: dict[str, Anonymizer] = {}
+        self._annotators: dict[str, FrameAnnotator] = {}
 
     def show(self, name: str, frame: Frame, estimates: Estimates) -> None:
         """Draw a frame and show it in the window of the source ``name``."""
@@ -55,10 +54,8 @@ class Window:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
             cv2.resizeWindow(title, *_fitting(frame.image.shape[1], frame.image.shape[0]))
             self._titles.add(title)
-        canvas = frame.image.copy()
-        if self._blur:
-            self._anonymizers.setdefault(name, Anonymizer()).hide(canvas, estimates)
-        draw_estimates(canvas, estimates, self._labels)
+        annotator = self._annotators.setdefault(name, FrameAnnotator(self._blur))
+        canvas = annotator.draw(frame.image.copy(), estimates, self._labels)
         cv2.imshow(title, canvas)
         key = cv2.waitKey(1) & 0xFF
         if key in _QUIT or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:

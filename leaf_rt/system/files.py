@@ -21,9 +21,7 @@ def output_error(path: str | Path, error: OSError) -> LeafError:
         error: What the operating system reported.
     """
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return NoPermission(
-            f"{path}: no permission to write; change its permissions, or choose another place"
-        )
+        return NoPermission(f"{path}: no permission to write; change its permissions, or choose another place")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutputError(f"{path}: no room left to write; free some space (everything written so far is valid)")
     if isinstance(error, FileNotFoundError | NotADirectoryError):

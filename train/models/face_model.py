@@ -135,7 +135,13 @@ def model_options(model: Model, method: Method, num_classes: int, dim: int) -> d
             return None
         return asdict(
             FusingSpec(
-                method.experts, hidden, method.k, method.shared, method.combine, method.noise, control=method.control
+                method.experts,
+                hidden,
+                method.k,
+                method.shared,
+                method.combine,
+                method.noise,
+                control=method.mlp_baseline,
             )
         )
 

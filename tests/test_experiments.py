@@ -1,4 +1,4 @@
-"""Studies are resumable and their tables honest; the speed measurement runs."""
+"""The study can be resumed and its tables are correct; the benchmark of the training step runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from train_fakes import tiny, write_folder
 
 from experiments.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 from experiments.training_step import bench
+from leaf_rt.cli import main
 from leaf_rt.errors import DataError
-from train.cli import main
 from train.reports.evaluation import evaluate
 
 
@@ -22,57 +22,75 @@ def small(root: Path) -> dict[str, object]:
     return {
         "data.layout": "folder", "data.path": str(root / "data"), "data.cache": str(root / "cache"), "data.side": 20,
         "data.align": False, "split.labels": 20, "model.backbone": "tiny", "model.weights": "",
-        "model.recalibrate": 0, "run.sides": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
-        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.delay": 0,
+        "model.recalibrate": 0, "run.input_sizes": [16], "run.epochs": 1, "run.steps": 2, "run.batch": 8,
+        "run.batch_unlabelled": 8, "run.amp": "off", "run.threads": 1, "method.unsupervised_start_step": 0,
     }  # fmt: skip
 
 
-def test_a_study_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given, runs = small(tmp_path), tmp_path / "runs"
-    assert run_study(1, given, runs, 1, ["FixMatch"]) == 1  # both columns have 20 labels here: one and the same run
-    assert run_study(1, given, runs, 1, ["FixMatch"]) == 0
+def test_a_study_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides, runs = small(tmp_path), tmp_path / "runs"
+    assert run_study(1, overrides, runs, 1, ["FixMatch"]) == 1  # both columns are the same run
+    assert run_study(1, overrides, runs, 1, ["FixMatch"]) == 0
     with (runs / RESULTS).open("a") as f:
-        f.write('{"key": "torn')
+        f.write('{"key": "incomplete')
     assert len(read_results(runs)) == 1
     (record,) = read_results(runs).values()
     assert record["test"]["n"] == record["validation"]["n"] == 20
-    table = markdown(1, given, runs, 1)
+    table = markdown(1, overrides, runs, 1)
     line = next(row for row in table.splitlines() if row.startswith("| FixMatch"))
     assert line.count(f"{100 * record['test']['accuracy']:.2f}") >= 2
     assert "| LEAF paper | - | - | 0 | - | - | 0 |" in table
-    options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in given.items()]
-    assert main(["study", "--table", "1", "--runs", str(runs), "--seeds", "1", "--show", *options]) == 0
+    options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in overrides.items()]
+    arguments = ["study", "--table", "1", "--runs", str(runs), "--seeds", "1", "--show", *options]
+    assert main(arguments, commands="experiments.commands", name="python -m experiments") == 0
     assert capsys.readouterr().out == table
 
 
-def test_a_signal_while_a_run_is_measured_ends_the_study_after_it(
+def test_a_signal_during_an_evaluation_stops_the_study_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
         return evaluate(*args)
 
-    given, runs = small(tmp_path), tmp_path / "runs"
+    overrides, runs = small(tmp_path), tmp_path / "runs"
     monkeypatch.setattr("experiments.study.evaluate", interrupted)
-    assert run_study(1, given, runs, 3, ["supervised"]) == 1
+    assert run_study(1, overrides, runs, 3, ["supervised"]) == 1
     assert len(read_results(runs)) == 1
 
 
-def test_every_row_is_a_recipe_of_its_own() -> None:
+def test_every_row_has_its_own_recipe() -> None:
     for table, count in ((1, 2 * len(METHODS)), (2, len(ABLATIONS)), (3, 6)):
         resolved = [recipe for _, _, recipe in plan(table, {}, 1)]
         assert len(resolved) == count
         assert len({repr(r) for r in resolved}) == count
-    with pytest.raises(DataError, match="no row magic"):
+    with pytest.raises(DataError, match="unknown magic"):
         list(plan(1, {}, 1, ["magic"]))
     with pytest.raises(DataError, match="wanted 1, 2 or 3"):
         rows(9)
 
 
-def test_bench_measures_something(tmp_path: Path) -> None:
+def test_the_benchmark_of_the_training_step_runs(tmp_path: Path) -> None:
     result = bench(tiny(tmp_path), steps=3)
     assert result["images_per_s"] > 0
     assert 0 < result["input_share"] < 1
     assert 0 <= result["outside_share"] < 1
     assert result["against_alike"] == pytest.approx(result["images_per_s"] / result["alike_images_per_s"], abs=0.02)
     assert json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["step", "--count", "0"], "--count: wanted 1 or more, got 0", 15),
+        (["study", "--table", "1", "--seeds", "0"], "--seeds: wanted 1 or more, got 0", 15),
+        (["study", "--table", "1", "--runs", "{file}"], "--runs {file}: cannot be made (a file of that name", 9),
+    ],
+)
+def test_experiments_err_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main([a.format(file=file) for a in arguments]) == code
+    assert words.format(file=file) in capsys.readouterr().err
