@@ -1,7 +1,7 @@
 """Fills the generated parts of the documentation from the code, so that they cannot go stale.
 
-`<!-- commands -->` becomes the options of every command, `<!-- recipe -->` the table of recipe options. Links from docs/
-to files outside of it, such as the model card, become links to plain text in the site.
+`<!-- commands -->` becomes the options of every command, `<!-- recipe -->` the table of recipe options. Links from
+docs/ to files outside of it, such as the model card, become plain text in the site.
 """
 
 from __future__ import annotations
