@@ -157,7 +157,7 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -
 def unfinished(meta: CheckpointMeta) -> str:
     """The progress of an incomplete run, as "step 1 of 30"; empty if the run is complete or its state is unknown.
 
-    The progress stands in the latest checkpoint of the run. The best one may be from before the end, so a copy of it
+    The progress is read from the latest checkpoint of the run. The best one may be from before the end, so a copy of it
     without the run does not show the progress.
     """
     training, latest = meta.training, meta.path.with_name(LAST)

@@ -49,28 +49,28 @@ def positives(probs: Tensor, mass: float = 0.9, most: int = 3) -> tuple[Tensor, 
     return k, rank < k[:, None]
 
 
-def ambiguous_loss(logits: Tensor, chosen: Tensor) -> Tensor:
+def ambiguous_loss(logits: Tensor, is_positive: Tensor) -> Tensor:
     """The category-level loss log(1 + sum_n sum_p exp(s_n - s_p)) per sample, over positives p and negatives n.
 
     It pushes the logit of every positive above that of every negative. With one positive it is the cross-entropy.
 
     Args:
         logits: (B, C) of the strong view.
-        chosen: (B, C) bool, the positives; at least one and not all in each row.
+        is_positive: (B, C) bool, the positives; at least one and not all in each row.
 
     Returns:
         (B,) float32.
     """
     s = logits.float()
-    low = (-s).masked_fill(~chosen, -math.inf).logsumexp(1)
-    high = s.masked_fill(chosen, -math.inf).logsumexp(1)
+    low = (-s).masked_fill(~is_positive, -math.inf).logsumexp(1)
+    high = s.masked_fill(is_positive, -math.inf).logsumexp(1)
     return F.softplus(low + high)
 
 
-def ambiguous_loss_naive(logits: Tensor, chosen: Tensor) -> Tensor:
+def ambiguous_loss_naive(logits: Tensor, is_positive: Tensor) -> Tensor:
     """``ambiguous_loss`` by its definition, sample by sample; for tests."""
     out = []
-    for s, p in zip(logits.double(), chosen, strict=True):
+    for s, p in zip(logits.double(), is_positive, strict=True):
         pairs = s[~p][:, None] - s[p][None, :]
         out.append(torch.log1p(pairs.exp().sum()))
     return torch.stack(out)
@@ -153,14 +153,14 @@ def unsupervised_loss(
     hard = (mask * plain).mean()
     if how == "hard":
         return hard
-    k, chosen = positives(probs.detach(), mass, most)
+    k, is_positive = positives(probs.detach(), mass, most)
     weights = ambiguity_weight(probs, k, weight)  # (B,)
     included = torch.ones_like(plain)
     if how == "masked":
         included = mask
     elif how != "scalar":
         included = (probs.detach().amax(1) >= floor).to(plain.dtype)
-    ambiguous = (included * weights * ambiguous_loss(strong, chosen)).mean()
+    ambiguous = (included * weights * ambiguous_loss(strong, is_positive)).mean()
     if rescale == "plain":
         ambiguous = rescale_to(ambiguous, (included * plain).mean())
     elif rescale == "weighted":

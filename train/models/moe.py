@@ -146,9 +146,9 @@ def combine(experts: Tensor, gates: Tensor, how: str) -> Tensor:
     if experts.shape[1] == 1:
         experts = experts.expand(-1, gates.shape[1], -1)
     # log sum_j g_j exp(E_j) without overflow, over the gates above zero.
-    closed = gates[..., None] <= 0
+    unused = gates[..., None] <= 0
     terms = experts + gates.clamp_min(torch.finfo(gates.dtype).tiny).log()[..., None]
-    total = terms.masked_fill(closed, -torch.inf).logsumexp(1)
+    total = terms.masked_fill(unused, -torch.inf).logsumexp(1)
     return torch.where(total < LOG_SMALLEST, LOG_EPSILON, total)
 
 
