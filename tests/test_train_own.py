@@ -113,7 +113,7 @@ def test_pictures_that_changed_since_are_refused(
     assert evaluate(root) == 15
     said = capsys.readouterr().err
     assert "the data changed since it was made (1 images are missing, 0 are new)" in said
-    assert said.rstrip().endswith("or take --split all")
+    assert said.rstrip().endswith("or use --split all")
 
 
 def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
