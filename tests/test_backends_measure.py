@@ -13,6 +13,7 @@ from engines_fakes import faces, tiny_onnx
 from engines.bench import verdict
 from leaf_rt.backends.benchmark import Timing, json_line, measure, parse_batches, table
 from leaf_rt.cli import main
+from leaf_rt.diagnostics.bench import DEMO
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import U8
@@ -98,6 +99,10 @@ def test_what_cannot_be_timed_is_one_sentence(
     error = capsys.readouterr().err
     assert words in " ".join(error.split())
     assert error.startswith("error: ")
+
+
+def test_the_demo_clip_is_in_the_repository() -> None:
+    assert DEMO.is_file()
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,,2", "1.5"])

@@ -1,4 +1,4 @@
-"""Every bad input gets one clear sentence and the exit code of its class, and what was written stays valid."""
+"""Bad input gives one clear sentence and the right exit code, and files that were written stay valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL, spec_path
 
 
 def child(*arguments: object, file_size: int = resource.RLIM_INFINITY, prefix: tuple[str, ...] = ()) -> Done:
-    """The command in a process that cannot write files larger than this, as on a disk that is nearly full."""
+    """Run the command in a process with a limit on the size of files, as on a disk that is nearly full."""
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "leaf_rt", *map(str, arguments)],
         capture_output=True,
@@ -53,7 +53,7 @@ def child(*arguments: object, file_size: int = resource.RLIM_INFINITY, prefix: t
         ("image", "cut", errors.CodecError),
     ],
 )
-def test_a_file_that_is_no_video_or_picture(
+def test_a_file_that_is_not_a_video_or_picture(
     leaf: Leaf, tmp_path: Path, command: str, kind: str, error: type[errors.LeafError]
 ) -> None:
     path = tmp_path / ("v.mp4" if command == "video" else "p.png")
@@ -65,11 +65,11 @@ def test_a_file_that_is_no_video_or_picture(
     done = leaf(command, path, "--out", tmp_path / "out")
     assert str(path) in done.sentence()
     assert done.code == error.exit_code
-    assert list((tmp_path / "out").iterdir()) == []  # no empty results that look like an answer
+    assert list((tmp_path / "out").iterdir()) == []  # no empty results
 
 
-def test_a_video_that_breaks_off_keeps_what_came_before(leaf: Leaf, tmp_path: Path) -> None:
-    """Matroska needs no index at its end: the frames before the cut are there, and are not lost."""
+def test_frames_before_the_end_of_a_truncated_video_are_kept(leaf: Leaf, tmp_path: Path) -> None:
+    """Matroska needs no index at its end, so all frames before the cut can be read."""
     path = write_clip(tmp_path / "cut.mkv", demo_frames(48))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
@@ -81,7 +81,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(leaf: Leaf, tmp_path: Pa
     assert (tmp_path / "cut.leaf.png").exists()
 
 
-def test_a_frame_size_that_changes_in_the_stream(leaf: Leaf, tmp_path: Path) -> None:
+def test_the_frame_size_may_change(leaf: Leaf, tmp_path: Path) -> None:
     frames = demo_frames(24)
     large = write_clip(tmp_path / "a.ts", frames[:12]).read_bytes()
     small = write_clip(tmp_path / "b.ts", [cv2.resize(f, (320, 240)) for f in frames[12:]]).read_bytes()
@@ -107,7 +107,7 @@ def odd_picture(kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["alpha", "grey", "deep", "deep-alpha"])
-def test_odd_pictures_are_recognised_like_any_other(leaf: Leaf, tmp_path: Path, kind: str) -> None:
+def test_unusual_pixel_formats(leaf: Leaf, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"{kind}.png"
     cv2.imwrite(str(path), odd_picture(kind))
     done = leaf("image", path)
@@ -118,7 +118,7 @@ def test_odd_pictures_are_recognised_like_any_other(leaf: Leaf, tmp_path: Path, 
 
 @pytest.mark.parametrize("command", ["image", "video"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_of_floats_is_called_so(leaf: Leaf, tmp_path: Path, channels: int, command: str) -> None:
+def test_a_float_picture_is_an_error(leaf: Leaf, tmp_path: Path, channels: int, command: str) -> None:
     path = tmp_path / "depth.tif"
     cv2.imwrite(str(path), np.linspace(0, 3, 64 * 64 * channels, dtype=np.float32).reshape(64, 64, channels))
     done = leaf(command, path)
@@ -140,11 +140,11 @@ def test_pictures_too_small_for_a_face(leaf: Leaf, tmp_path: Path, shape: tuple[
 
 @pytest.mark.parametrize("command", ["video", "image"])
 @pytest.mark.parametrize(("place", "code"), [("/proc/leaf", 9), ("file/below", 9), ("file", 9)])
-def test_an_out_folder_that_cannot_be(
+def test_an_output_folder_that_cannot_be_created(
     leaf: Leaf, clip: Path, tmp_path: Path, command: str, place: str, code: int
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    folder = tmp_path / place  # an absolute place stays as it is
+    folder = tmp_path / place  # an absolute path stays as it is
     path = clip if command == "video" else tmp_path / "missing.png"
     done = leaf(command, path, "--out", folder)
     assert "--out" in done.sentence()
@@ -165,13 +165,13 @@ def test_an_out_folder_that_cannot_be(
         ("http://no-such-host.invalid/x", "unknown host"),
     ],
 )
-def test_an_address_that_cannot_be_right_is_told_so(leaf: Leaf, address: str, words: str) -> None:
+def test_invalid_addresses(leaf: Leaf, address: str, words: str) -> None:
     done = leaf("video", address, "--no-save-video")
     assert done.code == errors.ConnectionLost.exit_code
     assert words in done.sentence()
 
 
-def test_a_pipe_is_no_video_file(leaf: Leaf, tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_video_file(leaf: Leaf, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.mp4"
     os.mkfifo(pipe)
     for path in (pipe, Path(os.devnull)):
@@ -180,7 +180,7 @@ def test_a_pipe_is_no_video_file(leaf: Leaf, tmp_path: Path) -> None:
         assert "is a pipe or a device" in done.sentence()
 
 
-def test_a_picture_of_too_many_pixels(leaf: Leaf, tmp_path: Path) -> None:
+def test_a_picture_with_too_many_pixels(leaf: Leaf, tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -195,7 +195,7 @@ def test_a_picture_of_too_many_pixels(leaf: Leaf, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--plot"])
-def test_a_result_that_cannot_be_placed(leaf: Leaf, clip: Path, tmp_path: Path, option: str) -> None:
+def test_a_result_in_a_missing_folder(leaf: Leaf, clip: Path, tmp_path: Path, option: str) -> None:
     target = tmp_path / "no" / "such" / "folder" / "x"
     done = leaf("video", clip, "--out", tmp_path / "out", option, target)
     assert str(target) in done.sentence()
@@ -203,14 +203,14 @@ def test_a_result_that_cannot_be_placed(leaf: Leaf, clip: Path, tmp_path: Path, 
 
 
 def unprivileged() -> tuple[str, ...]:
-    """How to start a process for which permissions hold: root reads and writes everything."""
+    """Prefix of a command without the privileges of root, which can read and write everything."""
     return ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 
 
 @pytest.mark.skipif(
     os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root without setpriv cannot be refused"
 )
-def test_what_may_not_be_read_or_written_is_one_sentence_with_its_exit_code(clip: Path, tmp_path: Path) -> None:
+def test_missing_permissions(clip: Path, tmp_path: Path) -> None:
     model = Path(shutil.copy(DEFAULT_MODEL, tmp_path / "mine.onnx"))
     spec_path(model).touch(mode=0)
     picture = tmp_path / "face.png"
@@ -228,7 +228,7 @@ def test_what_may_not_be_read_or_written_is_one_sentence_with_its_exit_code(clip
         assert "no face found" not in done.out
 
 
-def test_standard_output_on_a_full_disk() -> None:
+def test_stdout_on_a_full_disk() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "leaf_rt", "doctor"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
@@ -236,14 +236,14 @@ def test_standard_output_on_a_full_disk() -> None:
     assert done.stderr == "error: standard output: no space left on the device; free some space\n"
 
 
-def test_a_full_disk_for_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
-    """/dev/full refuses every byte, as a full disk does."""
+def test_records_on_a_full_disk(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    """/dev/full rejects every byte, like a full disk."""
     done = leaf("video", clip, "--jsonl", "/dev/full", "--out", tmp_path)
     assert "/dev/full" in done.sentence()
     assert done.code == errors.OutputError.exit_code
     one = write_clip(tmp_path / "one.mp4", demo_frames(1))
     assert "/dev/full" in leaf("video", one, "--jsonl", "/dev/full", "--no-save-video", "--no-plot").sentence()
-    assert frames_in(tmp_path / "face.leaf.mp4") == 30  # the other results are whole
+    assert frames_in(tmp_path / "face.leaf.mp4") == 30  # the other results are complete
 
 
 def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
     lines = (tmp_path / "face.leaf.jsonl").read_bytes().split(b"\n")
     for line in lines[:-1]:
         json.loads(line)
-    assert not (tmp_path / "face.leaf.png").exists()  # a timeline is written whole or not at all
+    assert not (tmp_path / "face.leaf.png").exists()  # a timeline is never written in part
 
 
 def damaged_model(kind: str, folder: Path) -> Path:
@@ -265,7 +265,7 @@ def damaged_model(kind: str, folder: Path) -> Path:
     spec = json.loads(spec_path(DEFAULT_MODEL).read_text())
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
-    elif kind == "foreign":  # bytes that match their description and are no model
+    elif kind == "foreign":  # bytes that match their description but are not a model
         path.write_bytes(b"not an ONNX file")
         spec["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     elif kind == "labels":
@@ -292,7 +292,7 @@ def damaged_model(kind: str, folder: Path) -> Path:
         ("json", errors.ModelError),
     ],
 )
-def test_a_model_that_does_not_fit(
+def test_invalid_models(
     leaf: Leaf, clip: Path, tmp_path: Path, command: str, kind: str, error: type[errors.LeafError]
 ) -> None:
     model = damaged_model(kind, tmp_path)
@@ -302,13 +302,13 @@ def test_a_model_that_does_not_fit(
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_back_end_that_does_not_exist(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_an_unknown_back_end(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf("video", clip, "--backend", "abacus", "--out", tmp_path)
     assert "abacus" in done.sentence()
     assert done.code == errors.BackendError.exit_code
 
 
-def test_a_camera_that_is_not_there(leaf: Leaf) -> None:
+def test_a_missing_camera(leaf: Leaf) -> None:
     done = leaf("webcam", "--device", "77", "--no-show")
     assert "77" in done.sentence()
     assert done.code == errors.NotFound.exit_code

@@ -49,7 +49,7 @@ def test_version_and_help(leaf: Leaf) -> None:
     assert leaf("video").code == 2
 
 
-def test_a_clip_gives_three_results_beside_it_and_says_where(leaf: Leaf, clip: Path) -> None:
+def test_a_video_gets_three_results_next_to_it(leaf: Leaf, clip: Path) -> None:
     done = leaf("video", clip)
     assert done.code == 0, done.err
     made = {ending: clip.with_name(f"face.leaf.{ending}") for ending in ("mp4", "jsonl", "png")}
@@ -63,29 +63,29 @@ def test_a_clip_gives_three_results_beside_it_and_says_where(leaf: Leaf, clip: P
         assert set(row) >= FIELDS
         assert row["source"] == "face.mp4"
         assert set(row["probs"]) == set(row["smoothed"]) == set(FERPLUS8)  # type: ignore[call-overload]
-    for word in ("640x360", "30 frames", "detector", "backend", "precision", "batch"):
+    for word in ("640x360", "30 frames", "detector", "back end", "precision", "batch"):
         assert word in done.err
     assert "frames/s" in done.out
     assert "on screen" in done.out
-    assert "\x1b" not in done.out + done.err  # nobody watches: no colours, no bar
+    assert "\x1b" not in done.out + done.err  # no terminal: no colors, no progress bar
 
 
-def test_the_first_record_waits_for_no_model_to_load(clip: Path) -> None:
+def test_loading_models_does_not_count_as_latency(clip: Path) -> None:
     with child("video", clip, "--no-save-video", "--no-plot", "--jsonl", "-") as process:
         out, err = process.communicate(timeout=60)
     first, *others = (float(str(row["latency_ms"])) for row in records(out))
-    # To load MediaPipe and its models alone takes a second; the whole first frame is searched, so it is the dearest.
+    # Loading MediaPipe and its models takes a second. The first frame is slower because all of it is searched.
     assert first < 300 + 5 * max(others), err
 
 
-def test_jsonl_on_stdout_is_nothing_but_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_stdout_carries_only_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf("video", clip, "--no-save-video", "--jsonl", "-", "--out", tmp_path)
     assert len(records(done.out)) == 30
     assert "on screen" in done.err
     assert [p.name for p in tmp_path.iterdir()] == ["face.leaf.png"]
 
 
-def test_every_result_can_be_placed_or_left_out(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_each_result_can_be_moved_or_omitted(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf(
         "video", clip, "--no-save-video", "--no-jsonl", "--csv", tmp_path / "a.csv", "--plot", tmp_path / "b.png"
     )
@@ -98,7 +98,7 @@ def test_every_result_can_be_placed_or_left_out(leaf: Leaf, clip: Path, tmp_path
     assert [p.name for p in deep.iterdir()] == ["face.leaf.jsonl"]
 
 
-def test_start_end_and_stride_choose_frames(leaf: Leaf, clip: Path) -> None:
+def test_start_end_and_stride_select_frames(leaf: Leaf, clip: Path) -> None:
     done = leaf(
         "video",
         clip,
@@ -117,7 +117,7 @@ def test_start_end_and_stride_choose_frames(leaf: Leaf, clip: Path) -> None:
     assert times == pytest.approx([0.5, 0.625, 0.75, 0.875])
 
 
-def test_several_files_with_the_same_name_into_one_folder(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_results_of_files_with_the_same_name_are_numbered(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "face.mp4"
     other.parent.mkdir()
     write_clip(other, empty_frames(12))
@@ -133,7 +133,7 @@ def test_several_files_with_the_same_name_into_one_folder(leaf: Leaf, clip: Path
 @pytest.mark.parametrize(
     "name", ["[b] 100% $x_$.mp4", "n" * 250 + ".mp4", "ü" * 124 + ".mp4", os.fsdecode(b"b\xff.mp4")]
 )
-def test_file_names_of_every_kind(leaf: Leaf, tmp_path: Path, name: str) -> None:
+def test_unusual_file_names(leaf: Leaf, tmp_path: Path, name: str) -> None:
     write_clip(tmp_path / "one.mp4", demo_frames(1)).rename(tmp_path / name)
     done = leaf("video", tmp_path / name)
     assert (done.code, "note: " in done.err) == (0, False), done.err
@@ -144,14 +144,14 @@ def test_file_names_of_every_kind(leaf: Leaf, tmp_path: Path, name: str) -> None
     assert leaf("image", tmp_path / name.replace("mp4", "png")).code == 3
 
 
-def test_a_file_that_fails_does_not_stop_the_others(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_a_failed_file_does_not_stop_the_others(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf("video", tmp_path / "none.mp4", clip, "--out", tmp_path, "--no-save-video")
     assert done.code == 3
     assert "none.mp4" in done.err
     assert len((tmp_path / "face.leaf.jsonl").read_text().splitlines()) == 30
 
 
-def test_sources_of_a_list_run_side_by_side_under_their_names(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_listed_sources_run_in_parallel_under_their_names(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "hall.mp4", empty_frames(12))
     listing = tmp_path / "cameras.toml"
     listing.write_text(
@@ -171,14 +171,14 @@ def test_sources_of_a_list_run_side_by_side_under_their_names(leaf: Leaf, clip: 
     assert "source 1: target" in done.sentence()
 
 
-def test_a_stream_that_nobody_serves_keeps_its_password_to_itself(leaf: Leaf) -> None:
+def test_an_unreachable_stream_does_not_reveal_its_password(leaf: Leaf) -> None:
     done = leaf("video", "rtsp://anna:s3cret@127.0.0.1:9/door")
     assert done.code == 11
     assert "127.0.0.1:9/door" in done.sentence()
     assert "s3cret" not in done.out + done.err
 
 
-def test_a_clip_without_faces_is_no_error(leaf: Leaf, tmp_path: Path) -> None:
+def test_a_video_without_faces_is_not_an_error(leaf: Leaf, tmp_path: Path) -> None:
     done = leaf("video", write_clip(tmp_path / "hall.mp4", empty_frames(24)))
     assert done.code == 0, done.err
     assert "no face found" in done.out
@@ -204,23 +204,23 @@ def test_a_clip_without_faces_is_no_error(leaf: Leaf, tmp_path: Path) -> None:
         (("b.mp4", "--plot", "a.png"), "--plot"),
     ],
 )
-def test_options_that_make_no_sense(leaf: Leaf, options: tuple[str, ...], word: str) -> None:
+def test_invalid_options(leaf: Leaf, options: tuple[str, ...], word: str) -> None:
     done = leaf("video", "a.mp4", *options)
     assert done.code == 2
     assert word in done.err
 
 
-def test_every_back_end_is_in_the_help_whose_words_are_whole(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_lists_all_back_ends_without_cutting_words(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     done = leaf("video", "--help")
     assert done.code == 0
     named = re.search(r"--backend(.+?)--model", done.out, re.DOTALL)
     assert named is not None
     assert {backend.name for backend in BACKENDS} <= set(re.findall(r"[\w-]+", named[1]))
-    assert "fp32|" not in done.out  # a list too long for its column would be cut inside of a word
+    assert "fp32|" not in done.out  # a list that does not fit into its column would be cut within a word
 
 
-def test_renamed_options_keep_their_old_names_out_of_sight(leaf: Leaf) -> None:
+def test_old_names_of_renamed_options_work_but_are_hidden(leaf: Leaf) -> None:
     done = leaf("video", "a.mp4", "--emotion-hz=0", "--total-hz", "5")
     assert done.code == 2
     assert "--max-classify-fps: contradicts --classify-fps 0" in " ".join(done.err.replace("│", " ").split())
@@ -236,13 +236,13 @@ def test_shells_can_complete_commands_and_options(leaf: Leaf, monkeypatch: pytes
     assert leaf().out.split() == ["--classify-fps"]
 
 
-def test_one_thread_is_one_thread(leaf: Leaf, clip: Path) -> None:
+def test_the_number_of_threads_is_an_option(leaf: Leaf, clip: Path) -> None:
     done = leaf("video", clip, "--no-save-video", "--no-plot", "--no-jsonl", "--threads", 1, "--backend", "onnxruntime")
     assert done.code == 0, done.err
     assert "1 thread:" in done.err
 
 
-def test_show_without_a_display_is_one_sentence(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_without_a_display_is_an_error(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leaf_rt.render.window.why_no_window", lambda: "no display")
     done = leaf("video", clip, "--show")
     assert done.code == 9
@@ -250,18 +250,18 @@ def test_show_without_a_display_is_one_sentence(leaf: Leaf, clip: Path, monkeypa
     assert len(done.err.splitlines()) == 1
 
 
-def test_a_picture_gives_a_table_and_two_results(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+def test_a_picture_gets_a_table_and_two_results(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     done = leaf("image", face, "--out", tmp_path)
     assert done.code == 0, done.err
     assert "1 face" in done.out
-    assert len(re.findall(r"^backend  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
+    assert len(re.findall(r"^back end  \w.+: .+$", done.err, re.MULTILINE)) == 1  # what runs, and why
     assert any(label in done.out for label in FERPLUS8)
     (row,) = records((tmp_path / "face.leaf.jsonl").read_text())
     assert set(row) >= FIELDS
     assert cv2.imread(str(tmp_path / "face.leaf.jpg")).shape == (360, 640, 3)
 
 
-def test_pictures_on_stdout_and_one_that_fails(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+def test_a_failed_picture_does_not_stop_the_others(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     done = leaf("image", face, tmp_path / "none.jpg", face, "--jsonl", "-", "--no-save-picture", "--out", tmp_path)
     assert done.code == 3
     assert len(records(done.out)) == 2
@@ -269,7 +269,7 @@ def test_pictures_on_stdout_and_one_that_fails(leaf: Leaf, face: Path, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_password_in_an_address_is_not_repeated(leaf: Leaf) -> None:
+def test_an_address_given_as_a_picture_does_not_reveal_its_password(leaf: Leaf) -> None:
     done = leaf("image", "http://user:secret@host/face.jpg")
     assert done.code == 5
     assert "fetch the picture" in done.sentence()
@@ -311,16 +311,16 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
         (("--emotion-hz=5", "--total-hz", 12.5), "5 per second per face, at most 12.5 per second in total"),
     ],
 )
-def test_the_block_at_the_start_says_how_many_faces_are_classified_and_how_often(
+def test_the_header_shows_the_limits_of_classification(
     leaf: Leaf, clip: Path, tmp_path: Path, options: tuple[object, ...], words: str
 ) -> None:
     done = leaf("video", clip, "--out", tmp_path, "--no-save-video", "--no-plot", "--end", 0.2, *options)
     assert any(line.rstrip().endswith(f"  {words}") for line in done.err.splitlines())
 
 
-def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Impatient(FakeDetector):
-        """Somebody presses Ctrl-C at the first frame."""
+def test_ctrl_c_ends_bench(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupts(FakeDetector):
+        """The user presses Ctrl-C at the first frame."""
 
         def detect(self, frame: Frame) -> Detections:
             if pressed:
@@ -329,8 +329,8 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
             return super().detect(frame)
 
     pressed = [True]
-    monkeypatch.setattr("leaf_rt.diagnostics.bench.VideoFaceDetector", lambda **_: Impatient([]))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignore"
+    monkeypatch.setattr("leaf_rt.diagnostics.bench.VideoFaceDetector", lambda **_: Interrupts([]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit "ignore"
     try:
         done = leaf("bench", clip, "--backend", "onnxruntime")
     finally:
@@ -338,7 +338,7 @@ def test_bench_ends_at_ctrl_c(leaf: Leaf, clip: Path, monkeypatch: pytest.Monkey
     assert (done.code, done.out) == (130, "")
 
 
-def test_a_bug_is_one_sentence_and_debug_shows_where(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_one_sentence_and_debug_shows_the_traceback(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(model: Path) -> list[doctor.Finding]:
         raise RuntimeError(f"boom over {model.name}")
 
@@ -358,7 +358,7 @@ def child(*arguments: object, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def test_who_stops_reading_hears_no_complaint(clip: Path) -> None:
+def test_a_reader_that_stops_early_causes_no_error_message(clip: Path) -> None:
     with child("video", clip, "--jsonl", "-", "--no-save-video", "--no-plot", "--loop", "--duration", "20") as process:
         assert process.stdout is not None
         assert process.stderr is not None

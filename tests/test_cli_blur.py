@@ -1,4 +1,4 @@
-"""`--blur`: no face that is seen is written or shown."""
+"""`--blur`: no detected face is written or shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.types import Detections
 
 
-def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_blur_hides_faces_in_the_annotated_video(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     for name, option in (("plain", ()), ("hidden", ("--blur",))):
         leaf("video", clip, "--out", tmp_path / name, "--no-plot", *option)
     box = records((tmp_path / "plain" / "face.leaf.jsonl").read_text())[15]["box"]
@@ -34,16 +34,16 @@ def test_blur_reaches_the_written_video(leaf: Leaf, clip: Path, tmp_path: Path) 
 
 
 def chessboard() -> np.ndarray:
-    """A picture (240, 320, 3) whose every part varies much."""
+    """A picture (240, 320, 3) with high contrast everywhere."""
     y, x = np.mgrid[0:240, 0:320] // 4
     return np.dstack([(x + y) % 2 * 255] * 3).astype(np.uint8)
 
 
-def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
+def test_blur_hides_faces_found_only_once_and_searches_every_frame(
     leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Unsure(FakeDetector):
-        """Finds a face of middling confidence, elsewhere in every frame."""
+        """Finds a face of medium confidence at a different place in every frame."""
 
         def warm_up(self) -> None:
             pass
@@ -75,9 +75,7 @@ def test_blur_hides_in_a_video_who_was_found_but_once_and_looks_at_every_frame(
     assert periods == [HIDE_PERIOD]
 
 
-def test_blur_hides_in_a_picture_whom_the_largest_leave_out(
-    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blur_hides_faces_that_max_faces_excludes(leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Two(FakeDetector):
         def __enter__(self) -> Two:
             return self

@@ -1,4 +1,4 @@
-"""The outputs and the precision that the command line offers beside its three results, on real clips."""
+"""Further outputs and the precision, on real videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, save_spec, sha256_of, 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
 
 
-def test_expressions_as_events_and_records_as_parquet(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_events_and_parquet(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     events, table = tmp_path / "events.jsonl", tmp_path / "faces.parquet"
     done = leaf("video", clip, *QUIET, "--events", events, "--parquet", table)
     assert done.code == 0, done.err
@@ -31,14 +31,14 @@ def test_expressions_as_events_and_records_as_parquet(leaf: Leaf, clip: Path, tm
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.jsonl", "faces.parquet"]
 
 
-def test_events_on_standard_output_are_alone_there(leaf: Leaf, clip: Path) -> None:
+def test_stdout_carries_only_events(leaf: Leaf, clip: Path) -> None:
     done = leaf("video", clip, *QUIET, "--events", "-")
     assert done.code == 0, done.err
     assert all("dwell_s" in json.loads(line) for line in done.out.splitlines())
     assert "on screen" in done.err
 
 
-def test_standard_output_is_given_away_once(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_only_one_output_can_use_stdout(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     assert leaf("video", clip, "--jsonl", "-", "--events", "-").code == 2
     assert leaf("video", clip, "--parquet", "-").code == 2
     done = leaf("video", clip, *QUIET, "--events", tmp_path / "none" / "a.jsonl")
@@ -46,7 +46,7 @@ def test_standard_output_is_given_away_once(leaf: Leaf, clip: Path, tmp_path: Pa
     assert "folder does not exist" in done.sentence()
 
 
-def test_parquet_without_its_library_says_what_to_install(
+def test_parquet_without_its_library_names_the_extra(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -55,13 +55,13 @@ def test_parquet_without_its_library_says_what_to_install(
     assert 'pip install ".[parquet]"' in done.sentence()
 
 
-def test_pictures_as_parquet(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+def test_parquet_of_pictures(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     table = tmp_path / "faces.parquet"
     assert leaf("image", face, "--no-save-picture", "--no-jsonl", "--parquet", table).code == 0
     assert pq.read_table(table).num_rows == 1
 
 
-def test_int8_runs_the_file_made_from_the_model(leaf: Leaf, clip: Path, face: Path, tmp_path: Path) -> None:
+def test_int8_uses_the_quantized_file_of_the_model(leaf: Leaf, clip: Path, face: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     shutil.copy(DEFAULT_MODEL, model)
     spec = load_spec(DEFAULT_MODEL)

@@ -1,4 +1,4 @@
-"""How programs watch a run: the metrics while it goes on, and its log as JSON."""
+"""Monitoring of a run: metrics, the JSON log, and the status lines."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def get(port: int, path: str) -> str:
 
 
 def scrape(port: int, until: float) -> tuple[str, str]:
-    """The metrics, once a frame was finished, and the health; asked for again and again until then."""
+    """Poll until a frame was finished; return the metrics and the health."""
     while time.monotonic() < until:
         try:
             text = get(port, "/metrics")
             if 'leaf_processed_total{source="face.mp4"}' in text and "leaf_up" in text:
                 return text, get(port, "/healthz")
-        except (urllib.error.URLError, ConnectionError):  # not there yet
+        except (urllib.error.URLError, ConnectionError):  # not listening yet
             pass
         time.sleep(0.05)
     raise TimeoutError("no metrics of a finished frame")
 
 
-def test_metrics_are_served_while_it_runs_and_not_after(clip: Path, port: int) -> None:
+def test_metrics_are_served_until_the_command_ends(clip: Path, port: int) -> None:
     command = [sys.executable, "-m", "leaf_rt", "video", str(clip), *QUIET, "--realtime", "--loop", "--duration", "60"]
     with subprocess.Popen([*command, "--metrics", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         try:
@@ -65,7 +65,7 @@ def test_metrics_are_served_while_it_runs_and_not_after(clip: Path, port: int) -
         socket.create_connection(("127.0.0.1", port), timeout=2)
 
 
-def test_a_port_that_is_taken_is_said_at_once(leaf: Leaf, clip: Path) -> None:
+def test_a_port_in_use_is_reported_before_the_run(leaf: Leaf, clip: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         begin = time.monotonic()
@@ -76,9 +76,7 @@ def test_a_port_that_is_taken_is_said_at_once(leaf: Leaf, clip: Path) -> None:
     assert leaf("video", clip, "--metrics", "65536").code == 2
 
 
-def test_metrics_without_their_library_say_what_to_install(
-    leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_without_their_library_name_the_extra(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = leaf("video", clip, *QUIET, "--metrics", "0")
     assert done.code == 10
@@ -89,7 +87,7 @@ def lines(text: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_the_log_is_json_and_nothing_else(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_stderr_carries_only_json(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     broken = tmp_path / "cut.mp4"
     broken.write_bytes(b"no film")
     done = leaf("video", clip, broken, "--no-save-video", "--no-plot", "--jsonl", "-", "--log-json")
@@ -107,7 +105,7 @@ def test_the_log_is_json_and_nothing_else(leaf: Leaf, clip: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_an_event_of_the_run_is_logged_once_with_its_kind(leaf: Leaf, clip: Path) -> None:
+def test_an_event_is_logged_once_with_its_kind(leaf: Leaf, clip: Path) -> None:
     done = leaf("video", clip, "--no-save-video", "--no-plot", "--jsonl", "/dev/full", "--log-json")
     assert done.code == 9
     said = lines(done.err)
@@ -117,7 +115,7 @@ def test_an_event_of_the_run_is_logged_once_with_its_kind(leaf: Leaf, clip: Path
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_the_last_word_is_json_too(leaf: Leaf, tmp_path: Path, debug: bool) -> None:
+def test_the_final_error_is_json_too(leaf: Leaf, tmp_path: Path, debug: bool) -> None:
     done = leaf("video", tmp_path / "none.mp4", "--log-json", *(["--debug"] if debug else []))
     assert done.code == 3
     last = lines(done.err)[-1]
@@ -127,7 +125,7 @@ def test_the_last_word_is_json_too(leaf: Leaf, tmp_path: Path, debug: bool) -> N
     assert leaf("video", tmp_path / "none.mp4").sentence()  # and words again for the next call
 
 
-def test_the_line_of_a_source_says_how_it_stands() -> None:
+def test_the_status_line_of_a_source() -> None:
     camera = SourceInfo("door", "0", "camera", 640, 360, is_live=True)
     source = SourceStats(camera, state="open", dropped=3, level=1, faces=2, capture_fps=25.2, fps=24.8)
     for milliseconds in range(1, 101):

@@ -1,4 +1,4 @@
-"""What a person sees, on terminals narrow, plain or without the letters."""
+"""Output on narrow terminals, without colors, and in ASCII."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def words(text: str) -> str:
     return "".join(text.split())
 
 
-def test_a_name_in_brackets_is_no_markup() -> None:
+def test_brackets_in_names_are_not_markup() -> None:
     out = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     stats = RunStats([SourceStats(SourceInfo("[bold] clip [/x].mp4", "clip", "file", 640, 360, frame_count=3))])
     with ProgressBars(out) as bars:
@@ -34,7 +34,7 @@ def test_a_name_in_brackets_is_no_markup() -> None:
 
 
 @pytest.mark.parametrize("width", [30, 40, 80])
-def test_the_doctor_loses_no_finding_on_a_narrow_terminal(width: int) -> None:
+def test_the_doctor_shows_all_findings_on_a_narrow_terminal(width: int) -> None:
     out = Console(file=io.StringIO(), width=width, color_system=None)
     console.findings(out, FOUND)
     assert isinstance(out.file, io.StringIO)
@@ -43,7 +43,7 @@ def test_the_doctor_loses_no_finding_on_a_narrow_terminal(width: int) -> None:
         assert words(finding.found) in said
 
 
-def test_a_terminal_without_the_letters_gets_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
     out = console.console(stderr=False)

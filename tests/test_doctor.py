@@ -38,7 +38,7 @@ def test_a_damaged_model_is_found(tmp_path: Path) -> None:
     shutil.copy(spec_path(DEFAULT_MODEL), spec_path(model))
     (finding,) = [f for f in examine(model) if f.topic == "model mine.onnx"]
     assert finding.status == MISSING
-    assert "damaged or foreign" in finding.found
+    assert "damaged or was changed" in finding.found
 
 
 def test_every_form_of_a_model_is_shown_with_its_checksum(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_every_form_of_a_model_is_shown_with_its_checksum(tmp_path: Path) -> Non
     assert " thread" in found["inference"].found
     (tmp_path / "m-int8.onnx").write_bytes(b"x")
     (damaged,) = [f for f in examine(model) if f.topic == "model m-int8.onnx"]
-    assert (damaged.status, "damaged or foreign" in damaged.found) == (LIMITED, True)
+    assert (damaged.status, "damaged or was changed" in damaged.found) == (LIMITED, True)
 
 
 def test_a_cache_that_cannot_be_used_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How a process may end: after SIGINT and SIGTERM every file is complete, after SIGKILL valid as far as it goes."""
+"""Every file is complete after SIGINT and SIGTERM, and valid after SIGKILL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from leaf_rt.types import Detections, Frame
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    """The demo clip as if it were live, over and over, with all outputs."""
+    """Process the demo clip in an endless loop, in real time, with all outputs."""
     command = [sys.executable, "-m", "leaf_rt", "video", str(DEMO), "--realtime", "--loop", "--out", str(out)]
     command += ["--save-video", "--csv", str(out / "r.csv"), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -44,7 +44,7 @@ def wait_for_records(path: Path, count: int) -> None:
 
 
 def decoded(path: Path) -> Iterator[float]:
-    """Times of the frames that a video gives, until it ends or is cut."""
+    """Yield the times of the frames of a video, until it ends or is truncated."""
     with av.open(str(path)) as container:
         try:
             for frame in container.decode(video=0):
@@ -54,7 +54,7 @@ def decoded(path: Path) -> Iterator[float]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_complete_files_and_a_true_summary(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_leaves_complete_files_and_a_correct_summary(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path) as process:
         wait_for_records(tmp_path / "demo.leaf.jsonl", 25)
         process.send_signal(number)
@@ -75,7 +75,7 @@ def test_a_signal_leaves_complete_files_and_a_true_summary(tmp_path: Path, numbe
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_kill_at_any_time_leaves_valid_files(tmp_path: Path, seed: int) -> None:
+def test_sigkill_leaves_valid_files(tmp_path: Path, seed: int) -> None:
     wait = random.Random(seed).uniform(0.0, 2.5)
     with start(tmp_path) as process:
         wait_for_records(tmp_path / "demo.leaf.jsonl", 30)
@@ -87,15 +87,15 @@ def test_a_kill_at_any_time_leaves_valid_files(tmp_path: Path, seed: int) -> Non
     records = rows(tmp_path / "demo.leaf.jsonl")
     shown = list(decoded(tmp_path / "demo.leaf.mp4"))
     span = records[-1]["pts_s"] - records[0]["pts_s"]
-    assert shown[-1] - shown[0] > span - 2.5  # a fragment of 1 s, the encoder's and the writer's few frames
+    assert shown[-1] - shown[0] > span - 2.5  # one fragment of 1 s, and some frames in the encoder and the queue
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
 
 
-def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp_path: Path) -> None:
+def test_a_second_interrupt_stops_at_once_and_leaves_complete_files(tmp_path: Path) -> None:
     with start(tmp_path) as process:
         wait_for_records(tmp_path / "demo.leaf.jsonl", 25)
         begin = time.monotonic()
-        while process.poll() is None:  # somebody presses on and on; signals that come too soon are one to the system
+        while process.poll() is None:  # keep pressing; the system merges signals that follow too quickly
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)
             assert time.monotonic() - begin < 30
@@ -108,14 +108,14 @@ def test_further_interrupts_end_the_process_at_once_and_leave_complete_files(tmp
     assert out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.leaf.jsonl", "demo.leaf.mp4", "r.csv"]
     assert len(rows(tmp_path / "demo.leaf.jsonl")) >= 25
-    with av.open(str(tmp_path / "demo.leaf.mp4")) as film:  # closed, not cut
+    with av.open(str(tmp_path / "demo.leaf.mp4")) as film:  # closed properly, not truncated
         assert len(list(film.decode(video=0))) >= 1
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
 
 
 @pytest.mark.parametrize("module", ["typer", "leaf_rt.cli.groups", "leaf_rt.cli.run", "cv2"])
-def test_ctrl_c_while_python_still_loads_is_no_traceback(tmp_path: Path, module: str) -> None:
-    """Whoever imports that module first gets a KeyboardInterrupt in its place."""
+def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path, module: str) -> None:
+    """The first import of the module raises KeyboardInterrupt."""
     code = f"""
         import os, signal, sys
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -135,7 +135,7 @@ def test_ctrl_c_while_python_still_loads_is_no_traceback(tmp_path: Path, module:
 
 
 class Quick(FakeDetector):
-    """Has nothing to load."""
+    """Has no models to load."""
 
     def warm_up(self) -> None:
         pass
@@ -143,7 +143,7 @@ class Quick(FakeDetector):
 
 @contextlib.contextmanager
 def ctrl_c_works() -> Iterator[None]:
-    """A job in the background inherits that SIGINT is ignored."""
+    """Restore the handler of SIGINT; background jobs inherit that it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -152,11 +152,11 @@ def ctrl_c_works() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_was_cut_short_says_of_which_files_results_are_missing(
+def test_a_stopped_command_names_the_files_without_complete_results(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     class Stopped(Quick):
-        """Somebody has enough at the fourth frame of the second file."""
+        """The user stops the command at the fourth frame of the second file."""
 
         frames = 0
 
@@ -178,11 +178,11 @@ def test_a_run_that_was_cut_short_says_of_which_files_results_are_missing(
     assert rows(tmp_path / "out" / "b.leaf.jsonl")
 
 
-def test_what_has_no_end_is_not_called_unfinished(
+def test_a_source_without_an_end_is_never_unfinished(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopped(Quick):
-        """Somebody has enough in the second round."""
+        """The user stops the command in the second loop."""
 
         def detect(self, frame: Frame) -> Detections:
             if frame.index == 33:
@@ -194,14 +194,14 @@ def test_what_has_no_end_is_not_called_unfinished(
     done = leaf("video", film, "--loop", "--backend", "onnxruntime")
     assert done.code == 0, done.err
     assert "stopped" not in done.err + done.out
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]  # a loop writes what an option asks for
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]  # a loop writes only what is requested
 
 
-def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(
+def test_a_second_ctrl_c_during_the_run_skips_the_timeline(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(Quick):
-        """Somebody presses Ctrl-C twice at the fourth frame."""
+    class Interrupts(Quick):
+        """The user presses Ctrl-C twice at the fourth frame."""
 
         def detect(self, frame: Frame) -> Detections:
             if frame.index == 3:
@@ -209,7 +209,7 @@ def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(
                 os.kill(os.getpid(), signal.SIGINT)
             return super().detect(frame)
 
-    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Impatient([face_at(50, 40)] * 30))
+    monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Interrupts([face_at(50, 40)] * 30))
     with ctrl_c_works():
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime")
     assert (done.code, done.out) == (130, "")
@@ -221,7 +221,7 @@ def test_ctrl_c_twice_while_frames_are_looked_at_draws_no_timeline(
     assert len(list(decoded(tmp_path / "face.leaf.mp4"))) <= 4
 
 
-def test_ctrl_c_twice_while_timelines_are_drawn_leaves_out_those_that_are_not_done(
+def test_a_second_ctrl_c_while_drawing_skips_unfinished_timelines(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> bytes:

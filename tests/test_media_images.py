@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_writing_where_nobody_may(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_older_file_alone(tmp_path: Path) -> None:
     target = tmp_path / "full.bin"
     target.write_bytes(b"older")
-    (tmp_path / ".full.bin.part").symlink_to("/dev/full")
+    (tmp_path / f".full.bin.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="no room left"):
         write_whole(target, b"x" * 100_000)
     assert target.read_bytes() == b"older"

@@ -1,4 +1,4 @@
-"""Names as people and their shells give them: results of an earlier run, empty ones, ones with control characters."""
+"""Names on the command line: results of an earlier run, empty names, control characters."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ EVIL = "clip\x1b[2J\x1b]0;mine\x07\r\n.mp4"
 SHOWN = r"clip\x1b[2J\x1b]0;mine\x07\r\n.mp4"
 
 
-def test_results_of_an_earlier_run_are_no_input(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_results_of_an_earlier_run_are_skipped(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     film = Path(shutil.copy(clip, tmp_path / "a.mp4"))
     assert leaf("video", film, "--no-plot").code == 0
     done = leaf("video", *sorted(tmp_path.glob("*.mp4")), "--no-plot", "--csv", tmp_path / "all.csv")
     assert done.code == 0, done.err
     assert f"note: skipped 1 result of an earlier run: {tmp_path / 'a.leaf.mp4'}\n" in done.err
     assert sorted(p.name for p in tmp_path.glob("*.mp4")) == ["a.leaf.mp4", "a.mp4"]
-    assert leaf("video", tmp_path / "a.leaf.mp4", "--no-save-video", "--no-plot").code == 0  # asked for by name
+    assert leaf("video", tmp_path / "a.leaf.mp4", "--no-save-video", "--no-plot").code == 0  # named explicitly
 
 
-def test_the_same_of_pictures(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+def test_pictures_of_an_earlier_run_are_skipped(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     picture = Path(shutil.copy(face, tmp_path / "a.png"))
     assert leaf("image", picture).code == 0
     done = leaf("image", picture, tmp_path / "a.leaf.jpg")
@@ -39,7 +39,7 @@ def test_the_same_of_pictures(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a.leaf.leaf.jpg").exists()
 
 
-def test_what_counts_as_a_result() -> None:
+def test_which_names_are_results() -> None:
     several = ["a.mp4", "a.leaf.mp4", "b-2.leaf.mp4", "c.leaf.mp4", "d.leaf.mp4", "rtsp://cam/1.leaf.mp4", "leaf.mp4"]
     kept, sentence = without_results(several)
     assert kept == ["a.mp4", "rtsp://cam/1.leaf.mp4", "leaf.mp4"]
@@ -63,13 +63,13 @@ def test_what_counts_as_a_result() -> None:
         ("webcam", "--device", ""),
     ],
 )
-def test_an_empty_name_is_called_so(leaf: Leaf, arguments: tuple[str, ...]) -> None:
+def test_an_empty_name_is_an_error(leaf: Leaf, arguments: tuple[str, ...]) -> None:
     done = leaf(*arguments)
     assert done.code == 2
     assert "empty name; is a shell variable unset?" in " ".join(done.err.replace("│", " ").split())
 
 
-def test_control_characters_are_shown_and_not_obeyed(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_control_characters_are_escaped(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     film = Path(shutil.copy(clip, tmp_path / EVIL))
     for done in (leaf("video", film, "--end", "0.2"), leaf("video", tmp_path / "none" / EVIL), leaf("image", film)):
         assert SHOWN in done.out + done.err
@@ -77,7 +77,7 @@ def test_control_characters_are_shown_and_not_obeyed(leaf: Leaf, clip: Path, tmp
     assert done.sentence().count(SHOWN) == 1
 
 
-def test_control_characters_in_whatever_a_person_sees() -> None:
+def test_the_console_escapes_control_characters() -> None:
     out = Console(file=io.StringIO(), width=100)
     console.title(out, EVIL)
     console.facts(out, {"source": EVIL})
@@ -87,12 +87,12 @@ def test_control_characters_in_whatever_a_person_sees() -> None:
     assert f"[b]{SHOWN}" in out.file.getvalue()
 
 
-def test_printable_leaves_letters_alone() -> None:
+def test_printable_keeps_letters() -> None:
     assert printable("Zoë 映画 [b].mp4") == "Zoë 映画 [b].mp4"
     assert printable("a\u202emp4.exe\x9b") == r"a\u202emp4.exe\x9b"
 
 
-def test_a_command_that_fails_says_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_command_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise LeafError(EVIL)
 

@@ -207,13 +207,13 @@ def bench(
     recognition: Annotated[RecognitionOptions, Only("backend", "model", "precision", "threads", "face_range")],
     batch: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Measure only the backends, with N faces per call, such as 1,4,8,16,32."),
+        typer.Option(metavar="N,N,...", help="Measure only the back ends, with N faces per call, such as 1,4,8,16,32."),
     ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure frames per second end to end, and the time of each stage. The last line is JSON."""
     if batch is not None and file is not None:
-        raise typer.BadParameter("measures backends without a video; omit FILE or --batch", param_hint="--batch")
+        raise typer.BadParameter("measures back ends without a video; omit FILE or --batch", param_hint="--batch")
     config = recognition.config()
     if batch is not None:
         from leaf_rt.backends.benchmark import json_line, measure_backends, parse_batches, table

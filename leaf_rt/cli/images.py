@@ -60,7 +60,7 @@ class ImageCommand:
         with contextlib.ExitStack() as stack:
             backend = self.recognition.open_backend(lambda text: self.reporter.notify("info", text))
             stack.enter_context(contextlib.closing(backend))
-            console.facts(self.reporter.messages, {"backend": backend.reason})
+            console.facts(self.reporter.messages, {"back end": backend.reason})
             shared = stack.enter_context(shared_sinks(self.outputs, backend.spec.labels, self.reporter.close_failed))
             detector = stack.enter_context(ImageFaceDetector(range=self.recognition.range))
             if skipped:

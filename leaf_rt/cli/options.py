@@ -49,7 +49,7 @@ class Transport(StrEnum):
 
 
 class Precision(StrEnum):
-    """Precision of the inference; "auto" leaves it to the backend."""
+    """Precision of the inference; "auto" leaves it to the back end."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -145,7 +145,7 @@ Model: TypeAlias = Annotated[
     _recognition("--model", parser=named, metavar="PATH", help="Model file to use instead of the bundled one."),
 ]
 Threads: TypeAlias = Annotated[
-    int, _recognition(min=0, max=1024, metavar="N", help="CPU threads for inference; 0: chosen by the backend.")
+    int, _recognition(min=0, max=1024, metavar="N", help="CPU threads for inference; 0: chosen by the back end.")
 ]
 PrecisionName: TypeAlias = Annotated[
     Precision,

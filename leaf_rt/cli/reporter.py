@@ -92,7 +92,7 @@ class Reporter:
             "source": _describe(info),
             "decoder": info.decoder,
             "detector": f"MediaPipe, range {recognition.range}",
-            "backend": backend.reason,
+            "back end": backend.reason,
             "model": f"{recognition.model.name}, {len(backend.spec.labels)} classes",
             "precision": recognition.precision or backend.spec.precision,
             "batch": f"all faces of a frame{limit}",

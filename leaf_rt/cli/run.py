@@ -5,7 +5,6 @@ Knows every part of the runtime by its interface; must not know how options are 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from leaf_rt.render.window import Window
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig, SourceOutputs
+from leaf_rt.sinks.factory import open_source_sinks
 from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sources.base import SourceInfo, Target
 from leaf_rt.stream.options import Hooks, RunOptions
@@ -163,20 +163,9 @@ class Run:
         return build_pipeline(context.recognition, context.backend, hide_faces=context.outputs.blur, detector=detector)
 
     def _open_sinks(self, info: SourceInfo) -> Sequence[Sink]:
-        files, labels = self._results[info.name].files, self._context.backend.spec.labels
-        sinks: list[Sink] = []
-        with contextlib.ExitStack() as unless_all_open:
-            if files.annotated is not None:
-                from leaf_rt.sinks.video import VideoSink
-
-                draw = _drawer(self._context.outputs.blur)
-                sinks.append(unless_all_open.enter_context(VideoSink(files.annotated, labels, draw)))
-            if files.records is not None:
-                from leaf_rt.sinks.jsonl import JsonlSink
-
-                sinks.append(unless_all_open.enter_context(JsonlSink(files.records, labels)))
-            unless_all_open.pop_all()
-        return sinks
+        context = self._context
+        draw = _drawer(context.outputs.blur)
+        return open_source_sinks(self._results[info.name].files, context.backend.spec.labels, draw)
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
         self._results[info.name].summary.add(estimates, frame.generation)

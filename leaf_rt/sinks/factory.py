@@ -1,13 +1,17 @@
-"""The sinks that all sources of a command share."""
+"""Opens the sinks that all sources of a command share, and those of one source."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from leaf_rt.errors import LeafError
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sinks.config import OutputConfig
+from leaf_rt.sinks.config import OutputConfig, SourceOutputs
+
+if TYPE_CHECKING:
+    from leaf_rt.sinks.video import Draw
 
 
 @contextlib.contextmanager
@@ -49,3 +53,28 @@ def shared_sinks(
                 sink.close()
             except LeafError as e:
                 close_failed(sink, e)
+
+
+def open_source_sinks(files: SourceOutputs, labels: Sequence[str], draw: Draw) -> list[Sink]:
+    """Open the sinks of one source: its annotated video and its records.
+
+    Args:
+        files: Where its results go. The timeline is not written frame by frame and has no sink.
+        labels: Class names in the order of the model.
+        draw: Annotates the frames of the video; see ``VideoSink``.
+
+    Raises:
+        NoPermission, OutputError: A sink cannot be opened. The sink before it is closed again.
+    """
+    sinks: list[Sink] = []
+    with contextlib.ExitStack() as close_on_error:
+        if files.annotated is not None:
+            from leaf_rt.sinks.video import VideoSink
+
+            sinks.append(close_on_error.enter_context(VideoSink(files.annotated, labels, draw)))
+        if files.records is not None:
+            from leaf_rt.sinks.jsonl import JsonlSink
+
+            sinks.append(close_on_error.enter_context(JsonlSink(files.records, labels)))
+        close_on_error.pop_all()
+    return sinks

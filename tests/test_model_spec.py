@@ -40,7 +40,7 @@ def test_a_changed_byte_is_found(model: Path) -> None:
 
 def test_a_truncated_file_is_found(model: Path) -> None:
     model.write_bytes(model.read_bytes()[:-40])
-    with pytest.raises(ModelError, match="damaged or foreign"):
+    with pytest.raises(ModelError, match="damaged or was changed"):
         load_spec(model)
 
 

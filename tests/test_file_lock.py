@@ -24,7 +24,7 @@ def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path, k
     first = make(kind, path)
     for index in range(30):
         first.write(INFO, frame(index), estimates(index / 25), 0.0)
-    with pytest.raises(OutputError, match=f"{path}: is being written already"):
+    with pytest.raises(OutputError, match=f"{path}: is already being written"):
         make(kind, path)
     first.close()
     whole = path.read_bytes()
@@ -47,7 +47,7 @@ def test_a_result_that_is_finished_in_this_very_moment_stays(tmp_path: Path, mon
     second = make("parquet", tmp_path / "r.parquet")
     whole = (tmp_path / "r.parquet").read_bytes()
     assert len(whole) > 1000
-    with pytest.raises(OutputError, match="is being written already"):
+    with pytest.raises(OutputError, match="is already being written"):
         make("parquet", tmp_path / "r.parquet")
     second.close()
 
@@ -86,8 +86,8 @@ def test_a_second_run_into_the_same_folder_is_refused(leaf: Leaf, clip: Path, tm
             _, err = first.communicate(timeout=30)
     assert first.returncode == 0, err
     assert (done.code, only_records.code) == (OutputError.exit_code, OutputError.exit_code)
-    assert "face.leaf.mp4: is being written already" in done.sentence()
-    assert "face.leaf.jsonl: is being written already" in only_records.sentence()
+    assert "face.leaf.mp4: is already being written" in done.sentence()
+    assert "face.leaf.jsonl: is already being written" in only_records.sentence()
     frames = [json.loads(line)["frame_index"] for line in records.read_text().splitlines()]
     assert frames == sorted(frames)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["face.leaf.jsonl", "face.leaf.mp4"]
