@@ -7,7 +7,6 @@ TYPE_CHECKING = False  # typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
     from engines.entry import ExportConfig as ExportConfig
     from engines.entry import export as export
-
     from leaf_rt.errors import LeafError as LeafError
     from leaf_rt.recognizer.faces import Face as Face
     from leaf_rt.recognizer.faces import Faces as Faces

@@ -163,7 +163,7 @@ def test_a_saved_split_is_reused_and_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split\.labels is 20 there, not 30"):
         load_data(other.data, other.split)
     (root / "train" / "fear" / "000.png").unlink()
-    with pytest.raises(DataError, match="1 images gone"):
+    with pytest.raises(DataError, match="1 images are missing"):
         load_data(recipe.data, recipe.split)
 
 

@@ -104,7 +104,7 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(
     one = run(tmp_path / "one", 1, 32, model=OPTIONS | {"backbone": "mobilefacenet", "folded": True})
     two = run(tmp_path / "two", 2, 24)
     assert train_command(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == DataError.exit_code
-    assert "cannot be in all (fold_batch_norm: norm follows no convolution" in capsys.readouterr().err
+    assert "cannot be folded in all (fold_batch_norm: norm follows no convolution" in capsys.readouterr().err
 
 
 def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
         ([one], "two runs or more"),
         ([one, other], "labels, crops or normalisation differ"),
         ([one, wide], "labels, crops or normalisation differ"),
-        ([one, unit], "LEAF's levels"),
-        ([one, twice], "is merged already"),
+        ([one, unit], "has levels of LEAF"),
+        ([one, twice], "is an ensemble already"),
     ):
         assert train_command(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
         assert words in capsys.readouterr().err
@@ -206,7 +206,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
         assert "--shares" in capsys.readouterr().err
     assert not (tmp_path / "both").exists()
     assert train_command(["merge", str(one), str(one), "--out", str(one)]) == DataError.exit_code
-    assert "holds a run already" in capsys.readouterr().err
+    assert "contains a run already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tiny@", "tiny@16+tiny", "tiny@0", "what@16"])

@@ -210,7 +210,7 @@ def test_the_unlabelled_batch_follows_the_batch(
 ) -> None:
     assert train(trained, tmp_path / "run", "--batch", "8", "--dry-run", *options) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert f"each step sees 8 labelled and {unlabelled} unlabelled images" in said
+    assert f"each step uses 8 labelled and {unlabelled} unlabelled images" in said
     assert (f"run.batch_unlabelled is {unlabelled}, in the recipe's proportion" in said) == (unlabelled != 5)
 
 

@@ -143,7 +143,7 @@ def test_saved_reused_refused(tmp_path: Path) -> None:
     pixels[3] = "changed"
     with pytest.raises(DataError, match="the data changed since it was made"):
         open_partition(path, IDS, data_hash(IDS, LABEL, pixels))
-    with pytest.raises(DataError, match="1 images gone, 0 new"):
+    with pytest.raises(DataError, match="1 images are missing, 0 are new"):
         open_partition(path, IDS[1:], data_hash(IDS[1:], LABEL[1:], pixels[1:]))
     raw = json.loads(path.read_text())
     raw["labelled"] = raw["labelled"][1:]

@@ -16,7 +16,7 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.stats import Event, RunStats
-from leaf_rt.types import U8, Estimates, Frame
+from leaf_rt.types import Estimates, Frame
 
 if TYPE_CHECKING:
     from leaf_rt.recognizer.picture import Plot
@@ -93,18 +93,10 @@ class _Collector:
 
 
 def _video_sink(path: Path, labels: tuple[str, ...], blur: bool) -> Sink:
-    from leaf_rt.render.overlay import Anonymizer, mark
+    from leaf_rt.render.overlay import FrameAnnotator
     from leaf_rt.sinks.video import VideoSink
 
-    anonymizer = Anonymizer() if blur else None
-
-    def draw(image: U8, estimates: Estimates, names: Sequence[str]) -> U8:
-        if anonymizer is not None:
-            anonymizer.hide(image, estimates)
-        mark(image, estimates, names)
-        return image
-
-    return VideoSink(path, labels, draw)
+    return VideoSink(path, labels, FrameAnnotator(blur).draw)
 
 
 class VideoResult:

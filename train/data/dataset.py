@@ -80,7 +80,7 @@ class EvaluationData(NamedTuple):
 
 
 def crop_spec(data: Data) -> CropSpec:
-    """The crops that a recipe wants."""
+    """The crops of a recipe."""
     return CropSpec(data.side, data.margin, data.color, data.align)
 
 

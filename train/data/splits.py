@@ -220,7 +220,7 @@ def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
     if saved.data != data:
         used = (*saved.labelled, *saved.unlabelled, *saved.validation)
         gone, new = len(set(used) - set(ids)), len(set(ids) - set(used))
-        what = f"{gone} images gone, {new} new" if gone or new else "labels or images changed"
+        what = f"{gone} images are missing, {new} are new" if gone or new else "labels or images changed"
         raise DataError(f"split {path}: the data changed since it was made ({what}); restore it or make a new split")
     return saved
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.augment.views import Views, draw_views
+from train.augment.views import Views, draw_view_numbers
 from train.data.dataset import Images, Stream, TrainingData
 from train.loop.distributed import DistributedContext
 from train.methods.objective import student_sees_weak, uses_unlabelled
@@ -63,17 +63,17 @@ class BatchLoader:
         n, u = run.batch // parts, run.batch_unlabelled // parts
         if not uses_unlabelled(method) or step < method.unsupervised_start_step:
             u = 0
-        draws = draw_views(n, u, method.weak_views, self._recipe.augment, [run.seed, 2, step, part])
+        random = draw_view_numbers(n, u, method.weak_views, self._recipe.augment, [run.seed, 2, step, part])
 
         index = self._labelled.take(step * run.batch + part * n, n)
         targets = torch.from_numpy(self._data.labelled.targets[index]).to(self._context.device)
         rows = self._data.labelled.row[index]
         local = self._context.local_rows(n)
-        if draws.mix_share == 1.0:
-            labelled = views.labelled(self._images[rows[local]], draws.labelled[local], size)
+        if random.mix_share == 1.0:
+            labelled = views.labelled(self._images[rows[local]], random.labelled[local], size)
         else:  # the mixup partner of an image may be anywhere in the joint batch
-            labelled = views.labelled(self._images[rows], draws.labelled, size)
-            labelled, targets = views.mixed(labelled, targets, draws)
+            labelled = views.labelled(self._images[rows], random.labelled, size)
+            labelled, targets = views.mixup(labelled, targets, random)
             labelled = labelled[local]
 
         student: list[Tensor] = [labelled]
@@ -83,9 +83,9 @@ class BatchLoader:
             index = self._unlabelled.take(step * run.batch_unlabelled + part * u, u)
             local = self._context.local_rows(u)
             crops = self._images[self._data.unlabelled.row[index][local]]
-            weak = [views.weak(crops, numbers[local], size) for numbers in draws.weak]
+            weak = [views.weak(crops, numbers[local], size) for numbers in random.weak]
             student += weak if student_sees_weak(method) else []
-            student.append(views.strong(crops, draws.strong[local], size))
+            student.append(views.strong(crops, random.strong[local], size))
             truth = torch.from_numpy(self._data.unlabelled.label[index])
         return MicroBatch(
             inputs=views.finish(torch.cat(student)),

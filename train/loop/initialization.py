@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from leaf_rt.errors import DataError, NotFound
-from train.augment.transforms import SUPERVISED_DRAWS, WEAK_DRAWS, draw
-from train.augment.views import Views
+from train.augment.transforms import draw_numbers
+from train.augment.views import Views, labelled_numbers
 from train.data.dataset import Images, TrainingData
 from train.loop.checkpoint import find, load, load_weights
 from train.loop.inference import autocast
@@ -132,11 +132,11 @@ def recalibrate(encoder: nn.Module, recipe: Recipe, data: TrainingData, images: 
     rows = np.concatenate([data.labelled.row, data.unlabelled.row])
     source = np.random.default_rng([recipe.run.seed, 1])
     rng = torch.Generator().manual_seed(int(source.integers(2**62)))
-    numbers = SUPERVISED_DRAWS if recipe.augment.labelled == "supervised" else WEAK_DRAWS
     encoder.train()
     with autocast(images.device, recipe.run.amp):
         for _ in range(recipe.model.recalibrate):
             crops = images[source.choice(rows, min(64, len(rows)))]
-            encoder(views.finish(views.labelled(crops, draw(len(crops), numbers, rng), recipe.run.input_sizes[0])))
+            numbers = draw_numbers(len(crops), labelled_numbers(recipe.augment), rng)
+            encoder(views.finish(views.labelled(crops, numbers, recipe.run.input_sizes[0])))
     for m, momentum in zip(norms, momenta, strict=True):
         m.momentum = momentum

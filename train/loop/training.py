@@ -93,7 +93,7 @@ class Training:
         self._network = self._wrap(student)
 
     def _wrap(self, student: FaceModel) -> nn.Module:
-        """The student as the training step calls it: compiled and distributed if the run wants it."""
+        """The student as the training step calls it: compiled and distributed if the recipe says so."""
         network: nn.Module = torch.compile(student) if self.recipe.run.compile else student  # type: ignore[assignment]
         if self.context.size > 1:
             device = self.context.device

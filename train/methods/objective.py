@@ -47,8 +47,8 @@ class PseudoLabels:
     """What the teacher predicts for U unlabelled images.
 
     Attributes:
-        probs: (U, C), softmax of the mean weak logits: the basis of the ambiguous labels. Has a gradient if the method
-            wants one.
+        probs: (U, C), softmax of the mean weak logits, for the ambiguous labels. Has a gradient with the teacher
+            "student-grad".
         label: (U,) int64, the most likely class of the mean weak probabilities.
         mask: (U,) in {0, 1}, whether ``label`` is confident.
     """
