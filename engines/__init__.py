@@ -1,1 +1,6 @@
-"""Export: fuse, convert, quantise, prove and measure; the way from a checkpoint to the files that the runtime takes."""
+"""Export of trained models to ONNX, OpenVINO, TensorRT and Triton; int8 quantization, parity checks, benchmarks.
+
+Knows checkpoints and data sets of the trainer, and the back ends. It must not know the command line.
+"""
+
+__all__ = ["bench", "entry", "parity", "parity_faces", "release"]

@@ -1,4 +1,4 @@
-"""``python -m engines``."""
+"""``python -m engines``: ``export``, and the commands for maintainers of the bundled model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from engines.cli import main  # in here: who presses Ctrl-C while Python still loads gets no traceback
+        from leaf_rt.cli import main  # imported here so that Ctrl-C during the import prints no traceback
 
-        sys.exit(main())
+        sys.exit(main(commands="leaf_rt.cli.maintenance", name="python -m engines"))
     except KeyboardInterrupt:
         sys.exit(130)

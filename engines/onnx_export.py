@@ -1,6 +1,6 @@
-"""Write a fused module as ONNX: one file, dynamic batch, checked, the same bytes for the same checkpoint.
+"""Export of a checkpoint to ONNX: one file with a dynamic batch, checked, reproducible to the byte.
 
-Knows torch's exporter and ONNX; must not know back ends. Opset 20 is what every runtime of the last two years reads.
+Knows PyTorch's exporter and ONNX; must not know back ends.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from leaf_rt.types import U8
 from train.loop.checkpoint import CheckpointMeta, load_model
 from train.models.face_model import FaceModel
 
-OPSET = 20
-EXPORTER = 1  # part of the key of every cached engine: raise it when the graph changes
-# Sums over many places, exponentials and norms overflow or lose their small terms in float16.
+OPSET = 20  # all supported runtimes read it
+EXPORTER = 1  # stored in the file, so cached engines depend on it; increase it when the graph changes
+# In float16 long sums, exponentials and norms overflow or lose small terms.
 IN_FLOAT32 = frozenset(
     ("ReduceMean", "ReduceSum", "ReduceL2", "GlobalAveragePool", "AveragePool", "Softmax", "LogSoftmax", "Exp", "Log",
      "Pow", "Sqrt", "LayerNormalization", "GroupNormalization", "InstanceNormalization")
 )  # fmt: skip
-# Operators that choose what to compute by looking at the data: none may stand in the graph.
+# Operators with data-dependent control flow or shapes; the graph must not contain any.
 ROUTING = frozenset(("If", "Loop", "Scan", "NonZero", "SequenceAt", "Unique"))
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A checkpoint ready for export.
+class LoadedCheckpoint:
+    """A checkpoint that is ready for export.
 
     Attributes:
-        model: As trained, in eval mode.
-        meta: What the checkpoint says of itself.
-        preparation: What the graph does to the pixels.
-        weights_sha256: Of all weights and buffers.
+        model: The trained model, in eval mode, not fused.
+        meta: Metadata of the checkpoint.
+        preparation: Preprocessing that becomes part of the graph.
+        weights_sha256: Hash of all weights and buffers.
     """
 
     model: FaceModel
@@ -55,69 +55,70 @@ class Loaded:
     weights_sha256: str
 
 
-def load(checkpoint: Path, *, flip: bool = True, net_side: int | None = None) -> Loaded:
-    """Open a run or checkpoint.
+def load_checkpoint(checkpoint: Path, *, flip: bool = True, net_side: int | None = None) -> LoadedCheckpoint:
+    """Load the model of a run or checkpoint.
 
     Args:
-        checkpoint: A run's folder or its .pt file.
-        flip: Average over the mirror image inside the graph.
-        net_side: Side at which the network sees the faces, px; None takes the checkpoint's.
+        checkpoint: Folder of a run, or a .pt file.
+        flip: Average the outputs over each face and its mirror image, inside the graph.
+        net_side: Input size of the network, px; None takes that of the checkpoint.
 
     Raises:
         NotFound, ModelError: See ``train.loop.checkpoint.load_model``.
     """
     model, meta = load_model(checkpoint)
     geometry = meta.geometry
-    preparation = Preparation(
-        geometry.side, geometry.color, net_side or geometry.net_side, meta.mean, meta.std, flip
-    )  # fmt: skip
-    return Loaded(model, meta, preparation, _digest(model))
+    side = net_side or geometry.net_side
+    preparation = Preparation(geometry.side, geometry.color, side, meta.mean, meta.std, flip)
+    return LoadedCheckpoint(model, meta, preparation, _hash_weights(model))
 
 
-def export(loaded: Loaded, out: Path, faces: U8, precision: str = "fp32", licence: str = "not stated") -> Path:
-    """Write NAME.onnx (or NAME-fp16.onnx) and its description.
+def export_onnx(
+    loaded: LoadedCheckpoint, out: Path, faces: U8, precision: str = "fp32", licence: str = "not stated"
+) -> Path:
+    """Write NAME.onnx or NAME-fp16.onnx, and its description.
 
     Args:
         loaded: The checkpoint.
-        out: NAME.onnx, where the fp32 model is or will be.
-        faces: (N, S, S, 3) uint8 BGR, real crops; for fp16 the range of the activations is checked on them.
-        precision: "fp32" or "fp16"; the description of the second names the first, which must have been written.
-        licence: Of the weights.
+        out: Path of the fp32 model, NAME.onnx, for both precisions.
+        faces: (N, S, S, 3) uint8 BGR, real face crops; for fp16 the range of the activations is checked on them.
+        precision: "fp32" or "fp16". For fp16 the fp32 file must exist: the description refers to it.
+        licence: Licence of the weights.
 
     Returns:
         The file that was written.
 
     Raises:
-        ModelError: The graph would not be static, or float16 does not hold its activations.
+        ModelError: The graph is not static, or its activations are too large for float16.
         OutputError, NoPermission: See ``leaf_rt.system.files.write_whole``.
     """
     fused = fuse(loaded.model, loaded.preparation.net_side)
     if precision == "fp16":
-        # Every so many, for stored crops of a clip resemble their neighbours.
-        trial = Deployed(fused, loaded.preparation).prepare(torch.from_numpy(faces[:: max(1, len(faces) // 32)]))
-        largest_activation(fused, trial)
+        # Evenly spaced, because neighbouring crops of a clip look alike.
+        sample = torch.from_numpy(faces[:: max(1, len(faces) // 32)])
+        largest_activation(fused, Deployed(fused, loaded.preparation).prepare(sample))
         fused = to_half(fused)
     geometry, preparation = loaded.meta.geometry, loaded.preparation
     deployed = Deployed(fused, preparation).eval()
     proto = to_onnx(deployed, preparation.side)
     if precision == "fp16":
         keep_in_float32(proto)
-    facts = {
+    metadata = {
         "labels": list(loaded.meta.labels), "side": preparation.side, "margin": geometry.margin,
         "color": preparation.color, "net_side": preparation.net_side, "mean": list(preparation.mean),
         "std": list(preparation.std), "flip": preparation.flip, "precision": precision,
         "weights_sha256": loaded.weights_sha256, "exporter": EXPORTER,
     }  # fmt: skip
     path = out if precision == "fp32" else variant_path(out, precision)
-    write_onnx(proto, path, facts)
+    write_onnx(proto, path, metadata)
     parent = "" if precision == "fp32" else sha256_of(out)
     spec = replace(spec_of(loaded, precision, licence), sha256=sha256_of(path), parent=parent)
     save_spec(spec, path)
     return path
 
 
-def spec_of(loaded: Loaded, precision: str = "fp32", licence: str = "not stated") -> ModelSpec:
-    """The description of a checkpoint's model file, as yet without its hash and its parent."""
+def spec_of(loaded: LoadedCheckpoint, precision: str = "fp32", licence: str = "not stated") -> ModelSpec:
+    """The description of the model file of a checkpoint, without hash and parent."""
     geometry, preparation = loaded.meta.geometry, loaded.preparation
     return ModelSpec(
         labels=loaded.meta.labels,
@@ -139,13 +140,21 @@ def spec_of(loaded: Loaded, precision: str = "fp32", licence: str = "not stated"
 
 
 def to_onnx(deployed: nn.Module, side: int) -> onnx.ModelProto:
-    """Trace a module of uint8 crops (N, side, side, 3), N free, into ONNX."""
+    """Convert a module to ONNX.
+
+    Args:
+        deployed: Takes (N, side, side, 3) uint8 and returns two tensors; see ``Deployed``.
+        side: Size of the crops, px.
+
+    Returns:
+        The graph, with a dynamic batch size N.
+    """
     example = torch.zeros(3, side, side, 3, dtype=torch.uint8)
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        # The exporter warns of its own internals and of packages that this project has no use for.
+        # The exporter warns about its own internals and about optional packages.
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -159,53 +168,57 @@ def to_onnx(deployed: nn.Module, side: int) -> onnx.ModelProto:
                 verbose=False,
             )
     finally:
-        log.setLevel(level)
+        logger.setLevel(level)
     if program is None:
-        raise ModelError("export: the exporter gave no graph; this version of torch is not supported")
+        raise ModelError("export: PyTorch's exporter returned no graph; install another version of torch")
     proto: onnx.ModelProto = program.model_proto
     return proto
 
 
-def write_onnx(proto: onnx.ModelProto, path: Path, facts: dict[str, Any]) -> None:
-    """Clean, check and write a graph.
+def write_onnx(proto: onnx.ModelProto, path: Path, metadata: dict[str, Any]) -> None:
+    """Check a graph and write it.
 
     Args:
-        proto: Changed in place: what names files and lines of this machine is taken out.
+        proto: The graph. File names and line numbers of this machine are removed in place.
         path: The .onnx file.
-        facts: Written as metadata under "leaf_rt.KEY", in JSON.
+        metadata: Values that JSON can hold; stored in the file as "leaf_rt.KEY".
 
     Raises:
-        ModelError: A batch norm is left, the graph is not static, or ONNX's checker refuses it.
+        ModelError: The graph contains a batch norm, is not static, or fails ONNX's checker.
         OutputError, NoPermission: See ``leaf_rt.system.files.write_whole``.
     """
     _strip(proto)
     proto.producer_name, proto.producer_version = "leaf-rt", str(EXPORTER)
     del proto.metadata_props[:]
-    helper.set_model_props(proto, {f"leaf_rt.{k}": json.dumps(v) for k, v in sorted(facts.items())})
-    ops = {node.op_type for node in proto.graph.node}
-    wrong = sorted(ops & (ROUTING | {"BatchNormalization", "Dropout"}))
-    if wrong:
-        raise ModelError(f"export: the graph holds {', '.join(wrong)}; a static, fused graph has none of it")
+    helper.set_model_props(proto, {f"leaf_rt.{k}": json.dumps(v) for k, v in sorted(metadata.items())})
+    operators = {node.op_type for node in proto.graph.node}
+    forbidden = sorted(operators & (ROUTING | {"BatchNormalization", "Dropout"}))
+    if forbidden:
+        raise ModelError(
+            f"export: the graph contains {', '.join(forbidden)}, which a static, fused graph must not contain"
+        )
     batches = {v.name: v.type.tensor_type.shape.dim[0] for v in (*proto.graph.input, *proto.graph.output)}
     fixed = sorted(name for name, dim in batches.items() if not dim.dim_param)
     if fixed:
-        raise ModelError(f"export: the batch of {', '.join(fixed)} is fixed; some part of the network asks for len(x)")
+        raise ModelError(
+            f"export: the batch of {', '.join(fixed)} is fixed; the network must not read the batch size with len(x)"
+        )
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
-        raise ModelError(f"export: ONNX's checker refuses the graph ({str(e).splitlines()[0]})") from e
+        raise ModelError(f"export: the graph fails ONNX's checker ({str(e).splitlines()[0]})") from e
     content = proto.SerializeToString(deterministic=True)
     write_whole(path, lambda f: f.write(content), parents=True)
 
 
 def keep_in_float32(proto: onnx.ModelProto) -> None:
-    """Put casts round every operator of ``IN_FLOAT32`` that works on float16, in place."""
+    """Wrap every float16 operator of ``IN_FLOAT32`` in casts to and from float32, in place."""
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-    kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.graph.value_info, *inferred.graph.input)}
-    kinds |= {t.name: t.data_type for t in proto.graph.initializer}
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.graph.value_info, *inferred.graph.input)}
+    types |= {t.name: t.data_type for t in proto.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
-        halves = [i for i, name in enumerate(node.input) if kinds.get(name) == TensorProto.FLOAT16]
+        halves = [i for i, name in enumerate(node.input) if types.get(name) == TensorProto.FLOAT16]
         if node.op_type not in IN_FLOAT32 or not halves:
             nodes.append(node)
             continue
@@ -223,7 +236,7 @@ def keep_in_float32(proto: onnx.ModelProto) -> None:
 
 
 def _strip(proto: onnx.ModelProto) -> None:
-    """Remove comments and traces of the machine that exported."""
+    """Remove comments, source locations and unused definitions."""
     graph = proto.graph
     holders: Iterable[Any] = (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for holder in holders:
@@ -232,10 +245,10 @@ def _strip(proto: onnx.ModelProto) -> None:
             del holder.metadata_props[:]
     graph.name = "leaf_rt"
     proto.doc_string = ""
-    del proto.functions[:]  # the exporter leaves definitions that no node calls
+    del proto.functions[:]  # definitions that no node calls
 
 
-def _digest(model: nn.Module) -> str:
+def _hash_weights(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

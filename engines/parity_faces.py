@@ -1,6 +1,6 @@
-"""Make the stored crops on which every new engine is compared with its fp32 model; they travel with the models.
+"""The face crops that ship with the package; every new engine is compared with its fp32 model on them.
 
-Knows clips and crops; must not know models. Run it once: ``python -m engines golden CLIP --out FILE``.
+Knows videos and crops; must not know models. Needed only once: ``python -m engines golden CLIP --out FILE``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from train.data.cropper import FaceCropper
 
 
 def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
-    """Cut the largest face of frames spread over a clip, vary light, contrast and side, and lay them in one JPEG.
+    """Crop the largest face of frames spread over a video and write all crops as one JPEG mosaic.
+
+    Every second crop is varied in brightness and contrast, and sometimes mirrored.
 
     Args:
-        clip: A video of faces that may be passed on.
-        out: The .jpg.
-        seed: Of the variations; every second crop stays as it is.
+        clip: A video whose faces may be redistributed.
+        out: The .jpg file.
+        seed: Seed of the variations.
 
     Raises:
-        DataError: The clip shows too few faces.
+        DataError: The video has a face in too few frames.
         OutputError, NoPermission: See ``leaf_rt.system.files.write_whole``.
     """
     count = GOLDEN_ROW**2
@@ -38,7 +40,7 @@ def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
             if found:
                 crops.append(np.ascontiguousarray(crop[..., ::-1]))
     if len(crops) < count:
-        raise DataError(f"golden {clip}: a face in {len(crops)} frames, {count} are needed; give a longer clip")
+        raise DataError(f"golden {clip}: only {len(crops)} frames show a face, {count} are needed; give a longer video")
     chosen = np.stack([crops[i] for i in np.linspace(0, len(crops) - 1, count).astype(int)])
     random = np.random.default_rng(seed)
     for i in range(1, count, 2):
@@ -49,5 +51,5 @@ def make_golden(clip: Path, out: Path, seed: int = 0) -> None:
     mosaic = rows.transpose(0, 2, 1, 3, 4).reshape(GOLDEN_ROW * GOLDEN_SIDE, GOLDEN_ROW * GOLDEN_SIDE, 3)
     ok, data = cv2.imencode(".jpg", mosaic, [cv2.IMWRITE_JPEG_QUALITY, 95])
     if not ok:
-        raise DataError(f"golden {clip}: OpenCV cannot encode the picture")
+        raise DataError(f"golden {clip}: OpenCV cannot encode the JPEG")
     write_whole(out, lambda f: f.write(data.tobytes()), parents=True)

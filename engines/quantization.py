@@ -1,7 +1,7 @@
-"""Static int8 quantisation for CPUs, by the tool of each runtime, calibrated on real faces.
+"""Static int8 quantization for CPUs with the tools of ONNX Runtime and OpenVINO, calibrated on real faces.
 
-Knows ONNX Runtime's and OpenVINO's quantisers; must not know checkpoints. Only what lies between the first convolution
-and the pooled features is quantised: the pixels' preparation and the heads are cheap, and exact in float32.
+Knows both quantizers and the largest loss of accuracy that is accepted; must not know checkpoints. Only the layers from
+the first convolution to the pooling are quantized: preprocessing and heads are cheap, and exact in float32.
 """
 
 from __future__ import annotations
@@ -9,47 +9,113 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from leaf_rt.errors import BackendError, install_hint
+from engines.descriptions import describe_variant, record_accuracy
+from engines.evaluation_faces import Faces, predict
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.errors import BackendError, ModelError, install_hint
+from leaf_rt.models.spec import spec_path, variant_path
 from leaf_rt.types import U8
 
-CALIBRATION = 512  # faces
 BATCH = 8
-MAX_LOSS = 0.005  # of accuracy, as a share; a model that loses more is not offered
+MAX_LOSS = 0.005  # largest accepted loss of accuracy, as a share
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Verdict:
+    """The accuracy of an int8 file that was accepted.
+
+    Attributes:
+        calibration_faces: Number of faces that it was calibrated on.
+        evaluation_faces: Number of other faces that both files were evaluated on.
+        evaluated_on: Name of these faces.
+        accuracy: Accuracy of the int8 file, as a share.
+        fp32_accuracy: Accuracy of the fp32 file, as a share.
+        max_loss: Largest loss of accuracy that was accepted, as a share.
+    """
+
+    calibration_faces: int
+    evaluation_faces: int
+    evaluated_on: str
+    accuracy: float
+    fp32_accuracy: float
+    max_loss: float
 
 
 def allowed_loss(count: int) -> float:
-    """``MAX_LOSS``, or one face where there are too few to tell less."""
+    """Largest accepted loss of accuracy on so many faces: ``MAX_LOSS``, but at least one face."""
     return max(MAX_LOSS, 1 / count + 1e-9)
 
 
-def need_openvino_quantiser() -> None:
-    """See that ``quantize_openvino`` can run.
+def quantize(
+    model: Path, calibration: Faces, evaluation: Faces, *, openvino: bool = False, threads: int = 0
+) -> tuple[Path, Int8Verdict]:
+    """Write the int8 file of a model, and keep it only if it is accurate enough.
+
+    Args:
+        model: The fp32 .onnx file.
+        calibration: Faces to calibrate on.
+        evaluation: Other faces with labels; fp32 and int8 are compared on them.
+        openvino: Use OpenVINO's quantizer and format instead of ONNX Runtime's.
+        threads: As for ``open_backend``.
+
+    Returns:
+        The int8 file and its accuracy.
 
     Raises:
-        BackendError: OpenVINO or its quantiser nncf is not installed.
+        ModelError: The int8 file loses more than ``allowed_loss``; it was deleted.
+        BackendError: OpenVINO or its quantizer is not installed.
+    """
+    out = variant_path(model, "int8", ".xml" if openvino else ".onnx")
+    (quantize_openvino if openvino else quantize_onnxruntime)(model, out, calibration.images)
+    describe_variant(out, model, "int8")
+    fp32, int8 = (
+        _accuracy(path, "openvino" if openvino else "onnxruntime", evaluation, threads) for path in (model, out)
+    )
+    limit = allowed_loss(len(evaluation))
+    if fp32 - int8 > limit:
+        delete_model(out)
+        raise ModelError(
+            f"int8: loses {100 * (fp32 - int8):.2f} points of accuracy on {len(evaluation)} faces "
+            f"({evaluation.name}), at most {100 * limit:.1f} are allowed; use fp32 for this model"
+        )
+    record_accuracy(out, int8, evaluation.name, len(evaluation))
+    return out, Int8Verdict(len(calibration), len(evaluation), evaluation.name, int8, fp32, limit)
+
+
+def delete_model(path: Path) -> None:
+    """Delete a model file with its description and, for OpenVINO, its weights. Missing files are ignored."""
+    for file in (path, spec_path(path), path.with_suffix(".bin")):
+        file.unlink(missing_ok=True)
+
+
+def require_openvino_quantizer() -> None:
+    """Check that ``quantize_openvino`` can run.
+
+    Raises:
+        BackendError: OpenVINO or its quantizer nncf is not installed.
     """
     for name in ("openvino", "nncf"):
         if find_spec(name) is None:
             raise BackendError(
-                f"--precision int8 --target openvino: {name} is missing; {install_hint('openvino,quantize')}"
+                f"--precision int8 --target openvino: {name} is not installed; {install_hint('openvino,quantize')}"
             )
 
 
 def quantize_onnxruntime(model: Path, out: Path, faces: U8, *, reduce_range: bool = False) -> None:
-    """Write a QDQ model for ONNX Runtime.
+    """Write an int8 model for ONNX Runtime, in QDQ format.
 
     Args:
         model: The fp32 .onnx file.
         out: The int8 .onnx file.
-        faces: (N, S, S, 3) uint8 BGR, training faces.
-        reduce_range: 7-bit weights, for processors with AVX2 but without VNNI.
+        faces: (N, S, S, 3) uint8 BGR, training faces for calibration.
+        reduce_range: Use 7-bit weights, for processors with AVX2 but without VNNI.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -70,14 +136,14 @@ def quantize_onnxruntime(model: Path, out: Path, faces: U8, *, reduce_range: boo
             return next(self.batches, None)
 
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # the quantiser logs through the root logger
+    logging.root.setLevel(logging.ERROR)  # the quantizer logs to the root logger
     try:
         with tempfile.TemporaryDirectory() as folder:
-            prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+            prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
             quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
             quantize_static(
                 str(prepared),
-                str(made),
+                str(quantized),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Add", "Clip", "Relu", "MaxPool", "MatMul"],
@@ -89,7 +155,7 @@ def quantize_onnxruntime(model: Path, out: Path, faces: U8, *, reduce_range: boo
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"CalibMovingAverage": True},
             )
-            out.write_bytes(made.read_bytes())
+            out.write_bytes(quantized.read_bytes())
     finally:
         logging.root.setLevel(level)
 
@@ -100,52 +166,43 @@ def quantize_openvino(model: Path, out: Path, faces: U8) -> None:
     Args:
         model: The fp32 .onnx file.
         out: The .xml file.
-        faces: (N, S, S, 3) uint8 BGR, training faces.
+        faces: (N, S, S, 3) uint8 BGR, training faces for calibration.
 
     Raises:
-        BackendError: OpenVINO or its quantiser nncf is not installed.
+        BackendError: OpenVINO or its quantizer nncf is not installed.
     """
-    need_openvino_quantiser()
+    require_openvino_quantizer()
     try:
         import nncf
         import openvino as ov
     except ImportError as e:
-        raise BackendError(f"--precision int8 --target openvino: cannot be loaded ({e}); install its parts anew") from e
+        raise BackendError(
+            f"--precision int8 --target openvino: cannot be loaded ({e}); reinstall openvino and nncf"
+        ) from e
 
     nncf.set_log_level(logging.ERROR)
     graph = ov.Core().read_model(str(model))
     batches = nncf.Dataset([{"faces": faces[i : i + 1]} for i in range(len(faces))])
-    quantised = nncf.quantize(
+    quantized = nncf.quantize(
         graph,
         batches,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(faces),
-        ignored_scope=nncf.IgnoredScope(names=_ov_outside(graph), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=_openvino_outside_encoder(graph), validate=False),
     )
-    ov.save_model(quantised, str(out), compress_to_fp16=False)
+    ov.save_model(quantized, str(out), compress_to_fp16=False)
 
 
-def write_openvino(model: Path, out: Path) -> None:
-    """Convert an .onnx file to OpenVINO's format without changing a number.
-
-    Raises:
-        BackendError: OpenVINO is not installed.
-    """
+def _accuracy(model: Path, backend: str, faces: Faces, threads: int) -> float:
+    opened = open_backend(model, backend, threads)
     try:
-        import openvino as ov
-    except ImportError as e:
-        raise BackendError(f"--target openvino: openvino is missing; {install_hint('openvino')}") from e
-    ov.save_model(ov.Core().read_model(str(model)), str(out), compress_to_fp16=False)
-
-
-def accuracy(probs: np.ndarray[Any, np.dtype[np.float32]], label: np.ndarray[Any, np.dtype[np.int64]]) -> float:
-    """Share of right answers among the faces whose truth is known; (N, C) float32 and (N,) int64."""
-    known = label >= 0
-    return float((probs[known].argmax(1) == label[known]).mean())
+        return faces.accuracy(predict(opened.infer, faces.images).probs) or 0.0
+    finally:
+        opened.close()
 
 
 def _outside_encoder(proto: onnx.ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution and after the pooling."""
+    """Names of the nodes before the first convolution and from the pooling on."""
     nodes = list(proto.graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     if not convolutions:
@@ -156,8 +213,8 @@ def _outside_encoder(proto: onnx.ModelProto) -> list[str]:
     return [node.name for i, node in enumerate(nodes) if i < first or i >= end]
 
 
-def _ov_outside(graph: Any) -> list[str]:
-    """The same for OpenVINO's graph."""
+def _openvino_outside_encoder(graph: Any) -> list[str]:
+    """As ``_outside_encoder``, for OpenVINO's graph."""
     nodes = list(graph.get_ordered_ops())
     kinds = [node.get_type_name() for node in nodes]
     if "Convolution" not in kinds:

@@ -1,6 +1,6 @@
-"""A model repository for the Triton Inference Server: NAME/config.pbtxt and NAME/1/model.onnx.
+"""Model repository for the Triton Inference Server: NAME/config.pbtxt and NAME/1/model.onnx.
 
-Knows Triton's model configuration (the message ModelConfig of its model_config.proto); must not know runtimes.
+Knows Triton's model configuration (message ModelConfig of model_config.proto); must not know runtimes.
 """
 
 from __future__ import annotations
@@ -11,32 +11,36 @@ from pathlib import Path
 from leaf_rt.errors import ModelError, NoPermission, OutputError
 from leaf_rt.models.spec import ModelSpec, spec_path
 
-# Suffix of a model file: Triton's backend, the file's name there.
-KINDS = {".onnx": ("onnxruntime", "model.onnx"), ".plan": ("tensorrt", "model.plan"), ".xml": ("openvino", "model.xml")}
+# Suffix of a model file to Triton's backend and the file's name in the repository.
+FORMATS = {
+    ".onnx": ("onnxruntime", "model.onnx"),
+    ".plan": ("tensorrt", "model.plan"),
+    ".xml": ("openvino", "model.xml"),
+}
 
 
-def config(name: str, spec: ModelSpec, suffix: str, most: int = 32, wait_us: int = 2000) -> str:
+def config(name: str, spec: ModelSpec, suffix: str, max_batch: int = 32, max_delay_us: int = 2000) -> str:
     """The text of config.pbtxt.
 
     Args:
-        name: Of the model; Triton wants its folder to have the same.
-        spec: Of the model file.
+        name: Name of the model; its folder must have the same name.
+        spec: Description of the model file.
         suffix: ".onnx", ".plan" or ".xml".
-        most: Largest batch.
-        wait_us: How long Triton may hold a face back to fill a batch, microseconds.
+        max_batch: Largest batch.
+        max_delay_us: How long Triton may delay a face to fill a batch, microseconds.
 
     Raises:
-        ModelError: Triton runs no such files.
+        ModelError: Triton cannot run such files.
     """
-    if suffix not in KINDS:
-        raise ModelError(f"--target triton: runs {', '.join(KINDS)} files, not {suffix}")
-    backend, file = KINDS[suffix]
-    gpu = "KIND_GPU" if suffix == ".plan" else "KIND_AUTO" if suffix == ".onnx" else "KIND_CPU"
-    # Shapes leave out the batch, which max_batch_size brings.
+    if suffix not in FORMATS:
+        raise ModelError(f"--target triton: Triton runs {', '.join(FORMATS)} files, not {suffix}")
+    backend, file = FORMATS[suffix]
+    device = "KIND_GPU" if suffix == ".plan" else "KIND_AUTO" if suffix == ".onnx" else "KIND_CPU"
+    # The shapes do not contain the batch: max_batch_size adds it.
     return f"""name: "{name}"
 backend: "{backend}"
 default_model_filename: "{file}"
-max_batch_size: {most}
+max_batch_size: {max_batch}
 input [
   {{ name: "faces" data_type: TYPE_UINT8 dims: [ {spec.side}, {spec.side}, 3 ] }}
 ]
@@ -44,23 +48,23 @@ output [
   {{ name: "probs" data_type: TYPE_FP32 dims: [ {len(spec.labels)} ] label_filename: "labels.txt" }},
   {{ name: "features" data_type: TYPE_FP32 dims: [ {spec.feature_dim} ] }}
 ]
-dynamic_batching {{ max_queue_delay_microseconds: {wait_us} }}
-instance_group [ {{ count: 1 kind: {gpu} }} ]
+dynamic_batching {{ max_queue_delay_microseconds: {max_delay_us} }}
+instance_group [ {{ count: 1 kind: {device} }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
 """
 
 
 def write_repository(model: Path, spec: ModelSpec, out: Path, name: str) -> Path:
-    """Write the repository.
+    """Write a repository with one model.
 
     Args:
-        model: The file that Triton shall run.
+        model: The file that Triton will run.
         spec: Its description.
-        out: Where NAME/ is put.
-        name: Of the model.
+        out: Folder of the repository.
+        name: Name of the model.
 
     Returns:
-        The folder of the model.
+        The folder of the model, NAME/.
 
     Raises:
         ModelError: See ``config``.
@@ -71,7 +75,7 @@ def write_repository(model: Path, spec: ModelSpec, out: Path, name: str) -> Path
     version = folder / "1"
     try:
         version.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model, version / KINDS[model.suffix][1])
+        shutil.copyfile(model, version / FORMATS[model.suffix][1])
         if model.suffix == ".xml":
             shutil.copyfile(model.with_suffix(".bin"), version / "model.bin")
         shutil.copyfile(spec_path(model), folder / "leaf-rt.json")

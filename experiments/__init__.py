@@ -1,1 +1,1 @@
-"""Experiments on the trainer that are not part of the wheel: the study of docs/results.md and the step benchmark."""
+"""Experiments outside the wheel: the study of docs/results.md and the benchmark of the training step."""

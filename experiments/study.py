@@ -1,8 +1,7 @@
-"""The evidence: rows of runs over seeds, one JSON line per finished run, tables from the lines.
+"""The study of docs/results.md: runs over several seeds, one JSON line per finished run, tables made from these lines.
 
-A study can be stopped and started again at any time; finished runs are not done twice. Methods are compared on the test
-split after the fact; every choice behind them was made on the validation split.
-Knows recipes and the loop; must not know losses.
+A study can be stopped and restarted at any time; finished runs are not repeated. The tables show the test split; all
+choices were made on the validation split. Knows recipes and the training loop; must not know losses.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, pick_device
 from train.loop.run_log import Reporter
 from train.loop.training import Training
-from train.recipes.schema import Recipe, load_recipe, to_dict
+from train.recipes.loading import load_recipe, to_dict
+from train.recipes.schema import Recipe
 from train.reports.evaluation import evaluate
 
 RESULTS = "results.jsonl"
@@ -51,7 +51,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without instance": {"method.levels": "semantic,category"},
     "without category": {"method.levels": "semantic,instance"},
     "without any level": {"method.levels": ""},
-    "same-parameter MLP for the experts": {"method.control": True},
+    "same-parameter MLP for the experts": {"method.mlp_baseline": True},
     "k = 1": {"method.k": 1},
     "k = 4": {"method.k": 4},
     "4 experts": {"method.experts": 4},
@@ -60,7 +60,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "mask on the ambiguous part": {"method.unsupervised": "masked"},
     "ambiguous part alone": {"method.unsupervised": "ambiguous"},
     "scalar mask": {"method.unsupervised": "scalar"},
-    "ambiguous part from q1 >= 0.5": {"method.floor": 0.5},
+    "ambiguous part from q1 >= 0.5": {"method.min_confidence": 0.5},
     "rescaled to the plain loss": {"method.rescale": "plain"},
     "not rescaled": {"method.rescale": "none"},
     "weight linear": {"method.weight": "linear"},
@@ -77,7 +77,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table before its seeds: a name, a column, and the recipe with its changes."""
+    """One cell of a table: its row and column, and the recipe with its changes."""
 
     table: int
     name: str
@@ -87,7 +87,11 @@ class Row:
 
 
 def rows(table: int) -> list[Row]:
-    """The lines of table 1 (methods), 2 (ablations) or 3 (shares of the labels, full size)."""
+    """The cells of table 1 (methods), 2 (ablations) or 3 (shares of the labels, full size).
+
+    Raises:
+        DataError: There is no such table.
+    """
     if table == 1:
         return [
             Row(1, name, f"{n} labels", "study", {**changes, "split.labels": n})
@@ -106,11 +110,11 @@ def rows(table: int) -> list[Row]:
             for share in SHARES
             for name in ("supervised", "LEAF paper")
         ]
-    raise DataError(f"--table {table}: wanted 1, 2 or 3; table 4 is `python -m train bench`")
+    raise DataError(f"--table {table}: wanted 1, 2 or 3; table 4 is made by `python -m experiments step`")
 
 
 def key(row: Row, recipe: Recipe) -> str:
-    """What makes a run the same run: all of its recipe but where data and caches lie."""
+    """The identity of a run: its recipe without local paths and the number of threads."""
     values = to_dict(recipe)
     for section, name in (("data", "path"), ("data", "cache"), ("model", "weights"), ("run", "threads")):
         values[section].pop(name)
@@ -118,14 +122,14 @@ def key(row: Row, recipe: Recipe) -> str:
 
 
 def read_results(runs: Path) -> dict[str, dict[str, Any]]:
-    """Finished runs by key; a torn last line is passed over."""
+    """Read the finished runs, by key. Incomplete lines are skipped."""
     results: dict[str, dict[str, Any]] = {}
     path = runs / RESULTS
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
         except ValueError:
-            _log.warning("%s: a line is torn; its run is done again", path)
+            _log.warning("%s: a line is incomplete; its run will be repeated", path)
             continue
         results[record["key"]] = record
     return results
@@ -134,10 +138,14 @@ def read_results(runs: Path) -> dict[str, dict[str, Any]]:
 def plan(
     table: int, overrides: Mapping[str, Any], seeds: int, only: Sequence[str] = ()
 ) -> Iterator[tuple[Row, int, Recipe]]:
-    """Row, seed and recipe of every run of a table; seed by seed, so that an early stop leaves whole seeds."""
+    """Yield row, seed and recipe of every run of a table, seed by seed, so that a stopped study has complete seeds.
+
+    Raises:
+        DataError: ``only`` names an unknown row.
+    """
     known = {row.name for row in rows(table)}
     if unknown := set(only) - known:
-        raise DataError(f"--rows: no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        raise DataError(f"--rows: unknown {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}")
     for seed in range(seeds):
         for row in rows(table):
             if not only or row.name in only:
@@ -146,7 +154,18 @@ def plan(
 
 
 def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, only: Sequence[str] = ()) -> int:
-    """Do what is missing of a table; returns the number of runs done. A signal stops it, within a run too."""
+    """Do the missing runs of a table. A signal stops the study, even during a run.
+
+    Args:
+        table: Number of the table.
+        overrides: Options of all recipes, by "section.key".
+        runs: Folder of the runs and their results.
+        seeds: Runs per row.
+        only: Names of the rows to do; empty for all.
+
+    Returns:
+        Number of runs that were finished.
+    """
     make_folder(runs, "--runs")
     done = read_results(runs)
     count = 0
@@ -158,7 +177,7 @@ def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, 
             if key(row, recipe) in done:
                 continue
             name = f"{row.table}-{row.name}-{row.column}-{seed}".replace(" ", "_").replace("%", "pc").replace("/", "_")
-            record = _one(row, seed, recipe, runs / name, stop)
+            record = _run(row, seed, recipe, runs / name, stop)
             if record is None:
                 break
             done[record["key"]] = record
@@ -170,12 +189,12 @@ def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, 
     return count
 
 
-def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> dict[str, Any] | None:
-    """Train, or go on with, one run and measure it; None where a signal stopped it."""
+def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> dict[str, Any] | None:
+    """Train or resume one run and evaluate it; None if a signal stopped it."""
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     data = load_data(recipe.data, recipe.split)
-    begun = time.monotonic()
+    start = time.monotonic()
     training = Training(recipe, data, DistributedContext(0, 1, pick_device(recipe.run.device)), out)
     if (out / LAST).is_file():
         training.restore()
@@ -183,8 +202,8 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
     with Reporter(out, data.labels, batch, recipe.run.log_every, tensorboard=False) as reporter:
         if not training.fit(reporter, stop):
             return None
-    seconds = time.monotonic() - begun
-    measured = {split: evaluate(out, recipe, split) for split in ("validation", "test")}
+    seconds = time.monotonic() - start
+    metrics = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
     return {
         "key": key(row, recipe),
         "table": row.table,
@@ -194,12 +213,12 @@ def _one(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
         "labelled": len(data.labelled),
         "split": data.split.hash,
         "seconds": round(seconds, 1),
-        **measured,
+        **metrics,
     }
 
 
 def markdown(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int) -> str:
-    """A table of what is finished: mean and standard deviation over seeds of the test accuracy, and of balance."""
+    """The table of the finished runs: mean and standard deviation of both accuracies on the test split."""
     done = read_results(runs)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row, _, recipe in plan(table, overrides, seeds):
@@ -215,13 +234,14 @@ def markdown(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int) -
         cells = []
         for column in columns:
             records = found.get((name, column), [])
-            cells += [_spread(records, "accuracy"), _spread(records, "balanced_accuracy"), str(len(records))]
+            cells += [_mean_and_deviation(records, metric) for metric in ("accuracy", "balanced_accuracy")]
+            cells.append(str(len(records)))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*head, *lines]) + "\n"
 
 
-def _spread(records: Sequence[dict[str, Any]], what: str) -> str:
-    values = [100 * r["test"][what] for r in records]
+def _mean_and_deviation(records: Sequence[dict[str, Any]], metric: str) -> str:
+    values = [100 * r["test"][metric] for r in records]
     if not values:
         return "-"
     if len(values) == 1:

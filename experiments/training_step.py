@@ -1,6 +1,6 @@
-"""Speed of the training step: against the plainest loop of the same network, and where the time goes.
+"""Benchmark of the training step: against a plain loop with the same network, and the share of each part.
 
-Knows the loop; must not know data sets: it trains on noise.
+Knows the training loop; must not know data sets: it trains on noise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "f
 
 
 def noise(recipe: Recipe, n: int = 512) -> TrainingData:
-    """Random pictures with random labels."""
+    """Random images with random labels, half of them labelled."""
     rng = np.random.default_rng(0)
     channels = 1 if recipe.data.color == "grey" else 3
     images = rng.integers(0, 255, (n, channels, recipe.data.side, recipe.data.side), dtype=np.uint8)
@@ -42,50 +42,58 @@ def noise(recipe: Recipe, n: int = 512) -> TrainingData:
 
 
 def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
-    """Measure, after three steps to warm up.
+    """Measure training steps after three warm-up steps.
+
+    Args:
+        recipe: The recipe; its data options are only used for the size and colour of the images.
+        steps: Number of steps to measure.
 
     Returns:
-        "images_per_s": views through the student per second of the whole step; "plain_images_per_s": of forward,
-        backward and Adam step of the same encoder with a linear layer in float32, on ready views, as many per step;
-        "speedup"; "alike_images_per_s" and "against_alike": the same for such a loop with the recipe's precision,
-        memory format and folded batch norms, still without experts and teacher; "input_share": share of the step that
-        made the views; "outside_share": share outside the student's and teacher's forward and backward, which are
-        timed once more by themselves for that, so that the loss counts as outside; "recipe" in short.
+        "images_per_s": Views through the student per second, in the whole step.
+        "plain_images_per_s": The same for a plain loop: forward, backward and Adam step of the same encoder with a
+        linear layer, in float32, on as many ready views per step.
+        "speedup": The ratio of both.
+        "alike_images_per_s", "against_alike": The same for a plain loop with the recipe's precision, memory format
+        and folded batch norms, but without experts and teacher.
+        "input_share": Share of the step that makes the views.
+        "outside_share": Share of the step outside forward and backward of student and teacher. These are measured
+        separately, so that the loss counts as outside.
+        "views_per_step", "recipe": What was measured.
     """
     device = pick_device(recipe.run.device)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     training = Training(recipe, noise(recipe), DistributedContext(0, 1, device), Path())
-    training.step = recipe.method.delay
-    side = training.side(0)
-    whole, inputs, core = [], [], []
+    training.state.step = recipe.method.unsupervised_start_step
+    side = training.schedule.input_size(0)
+    step_seconds, input_shares, core_shares = [], [], []
     views = 0
     for i in range(steps + 3):
-        begun = _now(device)
+        start = _now(device)
         terms = training.train_step(side)
-        spent = _now(device) - begun
-        x, targets, taught, truth = training.inputs(0, side)
-        views = len(x) * recipe.optim.accumulate
-        begun = _now(device)
-        joint = training.forward(x, targets, taught, truth)
-        out = joint.labelled.sum() + joint.strong.sum()
-        out.backward()  # type: ignore[no-untyped-call]
-        central = (_now(device) - begun) * recipe.optim.accumulate
-        training.step += 1
+        seconds = _now(device) - start
+        batch = training.batches.micro_batch(training.state.step, 0, side)
+        views = len(batch.inputs) * recipe.optim.accumulate
+        start = _now(device)
+        outputs = training.forward(batch)
+        total = outputs.labelled.sum() + outputs.strong.sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        core = (_now(device) - start) * recipe.optim.accumulate
+        training.state.step += 1
         if i >= 3:
-            whole.append(spent)
-            inputs.append(terms["seconds_input"] / spent)
-            core.append(central / spent)
+            step_seconds.append(seconds)
+            input_shares.append(terms["seconds_input"] / seconds)
+            core_shares.append(core / seconds)
     plain, alike = (_plain(recipe, views, side, device, steps, alike=alike) for alike in (False, True))
-    rate = views / statistics.median(whole)
+    rate = views / statistics.median(step_seconds)
     return {
         "images_per_s": round(rate, 1),
         "plain_images_per_s": round(plain, 1),
         "speedup": round(rate / plain, 2),
         "alike_images_per_s": round(alike, 1),
         "against_alike": round(rate / alike, 2),
-        "input_share": round(statistics.median(inputs), 4),
-        "outside_share": round(max(0.0, 1.0 - statistics.median(core)), 4),
+        "input_share": round(statistics.median(input_shares), 4),
+        "outside_share": round(max(0.0, 1.0 - statistics.median(core_shares)), 4),
         "views_per_step": views,
         "recipe": f"{recipe.method.name} {recipe.model.backbone} {side} px {recipe.run.amp}, folded batch norm "
         f"{recipe.model.fold_batch_norm}, {device}, {torch.get_num_threads()} threads",
@@ -93,7 +101,7 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
 
 
 def _plain(recipe: Recipe, n: int, side: int, device: torch.device, steps: int, *, alike: bool) -> float:
-    """Images per second of the loop that anybody would write first, batch norms and all; or ``alike`` the recipe."""
+    """Images per second of a plain loop; with ``alike`` in the recipe's precision, memory format and batch norms."""
     folded = alike and recipe.model.fold_batch_norm
     model = build_model(recipe.model.backbone, len(CLASSES), folded=folded).to(device).train()
     layout = torch.channels_last if alike and recipe.run.channels_last else torch.contiguous_format
@@ -103,13 +111,13 @@ def _plain(recipe: Recipe, n: int, side: int, device: torch.device, steps: int, 
     y = torch.randint(0, len(CLASSES), (n,), device=device)
     seconds = []
     for _ in range(steps + 3):
-        begun = _now(device)
+        start = _now(device)
         optimizer.zero_grad()
         with autocast(device, recipe.run.amp if alike else "off"):
             loss = F.cross_entropy(model(x).logits, y)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        seconds.append(_now(device) - begun)
+        seconds.append(_now(device) - start)
     return n / statistics.median(seconds[3:])
 
 

@@ -1,4 +1,4 @@
-"""Small models, checkpoints and a GPU that is none, for the tests of engines and back ends."""
+"""Small models, a fake GPU and a fake TensorRT, for the tests of engines and back ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.backends.tensorrt.cuda import Gpu
+from leaf_rt.cli import main
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import ModelSpec, save_spec, sha256_of
 from leaf_rt.types import U8
 
 SIDE, CLASSES, DIM = 64, 8, 12
-# Where there is a wheel it belongs to the set-up of the tests: without it they fail, they do not skip.
+# Where a wheel exists, the test setup installs it: a missing package is a failure there, not a skip.
 RTX = pytest.mark.skipif(
     (sys.platform, platform.machine()) not in (("linux", "x86_64"), ("win32", "AMD64")),
     reason="TensorRT-RTX has no wheel for this platform",
@@ -29,10 +30,15 @@ RTX = pytest.mark.skipif(
 GPU = Gpu("Fake 4090", "8.9", 128, 24 << 30, "580.1")
 
 
+def run_engines(*arguments: object) -> int:
+    """Run ``python -m engines`` in this process; return its exit code."""
+    return main([str(a) for a in arguments], commands="leaf_rt.cli.maintenance", name="python -m engines")
+
+
 def tiny_onnx(
     path: Path, *, precision: str = "fp32", parent: str = "", seed: int = 0, scale: float = 20.0, **fields: Any
 ) -> ModelSpec:
-    """A model that pools a crop into 4x4 cells and classifies those: real, tiny, written without torch."""
+    """A small real model that classifies 4x4 average-pooled cells; written without PyTorch."""
     random = np.random.default_rng(seed)
     w = numpy_helper.from_array(random.normal(0, 1, (16 * 3, DIM)).astype(np.float32) * 0.3, "w")
     v = numpy_helper.from_array(random.normal(0, 1, (DIM, CLASSES)).astype(np.float32) * scale, "v")
@@ -63,7 +69,7 @@ def tiny_onnx(
 
 
 def describe(path: Path, **fields: Any) -> ModelSpec:
-    """A description that fits ``tiny_onnx``, but for the fields given; written beside the model."""
+    """Write the description of a ``tiny_onnx`` model; ``fields`` replace its values."""
     values: dict[str, Any] = {
         "labels": FERPLUS8, "side": SIDE, "margin": 0.05, "color": "rgb", "net_side": SIDE, "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0), "flip": False, "feature_dim": DIM, "precision": "fp32", "opset": 20,
@@ -75,7 +81,7 @@ def describe(path: Path, **fields: Any) -> ModelSpec:
 
 
 class FakeCuda:
-    """Memory, streams and graphs as Python objects; ``alive`` holds what is not freed yet."""
+    """Memory, streams and graphs as Python objects; ``alive`` contains what is not freed yet."""
 
     def __init__(self) -> None:
         self.alive: dict[int, Any] = {}
@@ -118,7 +124,7 @@ class FakeCuda:
         self.calls.append("synchronize")
 
     def begin_capture(self, stream: int) -> None:
-        assert self.recording is None, "two records at once"
+        assert self.recording is None, "two captures at once"
         self.recording = []
 
     def end_capture(self, stream: int) -> int:
@@ -144,7 +150,7 @@ class FakeCuda:
 
 
 class FakeContext:
-    """An execution context whose network is a function of numpy arrays. It keeps the shape it was given last."""
+    """An execution context whose network is a function of NumPy arrays."""
 
     def __init__(self, cuda: FakeCuda, network: Any, largest: int = 32, refuse: frozenset[int] = frozenset()) -> None:
         self.cuda, self.network, self.largest, self.refuse = cuda, network, largest, refuse
@@ -177,7 +183,7 @@ class FakeContext:
 
 
 class FakeTensorRt:
-    """A module that stands for TensorRT; its plans are JSON that names the ONNX they were built from."""
+    """Replaces the TensorRT module; its plans are JSON with the hash of the ONNX file."""
 
     __name__ = "tensorrt"
     __version__ = "11.4.0"
@@ -197,7 +203,7 @@ def faces(count: int = 8) -> U8:
 
 
 def network(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Any function in which every face counts for itself."""
+    """A function that treats every face separately."""
     flat = crops.reshape(len(crops), -1).astype(np.float64)
     weights = np.stack([np.roll(flat, i, axis=1)[:, ::97].mean(1) + 1 for i in range(CLASSES)], 1)
     return weights / weights.sum(1, keepdims=True), np.stack([flat[:, i] for i in range(DIM)], 1)

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.cli",),
     ("engines",),
     ("train.entry",),
+    ("train.results",),
     ("train.reports",),
     ("train.loop",),
     ("train.data",),

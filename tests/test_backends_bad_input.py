@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from commands import Leaf
-from engines_fakes import describe, tiny_onnx
+from engines_fakes import describe, run_engines, tiny_onnx
 from onnx import TensorProto, helper
 
-from engines.cli import main as engines
 from leaf_rt.backends.registry import find_backend
 from leaf_rt.backends.tensorrt import engine
 from leaf_rt.errors import BackendError, LeafError, ModelError, NotFound
@@ -159,7 +158,7 @@ def test_a_model_that_cannot_be_timed(leaf: Leaf, tmp_path: Path, kind: str) -> 
     model = broken(kind, tmp_path)
     assert leaf("bench", "--batch", "1", "--model", model).code == ModelError.exit_code
     for command in ("bench", "parity"):
-        assert engines([command, "--model", str(model)]) == ModelError.exit_code
+        assert run_engines(command, "--model", model) == ModelError.exit_code
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import cv2
@@ -337,33 +336,6 @@ def test_ctrl_c_ends_bench(leaf: Leaf, clip: Path, monkeypatch: pytest.MonkeyPat
     finally:
         signal.signal(signal.SIGINT, before)
     assert (done.code, done.out) == (130, "")
-
-
-def test_train_evaluate_and_export_are_forwarded_with_all_their_arguments(
-    leaf: Leaf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[list[str]] = []
-    fake = types.SimpleNamespace(main=lambda argv: seen.append(argv) or 7)
-    monkeypatch.setitem(sys.modules, "train.cli", fake)
-    monkeypatch.setitem(sys.modules, "engines.cli", fake)
-    for command in ("train", "evaluate", "export"):
-        assert leaf(command, "x", "--labels", "100", "--help", "-o", "y").code == 7
-    assert seen == [
-        [command, "x", "--labels", "100", "--help", "-o", "y"] for command in ("train", "evaluate", "export")
-    ]
-
-
-def test_training_without_its_extra_is_one_sentence(
-    leaf: Leaf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def absent(name: str) -> types.ModuleType:
-        raise ModuleNotFoundError(f"No module named 'torch' for {name}", name="torch")
-
-    monkeypatch.setattr("importlib.import_module", absent)
-    done = leaf("train", "--data", tmp_path)
-    assert done.code == 10
-    assert 'pip install ".[train]"' in done.err
-    assert len(done.err.splitlines()) == 1
 
 
 def test_a_bug_is_one_sentence_and_debug_shows_the_traceback(leaf: Leaf, monkeypatch: pytest.MonkeyPatch) -> None:

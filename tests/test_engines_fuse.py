@@ -1,4 +1,4 @@
-"""Fused equals unfused, for every architecture of the trainer, and what cannot be fused says so."""
+"""Fused equals unfused for every architecture of the trainer; a model that cannot be fused is an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def shake(model: FaceModel) -> FaceModel:
-    """Batch statistics and weights as after training: fresh ones would hide mistakes."""
+    """Random batch statistics and weights; initial ones would hide errors."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
@@ -33,7 +33,7 @@ def shake(model: FaceModel) -> FaceModel:
 
 
 class SmallNet(nn.Module):
-    """Norms in odd places: defined before what they follow, first of all, after a linear layer."""
+    """Batch norms in unusual places: defined before their layer, at the input, after a linear layer."""
 
     dim = 6
 
@@ -91,7 +91,7 @@ def test_fused_equals_unfused_on_real_faces(name: str) -> None:
     assert any(isinstance(m, Affine) for m in fused.modules()) == (isinstance(model.encoder, SmallNet))
 
 
-def test_fusing_leaves_the_original_alone() -> None:
+def test_fusing_does_not_change_the_original() -> None:
     model = built("small")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fuse(model)
@@ -99,16 +99,16 @@ def test_fusing_leaves_the_original_alone() -> None:
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_model_in_training_is_refused() -> None:
+def test_a_model_in_training_mode_is_rejected() -> None:
     with pytest.raises(ModelError, match="training mode"):
         fuse(built("small").train())
 
 
-def test_a_convolution_that_others_read_too_is_not_folded_wrongly() -> None:
+def test_folding_a_convolution_with_two_readers_is_an_error() -> None:
     class Shared(SmallNet):
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv(x)
-            z = torch.relu(self.norm_of_conv(y)) + y  # the raw output is used as well
+            z = torch.relu(self.norm_of_conv(y)) + y  # also uses the raw output
             out: Tensor = self.last(self.linear(z.mean((2, 3))))
             return out
 
@@ -116,7 +116,7 @@ def test_a_convolution_that_others_read_too_is_not_folded_wrongly() -> None:
         fuse(shake(FaceModel(Shared(), 8)))
 
 
-def test_a_convolution_used_twice_keeps_its_norms_apart() -> None:
+def test_a_convolution_used_twice_is_not_folded() -> None:
     class Twice(SmallNet):
         def __init__(self) -> None:
             super().__init__()
@@ -130,20 +130,20 @@ def test_a_convolution_used_twice_keeps_its_norms_apart() -> None:
     assert isinstance(fused.encoder.other, Affine)
 
 
-def test_preparation_is_what_a_person_would_write() -> None:
+def test_preprocessing_equals_a_plain_implementation() -> None:
     crops = faces(4)
     grey = Deployed(built("small"), Preparation(64, "grey", 80, MEAN, STD, flip=False))
     got = grey.prepare(torch.from_numpy(crops)).numpy()
     for crop, x in zip(crops, got, strict=True):
         plane = (crop.astype(np.float64) * (0.114, 0.587, 0.299)).sum(2) / 255
-        wanted = cv2.resize(plane, (80, 80), interpolation=cv2.INTER_LINEAR)
+        expected = cv2.resize(plane, (80, 80), interpolation=cv2.INTER_LINEAR)
         for channel in range(3):
-            np.testing.assert_allclose(x[channel], (wanted - MEAN[channel]) / STD[channel], atol=1e-5)
+            np.testing.assert_allclose(x[channel], (expected - MEAN[channel]) / STD[channel], atol=1e-5)
     rgb = Deployed(built("small"), Preparation(64, "rgb", 64, MEAN, STD, flip=False)).prepare(torch.from_numpy(crops))
     np.testing.assert_allclose(rgb[0, 0], (crops[0, :, :, 2] / 255 - MEAN[0]) / STD[0], atol=1e-6)
 
 
-def test_the_mirror_image_is_averaged_in() -> None:
+def test_the_outputs_are_averaged_over_the_mirror_image() -> None:
     crops = torch.from_numpy(faces(3))
     model = built("leaf")
     one = Deployed(model, Preparation(64, "grey", 64, MEAN, STD, flip=False))
@@ -152,27 +152,27 @@ def test_the_mirror_image_is_averaged_in() -> None:
         plain, mirrored, averaged = one(crops), one(crops.flip(2)), both(crops)
     for a, b, c in zip(plain, mirrored, averaged, strict=True):
         torch.testing.assert_close((a + b) / 2, c, atol=1e-6, rtol=1e-5)
-        assert float((a - b).abs().max()) > 1e-4, "the test would pass without mirroring"
+        assert float((a - b).abs().max()) > 1e-4, "this test would pass without mirroring"
 
 
-def test_half_keeps_the_heads_in_float32() -> None:
+def test_the_heads_stay_in_float32_in_the_fp16_model() -> None:
     half = to_half(fuse(built("leaf")))
     kinds = {name.split(".")[0]: p.dtype for name, p in half.named_parameters()}
     assert kinds["encoder"] == torch.float16
     assert kinds["classifier"] == kinds["semantic"] == torch.float32
 
 
-def test_activations_beyond_half_of_float16_are_refused() -> None:
+def test_activations_beyond_half_of_float16_are_rejected() -> None:
     model = fuse(built("small"))
     x = torch.randn(2, 3, 64, 64)
-    largest, where = largest_activation(model, x)
+    largest, layer = largest_activation(model, x)
     assert 0 < largest < 1000
-    assert where
+    assert layer
     with torch.no_grad():
         model.encoder.conv.weight.mul_(1e6)  # type: ignore[union-attr]
-    with pytest.raises(ModelError, match=r"fp16: conv reaches .* export with --precision fp32"):
+    with pytest.raises(ModelError, match=r"fp16: conv outputs .* export with --precision fp32"):
         largest_activation(model, x)
 
 
-def test_attention_is_part_of_what_is_tested() -> None:
+def test_the_tested_models_include_attention() -> None:
     assert any(isinstance(m, EncoderBlock) for m in built("vit").modules())

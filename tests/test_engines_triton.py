@@ -1,4 +1,4 @@
-"""The model repository against Triton's own schema, the message ModelConfig."""
+"""The Triton model repository, checked with Triton's schema (message ModelConfig)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from engines_fakes import CLASSES, DIM, SIDE, tiny_onnx
+from engines_fakes import CLASSES, DIM, SIDE, run_engines, tiny_onnx
 from google.protobuf import text_format
 
-from engines.cli import main
 from engines.triton import config
 from leaf_rt.errors import ModelError, OutputError
 from leaf_rt.labels import FERPLUS8
@@ -21,8 +20,8 @@ from leaf_rt.models.spec import load_spec
 
 @pytest.fixture(scope="module")
 def schema() -> ModuleType:
-    """Triton's schema as its client ships it, read past the client's own imports of gRPC."""
-    found = importlib.util.find_spec("tritonclient")  # part of the set-up of the tests, see pyproject.toml
+    """Triton's schema from its client package, loaded without gRPC."""
+    found = importlib.util.find_spec("tritonclient")  # in the dev extra of pyproject.toml
     assert found is not None
     assert found.submodule_search_locations
     path = Path(found.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
@@ -35,13 +34,13 @@ def schema() -> ModuleType:
     return module
 
 
-def test_the_repository_is_what_triton_loads(schema: Any, tmp_path: Path) -> None:
+def test_the_repository_matches_the_schema(schema: Any, tmp_path: Path) -> None:
     model = tmp_path / "tiny.onnx"
     tiny_onnx(model)
-    assert main(["export", str(model), "--out", str(tmp_path / "out"), "--name", "leaf", "--target", "triton"]) == 0
+    assert run_engines("export", model, "--out", tmp_path / "out", "--name", "leaf", "--target", "triton") == 0
     folder = tmp_path / "out" / "triton" / "leaf"
     parsed = text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
-    assert parsed.name == folder.name  # Triton insists
+    assert parsed.name == folder.name  # required by Triton
     assert parsed.backend == "onnxruntime"
     assert parsed.max_batch_size == 32
     assert (folder / "1" / parsed.default_model_filename).read_bytes() == model.read_bytes()
@@ -54,7 +53,7 @@ def test_the_repository_is_what_triton_loads(schema: Any, tmp_path: Path) -> Non
     assert parsed.dynamic_batching.max_queue_delay_microseconds == 2000
 
 
-def test_the_tensors_are_those_of_the_graph(tmp_path: Path) -> None:
+def test_the_tensors_match_the_graph(tmp_path: Path) -> None:
     import onnx
 
     model = tmp_path / "tiny.onnx"
@@ -65,7 +64,7 @@ def test_the_tensors_are_those_of_the_graph(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "backend"), [(".plan", "tensorrt"), (".xml", "openvino")])
-def test_other_files_have_their_backend(schema: Any, tmp_path: Path, suffix: str, backend: str) -> None:
+def test_other_formats_use_their_backend(schema: Any, tmp_path: Path, suffix: str, backend: str) -> None:
     tiny_onnx(tmp_path / "tiny.onnx")
     spec = load_spec(tmp_path / "tiny.onnx")
     assert text_format.Parse(config("x", spec, suffix), schema.ModelConfig()).backend == backend
@@ -73,7 +72,7 @@ def test_other_files_have_their_backend(schema: Any, tmp_path: Path, suffix: str
         config("x", spec, ".pt")
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     from engines.triton import write_repository
 
     tiny_onnx(tmp_path / "tiny.onnx")

@@ -11,8 +11,17 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from train.augment.transforms import SUPERVISED_DRAWS, WEAK_DRAWS, draw, hole, mix, supervised_view, to_float, weak_view
-from train.augment.transforms import randaugment as ra
+from train.augment import randaugment as ra
+from train.augment.transforms import (
+    SUPERVISED_NUMBERS,
+    WEAK_NUMBERS,
+    cutout,
+    draw_numbers,
+    mixup,
+    supervised_view,
+    to_float,
+    weak_view,
+)
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(20, 230, (24, 24, 3), dtype=np.uint8)
@@ -68,9 +77,9 @@ def test_fourteen_operations() -> None:
 
 
 VIEWS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
-    "weak": (WEAK_DRAWS, lambda x, u: weak_view(x, u, 28)),
-    "strong": (ra.strong_draws(3), lambda x, u: ra.strong_view(x, u, 28)),
-    "supervised": (SUPERVISED_DRAWS, lambda x, u: supervised_view(x, u, 28)),
+    "weak": (WEAK_NUMBERS, lambda x, u: weak_view(x, u, 28)),
+    "strong": (ra.strong_numbers(3), lambda x, u: ra.strong_view(x, u, 28)),
+    "supervised": (SUPERVISED_NUMBERS, lambda x, u: supervised_view(x, u, 28)),
 }
 
 
@@ -79,13 +88,13 @@ VIEWS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 def test_a_picture_is_varied_alike_in_any_batch(name: str, channels: int) -> None:
     numbers, view = VIEWS[name]
     x = torch.rand(40, channels, 24, 24, generator=torch.Generator().manual_seed(0))
-    u = draw(40, numbers, torch.Generator().manual_seed(1))
+    u = draw_numbers(40, numbers, torch.Generator().manual_seed(1))
     whole = view(x, u)
     assert whole.shape == (40, channels, 28, 28)
     assert whole.min() >= 0
     assert whole.max() <= 1
     torch.testing.assert_close(view(x[10:20], u[10:20]), whole[10:20], atol=1e-6, rtol=0)
-    assert not torch.equal(view(x, draw(40, numbers, torch.Generator().manual_seed(2))), whole)
+    assert not torch.equal(view(x, draw_numbers(40, numbers, torch.Generator().manual_seed(2))), whole)
 
 
 def test_weak_view_flips_and_shifts() -> None:
@@ -99,10 +108,10 @@ def test_weak_view_flips_and_shifts() -> None:
     assert (shifted[..., -3:] == 0).all()
 
 
-def test_hole_and_mix() -> None:
+def test_cutout_and_mixup() -> None:
     x = torch.ones(2, 1, 8, 8)
-    covered = hole(x, torch.tensor([[0.5, 0.25], [0.0, 0.0]]), torch.full((2, 2), 0.5), torch.zeros(2))
+    covered = cutout(x, torch.tensor([[0.5, 0.25], [0.0, 0.0]]), torch.full((2, 2), 0.5), torch.zeros(2))
     assert (covered == 0).sum((1, 2, 3)).tolist() == [8, 0]
-    images, targets = mix(torch.tensor([0.0, 1.0]), torch.eye(2), 0.75, torch.tensor([1, 0]))
+    images, targets = mixup(torch.tensor([0.0, 1.0]), torch.eye(2), 0.75, torch.tensor([1, 0]))
     assert images.tolist() == [0.25, 0.75]
     assert targets.tolist() == [[0.75, 0.25], [0.25, 0.75]]

@@ -13,16 +13,16 @@ import pytest
 from train_fakes import CLASSES, tiny, write_folder
 
 from leaf_rt.errors import DataError, NotFound
-from train.data.crop_cache import CropSpec, prepare
+from train.data.crop_cache import CropSpec, decode, prepare
 from train.data.cropper import FaceCropper
 from train.data.dataset import Images, Stream, load_data, load_split, open_crops
-from train.data.image_store import Files, decode
+from train.data.image_store import FolderStore
 
 PLAIN = CropSpec(16, 0.0, "grey", align=False)
 PHOTO = Path(__file__).parents[2] / "shared" / "media" / "happy-baby.jpeg"
 
 
-class Counting(Files):
+class Counting(FolderStore):
     """Counts what is read."""
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +51,7 @@ def test_every_kind_of_picture(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").write_bytes(b"")
     ids = ["color.png", "copy.bmp", "grey.png", "deep.png", "alpha.png", "dot.png", "text.png", "empty.png", "gone.png"]
-    crops = prepare(ids, Files(tmp_path), tmp_path / "cache", PLAIN)
+    crops = prepare(ids, FolderStore(tmp_path), tmp_path / "cache", PLAIN)
     assert crops.images.shape == (6, 1, 16, 16)
     assert crops.unreadable == ("text.png", "empty.png", "gone.png")
     assert crops.row.tolist()[6:] == [-1, -1, -1]
@@ -77,14 +77,14 @@ def test_nothing_is_read_twice(tmp_path: Path) -> None:
 
 def test_other_crops_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "0.png", np.zeros((20, 20), np.uint8))
-    prepare(["0.png"], Files(tmp_path), tmp_path / "cache", PLAIN)
+    prepare(["0.png"], FolderStore(tmp_path), tmp_path / "cache", PLAIN)
     with pytest.raises(DataError, match="holds other crops"):
-        prepare(["0.png"], Files(tmp_path), tmp_path / "cache", CropSpec(32, 0.0, "grey", align=False))
+        prepare(["0.png"], FolderStore(tmp_path), tmp_path / "cache", CropSpec(32, 0.0, "grey", align=False))
 
 
 def test_rgb_crops_are_rgb(tmp_path: Path) -> None:
     save(tmp_path / "red.png", np.full((20, 20, 3), (0, 0, 255), np.uint8))  # BGR
-    crops = prepare(["red.png"], Files(tmp_path), tmp_path / "cache", CropSpec(16, 0.0, "rgb", align=False))
+    crops = prepare(["red.png"], FolderStore(tmp_path), tmp_path / "cache", CropSpec(16, 0.0, "rgb", align=False))
     assert crops.images[0, :, 8, 8].tolist() == [255, 0, 0]
 
 
@@ -108,10 +108,10 @@ def test_copies_across_splits_are_reported_and_dropped_on_request(tmp_path: Path
         (root / "train" / "fear" / f"{i:03d}.png").write_bytes((root / "test" / "fear" / f"{i:03d}.png").read_bytes())
     recipe = tiny(tmp_path)
     kept = load_data(recipe.data, recipe.split)
-    assert any("2 training pictures are copies" in n and "kept" in n for n in kept.notes)
+    assert any("2 training images are copies" in n and "kept" in n for n in kept.notes)
     recipe = tiny(tmp_path, data__duplicates="drop")
     dropped = load_data(recipe.data, recipe.split)
-    assert any("2 training pictures are copies" in n and "dropped" in n for n in dropped.notes)
+    assert any("2 training images are copies" in n and "dropped" in n for n in dropped.notes)
     assert len(kept.unlabelled) - len(dropped.unlabelled) == 2
 
 
@@ -120,7 +120,7 @@ def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     (root / "train" / "fear" / "broken.png").write_bytes(b"\x89PNG broken")
     recipe = tiny(tmp_path)
     data = load_data(recipe.data, recipe.split)
-    assert any("1 pictures cannot be read" in n and "train/fear/broken.png" in n for n in data.notes)
+    assert any("1 images that cannot be read" in n and "train/fear/broken.png" in n for n in data.notes)
 
 
 def test_targets_are_the_winner_or_the_votes(tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ def test_a_saved_split_is_reused_and_refused(tmp_path: Path) -> None:
     assert load_data(recipe.data, recipe.split).split == first.split
     assert json.loads((tmp_path / "split.json").read_text())["hash"] == first.split.hash
     other = tiny(tmp_path, split__path=str(tmp_path / "split.json"), split__labels=30)
-    with pytest.raises(DataError, match=r"split\.labels 20 there, 30 wanted"):
+    with pytest.raises(DataError, match=r"split\.labels is 20 there, not 30"):
         load_data(other.data, other.split)
     (root / "train" / "fear" / "000.png").unlink()
-    with pytest.raises(DataError, match="1 pictures gone"):
+    with pytest.raises(DataError, match="1 images are missing"):
         load_data(recipe.data, recipe.split)
 
 
@@ -176,7 +176,7 @@ def test_a_saved_split_keeps_its_share_for_validation(tmp_path: Path) -> None:
     usual = tiny(tmp_path, split__path=str(tmp_path / "split.json"))
     assert load_data(usual.data, usual.split).split == made.split, "a default says nothing"
     other = tiny(tmp_path, split__path=str(tmp_path / "split.json"), data__validation=0.5)
-    with pytest.raises(DataError, match=r"data\.validation 0\.25 there, 0\.5 wanted"):
+    with pytest.raises(DataError, match=r"data\.validation is 0\.25 there, not 0\.5"):
         load_data(other.data, other.split)
 
 

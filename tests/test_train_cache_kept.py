@@ -17,13 +17,13 @@ import pytest
 from leaf_rt.errors import DataError, OutputError
 from train.data import crop_cache
 from train.data.crop_cache import Crops, CropSpec, prepare
-from train.data.image_store import Files
+from train.data.image_store import FolderStore
 
 PLAIN = CropSpec(16, 0.0, "grey", align=False)
 IDS = [f"{i}.png" for i in range(8)]
 
 
-class Broken(Files):
+class Broken(FolderStore):
     """Is interrupted at the picture ``last``; sees how many crops are saved whenever it is asked."""
 
     def __init__(self, root: Path, last: str) -> None:
@@ -61,15 +61,15 @@ def test_a_kill_between_the_two_files(root: Path, known: int) -> None:
     folder = root / "cache"
     meta = folder / "cache.json"
     if known:
-        prepare(IDS[:known], Files(root), folder, PLAIN)
+        prepare(IDS[:known], FolderStore(root), folder, PLAIN)
         shutil.copy(meta, root / "old.json")
-    prepare(IDS[:6], Files(root), folder, PLAIN)
+    prepare(IDS[:6], FolderStore(root), folder, PLAIN)
     meta.unlink()
     if known:
         shutil.copy(root / "old.json", meta)
-    check(prepare(IDS[2:], Files(root), folder, PLAIN), IDS[2:])
-    check(prepare(IDS, Files(root), folder, PLAIN))
-    check(prepare(IDS, Files(root), folder, PLAIN))
+    check(prepare(IDS[2:], FolderStore(root), folder, PLAIN), IDS[2:])
+    check(prepare(IDS, FolderStore(root), folder, PLAIN))
+    check(prepare(IDS, FolderStore(root), folder, PLAIN))
 
 
 @pytest.mark.parametrize(
@@ -91,27 +91,27 @@ def test_a_kill_between_the_two_files(root: Path, known: int) -> None:
 )
 def test_damage_is_named(root: Path, name: str, content: bytes | int | np.ndarray) -> None:
     folder = root / "cache"
-    prepare(IDS, Files(root), folder, PLAIN)
+    prepare(IDS, FolderStore(root), folder, PLAIN)
     if isinstance(content, np.ndarray):
         np.save(folder / name, content)
     else:
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[:content] if isinstance(content, int) else content)
     with pytest.raises(DataError, match=r"cache .*: is damaged .*delete its cache\.json and images\.npy"):
-        prepare(IDS, Files(root), folder, PLAIN)
+        prepare(IDS, FolderStore(root), folder, PLAIN)
     for file in ("cache.json", "images.npy"):
         (folder / file).unlink()
-    check(prepare(IDS, Files(root), folder, PLAIN))
+    check(prepare(IDS, FolderStore(root), folder, PLAIN))
 
 
 @pytest.mark.parametrize("key", ["files", "entries"])
 @pytest.mark.parametrize("value", [None, [], {"x": 1}, {"x": []}])
 def test_damaged_tables_are_named(root: Path, key: str, value: object) -> None:
     meta = root / "cache" / "cache.json"
-    prepare(IDS, Files(root), root / "cache", PLAIN)
+    prepare(IDS, FolderStore(root), root / "cache", PLAIN)
     meta.write_text(json.dumps({**json.loads(meta.read_text()), key: value}))
     with pytest.raises(DataError, match="is damaged"):
-        prepare(IDS, Files(root), root / "cache", PLAIN)
+        prepare(IDS, FolderStore(root), root / "cache", PLAIN)
 
 
 def test_an_interruption_keeps_what_is_done(root: Path) -> None:
@@ -123,47 +123,47 @@ def test_an_interruption_keeps_what_is_done(root: Path) -> None:
 
 
 def test_saves_on_the_way_grow_with_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop_cache, "BLOCK", 1)
+    monkeypatch.setattr(crop_cache, "MIN_NEW", 1)
     source = Broken(root, "")
     crops = prepare(IDS, source, root / "cache", PLAIN)
     assert source.saved == [0, 1, 2, 2, 4, 4, 4, 4]
     check(crops)
     monkeypatch.undo()
-    whole = prepare(IDS, Files(root), root / "whole", PLAIN)
+    whole = prepare(IDS, FolderStore(root), root / "whole", PLAIN)
     assert (whole.images == crops.images).all()
     assert (root / "whole" / "images.npy").read_bytes() == (root / "cache" / "images.npy").read_bytes()
 
 
 def test_a_cache_that_is_whole_is_not_written(root: Path) -> None:
     folder = root / "cache"
-    prepare([*IDS, "gone.png"], Files(root), folder, PLAIN)
+    prepare([*IDS, "gone.png"], FolderStore(root), folder, PLAIN)
     before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
-    prepare([*IDS, "gone.png"], Files(root), folder, PLAIN)
+    prepare([*IDS, "gone.png"], FolderStore(root), folder, PLAIN)
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
     assert set(before) == {"cache.json", "images.npy"}
 
 
 def test_what_could_not_be_read_is_looked_for_again(root: Path) -> None:
-    class Failing(Files):
+    class Failing(FolderStore):
         def read(self, name: str) -> bytes:
             raise OSError("a broken cable")
 
     assert prepare(IDS, Failing(root), root / "cache", PLAIN).unreadable == tuple(IDS)
-    check(prepare(IDS, Files(root), root / "cache", PLAIN))
+    check(prepare(IDS, FolderStore(root), root / "cache", PLAIN))
 
 
 def test_a_full_disk_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
-    with pytest.raises(OutputError, match=r"could not be written \(.*No space left"):
-        prepare(IDS, Files(root), root / "cache", PLAIN)
+    with pytest.raises(OutputError, match=r"images\.npy: no room left to write"):
+        prepare(IDS, FolderStore(root), root / "cache", PLAIN)
     assert list((root / "cache").iterdir()) == []
     monkeypatch.undo()
-    check(prepare(IDS, Files(root), root / "cache", PLAIN))
+    check(prepare(IDS, FolderStore(root), root / "cache", PLAIN))
 
 
 def test_a_cache_that_cannot_be_a_folder_is_named_by_its_option(root: Path) -> None:
     with pytest.raises(OutputError, match=r"--data\.cache .*0\.png: cannot be made \(a file of that name"):
-        prepare(IDS, Files(root), root / "0.png", PLAIN)
+        prepare(IDS, FolderStore(root), root / "0.png", PLAIN)
 
 
 def test_halves_of_killed_processes_are_removed(root: Path) -> None:
@@ -175,5 +175,5 @@ def test_halves_of_killed_processes_are_removed(root: Path) -> None:
     others = [folder / name for name in (f".images.npy.{os.getppid()}.part", ".images.npy.part", "images.npy.1.part")]
     for file in (*halves, *others):
         file.write_bytes(b"x")
-    check(prepare(IDS, Files(root), folder, PLAIN))
+    check(prepare(IDS, FolderStore(root), folder, PLAIN))
     assert {p.name for p in folder.iterdir()} == {"cache.json", "images.npy", *(p.name for p in others)}

@@ -13,8 +13,8 @@ from train_fakes import CLASSES, write_folder
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.labels import AFFECTNET8, FER2013_7, FERPLUS8, RAFDB7
-from train.data.formats import TEST, TRAIN, VALIDATION, guess_layout, read_listing
-from train.data.image_store import decode
+from train.data.crop_cache import decode
+from train.data.formats import TEST, TRAIN, VALIDATION, guess_layout, read_index
 
 DOT = np.full((8, 8, 3), 120, np.uint8)
 
@@ -28,38 +28,38 @@ def png(path: Path) -> Path:
 def test_folder_with_splits(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", per_class=3, unlabelled=4, valid=2)
     (root / "train" / "fear" / "notes.txt").write_text("x")
-    listing = read_listing("folder", root)
-    assert listing.labels == CLASSES
-    assert np.bincount(listing.split).tolist() == [15 + 4, 10, 10]
-    assert (listing.label < 0).sum() == 4
-    assert listing.targets.sum() == 35
-    assert "1 files that are no pictures" in listing.notes[0]
-    assert decode(listing.source.read(listing.ids[0])) is not None
+    index = read_index("folder", root)
+    assert index.labels == CLASSES
+    assert np.bincount(index.split).tolist() == [15 + 4, 10, 10]
+    assert (index.label < 0).sum() == 4
+    assert index.targets.sum() == 35
+    assert "ignored 1 files whose suffix is not that of an image" in index.notes[0]
+    assert decode(index.source.read(index.ids[0])) is not None
 
 
 def test_folder_without_splits(tmp_path: Path) -> None:
     for name in ("b/1.png", "a/2.JPG", "unlabelled/deep/3.png"):
         png(tmp_path / name)
-    listing = read_listing("folder", tmp_path)
-    assert listing.labels == ("a", "b")
-    assert dict(zip(listing.ids, listing.label.tolist(), strict=True)) == {
+    index = read_index("folder", tmp_path)
+    assert index.labels == ("a", "b")
+    assert dict(zip(index.ids, index.label.tolist(), strict=True)) == {
         "a/2.JPG": 0, "b/1.png": 1, "unlabelled/deep/3.png": -1,
     }  # fmt: skip
 
 
 def test_folder_problems(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such file or folder"):
-        read_listing("folder", tmp_path / "none")
+        read_index("folder", tmp_path / "none")
     png(tmp_path / "a" / "1.png")
     with pytest.raises(DataError, match="at least two classes"):
-        read_listing("folder", tmp_path)
+        read_index("folder", tmp_path)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match="no training picture of class b"):
-        read_listing("folder", tmp_path)
+    with pytest.raises(DataError, match="no training image of class b"):
+        read_index("folder", tmp_path)
     png(tmp_path / "b" / "1.png")
     png(tmp_path / "stray.png")
-    with pytest.raises(DataError, match=r"stray\.png: lies in no class folder"):
-        read_listing("folder", tmp_path)
+    with pytest.raises(DataError, match=r"stray\.png: is not in a class folder"):
+        read_index("folder", tmp_path)
 
 
 def test_lists(tmp_path: Path) -> None:
@@ -69,23 +69,23 @@ def test_lists(tmp_path: Path) -> None:
     lines = [json.dumps({"path": p, "label": c or None, "split": s or "train"}) for p, c, s in rows]
     (tmp_path / "faces.jsonl").write_text("\n".join(lines))
     for name in ("faces.csv", "faces.jsonl"):
-        listing = read_listing("list", tmp_path / name)
-        assert listing.labels == ("glad", "sad")
-        assert listing.label.tolist() == [1, 0, -1, 1]
-        assert listing.split.tolist() == [TRAIN, TRAIN, TRAIN, TEST]
+        index = read_index("list", tmp_path / name)
+        assert index.labels == ("glad", "sad")
+        assert index.label.tolist() == [1, 0, -1, 1]
+        assert index.split.tolist() == [TRAIN, TRAIN, TRAIN, TEST]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("path,label,split\n1.png,a,train\n2.png,b,later\n", r"faces.csv:3: wanted a path .*train.*'later'"),
-        ("path,label,split\n1.png,a,train\n2.png,b,test\n", r"faces.csv:3: label 'b' stands in no training line"),
+        ("path,label,split\n1.png,a,train\n2.png,b,test\n", r"faces.csv:3: no training row has the label 'b'"),
     ],
 )
 def test_list_problems(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(DataError, match=words):
-        read_listing("list", tmp_path)
+        read_index("list", tmp_path)
 
 
 def test_a_layout_is_recognised(tmp_path: Path) -> None:
@@ -114,15 +114,15 @@ def test_ferplus(tmp_path: Path) -> None:
     (tmp_path / "fer2013new.csv").write_text("\n".join(lines))
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as z:
         z.write(png(tmp_path / "dot.png"), "FER2013Train/fer0.png")
-    listing = read_listing("ferplus", tmp_path)
-    assert listing.labels == FERPLUS8
-    assert listing.label.tolist() == [*range(8), 0]
-    assert listing.split.tolist() == [TRAIN] * 8 + [VALIDATION]
-    assert listing.targets[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]  # the single vote is dropped
-    np.testing.assert_allclose(listing.targets[8][:3], [0.4, 0.3, 0.3])
-    assert listing.notes[0].startswith("1 pictures were left out")
-    assert decode(listing.source.read("FER2013Train/fer0.png")) is not None
-    assert listing.source.stamp("FER2013Train/fer0.png") != listing.source.stamp("FER2013Train/fer1.png") == ""
+    index = read_index("ferplus", tmp_path)
+    assert index.labels == FERPLUS8
+    assert index.label.tolist() == [*range(8), 0]
+    assert index.split.tolist() == [TRAIN] * 8 + [VALIDATION]
+    assert index.targets[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]  # the single vote is dropped
+    np.testing.assert_allclose(index.targets[8][:3], [0.4, 0.3, 0.3])
+    assert index.notes[0].startswith("left out 1 images")
+    assert decode(index.source.read("FER2013Train/fer0.png")) is not None
+    assert index.source.stamp("FER2013Train/fer0.png") != index.source.stamp("FER2013Train/fer1.png") == ""
 
 
 def test_rafdb(tmp_path: Path) -> None:
@@ -130,21 +130,21 @@ def test_rafdb(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     lines = [f"train_{i:05d}.jpg {i}" for i in range(1, 8)] + ["test_0001.jpg 4"]
     (folder / "list_patition_label.txt").write_text("\n".join(lines))
-    listing = read_listing("rafdb", tmp_path)
-    assert listing.labels == RAFDB7
-    assert listing.ids[0] == "Image/aligned/train_00001_aligned.jpg"
-    assert (listing.label[-1], listing.split[-1]) == (RAFDB7.index("happiness"), TEST)
+    index = read_index("rafdb", tmp_path)
+    assert index.labels == RAFDB7
+    assert index.ids[0] == "Image/aligned/train_00001_aligned.jpg"
+    assert (index.label[-1], index.split[-1]) == (RAFDB7.index("happiness"), TEST)
     (folder / "list_patition_label.txt").write_text("train_1.jpg 9")
     with pytest.raises(DataError, match=r"list_patition_label.txt:1: wanted a name .* 1 to 7"):
-        read_listing("rafdb", tmp_path)
+        read_index("rafdb", tmp_path)
 
 
 def test_rafdb_in_numbered_folders(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for c in range(1, 8):
             png(tmp_path / "DATASET" / split / str(c) / "x.jpg")
-    listing = read_listing("rafdb", tmp_path)
-    assert listing.label[listing.split == TRAIN].tolist() == list(range(7))
+    index = read_index("rafdb", tmp_path)
+    assert index.label[index.split == TRAIN].tolist() == list(range(7))
 
 
 def test_affectnet_annotations(tmp_path: Path) -> None:
@@ -152,40 +152,40 @@ def test_affectnet_annotations(tmp_path: Path) -> None:
         (tmp_path / folder / "annotations").mkdir(parents=True)
         for i, c in enumerate(labels):
             np.save(tmp_path / folder / "annotations" / f"{i}_exp.npy", np.array(str(c)))
-    eight = read_listing("affectnet8", tmp_path)
+    eight = read_index("affectnet8", tmp_path)
     assert eight.labels == AFFECTNET8
     assert np.bincount(eight.split).tolist() == [8, 0, 2]  # what is published as validation is everybody's test
     assert eight.ids[0] == "train_set/images/0.jpg"
-    seven = read_listing("affectnet7", tmp_path)
+    seven = read_index("affectnet7", tmp_path)
     assert np.bincount(seven.split).tolist() == [7, 0, 1]
-    assert "3 pictures were left out: their label is none of the 7" in seven.notes
+    assert "left out 3 images whose label is none of the 7 classes" in seven.notes
 
 
 def test_affectnet_lists_and_folders(tmp_path: Path) -> None:
     head = "subDirectory_filePath,face_x,expression\n"
     (tmp_path / "training.csv").write_text(head + "".join(f"a/{c}.jpg,1,{c}\n" for c in range(11)))
     (tmp_path / "validation.csv").write_text(head + "b/1.jpg,1,7\n")
-    listing = read_listing("affectnet8", tmp_path)
-    assert np.bincount(listing.split).tolist() == [8, 0, 1]
+    index = read_index("affectnet8", tmp_path)
+    assert np.bincount(index.split).tolist() == [8, 0, 1]
     folders = tmp_path / "folders"
     for split in ("train", "val"):
         for c in range(8):
             png(folders / split / str(c) / "x.jpg")
-    listing = read_listing("affectnet7", folders)
-    assert np.bincount(listing.split).tolist() == [7, 0, 7]
+    index = read_index("affectnet7", folders)
+    assert np.bincount(index.split).tolist() == [7, 0, 7]
 
 
 def test_fer2013(tmp_path: Path) -> None:
     pixels = " ".join(["7"] * 2304)
     rows = [f"{c},{pixels},Training" for c in range(7)] + [f"3,{pixels},PublicTest", f"3,{pixels},PrivateTest"]
     (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
-    listing = read_listing("fer2013", tmp_path)
-    assert listing.labels == FER2013_7
-    assert np.bincount(listing.split).tolist() == [7, 1, 1]
-    image = decode(listing.source.read(listing.ids[0]))
+    index = read_index("fer2013", tmp_path)
+    assert index.labels == FER2013_7
+    assert np.bincount(index.split).tolist() == [7, 1, 1]
+    image = decode(index.source.read(index.ids[0]))
     assert image is not None
     assert image.shape == (48, 48, 3)
     assert (image == 7).all()
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n3,1 2 3,Training\n")
     with pytest.raises(DataError, match=r"fer2013.csv:2: wanted emotion 0 to 6, 2304 pixels"):
-        read_listing("fer2013", tmp_path)
+        read_index("fer2013", tmp_path)

@@ -14,7 +14,7 @@ from train_fakes import CLASSES, tiny, write_folder
 
 from leaf_rt.errors import DataError, NoPermission
 from train.data.dataset import load_data
-from train.data.formats import TEST, TRAIN, read_listing
+from train.data.formats import TEST, TRAIN, read_index
 
 PIXELS = " ".join(["7"] * 2304)
 VOTES = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -33,10 +33,10 @@ def write(path: Path, content: bytes | str = b"x") -> Path:
 def test_both_spellings_of_unlabelled(tmp_path: Path, name: str, top: str) -> None:
     for picture in (f"{top}a/1.png", f"{top}b/2.png", f"{top}{name}/3.png", f"{name}/4.png"):
         write(tmp_path / picture)
-    listing = read_listing("folder", tmp_path)
-    assert listing.labels == ("a", "b")
-    assert sorted(listing.label.tolist()) == [-1, -1, 0, 1]
-    assert (listing.split == TRAIN).all()
+    index = read_index("folder", tmp_path)
+    assert index.labels == ("a", "b")
+    assert sorted(index.label.tolist()) == [-1, -1, 0, 1]
+    assert (index.split == TRAIN).all()
 
 
 @pytest.mark.parametrize("top", ["", "train/"])
@@ -44,14 +44,14 @@ def test_both_spellings_of_unlabelled(tmp_path: Path, name: str, top: str) -> No
 def test_runs_inside_the_data_are_no_pictures(tmp_path: Path, top: str, out: str) -> None:
     for picture in (f"{top}a/1.png", f"{top}b/2.png", f"{top}c/3.png", "test/a/4.png"):
         write(tmp_path / picture)
-    before = read_listing("folder", tmp_path)
+    before = read_index("folder", tmp_path)
     for file in ("recipe.toml", "curves.png", "confusion.png", "before/recipe.toml", "before/curves.png"):
         write(tmp_path / top / out / file)
-    listing = read_listing("folder", tmp_path)
-    assert listing.labels == before.labels
-    assert listing.ids == before.ids
+    index = read_index("folder", tmp_path)
+    assert index.labels == before.labels
+    assert index.ids == before.ids
     own = (Path(top) / (Path(out).parts or ("before",))[0]).as_posix()
-    assert any(n == f"folders of runs, models and crop caches were passed over: {own}" for n in listing.notes)
+    assert any(n == f"ignored folders of runs, models and crop caches: {own}" for n in index.notes)
 
 
 def test_a_second_run_sees_what_the_first_saw(tmp_path: Path) -> None:
@@ -73,57 +73,55 @@ def test_a_second_run_sees_what_the_first_saw(tmp_path: Path) -> None:
 def test_folders_without_a_picture_are_no_classes(tmp_path: Path, top: str, files: tuple[str, ...]) -> None:
     for file in ("a/1.png", "b/2.png", "b/notes.txt", *files):
         write(tmp_path / top / file)
-    listing = read_listing("folder", tmp_path)
-    assert listing.labels == ("a", "b")
-    assert listing.ids == (f"{top}a/1.png", f"{top}b/2.png")
+    index = read_index("folder", tmp_path)
+    assert index.labels == ("a", "b")
+    assert index.ids == (f"{top}a/1.png", f"{top}b/2.png")
     folder = top + files[0].split("/")[0]
-    assert listing.notes == (
-        f"folders that hold files but no picture were passed over: {folder}",
-        f"{len(files) + 1} files that are no pictures (by their ending) were passed over",
+    assert index.notes == (
+        f"ignored folders without images: {folder}",
+        f"ignored {len(files) + 1} files whose suffix is not that of an image",
     )
 
 
 def test_classes_of_unknown_pictures_are_named_and_empty_ones_refused(tmp_path: Path) -> None:
     for file in ("a/1.png", "b/2.heic"):
         write(tmp_path / file)
-    with pytest.raises(DataError, match=r"at least two classes, got \['a'\]; folders that .* were passed over: b$"):
-        read_listing("folder", tmp_path)
+    with pytest.raises(DataError, match=r"at least two classes, got \['a'\]; ignored folders without images: b$"):
+        read_index("folder", tmp_path)
     write(tmp_path / "c" / "3.png")
     write(tmp_path / "d" / ".hidden")
-    with pytest.raises(DataError, match="no training picture of class d"):
-        read_listing("folder", tmp_path)
+    with pytest.raises(DataError, match="no training image of class d"):
+        read_index("folder", tmp_path)
 
 
 def test_a_run_in_the_data_folder_itself(tmp_path: Path) -> None:
     for file in ("a/1.png", "b/2.png", "before/curves.png", "tensorboard/events.0"):
         write(tmp_path / file)
-    assert read_listing("folder", tmp_path).labels == ("a", "b", "before")
+    assert read_index("folder", tmp_path).labels == ("a", "b", "before")
     write(tmp_path / "recipe.toml")
-    listing = read_listing("folder", tmp_path)
-    assert listing.labels == ("a", "b")
-    assert listing.ids == ("a/1.png", "b/2.png")
-    assert listing.notes == ("folders of runs, models and crop caches were passed over: before, tensorboard",)
+    index = read_index("folder", tmp_path)
+    assert index.labels == ("a", "b")
+    assert index.ids == ("a/1.png", "b/2.png")
+    assert index.notes == ("ignored folders of runs, models and crop caches: before, tensorboard",)
 
 
 def test_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
     for picture in (b"a/1.png", b"b/2.png", b"a/caf\xe9.png", b"caf\xe9/3.png"):
         write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + picture)))
-    listing = read_listing("folder", tmp_path)
-    assert listing.ids == ("a/1.png", "b/2.png")
-    assert listing.labels == ("a", "b")
-    assert listing.targets.tolist() == [[1, 0], [0, 1]]
-    assert listing.notes == (
-        "2 pictures were left out: their names are no UTF-8 text: 'a/caf\\udce9.png', 'caf\\udce9/3.png'",
-    )
+    index = read_index("folder", tmp_path)
+    assert index.ids == ("a/1.png", "b/2.png")
+    assert index.labels == ("a", "b")
+    assert index.targets.tolist() == [[1, 0], [0, 1]]
+    assert index.notes == ("left out 2 images whose names are not valid UTF-8: 'a/caf\\udce9.png', 'caf\\udce9/3.png'",)
 
 
 def test_impossible_names_in_a_list_are_left_out(tmp_path: Path) -> None:
     rows = [("1.png", "a"), ("2\0.png", "a"), ("\ud800.png", "b"), ("3.png", "b")]
     write(tmp_path / "x.jsonl", "\n".join(json.dumps({"Path": p, "Label": c}) for p, c in rows))
-    listing = read_listing("auto", tmp_path / "x.jsonl")
-    assert listing.ids == ("1.png", "3.png")
-    assert listing.label.tolist() == [0, 1]
-    assert "2 pictures were left out" in listing.notes[0]
+    index = read_index("auto", tmp_path / "x.jsonl")
+    assert index.ids == ("1.png", "3.png")
+    assert index.label.tolist() == [0, 1]
+    assert "left out 2 images" in index.notes[0]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -134,39 +132,40 @@ def test_lists_of_every_separator(tmp_path: Path, separator: str, mark: str) -> 
         lines[1] = ('"a,b.png"', "glad", "train")
     list_file = write(tmp_path / "faces.tsv", mark + "\n".join(separator.join(line) for line in lines))
     for path in (list_file, tmp_path):
-        listing = read_listing("list", path)
-        assert listing.ids == ("a,b.png", "2.png", "3.png")
-        assert listing.label.tolist() == [0, 1, 1]
-        assert listing.split.tolist() == [TRAIN, TRAIN, TEST]
+        index = read_index("list", path)
+        assert index.ids == ("a,b.png", "2.png", "3.png")
+        assert index.label.tolist() == [0, 1, 1]
+        assert index.split.tolist() == [TRAIN, TRAIN, TEST]
 
 
 BAD = [
-    ("list", {"x.csv": b"path,label\ncaf\xe9.png,a\n"}, r"x\.csv: is no UTF-8 text"),
-    ("list", {"x.csv": "path,label\n1.png,a\n".encode("utf-16")}, r"x\.csv: is no UTF-8 text"),
-    ("list", {"x.csv": 'path,label\n"' + "1" * 140_000 + "\n"}, r"x\.csv:\d: no CSV \(field .*is a quote not closed"),
-    ("list", {"x.csv": 'path,label\n"a.png,happy\nb.png,sad\n'}, r"x\.csv:2: no CSV .*is a quote not closed"),
+    ("list", {"x.csv": b"path,label\ncaf\xe9.png,a\n"}, r"x\.csv: is not UTF-8 text"),
+    ("list", {"x.csv": "path,label\n1.png,a\n".encode("utf-16")}, r"x\.csv: is not UTF-8 text"),
+    ("list", {"x.csv": 'path,label\n"' + "1" * 140_000 + "\n"},
+     r"x\.csv:\d: not valid CSV \(field .*is a quote not closed"),
+    ("list", {"x.csv": 'path,label\n"a.png,happy\nb.png,sad\n'}, r"x\.csv:2: not valid CSV .*is a quote not closed"),
     ("list", {"x.csv": ""}, r"x\.csv: has no column path, label; .* but is ''"),
     ("list", {"x.csv": "file,class\n1.png,a\n"}, r"no column path, label; .*commas, semicolons or tabs .*'file,class'"),
-    ("list", {"x.jsonl": "[1]\n"}, r"x\.jsonl:1: no JSON object"),
+    ("list", {"x.jsonl": "[1]\n"}, r"x\.jsonl:1: not a JSON object"),
     ("list", {"x.jsonl": '\n{"label": "a"}\n'}, r"x\.jsonl:2: wanted a path .*'path'"),
-    ("list", {"x.jsonl": b"\xff{}"}, r"x\.jsonl: is no UTF-8 text"),
+    ("list", {"x.jsonl": b"\xff{}"}, r"x\.jsonl: is not UTF-8 text"),
     ("ferplus", {"fer2013new.csv": f"{FERPLUS}Training,1.png,x,0,0,0,0,0,0,0,0,0\n"}, r"csv:2: wanted a Usage .*'x'"),
     ("ferplus", {"fer2013new.csv": f"{FERPLUS}Training,1.png,9\n"}, r"csv:2: wanted a Usage .* numbers of votes"),
     ("ferplus", {"fer2013new.csv": f"{FERPLUS}Later,1.png,9,0,0,0,0,0,0,0,0,0\n"}, r"csv:2: wanted a Usage .*'Later'"),
     ("ferplus", {"fer2013new.csv": "Usage,Image name\n"}, r"fer2013new\.csv: has no column neutral, happiness"),
-    ("ferplus", {"fer2013new.csv": b"\xff"}, r"fer2013new\.csv: is no UTF-8 text"),
+    ("ferplus", {"fer2013new.csv": b"\xff"}, r"fer2013new\.csv: is not UTF-8 text"),
     ("ferplus", {"fer2013new.csv": f"{FERPLUS}Training,1.png,9,0,0,0,0,0,0,0,0,0\n", "images.zip": b"PK"},
-     r"images\.zip: is no whole zip archive"),
+     r"images\.zip: is not a complete zip archive"),
     ("rafdb", {"EmoLabel/list_patition_label.txt": "train_1.jpg 12"}, r"txt:1: wanted a name .*'train_1.jpg 12'"),
     ("rafdb", {"EmoLabel/list_patition_label.txt": "\ntrain_1 5"}, r"label\.txt:2: wanted a name .*'train_1 5'"),
-    ("rafdb", {"EmoLabel/list_patition_label.txt": b"train_\xe9.jpg 1"}, r"label\.txt: is no UTF-8 text"),
+    ("rafdb", {"EmoLabel/list_patition_label.txt": b"train_\xe9.jpg 1"}, r"label\.txt: is not UTF-8 text"),
     ("affectnet8", {"train_set/annotations/0_exp.npy": b"junk", "val_set/annotations/x": ""}, "an array of one"),
     ("affectnet8", {"train_set/annotations/0_exp.npy": b"", "val_set/annotations/x": ""}, "an array of one"),
     ("affectnet8", {"train_set/annotations/0_exp.npy": b"PK\3\4", "val_set/annotations/x": ""}, "an array of one"),
     ("affectnet8", {"training.csv": f"{AFFECTNET}a.jpg,1,joy\n", "validation.csv": AFFECTNET},
      r"training\.csv:2: wanted .* expression .*'joy'"),
     ("affectnet8", {"training.csv": "subDirectory_filePath\na.jpg\n"}, r"training\.csv: has no column expression"),
-    ("fer2013", {"fer2013.csv": b"emotion,pixels,Usage\n\xff"}, r"fer2013\.csv: is no UTF-8 text"),
+    ("fer2013", {"fer2013.csv": b"emotion,pixels,Usage\n\xff"}, r"fer2013\.csv: is not UTF-8 text"),
     ("fer2013", {"fer2013.csv": "emotion,pixels\n"}, r"fer2013\.csv: has no column Usage"),
     ("fer2013", {"fer2013.csv": f"emotion,pixels,Usage\n3,{PIXELS},Later\n"}, r"csv:2: wanted emotion .*'Later'"),
 ]  # fmt: skip
@@ -177,7 +176,7 @@ def test_bad_files(tmp_path: Path, layout: str, files: dict[str, bytes | str], w
     for name, content in files.items():
         write(tmp_path / name, content)
     with pytest.raises(DataError, match=words):
-        read_listing(layout, tmp_path)
+        read_index(layout, tmp_path)
 
 
 @pytest.mark.parametrize("value", [["3", "4"], "joy", "inf"])
@@ -186,27 +185,27 @@ def test_bad_annotations(tmp_path: Path, value: list[str] | str) -> None:
         (tmp_path / folder / "annotations").mkdir(parents=True)
     np.save(tmp_path / "train_set" / "annotations" / "0_exp.npy", np.array(float(value) if value == "inf" else value))
     with pytest.raises(DataError, match=r"0_exp\.npy: wanted an array of one number"):
-        read_listing("affectnet8", tmp_path)
+        read_index("affectnet8", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "layout", "words"),
     [
-        ("x.json", "auto", r"wanted a \.csv list, or a \.jsonl one"),
-        ("x.zip", "auto", r"is no UTF-8 text; lists of pictures are \.csv"),
-        ("x.csv", "rafdb", "is a file; the rafdb layout wants the folder"),
+        ("x.json", "auto", r"wanted a \.csv list, or a \.jsonl list"),
+        ("x.zip", "auto", r"is not UTF-8 text; lists of images are \.csv"),
+        ("x.csv", "rafdb", "is a file; the rafdb layout needs the folder"),
     ],
 )
 def test_the_wrong_file(tmp_path: Path, name: str, layout: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        read_listing(layout, write(tmp_path / name, b"PK\xff\xfe"))
+        read_index(layout, write(tmp_path / name, b"PK\xff\xfe"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the root user may read everything")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     write(tmp_path / "x.csv").chmod(0)
-    with pytest.raises(NoPermission, match=r"x\.csv may not be read"):
-        read_listing("list", tmp_path / "x.csv")
+    with pytest.raises(NoPermission, match=r"no permission to read .*x\.csv"):
+        read_index("list", tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize("how", ["checksum", "deflate", "header", "name", "encrypted", "packing"])
@@ -238,7 +237,7 @@ def test_a_damaged_member_of_an_archive_is_left_out(tmp_path: Path, how: str) ->
     zipped.write_bytes(raw)
     recipe = tiny(tmp_path, split__kind="all")
     notes = load_data(recipe.data, recipe.split).notes
-    assert "1 pictures cannot be read and are left out: FER2013Train/0.png" in notes
+    assert "left out 1 images that cannot be read: FER2013Train/0.png" in notes
 
 
 @pytest.mark.parametrize("how", ["name", "version"])
@@ -254,5 +253,5 @@ def test_an_archive_whose_table_makes_no_sense(tmp_path: Path, how: str) -> None
     else:
         raw[central + 6] = 255
     (tmp_path / "images.zip").write_bytes(raw)
-    with pytest.raises(DataError, match=r"images\.zip: is no whole zip archive"):
-        read_listing("ferplus", tmp_path)
+    with pytest.raises(DataError, match=r"images\.zip: is not a complete zip archive"):
+        read_index("ferplus", tmp_path)

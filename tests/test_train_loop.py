@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from train_fakes import tiny, write_folder
+from train_fakes import tiny, train_command, write_folder
 
 from leaf_rt.errors import DataError, ModelError
 from leaf_rt.system.signals import StopSignal
-from train.cli import main
 from train.data.dataset import TrainingData, load_data
 from train.loop.checkpoint import load
 from train.loop.distributed import DistributedContext
@@ -28,7 +27,8 @@ from train.loop.optimizer import ema_decay, learning_rate
 from train.loop.run_log import Reporter, read_log
 from train.loop.training import Training
 from train.metrics import measure
-from train.recipes.schema import Optim, Recipe, to_toml
+from train.recipes.loading import to_toml
+from train.recipes.schema import Optim, Recipe
 from train.reports.run_report import write_report
 
 HERE = Path(__file__).parent
@@ -71,7 +71,7 @@ def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0)
             step = training.train_step
 
             def counted(side: int) -> dict[str, float]:
-                if training.step + 1 >= stop_after:
+                if training.state.step + 1 >= stop_after:
                     stop.set()
                 return step(side)
 
@@ -118,11 +118,11 @@ def test_unlabelled_pictures_wait_for_the_end_of_the_delay(root: Path, name: str
 
 
 def test_leaf_learns_what_can_be_learned(root: Path) -> None:
-    recipe = tiny(root, run__epochs=8, run__steps=25, run__sides=[20], optim__lr=1e-2, optim__ema_decay=0.9,
+    recipe = tiny(root, run__epochs=8, run__steps=25, run__input_sizes=[20], optim__lr=1e-2, optim__ema_decay=0.9,
                   split__labels=40, model__dropout=0.0)  # fmt: skip
     training = fit(recipe, root / "run")
-    assert training.metrics["accuracy"] >= 0.75
-    thresholds = training.threshold.thresholds
+    assert training.state.metrics["accuracy"] >= 0.75
+    thresholds = training.state.threshold.thresholds
     assert (thresholds >= 0.8).all()
     assert (thresholds < 1).all()
     last = read_log(root / "run")[-1]
@@ -137,14 +137,16 @@ def test_accumulated_micro_batches_equal_one_batch(root: Path) -> None:
     # The random numbers belong to the micro-batch, so the views are set aside: the pictures themselves are compared.
     for training in (one, Training(recipe, one.data, ALONE, root / "two")):
         training.views.labelled = lambda crops, u, side: crops.float() / 255  # type: ignore[method-assign]
-        training.step = 0
-        training.student.load_state_dict(torch.load(root / "one" / "last.pt", weights_only=True)["student"])
-        training.optimizer = torch.optim.SGD([{"params": training.student.parameters(), "multiple": 1.0}], lr=0.1)
+        training.state.step = 0
+        training.state.student.load_state_dict(torch.load(root / "one" / "last.pt", weights_only=True)["student"])
+        training.state.optimizer = torch.optim.SGD(
+            [{"params": training.state.student.parameters(), "multiple": 1.0}], lr=0.1
+        )
         training.train_step(16)
         if training is one:
-            wanted = {k: v.clone() for k, v in one.student.state_dict().items()}
+            wanted = {k: v.clone() for k, v in one.state.student.state_dict().items()}
         else:
-            for k, v in training.student.state_dict().items():
+            for k, v in training.state.student.state_dict().items():
                 torch.testing.assert_close(v, wanted[k], atol=1e-6, rtol=1e-5)
 
 
@@ -163,9 +165,9 @@ def steps_of(recipe: Recipe, here: DistributedContext) -> list[Any]:
     terms = []
     for _ in range(3):
         terms.append(training.train_step(16))
-        training.step += 1
-    state = {k: v.double().flatten()[:5000].tolist() for k, v in training.student.state_dict().items()}
-    return [terms, state, training.threshold.thresholds.tolist()]
+        training.state.step += 1
+    state = {k: v.double().flatten()[:5000].tolist() for k, v in training.state.student.state_dict().items()}
+    return [terms, state, training.state.threshold.thresholds.tolist()]
 
 
 def test_what_is_said_of_a_run_is_said_of_its_selected_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +198,7 @@ def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
     fit(recipe, root / "run", stop_after=3)
     (root / "run" / "recipe.toml").write_text(to_toml(dataclasses.replace(recipe, optim=Optim(name="sgd", lr=1e30))))
     before = (root / "run" / "last.pt").read_bytes()
-    assert main(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
+    assert train_command(["--resume", str(root / "run"), "--quiet"]) == DataError.exit_code
     assert "lower --optim.lr, which is 1e+30, in a new run; " in capsys.readouterr().err
     assert (root / "run" / "last.pt").read_bytes() == before
     assert not (root / "run" / "report.html").exists()
@@ -206,7 +208,7 @@ def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
 def test_a_diverged_model_is_neither_saved_nor_measured(root: Path) -> None:
     training = Training(tiny(root), prepared(tiny(root)), ALONE, root / "run")
     with torch.no_grad():
-        training.ema.classifier.weight[0, 0] = torch.nan
+        training.state.ema.classifier.weight[0, 0] = torch.nan
     with pytest.raises(DataError, match=r"the weights after step 0 are not finite: lower --optim.lr"):
         training.save()
     with pytest.raises(ModelError, match="probabilities are not finite"):
@@ -237,9 +239,9 @@ def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
     assert killed_at % 7 == 0
     code, words = interrupted(["--resume", str(run)], log.read_text().count('"step", ') + 2, signal.SIGTERM)
     assert code == 130, words
-    assert "go on with: leaf-rt train --resume" in words
+    assert "continue with: leaf-rt train --resume" in words
     assert killed_at < load(run / "last.pt")["step"] < 80
-    assert main(["--resume", str(run), "--quiet"]) == 0
+    assert train_command(["--resume", str(run), "--quiet"]) == 0
     whole, resumed = (tensors(load(folder / "last.pt")) for folder in (root / "whole", run))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
@@ -254,10 +256,10 @@ def test_refusals(root: Path) -> None:
         Training(recipe, data, DistributedContext(0, 3, torch.device("cpu")), root)
     none = dataclasses.replace(data, unlabelled=data.labelled.__class__(*(a[:0] for a in (
         data.labelled.row, data.labelled.targets, data.labelled.label))))  # fmt: skip
-    with pytest.raises(DataError, match="there is no unlabelled picture"):
+    with pytest.raises(DataError, match="there is no unlabelled image"):
         Training(recipe, none, ALONE, root)
     unseen = dataclasses.replace(data, validation=none.unlabelled)
-    with pytest.raises(DataError, match=r"run.select validation: there is no validation picture"):
+    with pytest.raises(DataError, match=r"run.select validation: there is no validation image"):
         Training(tiny(root, run__select="validation"), unseen, ALONE, root)
 
 
@@ -272,8 +274,8 @@ def test_mixed_precision_stays_finite(root: Path, amp: str) -> None:
     training = Training(tiny(root, run__amp=amp, run__channels_last=True), prepared(tiny(root)), ALONE, root / "run")
     for _ in range(3):
         assert np.isfinite(training.train_step(16)["loss"])
-        training.step += 1
-    assert all(torch.isfinite(p).all() for p in training.student.parameters())
+        training.state.step += 1
+    assert all(torch.isfinite(p).all() for p in training.state.student.parameters())
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile builds with g++, which is not installed")
@@ -301,10 +303,10 @@ def test_schedules() -> None:
 
 def test_official_mode_averages_buffers_and_shrinks(root: Path) -> None:
     recipe = tiny(root, method__mode="official", optim__shrink=0.5, optim__lr=0.1, optim__ema_decay=0.5,
-                  model__backbone="resnet18", data__side=32, run__sides=[32],
+                  model__backbone="resnet18", data__side=32, run__input_sizes=[32],
                   data__cache=str(root / "c32"))  # fmt: skip
     training = Training(recipe, prepared(recipe), ALONE, root / "run")
-    before = training.ema.encoder.bn1.running_var.clone()  # type: ignore[union-attr, operator]
+    before = training.state.ema.encoder.bn1.running_var.clone()  # type: ignore[union-attr, operator]
     training.train_step(32)
-    student = training.student.encoder.bn1.running_var / (1 - 0.5 * 0.1)  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(training.ema.encoder.bn1.running_var, (before + student) / 2)  # type: ignore[union-attr]
+    student = training.state.student.encoder.bn1.running_var / (1 - 0.5 * 0.1)  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(training.state.ema.encoder.bn1.running_var, (before + student) / 2)  # type: ignore[union-attr]

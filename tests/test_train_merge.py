@@ -9,17 +9,16 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from train_fakes import tiny, write_folder
+from engines_fakes import run_engines
+from train_fakes import tiny, train_command, write_folder
 
-from engines.cli import main as export_main
-from engines.onnx_export import export, load
+from engines.onnx_export import export_onnx, load_checkpoint
 from leaf_rt.errors import DataError, ModelError
-from train.cli import main
 from train.loop.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.loop.merging import merge
 from train.models.backbones import build_backbone
 from train.models.face_model import build_model
-from train.recipes.schema import load_recipe, to_toml
+from train.recipes.loading import load_recipe, to_toml
 
 LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
 OPTIONS = {
@@ -44,7 +43,7 @@ def test_a_merged_model_answers_the_weighted_mean_of_its_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)
-    assert main(["merge", str(one), str(two), "--shares", "3,1", "--out", str(tmp_path / "both")]) == 0
+    assert train_command(["merge", str(one), str(two), "--shares", "3,1", "--out", str(tmp_path / "both")]) == 0
     assert str(tmp_path / "both" / "last.pt") in capsys.readouterr().err
     both, meta = load_model(tmp_path / "both")
     assert meta.geometry == Geometry(20, 0.05, "grey", 20)
@@ -72,7 +71,7 @@ def test_networks_with_and_without_batch_norms_are_merged(tmp_path: Path) -> Non
     save(two / "last.pt", load_model(two)[1], {"ema": state, "student": state})
     for order in ((one, two), (two, one)):
         out = tmp_path / f"{order[0].name} first"
-        assert main(["merge", *map(str, order), "--out", str(out)]) == 0
+        assert train_command(["merge", *map(str, order), "--out", str(out)]) == 0
         both, meta = load_model(out)
         assert meta.model["folded"]
         x = torch.randn(3, 3, 20, 20)
@@ -104,15 +103,15 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(
     monkeypatch.setattr("train.models.backbones.Tiny", NormFirst)
     one = run(tmp_path / "one", 1, 32, model=OPTIONS | {"backbone": "mobilefacenet", "folded": True})
     two = run(tmp_path / "two", 2, 24)
-    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == DataError.exit_code
-    assert "cannot be in all (fold_batch_norm: norm follows no convolution" in capsys.readouterr().err
+    assert train_command(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == DataError.exit_code
+    assert "cannot be folded in all (fold_batch_norm: norm follows no convolution" in capsys.readouterr().err
 
 
 def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
     folded = {"model": OPTIONS | {"backbone": "mobilefacenet", "folded": True}}
     one, two = (run(tmp_path / str(seed), seed, 24, **folded) for seed in (1, 2))
     out = tmp_path / "mean"
-    assert main(["merge", str(one), str(two), "--mean", "weights", "--shares", "3,1", "--out", str(out)]) == 0
+    assert train_command(["merge", str(one), str(two), "--mean", "weights", "--shares", "3,1", "--out", str(out)]) == 0
     (mean, meta), *parts = (load_model(path) for path in (out, one, two))
     assert (meta.geometry, meta.model) == (parts[0][1].geometry, parts[0][1].model)
     assert meta.training["mean"] == "weights"
@@ -132,7 +131,7 @@ def test_what_has_no_mean_of_weights_is_refused(tmp_path: Path, capsys: pytest.C
         (normed, normed, "has batch norms"),
     ):
         command = ["merge", str(first), str(second), "--mean", "weights", "--out", str(tmp_path / "mean")]
-        assert main(command) == DataError.exit_code
+        assert train_command(command) == DataError.exit_code
         assert words in capsys.readouterr().err
     assert not (tmp_path / "mean").exists()
 
@@ -140,18 +139,18 @@ def test_what_has_no_mean_of_weights_is_refused(tmp_path: Path, capsys: pytest.C
 def test_recipes_are_trained_first(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     for seed, side in ((1, 16), (2, 24)):
-        recipe = tiny(tmp_path, method__name="supervised", run__seed=seed, run__sides=[side], run__epochs=1)
+        recipe = tiny(tmp_path, method__name="supervised", run__seed=seed, run__input_sizes=[side], run__epochs=1)
         (tmp_path / f"seed{seed}.toml").write_text(to_toml(recipe))
     recipes = [str(tmp_path / f"seed{seed}.toml") for seed in (1, 2)]
     out = tmp_path / "both"
-    assert main(["merge", *recipes, "--out", str(out), "--quiet"]) == 0
+    assert train_command(["merge", *recipes, "--out", str(out), "--quiet"]) == 0
     assert load_model(out)[1].model["backbone"] == "tiny@16+tiny@24"
     assert all((out / f"seed{seed}" / "report.html").is_file() for seed in (1, 2))
     again = tmp_path / "again"
-    assert main(["merge", str(out / "seed1"), recipes[1], "--out", str(again), "--quiet"]) == 0
+    assert train_command(["merge", str(out / "seed1"), recipes[1], "--out", str(again), "--quiet"]) == 0
     one, two = (load_model(path)[0].state_dict() for path in (out, again))
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert main(["merge", str(out / "seed1"), "nothing", "--out", str(tmp_path / "none"), "--quiet"]) == 3
+    assert train_command(["merge", str(out / "seed1"), "nothing", "--out", str(tmp_path / "none"), "--quiet"]) == 3
 
 
 def test_what_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
@@ -161,26 +160,26 @@ def test_what_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
     start.write_text(to_toml(tiny(tmp_path, **common)))
     recipes = [tmp_path / f"seed{seed}.toml" for seed in (1, 2)]
     for seed, path in enumerate(recipes):
-        path.write_text(to_toml(tiny(tmp_path, run__seed=seed, run__before=str(start), **common)))
+        path.write_text(to_toml(tiny(tmp_path, run__seed=seed, run__init_from=str(start), **common)))
     out = tmp_path / "both"
-    assert main(["merge", *map(str, recipes), "--out", str(out), "--quiet"]) == 0
+    assert train_command(["merge", *map(str, recipes), "--out", str(out), "--quiet"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["last.pt", "meta.json", "seed1", "seed2", "start"]
     assert not list(out.glob("seed*/before"))
-    assert load_recipe(out / "seed1" / "recipe.toml").run.before == str(out / "start" / "last.pt")
+    assert load_recipe(out / "seed1" / "recipe.toml").run.init_from == str(out / "start" / "last.pt")
 
 
 def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:
     path = merge([run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)], tmp_path / "both")
-    loaded = load(path, flip=False)
+    loaded = load_checkpoint(path, flip=False)
     faces = torch.randint(0, 256, (4, 20, 20, 3), dtype=torch.uint8)
-    file = export(loaded, tmp_path / "both.onnx", faces.numpy())
+    file = export_onnx(loaded, tmp_path / "both.onnx", faces.numpy())
     got = ort.InferenceSession(file, providers=["CPUExecutionProvider"]).run(["probs"], {"faces": faces.numpy()})[0]
     blue, green, red = (faces.float() / 255).unbind(3)
     grey = (0.114 * blue + 0.587 * green + 0.299 * red)[:, None].expand(-1, 3, -1, -1)
     with torch.no_grad():
         wanted = loaded.model((grey - 0.5) / 0.2).logits.softmax(1)
     torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
-    assert export_main(["export", str(path.parent), "--out", str(tmp_path / "models")]) == 0
+    assert run_engines("export", path.parent, "--out", tmp_path / "models") == 0
     assert (tmp_path / "models" / "leaf-tiny-tiny.onnx").is_file()
 
 
@@ -194,20 +193,20 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
         ([one], "two runs or more"),
         ([one, other], "labels, crops or normalisation differ"),
         ([one, wide], "labels, crops or normalisation differ"),
-        ([one, unit], "LEAF's levels"),
-        ([one, twice], "is merged already"),
+        ([one, unit], "has levels of LEAF"),
+        ([one, twice], "is an ensemble already"),
     ):
-        assert main(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
+        assert train_command(["merge", *map(str, runs), "--out", str(tmp_path / "both")]) == DataError.exit_code
         assert words in capsys.readouterr().err
     for shares in ("1", "1,0", "1,nan", "a,b"):
         assert (
-            main(["merge", str(one), str(one), "--shares", shares, "--out", str(tmp_path / "both")])
+            train_command(["merge", str(one), str(one), "--shares", shares, "--out", str(tmp_path / "both")])
             == DataError.exit_code
         )
         assert "--shares" in capsys.readouterr().err
     assert not (tmp_path / "both").exists()
-    assert main(["merge", str(one), str(one), "--out", str(one)]) == DataError.exit_code
-    assert "holds a run already" in capsys.readouterr().err
+    assert train_command(["merge", str(one), str(one), "--out", str(one)]) == DataError.exit_code
+    assert "contains a run already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tiny@", "tiny@16+tiny", "tiny@0", "what@16"])

@@ -46,7 +46,7 @@ def test_a_single_expert_is_weighted_by_its_probability() -> None:
     assert moe.w_gate.grad is not None
     assert moe.w_gate.grad.abs().sum() > 0
     chosen = fused.gates.argmax(1)
-    added = moe.outputs(x)[torch.arange(16), chosen] - x  # x itself is not scaled down
+    added = moe.expert_outputs(x)[torch.arange(16), chosen] - x  # x itself is not scaled down
     torch.testing.assert_close(fused.y, x + fused.gates.amax(1, keepdim=True) * added)
 
 
@@ -116,7 +116,7 @@ def test_experts_start_near_the_identity_and_differ() -> None:
     torch.manual_seed(0)
     moe = MixtureOfExperts(32, FusingSpec(4, 16, 2)).eval()
     x = torch.randn(8, 32)
-    outputs = moe.outputs(x)
+    outputs = moe.expert_outputs(x)
     assert (outputs - x[:, None]).abs().max() < 0.5
     assert not torch.allclose(outputs[:, 0], outputs[:, 1])
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_fakes import CLASSES, tiny, write_folder
+from engines_fakes import run_engines
+from train_fakes import CLASSES, tiny, train_command, write_folder
 
-import engines.cli
 import engines.quantization
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
-from train.cli import main
-from train.recipes.schema import Run, load_recipe, to_toml
+from train.recipes.loading import load_recipe, to_toml
+from train.recipes.schema import Run
 
 PER_CLASS = 20
 HELD = len(CLASSES) * PER_CLASS // 10  # data.validation of them
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("own")
     plain(root / "data")
     (root / "small.toml").write_text(to_toml(tiny(root, split__kind="all", split__labels=0)))
-    assert main(["train", "--recipe", str(root / "small.toml"), "--out", str(root / "run"), "--quiet"]) == 0
+    assert train_command(["train", "--recipe", str(root / "small.toml"), "--out", str(root / "run"), "--quiet"]) == 0
     return root
 
 
@@ -50,7 +50,7 @@ def copied(trained: Path, to: Path) -> Path:
 
 def evaluate(root: Path, *options: str, model: str | None = None) -> int:
     data = ["--data", str(root / "data"), "--data.cache", str(root / "cache")]
-    return main(["evaluate", model or str(root / "run"), *data, *options])
+    return train_command(["evaluate", model or str(root / "run"), *data, *options])
 
 
 @pytest.mark.parametrize("model", ["run", "run/last.pt"])
@@ -118,7 +118,7 @@ def test_pictures_that_changed_since_are_refused(
 
 def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
     options = ("--precision", "int8", "--data", str(root / "data"), "--cache", str(root / "aligned"), *options)
-    return engines.cli.main(["export", str(root / source), "--out", str(out), "--no-flip", *options])
+    return run_engines("export", root / source, "--out", out, "--no-flip", *options)
 
 
 def test_int8_is_judged_on_what_the_run_held_out(
@@ -132,7 +132,7 @@ def test_int8_is_judged_on_what_the_run_held_out(
     rest = len(CLASSES) * PER_CLASS - HELD
     assert seen == [rest]
     said = capsys.readouterr().out
-    assert f"calibrated on {rest} faces, judged on {HELD} others (folder data, validation pictures that the run" in said
+    assert f"calibrated on {rest} faces, evaluated on {HELD} others (folder data, validation pictures that the" in said
     (measured,) = load_spec(tmp_path / "leaf-tiny-int8.onnx").metrics.values()
     assert measured["faces"] == HELD
     assert "unfinished" not in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_int8_is_judged_on_what_the_run_held_out(
     fifth = len(CLASSES) * PER_CLASS // 5
     assert export(trained, tmp_path / "again", source="exported.onnx") == 0, "a model file knows no run"
     assert seen[1:] == [len(CLASSES) * PER_CLASS - fifth]
-    assert f"judged on {fifth} others (folder data, one in 5 of the labelled" in capsys.readouterr().out
+    assert f"evaluated on {fifth} others (folder data, one in 5 of the labelled" in capsys.readouterr().out
 
 
 def test_nothing_is_written_where_the_data_does_not_fit(
@@ -168,10 +168,10 @@ def test_an_unfinished_run_says_so_when_exported(
     content["training"]["step"] = 1  # as a run leaves it that was stopped there
     torch.save(content, tmp_path / "run" / "last.pt")
     command = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--no-flip", "--limit", "8"]
-    assert engines.cli.main(command) == 0
+    assert run_engines(*command) == 0
     said = capsys.readouterr().err.splitlines()
-    assert sum("unfinished, step 1 of 6; go on with: leaf-rt train --resume" in line for line in said) == 1
-    assert engines.cli.main([*command[:1], str(trained / "run"), *command[2:]]) == 0
+    assert sum("unfinished, step 1 of 6; resume it with: leaf-rt train --resume" in line for line in said) == 1
+    assert run_engines(*command[:1], trained / "run", *command[2:]) == 0
     assert "unfinished" not in capsys.readouterr().err
 
 
@@ -181,7 +181,7 @@ OWN = ["--epochs", "1", "--steps", "1", "--sides", "16", "--run.threads", "1", "
 def train(root: Path, out: Path, *options: str) -> int:
     """No recipe is named, and the device is a CPU."""
     data = ["--data", str(root / "data"), "--data.cache", str(root / "own"), "--device", "cpu"]
-    return main(["train", *data, *OWN, "--out", str(out), *options])
+    return train_command(["train", *data, *OWN, "--out", str(out), *options])
 
 
 def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
@@ -197,7 +197,7 @@ def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
     assert (run.batch, run.batch_unlabelled) == (cpu.batch, cpu.batch_unlabelled)
 
     def cost(r: Run) -> int:
-        return r.epochs * r.steps * (r.batch + r.batch_unlabelled) * max(r.sides) ** 2
+        return r.epochs * r.steps * (r.batch + r.batch_unlabelled) * max(r.input_sizes) ** 2
 
     assert cost(cpu) * 20 < cost(whole)
 
@@ -210,7 +210,7 @@ def test_the_unlabelled_batch_follows_the_batch(
 ) -> None:
     assert train(trained, tmp_path / "run", "--batch", "8", "--dry-run", *options) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert f"each step sees 8 labelled and {unlabelled} unlabelled pictures" in said
+    assert f"each step uses 8 labelled and {unlabelled} unlabelled images" in said
     assert (f"run.batch_unlabelled is {unlabelled}, in the recipe's proportion" in said) == (unlabelled != 5)
 
 
@@ -225,7 +225,7 @@ def test_tables_show_every_word_at_80_columns(
     assert train(tmp_path, tmp_path / "run", "--dry-run") == 0
     planned = capsys.readouterr().err
     data = ["--data", str(root), "--data.align", "no", "--data.cache", str(tmp_path / "own")]
-    assert main(["prepare", *data]) == 0
+    assert train_command(["prepare", *data]) == 0
     for said, columns in (
         (planned, ("labelled", "unlabelled", "validation")), (capsys.readouterr().err, ("train", "validation", "test"))
     ):  # fmt: skip

@@ -22,10 +22,12 @@ from train_fakes import tiny, write_folder
 
 from leaf_rt.errors import DataError
 from leaf_rt.system.signals import StopSignal
+from train.loop import distributed
 from train.loop.checkpoint import LAST
-from train.loop.distributed import DistributedContext, sync_batch_norms, world
-from train.loop.training import Training, distributed
-from train.recipes.schema import Recipe, to_toml
+from train.loop.distributed import DistributedContext, distributed_context, sync_batch_norms
+from train.loop.training import Training
+from train.recipes.loading import to_toml
+from train.recipes.schema import Recipe
 
 HERE = Path(__file__).parent
 PART = "import sys, test_train_processes as t; from pathlib import Path; getattr(t, sys.argv[1])(Path(sys.argv[2]))"
@@ -75,7 +77,7 @@ def compared(root: Path, name: str) -> Recipe:
 def folded(root: Path, **values: Any) -> Recipe:
     """ResNet-18, whose batch norms are folded away unless ``values`` say otherwise."""
     given = {"model__backbone": "resnet18", "model__fold_batch_norm": True, "model__dropout": 0.0,
-             "method__noise": False, "run__sides": [20], "optim__lr": 1e-3, "optim__name": "sgd"}  # fmt: skip
+             "method__noise": False, "run__input_sizes": [20], "optim__lr": 1e-3, "optim__name": "sgd"}  # fmt: skip
     return tiny(root, **{**given, **values})
 
 
@@ -87,13 +89,13 @@ def learn(root: Path) -> None:
     """Some steps of each recipe, and an epoch with batch norms."""
     recipe = folded(root, model__fold_batch_norm=False, method__p_cutoff=0.1, run__epochs=1, run__steps=2,
                     optim__ema_decay=0.5, run__select="validation")  # fmt: skip
-    with world("cpu") as here:
+    with distributed_context("cpu") as here:
         got = [steps_of(recipe, here) for recipe in recipes(root)]
-        if here.main:
+        if here.is_main:
             (root / "two.json").write_text(json.dumps(got))
         training = Training(recipe, prepared(recipe), here, root / "normed")
         training.fit(None, StopSignal())
-        state = {**training.ema.state_dict(), "thresholds": training.threshold.thresholds}
+        state = {**training.state.ema.state_dict(), "thresholds": training.state.threshold.thresholds}
         torch.save(state, root / f"{here.rank}.pt")
 
 
@@ -124,19 +126,19 @@ def test_batch_norms_that_cannot_see_the_joint_batch_are_counted() -> None:
 
 
 def fail_in_the_second(here: DistributedContext) -> None:
-    with here.together():
-        if not here.main:
+    with here.synchronized():
+        if not here.is_main:
             raise DataError("of the second machine")
 
 
 def wait_and_fail(root: Path) -> None:
     """The main process has much to do; then the other one has a problem."""
-    distributed.TIMEOUT = timedelta(seconds=1)
-    with world("cpu") as here:
-        with here.together():
-            if here.main:
+    distributed.STEP_TIMEOUT = timedelta(seconds=1)
+    with distributed_context("cpu") as here:
+        with here.synchronized():
+            if here.is_main:
                 time.sleep(3)
-        with pytest.raises(SystemExit if here.main else DataError):
+        with pytest.raises(SystemExit if here.is_main else DataError):
             fail_in_the_second(here)
 
 

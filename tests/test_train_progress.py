@@ -34,7 +34,7 @@ def test_the_live_view_says_loss_pseudo_labels_thresholds_and_expert_load(tmp_pa
     assert "epoch 1, step 1 of 20" in page
     assert "left" in page
     assert "loss 1.500: labelled 1.000, unlabelled 0.500" in page
-    assert "pseudo-labels: 25.0 % trusted, 75.0 % of them right; 2.00 classes each" in page
+    assert "pseudo-labels: 25.0 % confident, 75.0 % of them correct; 2.00 classes each" in page
     assert all(word in page for word in ("calm", "glad", "0.800", "0.725", "0.250"))
     assert "expert load 1: 0.90 0.10" in page
     assert "expert load 2: 0.40 0.60" in page
@@ -48,7 +48,7 @@ def test_the_live_view_claims_nothing_of_pseudo_labels_where_there_are_none(tmp_
 
 def test_unknown_truth_is_no_accuracy(tmp_path: Path) -> None:
     page = view(tmp_path, {**TERMS, "judged": 0.0, "correct": 0.0})
-    assert "pseudo-labels: 25.0 % trusted; 2.00 classes each" in page
+    assert "pseudo-labels: 25.0 % confident; 2.00 classes each" in page
     assert "pseudo_accuracy" not in read_log(tmp_path)[-1]
 
 
@@ -69,7 +69,7 @@ def test_what_is_not_finite_is_null_and_a_line_that_is_no_record_is_passed_over(
     (record,) = read_log(tmp_path)
     assert record["loss"] is None
     assert "NaN" not in (tmp_path / "log.jsonl").read_text()
-    assert curves_png([record]).startswith(b"\x89PNG")
+    assert curves_png([record], ["calm"]).startswith(b"\x89PNG")
 
 
 class Board:

@@ -58,16 +58,16 @@ def test_uneven_by_hand() -> None:
     options = Split("uneven", 2000, counts=("fear=200", "disgust=100"))
     counts = label_counts(options, AVAILABLE, RAFDB7)
     assert (counts[1], counts[2], counts.sum()) == (200, 100, 2000)
-    with pytest.raises(DataError, match="300 of fear wanted, there are 281"):
+    with pytest.raises(DataError, match="300 of fear wanted, but there are 281"):
         label_counts(Split("uneven", 2000, counts=("fear=300",)), AVAILABLE, RAFDB7)
 
 
 @pytest.mark.parametrize(
     ("available", "n", "counts", "words"),
     [
-        ([400, 400, 400], 10, ("fear=12",), "the given counts make 12 labels and the other classes have 800 pictures"),
-        ([20, 20, 20], 60, ("fear=2",), "make 2 labels and the other classes have 40 pictures, so 60 labels cannot"),
-        ([20, 20, 20], 10, ("joy=2", "fear=2", "anger=2"), "make 6 labels and the other classes have 0 pictures"),
+        ([400, 400, 400], 10, ("fear=12",), "12 labels are given by class and the other classes have 800 images"),
+        ([20, 20, 20], 60, ("fear=2",), "2 labels are given .* have 40 images, which cannot make 60 labels"),
+        ([20, 20, 20], 10, ("joy=2", "fear=2", "anger=2"), "6 labels are given .* have 0 images"),
         ([20, 20, 20], 10, ("fear=\u00b2",), "wanted class=number"),
     ],
 )
@@ -121,9 +121,9 @@ def test_seed_and_folds() -> None:
     ("options", "words"),
     [
         (Split("balanced", 0), "give --labels N"),
-        (Split("balanced", 99999), "99999 labels wanted, the training pictures have 7786"),
-        (Split("floor", 2100), "300 per class wanted, fear has 281"),
-        (Split("uneven", 100, rare="joy"), "'joy' is none of the classes"),
+        (Split("balanced", 99999), "99999 labels wanted, but the data has 7786 labelled training images"),
+        (Split("floor", 2100), "300 labels per class wanted, but fear has 281"),
+        (Split("uneven", 100, rare="joy"), "'joy' is not one of the classes"),
     ],
 )
 def test_impossible_wishes(options: Split, words: str) -> None:
@@ -143,7 +143,7 @@ def test_saved_reused_refused(tmp_path: Path) -> None:
     pixels[3] = "changed"
     with pytest.raises(DataError, match="the data changed since it was made"):
         open_partition(path, IDS, data_hash(IDS, LABEL, pixels))
-    with pytest.raises(DataError, match="1 pictures gone, 0 new"):
+    with pytest.raises(DataError, match="1 images are missing, 0 are new"):
         open_partition(path, IDS[1:], data_hash(IDS[1:], LABEL[1:], pixels[1:]))
     raw = json.loads(path.read_text())
     raw["labelled"] = raw["labelled"][1:]
@@ -151,7 +151,7 @@ def test_saved_reused_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="changed after it was saved"):
         open_partition(path, IDS, hash_)
     path.write_text("[]")
-    with pytest.raises(DataError, match="is no saved split"):
+    with pytest.raises(DataError, match="is not a saved split"):
         open_partition(path, IDS, hash_)
 
 
@@ -167,7 +167,7 @@ def test_saved_reused_refused(tmp_path: Path) -> None:
 def test_another_share_for_validation_is_refused(options: Split, holdout: float | None, refused: bool) -> None:
     saved = split(options, holdout=0.3)
     if refused:
-        with pytest.raises(DataError, match=r"data\.validation 0\.3 there, 0\.2 wanted"):
+        with pytest.raises(DataError, match=r"data\.validation is 0\.3 there, not 0\.2"):
             check_options(Path("split.json"), saved, options, holdout)
     else:
         check_options(Path("split.json"), saved, options, holdout)

@@ -8,7 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train.recipes.schema import Recipe, resolve
+from leaf_rt import cli
+from train.recipes.loading import resolve
+from train.recipes.schema import Recipe
 
 CLASSES = ("anger", "fear", "happiness", "sadness", "surprise")
 
@@ -45,7 +47,7 @@ def tiny(root: Path, **values: Any) -> Recipe:
         "split.kind": "balanced",
         "split.labels": 20,
         "model.backbone": "tiny",
-        "run.sides": [16],
+        "run.input_sizes": [16],
         "run.batch": 8,
         "run.batch_unlabelled": 8,
         "run.epochs": 2,
@@ -56,3 +58,9 @@ def tiny(root: Path, **values: Any) -> Recipe:
         "method.experts": 4,
     }
     return resolve(given | {k.replace("__", "."): v for k, v in values.items()})
+
+
+def train_command(arguments: list[str]) -> int:
+    """Run ``python -m train`` with arguments in this process; returns its exit code."""
+    has_command = arguments[:1] and arguments[0] in ("train", "prepare", "evaluate", "merge")
+    return cli.main(arguments if has_command else ["train", *arguments])

@@ -1,300 +1,366 @@
-"""The commands from start to end: recipe, data, run, report. Talks to people; the loop does the work."""
+"""What a program calls: train, plan, evaluate, prepare and merge, each with a typed result.
+
+These functions print nothing and end no process. A problem that a person can solve is a ``LeafError``.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from leaf_rt.errors import DataError, NotFound, OutputError
-from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.errors import DataError, NotFound
+from leaf_rt.system.files import make_folder, write_whole
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
 from train.data.formats import SPLITS
-from train.loop.checkpoint import BEST, LAST
-from train.loop.distributed import DistributedContext, pick_device, said_once, world
-from train.loop.initialization import BEFORE, earlier, need_start
-from train.loop.merging import merge
+from train.loop import merging
+from train.loop.checkpoint import BEST, LAST, describe, find, load
+from train.loop.distributed import DistributedContext, distributed_context, pick_device, raise_on_rank_zero
+from train.loop.initialization import INIT_RUN, check_initial_files, initial_checkpoint
 from train.loop.run_log import Reporter
 from train.loop.training import SPLIT, Training
-from train.recipes.schema import RECIPE, Recipe, load_recipe, to_dict, to_toml
-from train.reports.evaluation import evaluate
+from train.methods.objective import uses_unlabelled
+from train.recipes.loading import changed_options, load_recipe, to_dict, to_toml
+from train.recipes.schema import OPTIONS, RECIPE, Recipe
+from train.reports import evaluation
+from train.reports.dry_run import RunPlan, plan_run
+from train.reports.evaluation import EvaluationResult
+from train.reports.run_report import write_report
+from train.results import SILENT, MergeResult, PrepareResult, Progress, TrainResult
 
-WIDE = 120  # columns of a terminal that holds the confusion of eight classes with their whole names
-OWN = {"cuda": "own", "cpu": "own-cpu"}  # the recipe where none is named
-# What may differ when a run goes on: where it runs and how much it says, nothing that changes its result.
-FREE = {"data.path", "data.cache", "model.weights", "split.path", "run.device", "run.threads", "run.log_every",
-        "run.checkpoint_steps"}  # fmt: skip
+if TYPE_CHECKING:
+    from rich.console import Console
 
-
-@contextmanager
-def cropping(console: Console | None) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for the crop cache; shown only when there is something to do for longer than a moment."""
-    columns = (TextColumn("finding faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=console is None) as bar:
-        task = bar.add_task("crops", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total) if done % 50 == 0 else None
+DEFAULT_RECIPES = {"cuda": "own", "cpu": "own-cpu"}
 
 
-def train_command(
-    source: str | None,
-    overrides: Mapping[str, Any],
-    out: str | None,
-    resume: str | None,
+def train(
+    recipe: Recipe | str | Path | None = None,
     *,
-    dry_run: bool = False,
-    quiet: bool = False,
-) -> int:
-    """``train``: a new run, a resumed one, or what it would be.
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> TrainResult:
+    """Train a model, or continue a run. SIGINT and SIGTERM stop it at the next step and save its state.
+
+    Args:
+        recipe: A recipe, the name of one in the package, or a TOML file. None selects "own", or "own-cpu" without a
+            GPU.
+        data: Folder or list file of the data set; short for the override "data.path".
+        out: Folder of the new run; "runs/last" by default.
+        resume: Folder of a run to continue, in place of ``recipe`` and ``out``.
+        overrides: Option ("section.key") to value.
+        progress: Receives what happens.
 
     Raises:
-        LeafError: Anything that a person can mend.
+        LeafError: The recipe, the data or the machine does not allow this run.
+
+    Example:
+        result = train("own", data="faces", out="runs/mine", overrides={"run.epochs": 5})
+        print(result.accuracy, result.checkpoint)
     """
     folder = Path(resume or out or "runs/last")
-    with said_once():
-        recipe, notes = (_resumed(folder, overrides), []) if resume else _chosen(source, overrides)
-        if not resume and not dry_run and (folder / LAST).is_file():
-            raise DataError(
-                f"--out {folder}: holds a run already; go on with --resume {folder}, or choose another folder"
-            )
+    options = _with_data(overrides, data)
+    with raise_on_rank_zero():
+        resolved, notes = _recipe_of_run(recipe, options, out, resume)
         if not resume:
-            need_start(recipe, folder)
-    if not resume and not dry_run and earlier(recipe, folder) == folder / BEFORE:
-        code = _finish(recipe.run.before, overrides, folder / BEFORE, quiet=quiet)
-        if code:
-            return code
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
-    with world(recipe.run.device) as here:
-        console = Console(stderr=True) if here.main and not quiet else None
-        data = _load(recipe, here, console, folder / SPLIT if resume else None)
-        notes += data.notes
-        if len(data.labelled) < recipe.run.batch:
-            notes.append(f"{len(data.labelled)} labelled pictures fill a batch of {recipe.run.batch} more than once")
-        if not (recipe.model.weights or recipe.run.before):
-            notes.append(
-                "the network starts from random weights; --weights with a face-recognition one learns far faster"
-            )
-        for note in notes if console else ():
-            Console(stderr=True).print(f"note: {note}", soft_wrap=True)
-        if dry_run:
-            from train.reports.dry_run import dry_run as describe
-
-            describe(recipe, data, here, Console(stderr=True) if here.main else None)
-            return 0
-        with here.together():
-            if here.main and not resume:
-                make_folder(folder)
-                (folder / BEST).unlink(missing_ok=True)  # of a run that was killed before its first whole state
-                write_whole(folder / RECIPE, lambda f: f.write(to_toml(recipe).encode()), parents=True)
-        training = Training(recipe, data, here, folder, resumed=resume is not None)
+            if (folder / LAST).is_file():
+                raise DataError(
+                    f"--out {folder}: contains a run already; continue it with --resume {folder}, or choose another "
+                    "folder"
+                )
+            check_initial_files(resolved, folder)
+    if not resume and initial_checkpoint(resolved, folder) == folder / INIT_RUN:
+        first = _train_first(resolved.run.init_from, options, folder / INIT_RUN, progress)
+        if not first.finished:
+            return first
+    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as (context, training_data, found):
+        shown = progress if context.is_main else SILENT
+        with context.synchronized():
+            if context.is_main and not resume:
+                _start_folder(folder, resolved)
+        training = Training(resolved, training_data, context, folder, resumed=resume is not None)
         if resume:
             training.restore()
-            if here.main:
-                for torn in folder.glob(".*.part"):  # left by a process that was killed while it wrote
-                    torn.unlink()
-        batch = recipe.run.batch + (recipe.run.batch_unlabelled if training.semi else 0)
-        with ExitStack() as stack:
-            stop = StopSignal(started=True)
-            stack.enter_context(stop_on_signals(stop, raise_on_second=True))
-            reporter = None
-            if here.main:
-                made = Reporter(folder, data.labels, batch, recipe.run.log_every, console)
-                reporter = stack.enter_context(made)
-                reporter.event("resume" if resume else "start", step=training.step, recipe=to_dict(recipe),
-                               labels=list(data.labels), split=data.split.hash)  # fmt: skip
-            done = training.fit(reporter, stop)
-        if here.main and not done:
-            sys.stderr.write(f"stopped; go on with: leaf-rt train --resume {folder}\n")
-        if here.main and done:
-            from train.reports.run_report import write_report
-
-            page = write_report(folder)
-            if console:
-                console.print(f"done: {folder / LAST}, report {page}")
-        return 0 if done else 130
+            for partial in folder.glob(".*.part") if context.is_main else ():  # left by a process that was killed
+                partial.unlink()
+        finished = _fit(training, context, "resume" if resume else "start", shown.console)
+        report = write_report(folder) if finished and context.is_main else None
+        result = _train_result(folder, training_data.labels, finished, report, found)
+        shown.finished(result)
+    return result
 
 
-def _chosen(source: str | None, overrides: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
-    """The recipe of a new run, and what was chosen for the person who said nothing of it."""
-    notes = []
-    if source is None:
-        kind = pick_device(str(overrides.get("run.device", "auto"))).type
-        source = OWN[kind]
-        if kind == "cpu":
-            notes.append(
-                f"no GPU here: recipe {source}, smaller than {OWN['cuda']} (--recipe {OWN['cuda']} takes that)"
-            )
-    recipe = load_recipe(source, overrides)
-    if "run.batch" in overrides and "run.batch_unlabelled" not in overrides:
-        usual = load_recipe(source, {k: v for k, v in overrides.items() if k != "run.batch"}).run
-        follows = max(1, round(usual.batch_unlabelled * recipe.run.batch / usual.batch))
-        if follows != recipe.run.batch_unlabelled:
-            notes.append(f"run.batch_unlabelled is {follows}, in the recipe's proportion to --batch")
-            recipe = load_recipe(source, {**overrides, "run.batch_unlabelled": follows})
-    return recipe, notes
-
-
-def _load(recipe: Recipe, here: DistributedContext, console: Console | None, saved: Path | None) -> TrainingData:
-    """Load the data, the main process first, so that one alone fills the cache."""
-    for turn in (True, False):
-        with here.together():
-            if here.main == turn:
-                with cropping(console) as progress:
-                    data = load_data(recipe.data, recipe.split, saved, progress)
-    return data
-
-
-def _finish(recipe: str, overrides: Mapping[str, Any], folder: Path, *, quiet: bool, before: str = "") -> int:
-    """Do, go on with, or find done the run of a recipe that another run or model starts from, or goes into."""
-    given = {k: v for k, v in overrides.items() if k in FREE}
-    resume = str(folder) if (folder / LAST).is_file() else None
-    if before and not resume:
-        given["run.before"] = before
-    return train_command(recipe, given, str(folder), resume, quiet=quiet)
-
-
-def merge_command(
-    models: Sequence[str],
-    overrides: Mapping[str, Any],
-    out: str,
-    shares: Sequence[float],
+def plan(
+    recipe: Recipe | str | Path | None = None,
     *,
-    mean: Literal["logits", "weights"] = "logits",
-    quiet: bool = False,
-) -> int:
-    """``merge``: one model of several runs; those named by a recipe are trained first, in folders inside ``out``.
-
-    A run that several of them start from is done once.
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> RunPlan:
+    """Measure what ``train`` with the same arguments would use: data, parameters, time and memory. Writes no run.
 
     Raises:
-        LeafError: Anything that a person can mend.
+        LeafError: See ``train``.
     """
+    folder = Path(resume or out or "runs/last")
+    with raise_on_rank_zero():
+        resolved, notes = _recipe_of_run(recipe, _with_data(overrides, data), out, resume)
+        if not resume:
+            check_initial_files(resolved, folder)
+    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as (context, training_data, found):
+        return plan_run(resolved, training_data, context, found)
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: Literal["validation", "test", "all"] = "validation",
+    recipe: Recipe | str | Path | None = None,
+    backend: str = "auto",
+    flip: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> EvaluationResult:
+    """Measure a run, a checkpoint or an exported model on labelled images.
+
+    Args:
+        model: A run's folder, a checkpoint (.pt) or an exported model (.onnx, .plan, .xml).
+        data: Folder or list file of the data set; by default that of the run.
+        split: "validation" (if the data has none: the images that the run held out), "test" or "all".
+        recipe: Describes the data; by default the recipe of the run.
+        backend: Of the runtime, for exported models.
+        flip: Average over mirror images, for runs and checkpoints.
+        overrides: Option ("section.key") to value.
+        progress: Receives what happens.
+
+    Raises:
+        LeafError: Model or data are missing or broken, or their classes differ.
+    """
+    path = Path(model)
+    own = (path if path.is_dir() else path.parent) / RECIPE
+    if recipe is None and own.is_file() and path.suffix not in evaluation.MODELS:
+        recipe = own
+    resolved = load_recipe(recipe, _with_data(overrides, data))
+    with progress.crops() as crops:
+        return evaluation.evaluate(path, resolved, split, backend=backend, flip=flip, progress=crops)
+
+
+def prepare(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> PrepareResult:
+    """Find, crop and cache the faces of a data set, and count them.
+
+    Args:
+        recipe: Describes data and crops.
+        data: Folder or list file of the data set.
+        out: Folder of the cache; short for the override "data.cache".
+        overrides: Option ("section.key") to value.
+        progress: Receives what happens.
+
+    Raises:
+        LeafError: The data is missing or broken, or the cache cannot be written.
+    """
+    options = _with_data(overrides, data)
+    if out:
+        options["data.cache"] = str(out)
+    resolved = load_recipe(recipe, options).data
+    with progress.crops() as report:
+        index, crops = open_crops(resolved, report)
+    classes = (*range(len(index.labels)), -1)
+    readable = crops.row >= 0
+    found = int(crops.found[crops.row[readable]].sum()) if resolved.align else 0
+    hashes = [crops.pixels[row] for row in crops.row[readable].tolist()]
+    return PrepareResult(
+        name=index.name,
+        labels=index.labels,
+        counts={
+            name: tuple(int(((index.split == n) & (index.label == c)).sum()) for c in classes)
+            for n, name in enumerate(SPLITS)
+        },
+        crops=crop_spec(resolved),
+        aligned=found,
+        whole=int(readable.sum()) - found,
+        unreadable=crops.unreadable,
+        duplicates=len(hashes) - len(set(hashes)),
+        leaked=int(copies(index, crops).sum()),
+        notes=tuple(index.notes),
+    )
+
+
+def merge(
+    models: Sequence[str | Path],
+    *,
+    out: str | Path,
+    shares: Sequence[float] = (),
+    mean: Literal["logits", "weights"] = "logits",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> MergeResult:
+    """Merge several runs into one model. Recipes are trained first, in folders inside ``out``.
+
+    A run that several recipes start from is trained once.
+
+    Args:
+        models: Folders of runs, checkpoints, or recipes.
+        out: Folder of the merged model.
+        shares: Weight of each model; equal if empty.
+        mean: Average the logits of the models, or their weights.
+        overrides: Option ("section.key") to value, for recipes: those that do not change the result.
+        progress: Receives what happens.
+
+    Raises:
+        LeafError: The models do not fit together, or see ``train``.
+    """
+    options = dict(overrides or {})
     runs = []
     for model in models:
         run = Path(model)
         if run.suffix == ".toml" or not run.exists():
-            before = load_recipe(model).run.before
-            if before and Path(before).suffix != ".pt":
-                start = Path(out) / Path(before).stem
-                code = _finish(before, overrides, start, quiet=quiet)
-                if code:
-                    return code
-                before = str(start / LAST)
+            init_from = load_recipe(model).run.init_from
+            if init_from and Path(init_from).suffix != ".pt":
+                start = Path(out) / Path(init_from).stem
+                if not _train_first(init_from, options, start, progress).finished:
+                    return MergeResult(None, finished=False)
+                init_from = str(start / LAST)
             run = Path(out) / run.stem
-            code = _finish(model, overrides, run, quiet=quiet, before=before)
-            if code:
-                return code
+            if not _train_first(model, options, run, progress, init_from).finished:
+                return MergeResult(None, finished=False)
         runs.append(run)
-    path = merge(runs, Path(out), shares, mean)
-    sys.stderr.write(f"written: {path}\n")
-    return 0
+    return MergeResult(merging.merge(runs, Path(out), shares, mean), finished=True)
 
 
-def _resumed(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
+def _with_data(overrides: Mapping[str, Any] | None, data: str | Path | None) -> dict[str, Any]:
+    return {**(overrides or {}), **({} if data is None else {"data.path": str(data)})}
+
+
+def _recipe_of_run(
+    source: Recipe | str | Path | None,
+    overrides: Mapping[str, Any],
+    out: str | Path | None,
+    resume: str | Path | None,
+) -> tuple[Recipe, list[str]]:
+    """The recipe of a new or resumed run, and notes on what was chosen."""
+    if resume:
+        if out or source:
+            raise DataError("--resume continues a run in its own folder with its own recipe; omit --out and --recipe")
+        return _resumed_recipe(Path(resume), overrides), []
+    notes = []
+    if source is None:
+        kind = pick_device(str(overrides.get("run.device", "auto"))).type
+        source = DEFAULT_RECIPES[kind]
+        if kind == "cpu":
+            large = DEFAULT_RECIPES["cuda"]
+            notes.append(f"no GPU here: recipe {source}, smaller than {large}; select that with --recipe {large}")
+    recipe = load_recipe(source, overrides)
+    if "run.batch" in overrides and "run.batch_unlabelled" not in overrides:
+        usual = load_recipe(source, {k: v for k, v in overrides.items() if k != "run.batch"}).run
+        scaled = max(1, round(usual.batch_unlabelled * recipe.run.batch / usual.batch))
+        if scaled != recipe.run.batch_unlabelled:
+            notes.append(f"run.batch_unlabelled is {scaled}, in the recipe's proportion to --batch")
+            recipe = load_recipe(source, {**overrides, "run.batch_unlabelled": scaled})
+    return recipe, notes
+
+
+def _resumed_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
     path = folder / RECIPE
     if not path.is_file():
-        raise NotFound(f"--resume {folder}: holds no run ({RECIPE} is missing)")
-    before, after = load_recipe(path), load_recipe(path, overrides)
-    old, new = to_dict(before), to_dict(after)
-    changed = [f"{s}.{k}" for s in old for k in old[s] if old[s][k] != new[s][k] and f"{s}.{k}" not in FREE]
-    if changed:
-        raise DataError(f"--resume {folder}: {', '.join(changed)} differ from the run's own recipe; start a new run")
-    return after
+        raise NotFound(f"--resume {folder}: contains no run ({RECIPE} is missing)")
+    recipe = load_recipe(path, overrides)
+    fixed = [key for key in changed_options(load_recipe(path), recipe) if not OPTIONS[key].resumable]
+    if fixed:
+        raise DataError(f"--resume {folder}: {', '.join(fixed)} differ from the run's own recipe; start a new run")
+    return recipe
 
 
-def prepare_command(source: str | None, overrides: Mapping[str, Any], out: str | None) -> int:
-    """``prepare``: fill a crop cache and say what is in the data."""
-    given = dict(overrides)
-    if out:
-        given["data.cache"] = out
-    recipe = load_recipe(source, given)
-    console = Console(stderr=True)
-    with cropping(console) as progress:
-        listing, crops = open_crops(recipe.data, progress)
-    table = Table("class", *SPLITS, title=listing.name)  # a class per line: many names side by side are cut off
-    for c, name in [*enumerate(listing.labels), (-1, "unlabelled")]:
-        table.add_row(
-            name, *(str(int(((listing.split == n) & (listing.label == c)).sum())) for n in range(len(SPLITS)))
-        )
-    table.add_row("all", *(str(int((listing.split == n).sum())) for n in range(len(SPLITS))))
-    console.print(table)
-    readable = crops.row >= 0
-    found = crops.found[crops.row[readable]]
-    console.print(f"crops: {crop_spec(recipe.data)}")
-    if recipe.data.align:
-        console.print(f"face found and aligned: {int(found.sum())}; whole picture: {int((~found).sum())}")
-    console.print(f"unreadable: {len(crops.unreadable)} {', '.join(crops.unreadable[:10])}")
-    hashes = [crops.pixels[r] for r in crops.row[readable].tolist()]
-    console.print(f"exact copies of an earlier picture: {len(hashes) - len(set(hashes))}; "
-                  f"training pictures that are copies of validation or test pictures: "
-                  f"{int(copies(listing, crops).sum())}")  # fmt: skip
-    for note in listing.notes:
-        console.print(f"note: {note}")
-    return 0
+@contextmanager
+def _loaded(
+    recipe: Recipe, saved_split: Path | None, notes: Sequence[str], progress: Progress
+) -> Iterator[tuple[DistributedContext, TrainingData, tuple[str, ...]]]:
+    """Connect the processes and load the data; the value is the context, the data, and all notes."""
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    with distributed_context(recipe.run.device) as context:
+        shown = progress if context.is_main else SILENT
+        for main_turn in (True, False):  # the main process fills the cache for all
+            with context.synchronized():
+                if context.is_main == main_turn:
+                    with shown.crops() as crops:
+                        data = load_data(recipe.data, recipe.split, saved_split, crops)
+        found = [*notes, *data.notes]
+        if len(data.labelled) < recipe.run.batch:
+            found.append(f"{len(data.labelled)} labelled images: each batch of {recipe.run.batch} repeats some of them")
+        if not (recipe.model.weights or recipe.run.init_from):
+            found.append(
+                "the network starts from random weights; with --weights of a face-recognition network it learns faster"
+            )
+        for note in found:
+            shown.note(note)
+        yield context, data, tuple(found)
 
 
-def evaluate_command(
-    source: str | None,
-    overrides: Mapping[str, Any],
-    model: str,
-    split: str,
-    *,
-    backend: str,
-    flip: bool,
-    json_path: str | None,
-) -> int:
-    """``evaluate``: accuracy, recall per class, confusion; as a table and, if asked, JSON."""
-    path = Path(model)
-    own = path / RECIPE if path.is_dir() else path.parent / RECIPE
-    if source is None and own.is_file() and path.suffix not in (".onnx", ".plan", ".xml"):
-        source = str(own)
-    recipe = load_recipe(source, overrides)
-    silent = json_path == "-"
-    if json_path and not silent:
-        _need_free(Path(json_path))
-    console = Console(stderr=True)
-    with cropping(None if silent else console) as progress:
-        result = evaluate(path, recipe, split, backend=backend, flip=flip, progress=progress)
-    if silent:
-        sys.stdout.write(json.dumps(result) + "\n")
-        return 0
-    if json_path:
-        save_json(Path(json_path), result)
-    labels = list(result["recall"])
-    width = shutil.get_terminal_size((120, 20)).columns
-    heads = labels if width >= WIDE else [name[:4] for name in labels]  # in the order of the rows
-    table = Table("label \\ answer", *heads, "recall", title=f"{result['model']} on {result['pictures']}")
-    for name, row in zip(labels, result["confusion"], strict=True):
-        recall = result["recall"][name]
-        table.add_row(name, *map(str, row), "-" if recall is None else f"{100 * recall:.1f} %")
-    out = Console(width=width)
-    out.print(table)
-    out.print(
-        f"accuracy {100 * result['accuracy']:.2f} % of {result['n']}, balanced "
-        f"{100 * result['balanced_accuracy']:.2f} %, calibration error {result['calibration_error']:.4f}"
+def _start_folder(folder: Path, recipe: Recipe) -> None:
+    make_folder(folder)
+    (folder / BEST).unlink(missing_ok=True)  # of a run that was killed before its first last.pt
+    write_whole(folder / RECIPE, to_toml(recipe).encode(), parents=True)
+
+
+def _fit(training: Training, context: DistributedContext, event: str, console: Console | None) -> bool:
+    """Run the training loop with log and stop signal; False if a signal stopped it."""
+    recipe, data = training.recipe, training.data
+    batch = recipe.run.batch + (recipe.run.batch_unlabelled if uses_unlabelled(recipe.method) else 0)
+    with ExitStack() as stack:
+        stop = StopSignal(started=True)
+        stack.enter_context(stop_on_signals(stop, raise_on_second=True))
+        reporter = None
+        if context.is_main:
+            reporter = Reporter(training.out, data.labels, batch, recipe.run.log_every, console)
+            stack.enter_context(reporter)
+            facts = {"recipe": to_dict(recipe), "labels": list(data.labels), "split": data.split.hash}
+            reporter.event(event, step=training.state.step, **facts)
+        return training.fit(reporter, stop)
+
+
+def _train_result(
+    folder: Path, labels: tuple[str, ...], finished: bool, report: Path | None, notes: tuple[str, ...]
+) -> TrainResult:
+    """The result; other processes than the main one read no file, for it may be written just now."""
+    checkpoint = find(folder)
+    metrics = describe(load(checkpoint), checkpoint).metrics if report else {}
+    return TrainResult(
+        folder=folder,
+        checkpoint=checkpoint,
+        finished=finished,
+        labels=labels,
+        accuracy=metrics.get("accuracy"),
+        balanced_accuracy=metrics.get("balanced_accuracy"),
+        confusion=tuple(tuple(row) for row in metrics.get("confusion", ())),
+        report=report,
+        notes=notes,
     )
-    return 0
 
 
-def _need_free(path: Path) -> None:
-    """Raise OutputError where a result would take the place of anything but an earlier result."""
-    if not path.exists():
-        return
-    try:
-        earlier = json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size < 1 << 20 else None
-    except (OSError, ValueError):
-        earlier = None
-    if not isinstance(earlier, dict) or "confusion" not in earlier:
-        raise OutputError(
-            f"--json {path}: is something else than an earlier result; choose another place, or - to print"
-        )
+def _train_first(
+    recipe: str | Path, overrides: Mapping[str, Any], folder: Path, progress: Progress, init_from: str = ""
+) -> TrainResult:
+    """Train, continue or find finished the run of a recipe that another run or a merged model needs."""
+    given = {key: value for key, value in overrides.items() if key in OPTIONS and OPTIONS[key].resumable}
+    if (folder / LAST).is_file():
+        return train(resume=folder, overrides=given, progress=progress)
+    if init_from:
+        given["run.init_from"] = init_from
+    return train(recipe, out=folder, overrides=given, progress=progress)

@@ -1,4 +1,4 @@
-"""How good answers are: plain numbers from probabilities and labels. Knows numpy alone."""
+"""Classification metrics from probabilities and labels. Knows NumPy only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from leaf_rt.types import F32, I64
 
 
 def confusion(probs: F32, label: I64) -> I64:
-    """(C, C) counts; row: the label, column: the answer."""
+    """Confusion matrix (C, C) of counts. Rows are labels, columns are predictions."""
     classes = probs.shape[1]
     flat = np.bincount(label * classes + probs.argmax(1), minlength=classes**2)
     return flat.reshape(classes, classes).astype(np.int64)
 
 
 def calibration_error(probs: F32, label: I64, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al., 2017, arXiv 1706.04599) with bins of equal width."""
+    """Expected calibration error (Guo et al., 2017, arXiv 1706.04599), with bins of equal width."""
     confidence = probs.max(1)
     correct = probs.argmax(1) == label
     index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -28,16 +28,16 @@ def calibration_error(probs: F32, label: I64, bins: int = 15) -> float:
 
 
 def measure(probs: F32, label: I64, labels: Sequence[str]) -> dict[str, Any]:
-    """Everything the reports show.
+    """All metrics that the reports show.
 
     Args:
         probs: (N, C), rows summing to 1.
-        label: (N,) int64, all known.
-        labels: C names.
+        label: (N,) int64, all at least 0.
+        labels: C class names.
 
     Returns:
         "n", "accuracy", "balanced_accuracy" (mean recall of the classes that occur), "calibration_error", "recall"
-        by class (None where a class does not occur) and "confusion" as a list of rows.
+        by class (None if a class does not occur) and "confusion" as a list of rows.
     """
     matrix = confusion(probs, label)
     support = matrix.sum(1)

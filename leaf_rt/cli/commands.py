@@ -6,12 +6,12 @@ heavy, so that `leaf-rt --help` answers at once.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from leaf_rt.cli import exporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
     InputOptions,
@@ -23,7 +23,7 @@ from leaf_rt.cli.groups import (
     RecognitionOptions,
     grouped,
 )
-from leaf_rt.errors import BackendError, NotFound, install_hint
+from leaf_rt.errors import BackendError
 
 app = typer.Typer(
     name="leaf-rt",
@@ -32,11 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_FORWARD: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "add_help_option": False,
-    "rich_help_panel": "Models",
-}
 
 
 def _print_version(requested: bool) -> None:
@@ -240,30 +235,5 @@ def bench(
     typer.echo(result.json())
 
 
-@app.command(help="Train a model on your own faces or a public data set.", **_FORWARD)
-def train(ctx: typer.Context) -> None:
-    """Forward to the trainer."""
-    raise typer.Exit(_forward("train.cli", "train", ctx.args))
-
-
-@app.command(help="Measure a trained run or a model file on labelled faces.", **_FORWARD)
-def evaluate(ctx: typer.Context) -> None:
-    """Forward to the trainer."""
-    raise typer.Exit(_forward("train.cli", "evaluate", ctx.args))
-
-
-@app.command(help="Turn a trained run into a model file that the other commands take.", **_FORWARD)
-def export(ctx: typer.Context) -> None:
-    """Forward to the engines."""
-    raise typer.Exit(_forward("engines.cli", "export", ctx.args))
-
-
-def _forward(module: str, command: str, arguments: list[str]) -> int:
-    """Call ``main([command, *arguments]) -> int`` of a module that may need what is not installed."""
-    try:
-        target = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name is not None and e.name.partition(".")[0] in ("train", "engines"):
-            raise NotFound(f"leaf-rt {command}: this installation comes without it; install leaf-rt again") from e
-        raise BackendError(f"leaf-rt {command}: needs {e.name}; {install_hint('train')}") from e
-    return int(target.main([command, *arguments]))
+training.add_commands(app)
+app.command(rich_help_panel="Models")(exporting.export)

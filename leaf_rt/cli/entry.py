@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, commands: str = "leaf_rt.cli.commands", name: str = "leaf-rt") -> int:
     """Run a command and return its exit code; raise nothing.
 
     Args:
         argv: Arguments without the name of the program. None: those of the process.
+        commands: Module whose ``app`` is the typer application.
+        name: Name of the program, for its help.
     """
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        return _main(list(sys.argv[1:] if argv is None else argv), commands, name)
     except KeyboardInterrupt:  # during the imports, or while another error was handled
         return EXIT_INTERRUPTED
     finally:
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], commands: str, name: str) -> int:
     """Set up logging, which even the parsing of the arguments needs, and run the command."""
     import logging
 
@@ -40,18 +42,21 @@ def _main(arguments: list[str]) -> int:
         from leaf_rt.cli import jsonlog
 
         with jsonlog.json_log(debug):
-            return _run(arguments, debug, jsonlog.log_error)
+            return _run(arguments, debug, jsonlog.log_error, commands, name)
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    return _run(arguments, debug, _print_error)
+    return _run(arguments, debug, _print_error, commands, name)
 
 
-def _run(arguments: list[str], debug: bool, report: Callable[[BaseException, bool, str], None]) -> int:
-    from leaf_rt.cli.commands import app
+def _run(
+    arguments: list[str], debug: bool, report: Callable[[BaseException, bool, str], None], commands: str, name: str
+) -> int:
+    from importlib import import_module
+
     from leaf_rt.errors import LeafError
 
     try:
-        app(args=arguments, prog_name="leaf-rt")
+        import_module(commands).app(args=arguments, prog_name=name)
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except (LeafError, BrokenPipeError) as e:

@@ -1,6 +1,6 @@
-"""Views of training pictures: weak, strong and supervised augmentation.
+"""Views of training images: weak, strong and supervised augmentation.
 
-Knows tensors of pictures. It must not know labels, losses or networks.
+Knows tensors of images. It must not know labels, losses or networks.
 """
 
 __all__ = ["randaugment", "transforms", "views"]

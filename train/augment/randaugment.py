@@ -1,6 +1,6 @@
-"""The strong view: RandAugment (Cubuk et al., 2020, arXiv 1909.13719) on a batch, then a hole, then the weak view.
+"""The strong view: RandAugment (Cubuk et al., 2020, arXiv 1909.13719), then cutout, then the weak view.
 
-Fourteen operations in the ranges of FixMatch, drawn per picture; pictures of the same operation are done together.
+Fourteen operations with the ranges of FixMatch, drawn per image. Images with the same operation are processed together.
 Knows images as tensors; must not know labels, files or models.
 """
 
@@ -13,27 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.augment.transforms import WEAK_DRAWS, hole, warp, weak_view
+from train.augment.transforms import WEAK_NUMBERS, cutout, warp, weak_view
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B
 
 
-def strong_draws(operations: int) -> int:
-    """Random numbers per picture that ``strong_view`` takes."""
-    return 2 * operations + 3 + WEAK_DRAWS
+def strong_numbers(operations: int) -> int:
+    """How many random numbers ``strong_view`` takes per image."""
+    return 2 * operations + 3 + WEAK_NUMBERS
 
 
 def strong_view(
-    images: Tensor, u: Tensor, side: int, operations: int = 3, cutout: float = 0.5, crop_padding: float = 8 / 224
+    images: Tensor, u: Tensor, side: int, operations: int = 3, max_cutout: float = 0.5, crop_padding: float = 8 / 224
 ) -> Tensor:
     """The strong view.
 
     Args:
         images: (B, C, H, W) float in [0, 1].
-        u: (B, strong_draws(operations)) from ``augment.draw``, on the same device.
+        u: (B, strong_numbers(operations)) from ``draw_numbers``, on the same device.
         side: Of the views, px.
-        operations: How many are applied one after the other.
-        cutout: Largest side of the grey square, as a share of the side.
+        operations: Number of operations per image.
+        max_cutout: Largest side of the grey square, as a share of the side.
         crop_padding: See ``weak_view``.
 
     Returns:
@@ -50,18 +50,18 @@ def strong_view(
                 out[rows] = operation(x[rows], magnitude[rows])
         x = out
     rest = u[:, 2 * operations :]
-    size = rest[:, :1].expand(-1, 2) * cutout
-    x = hole(x, size, rest[:, 1:3], torch.full_like(rest[:, 0], 0.5))
+    size = rest[:, :1].expand(-1, 2) * max_cutout
+    x = cutout(x, size, rest[:, 1:3], torch.full_like(rest[:, 0], 0.5))
     return weak_view(x, rest[:, 3:], side, crop_padding)
 
 
-def _per_picture(v: Tensor) -> Tensor:
+def _per_image(v: Tensor) -> Tensor:
     return v[:, None, None, None]
 
 
 def _blend(other: Tensor, x: Tensor, factor: Tensor) -> Tensor:
-    """``other`` where the factor is 0, x where it is 1."""
-    return (other + (x - other) * _per_picture(factor)).clamp(0, 1)
+    """Interpolate between ``other`` (factor 0) and x (factor 1)."""
+    return (other + (x - other) * _per_image(factor)).clamp(0, 1)
 
 
 def _enhance(m: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def identity(x: Tensor, m: Tensor) -> Tensor:
-    """Nothing."""
+    """Return the images unchanged."""
     return x
 
 
@@ -88,27 +88,27 @@ def autocontrast(x: Tensor, m: Tensor) -> Tensor:
 
 
 def brightness(x: Tensor, m: Tensor) -> Tensor:
-    """Towards black."""
+    """Interpolate towards black."""
     return _blend(torch.zeros_like(x), x, _enhance(m))
 
 
 def color(x: Tensor, m: Tensor) -> Tensor:
-    """Towards grey."""
+    """Interpolate towards grey."""
     return _blend(_grey(x).expand_as(x), x, _enhance(m))
 
 
 def contrast(x: Tensor, m: Tensor) -> Tensor:
-    """Towards the mean of the picture."""
+    """Interpolate towards the mean of the image."""
     return _blend(_grey(x).mean((1, 2, 3), keepdim=True).expand_as(x), x, _enhance(m))
 
 
 def equalize(x: Tensor, m: Tensor) -> Tensor:
-    """Even out the histogram of each channel, as PIL does."""
+    """Equalise the histogram of each channel, as Pillow does."""
     b, c, h, w = x.shape
     values = (x * 255).round().long().view(b * c, h * w)
     counts = torch.zeros(b * c, 256, device=x.device).scatter_add_(1, values, torch.ones_like(values, dtype=x.dtype))
     present = counts > 0
-    last = (present * torch.arange(256, device=x.device)).amax(1)  # (bc,) the brightest value
+    last = (present * torch.arange(256, device=x.device)).amax(1)  # (b * c,) largest value
     step = ((h * w - counts.gather(1, last[:, None])[:, 0]) / 255).floor()[:, None]
     table = ((counts.cumsum(1) - counts + (step / 2).floor()) / step.clamp_min(1)).floor().clamp(0, 255)
     out = (table.gather(1, values) / 255).view_as(x)
@@ -117,20 +117,20 @@ def equalize(x: Tensor, m: Tensor) -> Tensor:
 
 
 def posterize(x: Tensor, m: Tensor) -> Tensor:
-    """Keep the 4 to 8 highest bits."""
+    """Keep the 4 to 8 highest bits of each value."""
     step = 2.0 ** (8 - torch.floor(4 + m * 5).clamp(max=8))
     values = (x * 255).round()
-    return torch.floor(values / _per_picture(step)) * _per_picture(step) / 255
+    return torch.floor(values / _per_image(step)) * _per_image(step) / 255
 
 
 def rotate(x: Tensor, m: Tensor) -> Tensor:
-    """By up to 30 degrees either way."""
+    """Rotate by up to 30 degrees in either direction."""
     angle = (2 * m - 1) * math.radians(30)
     return _affine(x, torch.cos(angle), -torch.sin(angle), torch.sin(angle), torch.cos(angle))
 
 
 def sharpness(x: Tensor, m: Tensor) -> Tensor:
-    """Towards a smoothed picture, as PIL does: 3x3 with a heavy centre, the rim unchanged."""
+    """Interpolate towards a smoothed image, as Pillow does: 3x3 kernel, border pixels unchanged."""
     kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=x.device) / 13
     channels = x.shape[1]
     smooth = x.clone()
@@ -139,30 +139,30 @@ def sharpness(x: Tensor, m: Tensor) -> Tensor:
 
 
 def shear_x(x: Tensor, m: Tensor) -> Tensor:
-    """By up to 0.3 either way."""
+    """Shear horizontally by up to 0.3 in either direction."""
     one = torch.ones_like(m)
     return _affine(x, one, (2 * m - 1) * 0.3, torch.zeros_like(m), one)
 
 
 def shear_y(x: Tensor, m: Tensor) -> Tensor:
-    """By up to 0.3 either way."""
+    """Shear vertically by up to 0.3 in either direction."""
     one = torch.ones_like(m)
     return _affine(x, one, torch.zeros_like(m), (2 * m - 1) * 0.3, one)
 
 
 def solarize(x: Tensor, m: Tensor) -> Tensor:
-    """Invert what is brighter than a threshold."""
-    return torch.where(x < _per_picture(m), x, 1 - x)
+    """Invert the values above a threshold."""
+    return torch.where(x < _per_image(m), x, 1 - x)
 
 
 def translate_x(x: Tensor, m: Tensor) -> Tensor:
-    """By up to 0.3 of the side either way."""
+    """Shift horizontally by up to 0.3 of the side in either direction."""
     one, zero = torch.ones_like(m), torch.zeros_like(m)
     return _affine(x, one, zero, zero, one, x_shift=(2 * m - 1) * 0.6)
 
 
 def translate_y(x: Tensor, m: Tensor) -> Tensor:
-    """By up to 0.3 of the side either way."""
+    """Shift vertically by up to 0.3 of the side in either direction."""
     one, zero = torch.ones_like(m), torch.zeros_like(m)
     return _affine(x, one, zero, zero, one, y_shift=(2 * m - 1) * 0.6)
 
@@ -170,7 +170,7 @@ def translate_y(x: Tensor, m: Tensor) -> Tensor:
 def _affine(
     x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, x_shift: Tensor | None = None, y_shift: Tensor | None = None
 ) -> Tensor:
-    """Resample by (B,) entries of the linear map and shifts in half sides; black beyond the picture."""
+    """Resample by the linear map [[a, b], [c, d]] and shifts in half sides, (B,) each; black beyond the image."""
     zero = torch.zeros_like(a)
     rows = [
         torch.stack([a, b, zero if x_shift is None else x_shift], 1),

@@ -1,4 +1,4 @@
-"""From crops to normalised views: which views a method wants, drawn for the joint batch, made for a process's rows.
+"""The views of a recipe: draws their random numbers for the joint batch, and makes them from crops.
 
 Knows recipes and augmentation; must not know labels or models.
 """
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from train.augment.randaugment import strong_draws, strong_view
+from train.augment.randaugment import strong_numbers, strong_view
 from train.augment.transforms import (
     MEAN,
     STD,
-    SUPERVISED_DRAWS,
-    WEAK_DRAWS,
-    draw,
-    mix,
+    SUPERVISED_NUMBERS,
+    WEAK_NUMBERS,
+    draw_numbers,
+    mixup,
     normalise,
     supervised_view,
     to_float,
@@ -28,15 +28,15 @@ from train.recipes.schema import Augment
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Draws:
-    """The random numbers of one joint micro-batch of B labelled and U unlabelled pictures.
+class ViewNumbers:
+    """The random numbers of a joint micro-batch of B labelled and U unlabelled images.
 
     Attributes:
         labelled: (B, ...).
         weak: V tensors (U, ...).
-        strong: (U, ...); (0, ...) without unlabelled pictures.
-        mix_share: Weight of a picture against its partner; 1 mixes nothing.
-        partner: (B,) int64.
+        strong: (U, ...).
+        mix_share: Weight of an image against its mixup partner; 1 without mixup.
+        partner: (B,) int64, rows of the mixup partners.
     """
 
     labelled: Tensor
@@ -46,18 +46,24 @@ class Draws:
     partner: Tensor
 
 
-def draw_views(labelled: int, unlabelled: int, weak_views: int, options: Augment, seed: list[int]) -> Draws:
-    """All random numbers of a micro-batch, a pure function of ``seed``."""
+def labelled_numbers(options: Augment) -> int:
+    """How many random numbers the view of a labelled image takes."""
+    return SUPERVISED_NUMBERS if options.labelled == "supervised" else WEAK_NUMBERS
+
+
+def draw_view_numbers(
+    labelled: int, unlabelled: int, weak_views: int, options: Augment, seed: list[int]
+) -> ViewNumbers:
+    """Draw all random numbers of a micro-batch. They depend on the arguments only."""
     source = np.random.default_rng(seed)
     rng = Generator().manual_seed(int(source.integers(2**62)))
     share = 1.0
     if options.mixup > 0 and source.random() < options.mixup:
         share = float(source.beta(options.mixup_alpha, options.mixup_alpha))
-    numbers = SUPERVISED_DRAWS if options.labelled == "supervised" else WEAK_DRAWS
-    return Draws(
-        draw(labelled, numbers, rng),
-        tuple(draw(unlabelled, WEAK_DRAWS, rng) for _ in range(weak_views)),
-        draw(unlabelled, strong_draws(options.strong_operations), rng),
+    return ViewNumbers(
+        draw_numbers(labelled, labelled_numbers(options), rng),
+        tuple(draw_numbers(unlabelled, WEAK_NUMBERS, rng) for _ in range(weak_views)),
+        draw_numbers(unlabelled, strong_numbers(options.strong_operations), rng),
         share,
         torch.randperm(labelled, generator=rng),
     )
@@ -67,8 +73,8 @@ class Views:
     """Makes views on one device.
 
     Args:
-        options: Of the recipe.
-        device: Where the crops lie.
+        options: Section of the recipe.
+        device: Of the crops.
         channels_last: Memory format of the views.
     """
 
@@ -78,7 +84,7 @@ class Views:
         self._mean, self._std = (torch.tensor(v, device=device) for v in (MEAN, STD))
 
     def finish(self, images: Tensor) -> Tensor:
-        """(B, 1 or 3, S, S) in [0, 1] to the network's input (B, 3, S, S)."""
+        """Normalise views (B, 1 or 3, S, S) in [0, 1] to the network's input (B, 3, S, S)."""
         return normalise(images, self._mean, self._std).contiguous(memory_format=self.format)
 
     def labelled(self, crops: Tensor, u: Tensor, side: int) -> Tensor:
@@ -99,8 +105,8 @@ class Views:
             to_float(crops), u.to(self.device), side, options.strong_operations, options.cutout, options.crop_padding
         )
 
-    def mixed(self, images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Mixup of a labelled joint batch, where this step has it."""
-        if draws.mix_share == 1.0:
+    def mixup(self, images: Tensor, targets: Tensor, numbers: ViewNumbers) -> tuple[Tensor, Tensor]:
+        """Apply mixup to the labelled views (B, C, S, S) and targets of a joint batch, if this step has it."""
+        if numbers.mix_share == 1.0:
             return images, targets
-        return mix(images, targets, draws.mix_share, draws.partner.to(self.device))
+        return mixup(images, targets, numbers.mix_share, numbers.partner.to(self.device))

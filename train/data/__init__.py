@@ -1,4 +1,4 @@
-"""Data sets: formats, tables, cropped faces, splits.
+"""Data sets: layouts, cropped faces, splits.
 
 Knows files and faces. It must not know networks or losses.
 """

@@ -1,4 +1,4 @@
-"""The crop cache: every picture decoded, searched and cut once, kept as uint8 under the hash of its bytes.
+"""The crop cache: every image is decoded and cropped once, and kept as uint8 under the hash of its file.
 
 Knows crops and hashes; must not know labels, splits or models.
 """
@@ -20,20 +20,27 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from leaf_rt.errors import DataError, OutputError
+from leaf_rt.errors import CodecError, DataError, NotAVideo, OutputError
+from leaf_rt.media.images import decode_picture
 from leaf_rt.system.files import make_folder, save_json, write_whole
 from leaf_rt.system.user_cache import user_cache
 from leaf_rt.types import I64, U8
 from train.data.cropper import FaceCropper
-from train.data.image_store import Source, decode
+from train.data.image_store import ImageStore
 
 VERSION = 1
-BLOCK = 4096  # new pictures, at least, between two saves
+Progress = Callable[[int, int], None]  # called with the number of finished images and of all images
+
+MIN_NEW = 4096  # new images between two saves, at least
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropSpec:
-    """What a cached crop is; see ``FaceCropper``."""
+    """How images are cropped, see ``FaceCropper``."""
 
     side: int
     margin: float
@@ -43,14 +50,14 @@ class CropSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crops:
-    """The crops of a list of pictures.
+    """The crops of N images.
 
     Attributes:
-        images: (U, C, side, side) uint8, one entry per different file; C is 1 (grey) or 3 (RGB). Memory-mapped.
-        row: (N,) int64, the entry of each picture, -1 where it cannot be read.
+        images: (U, C, side, side) uint8, one crop per distinct file; C is 1 (grey) or 3 (RGB). Memory-mapped.
+        row: (N,) int64, the crop of each image, -1 if the image cannot be read.
         found: (U,) bool, whether a face was found and aligned.
-        pixels: U texts, the hash of each entry's decoded pixels: equal pictures, equal hash.
-        unreadable: Ids of the pictures that cannot be read.
+        pixels: U hashes of the decoded pixels: equal images have equal hashes.
+        unreadable: Ids of the images that cannot be read.
     """
 
     images: U8
@@ -61,70 +68,70 @@ class Crops:
 
 
 def default_cache(path: Path, spec: CropSpec) -> Path:
-    """The cache folder of a data set and geometry, in the user's cache folder."""
+    """The cache folder of a data set and its crops, in the user's cache folder."""
     key = json.dumps([str(path.resolve()), asdict(spec), VERSION])
     return user_cache("crops") / f"{path.resolve().name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def prepare(
     ids: Sequence[str],
-    source: Source,
+    source: ImageStore,
     folder: Path,
     spec: CropSpec,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Crops:
     """Bring a cache up to date and open it.
 
-    A picture whose file is unchanged is not read again; one whose bytes are known is not decoded again. What was done
-    before an interruption is kept.
+    Images whose file is unchanged are not read again, and images with known bytes are not decoded again. After an
+    interruption the finished work is kept.
 
     Args:
         ids: N names for ``source``.
-        source: Reads them.
-        folder: Of the cache; made if missing.
-        spec: What the crops are.
-        progress: Called with pictures done and pictures in all.
+        source: Reads the images.
+        folder: Of the cache; created if missing.
+        spec: How the images are cropped.
+        progress: Called after every image.
 
     Raises:
-        DataError: The folder holds a cache of another kind of crops, or a damaged one.
-        OutputError, NoPermission: It cannot be written.
+        DataError: The folder holds a cache of other crops, or a damaged cache.
+        OutputError, NoPermission: The cache cannot be written.
     """
     row = np.full(len(ids), -1, np.int64)
     with ExitStack() as stack:
-        store = _Store(folder, spec)
-        stack.callback(store.close)
+        cache = _CacheFolder(folder, spec)
+        stack.callback(cache.close)
         cropper = stack.enter_context(FaceCropper(spec.side, spec.margin, spec.color, align=spec.align))
         try:
             for i, name in enumerate(ids):
-                row[i] = store.row(name, source, cropper)
+                row[i] = cache.row(name, source, cropper)
                 progress(i + 1, len(ids))
         finally:
-            store.save()
-    found = np.zeros(len(store.images), np.bool_)
-    pixels = [""] * len(store.images)
-    for entry in store.entries.values():
+            cache.save()
+    found = np.zeros(len(cache.images), np.bool_)
+    pixels = [""] * len(cache.images)
+    for entry in cache.entries.values():
         if entry.row >= 0:
             found[entry.row], pixels[entry.row] = entry.found, entry.pixels
     unreadable = tuple(name for name, r in zip(ids, row.tolist(), strict=True) if r < 0)
-    return Crops(store.images, row, found, tuple(pixels), unreadable)
+    return Crops(cache.images, row, found, tuple(pixels), unreadable)
 
 
 class _Entry(NamedTuple):
-    """What is known of a file's bytes."""
+    """What the cache knows about the bytes of a file."""
 
-    row: int  # of the crop, -1 where the bytes are no picture
-    found: bool  # a face
-    pixels: str  # hash
+    row: int  # of the crop, -1 if the bytes are not an image
+    found: bool  # whether a face was found
+    pixels: str  # hash of the decoded pixels
 
 
-class _Store:
-    """A cache's folder while it grows.
+class _CacheFolder:
+    """The folder of a cache while it grows.
 
-    New crops wait on the disk; ``save`` puts them behind the old ones. A kill between its two files leaves crops that
-    no entry names, which do no harm.
+    New crops are collected in a temporary file; ``save`` appends them to the saved ones. If the process is killed
+    between the two files that ``save`` writes, some saved crops have no entry, which does no harm.
 
     Attributes:
-        images: (U, C, side, side) uint8, what is saved. Memory-mapped.
+        images: (U, C, side, side) uint8, the saved crops. Memory-mapped.
         entries: By the hash of a file's bytes.
     """
 
@@ -132,11 +139,11 @@ class _Store:
         self._meta_file, self._image_file = folder / "cache.json", folder / "images.npy"
         self._crops = {"version": VERSION, **asdict(spec)}
         self._shape = (1 if spec.color == "grey" else 3, spec.side, spec.side)
-        self._files: dict[str, tuple[str, str]] = {}  # id -> stamp, hash of its bytes
+        self._files: dict[str, tuple[str, str]] = {}  # id -> stamp, hash of the bytes
         self.entries: dict[str, _Entry] = {}
         self.images: U8 = np.zeros((0, *self._shape), np.uint8)
-        self._waiting: IO[bytes] | None = None
-        self._new = 0  # crops that wait
+        self._pending: IO[bytes] | None = None
+        self._new = 0  # number of pending crops
         make_folder(folder, "--data.cache")
         self._clean()
         self._changed = not (self._meta_file.is_file() and self._image_file.is_file())
@@ -144,11 +151,11 @@ class _Store:
             self._open()
 
     def _clean(self) -> None:
-        """Remove the halves of crop files that killed processes left; a cache has no other use for such names."""
+        """Remove the incomplete crop files that killed processes left behind."""
         for part in self._image_file.parent.glob(f".{self._image_file.name}.*.part"):
             writer = re.fullmatch(r".*\.(\d{1,9})\.part", part.name)
             if writer is not None and not _is_running(int(writer[1])):
-                with contextlib.suppress(OSError):  # it does no harm but to the space on the disk
+                with contextlib.suppress(OSError):  # the file only takes up space
                     part.unlink()
 
     def _open(self) -> None:
@@ -164,15 +171,15 @@ class _Store:
             self.entries = {d: _Entry(int(r), bool(f), str(p)) for d, (r, f, p) in meta["entries"].items()}
             last = max((entry.row for entry in self.entries.values()), default=-1)
             if self.images.dtype != np.uint8 or self.images.shape[1:] != self._shape or last >= len(self.images):
-                raise ValueError(f"crops {self.images.shape} of {self.images.dtype}, the last one wanted is {last}")
+                raise ValueError(f"crops {self.images.shape} of {self.images.dtype}, last entry {last}")
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise DataError(
-                f"cache {folder}: is damaged ({e}); delete its {self._meta_file.name} and {self._image_file.name}, and "
-                f"it is made anew"
+                f"cache {folder}: is damaged ({e}); delete its {self._meta_file.name} and {self._image_file.name} "
+                f"to rebuild it"
             ) from e
 
-    def row(self, name: str, source: Source, cropper: FaceCropper) -> int:
-        """Of a picture's crop, made if it is new; -1 where it cannot be read."""
+    def row(self, name: str, source: ImageStore, cropper: FaceCropper) -> int:
+        """The row of an image's crop, which is made if it is new; -1 if the image cannot be read."""
         stamp = source.stamp(name)
         before = self._files.get(name)
         if before is not None and stamp and before[0] == stamp and before[1] in self.entries:
@@ -180,7 +187,7 @@ class _Store:
         try:
             data = source.read(name)
         except (OSError, KeyError):
-            data, stamp = b"", ""  # looked for again next time
+            data, stamp = b"", ""  # so that the next run tries again
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self.entries:
             self.entries[digest] = self._add(data, cropper)
@@ -188,7 +195,7 @@ class _Store:
         if before != (stamp, digest):
             self._files[name] = (stamp, digest)
             self._changed = True
-        if self._new >= max(BLOCK, len(self.images)):  # so that all saves together write no more than twice the whole
+        if self._new >= max(MIN_NEW, len(self.images)):  # all saves together write at most twice the final size
             self.save()
         return self.entries[digest].row
 
@@ -199,17 +206,17 @@ class _Store:
         crop, found = cropper.crop(image)
         channels_first = crop[None] if crop.ndim == 2 else np.moveaxis(crop, 2, 0)
         try:
-            if self._waiting is None:
-                self._waiting = tempfile.TemporaryFile(dir=self._image_file.parent)  # noqa: SIM115 - see close()
-            self._waiting.write(channels_first.tobytes())
+            if self._pending is None:
+                self._pending = tempfile.TemporaryFile(dir=self._image_file.parent)  # noqa: SIM115 - see close()
+            self._pending.write(channels_first.tobytes())
         except OSError as e:
-            raise OutputError(f"cache {self._image_file.parent}: could not be written ({e})") from e
+            raise OutputError(f"cache {self._image_file.parent}: cannot be written ({e})") from e
         self._new += 1
-        same = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-        return _Entry(len(self.images) + self._new - 1, found, same)
+        pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+        return _Entry(len(self.images) + self._new - 1, found, pixels)
 
     def save(self) -> None:
-        """Write what came since the last save; nothing where nothing did.
+        """Write what changed since the last save.
 
         Raises:
             OutputError, NoPermission: See ``write_whole``.
@@ -228,26 +235,34 @@ class _Store:
         np.lib.format.write_array_header_1_0(f, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for start in range(0, len(self.images), 256):
             f.write(self.images[start : start + 256].tobytes())
-        if self._waiting is not None:
-            self._waiting.seek(0)
-            shutil.copyfileobj(self._waiting, f, 1 << 20)
+        if self._pending is not None:
+            self._pending.seek(0)
+            shutil.copyfileobj(self._pending, f, 1 << 20)
 
     def close(self) -> None:
-        """Forget the crops that wait."""
-        if self._waiting is not None:
-            with contextlib.suppress(OSError):  # of the last write to a full disk; what waits is thrown away
-                self._waiting.close()
-        self._waiting, self._new = None, 0
+        """Discard the pending crops."""
+        if self._pending is not None:
+            with contextlib.suppress(OSError):  # closing repeats a write that failed
+                self._pending.close()
+        self._pending, self._new = None, 0
+
+
+def decode(data: bytes) -> U8 | None:
+    """The pixels (H, W, 3) uint8 BGR of an image file, or None if it cannot be decoded."""
+    try:
+        return decode_picture(data, "")
+    except (NotAVideo, CodecError):  # reported by the caller
+        return None
 
 
 def _is_running(process: int) -> bool:
-    """Whether another process of this number is alive; this one does not write yet."""
+    """Whether another process with this id is alive. This process has not written yet."""
     if process == os.getpid():
         return False
     try:
-        os.kill(process, 0)  # sends nothing
+        os.kill(process, 0)  # only checks
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     return True

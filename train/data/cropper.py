@@ -1,7 +1,7 @@
-"""One face out of a training picture: found by the runtime's detector model, cut by the runtime's geometry.
+"""Finds and crops one face in a training image, with the detector and the geometry of the runtime.
 
-Training pictures are mostly tight crops already, too tight for the detector: they get a border first, as wide as what
-the runtime's close-ups show round a face. A photograph in which that finds nobody is searched as the runtime does.
+Most training images are tight crops of a face, too tight for the detector, so they get a border first. If that finds
+no face in a larger photograph, the photograph is searched the way the runtime searches an image.
 Knows ``leaf_rt.faces.mediapipe_detector`` and ``leaf_rt.faces.alignment``; must not know labels or files.
 """
 
@@ -17,25 +17,25 @@ from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
 from leaf_rt.types import F32, U8, Detections
 
-BORDER = 0.25  # of the picture's longer side, replicated on every side
-DETECTION_SIDE = 192  # px of the bordered picture's longer side that the detector sees
+BORDER = 0.25  # of the longer side of the image, replicated on every side
+DETECTION_SIDE = 192  # longer side, in px, of the bordered image that the detector sees
 MIN_CONFIDENCE = 0.3
 
 
 class FaceCropper:
-    """Crops of side ``side``, margin ``margin``; a context manager where ``align`` is on.
+    """Crops faces. A context manager that closes the detectors.
 
     Args:
-        side: px.
+        side: Of the crops, px.
         margin: See ``leaf_rt.faces.alignment.template``.
         color: "grey": (side, side); "rgb": (side, side, 3) in the order R, G, B.
-        align: Find and align the face; otherwise, and where none is found, the whole picture is the crop.
+        align: Find and align the face. Without it, and if no face is found, the whole image is the crop.
     """
 
     def __init__(self, side: int, margin: float, color: str, *, align: bool = True) -> None:
         self.side, self.margin, self.color = side, margin, color
         self._align = align
-        self._detector: MediaPipeDetector | None = None  # opened for the first picture: a full cache needs none
+        self._detector: MediaPipeDetector | None = None  # opened for the first image: a complete cache needs none
         self._search: ImageFaceDetector | None = None
 
     def __enter__(self) -> FaceCropper:
@@ -47,7 +47,7 @@ class FaceCropper:
                 detector.close()
 
     def crop(self, image: U8) -> tuple[U8, bool]:
-        """The crop of a BGR picture (H, W, 3), and whether a face was found."""
+        """The crop of a BGR image (H, W, 3), and whether a face was found."""
         keypoints = self.find(image)
         if self.color == "grey":
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
@@ -60,7 +60,7 @@ class FaceCropper:
         return out, keypoints is not None
 
     def find(self, image: U8) -> F32 | None:
-        """Keypoints (6, 2) in px of the largest, surest face of a BGR picture, or None."""
+        """Keypoints (6, 2) in px of the most prominent face (confidence times width) of a BGR image, or None."""
         if not self._align:
             return None
         if self._detector is None:
@@ -70,24 +70,24 @@ class FaceCropper:
         bordered = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
         scale = DETECTION_SIDE / max(bordered.shape[:2])
         size = (max(1, round(bordered.shape[1] * scale)), max(1, round(bordered.shape[0] * scale)))
-        how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-        seen = np.asarray(cv2.resize(bordered, size, interpolation=how), np.uint8)
-        found = self._detector.find(seen)
+        interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        resized = np.asarray(cv2.resize(bordered, size, interpolation=interpolation), np.uint8)
+        found = self._detector.find(resized)
         if not len(found):
-            return self._searched(image) if max(height, width) > 2 * DETECTION_SIDE else None
-        best = _largest_surest(found)
-        back = np.divide((bordered.shape[1], bordered.shape[0]), size)
-        return np.asarray(found.keypoints[best] * back - border, np.float32)
+            return self._search_image(image) if max(height, width) > 2 * DETECTION_SIDE else None
+        best = _most_prominent(found)
+        scale_back = np.divide((bordered.shape[1], bordered.shape[0]), size)
+        return np.asarray(found.keypoints[best] * scale_back - border, np.float32)
 
-    def _searched(self, image: U8) -> F32 | None:
-        """``find`` by the runtime's search for faces of any size."""
+    def _search_image(self, image: U8) -> F32 | None:
+        """As ``find``, with the runtime's search for faces of any size."""
         if self._search is None:
             self._search = ImageFaceDetector()
         found = self._search.detect(image)
         if not len(found):
             return None
-        return np.asarray(found.keypoints[_largest_surest(found)], np.float32)
+        return np.asarray(found.keypoints[_most_prominent(found)], np.float32)
 
 
-def _largest_surest(found: Detections) -> int:
+def _most_prominent(found: Detections) -> int:
     return int(np.argmax(found.confidence * (found.xyxy[:, 2] - found.xyxy[:, 0])))

@@ -1,14 +1,14 @@
-"""What a run trains on: crops in memory, and the rows, targets and truths of its parts.
+"""What a run trains and is measured on: crops, and the rows, targets and labels of its parts.
 
-The test split stays outside: all that is read of it are the hashes of its pictures, to find copies among the training
-pictures. Knows listings, caches and splits; must not know models.
+Training never sees the test split, except for the hashes of its images, which reveal copies among the training images.
+Knows indexes, caches and splits; must not know models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,20 +16,28 @@ from torch import Tensor
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.types import F32, I64, U8
-from train.data.crop_cache import Crops, CropSpec, default_cache, prepare
-from train.data.formats import SPLITS, TRAIN, VALIDATION, DatasetIndex, read_listing
+from train.data.crop_cache import Crops, CropSpec, Progress, default_cache, no_progress, prepare
+from train.data.formats import SPLITS, TRAIN, VALIDATION, DatasetIndex, read_index
 from train.data.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 from train.recipes.schema import Data, Split
+
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+_NO_SPLIT_HINTS = {
+    "test": "put labelled images that training never sees into test/, a folder per class, or use --split all",
+    "validation": "give the folder of the run, which holds out some, put some into valid/, or use --split all",
+    "all": "none of its labelled images can be read",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Some pictures of a data set.
+    """Some images of a data set.
 
     Attributes:
-        row: (N,) int64, into the images.
-        targets: (N, C) float32, what to learn: a distribution, or zeros where nothing is known.
-        label: (N,) int64, the class, -1 where nothing is known. For unlabelled pictures it serves statistics alone.
+        row: (N,) int64, rows of the crops.
+        targets: (N, C) float32, the distribution to learn; zeros if nothing is known.
+        label: (N,) int64, the class, -1 if unknown. For unlabelled images it is used for statistics only.
     """
 
     row: I64
@@ -42,13 +50,15 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """All that training sees.
+    """All images that a run trains and validates on.
 
     Attributes:
         labels: C class names.
-        images: (U, 1 or 3, side, side) uint8, memory-mapped.
-        labelled, unlabelled, validation: The parts.
-        split: How they were chosen.
+        images: (U, 1 or 3, side, side) uint8 crops, memory-mapped.
+        labelled: Training images whose label may be used.
+        unlabelled: The other training images.
+        validation: Held-out images.
+        split: How the parts were chosen.
         notes: What was found and left out, one sentence each.
     """
 
@@ -61,179 +71,211 @@ class TrainingData:
     notes: tuple[str, ...]
 
 
+class EvaluationData(NamedTuple):
+    """Images to measure a model on: C class names, crops (U, 1 or 3, side, side) uint8, and which of them."""
+
+    labels: tuple[str, ...]
+    images: U8
+    samples: Samples
+
+
 def crop_spec(data: Data) -> CropSpec:
-    """The crops that a recipe asks for."""
+    """The crops of a recipe."""
     return CropSpec(data.side, data.margin, data.color, data.align)
 
 
-def open_crops(
-    data: Data, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[DatasetIndex, Crops]:
-    """List the data and bring its cache up to date."""
+def open_crops(data: Data, progress: Progress = no_progress) -> tuple[DatasetIndex, Crops]:
+    """Read the index of the data and bring its cache up to date.
+
+    Args:
+        data: Section of the recipe.
+        progress: See ``prepare``.
+
+    Raises:
+        LeafError: See ``read_index`` and ``prepare``; also if no image can be read.
+    """
     if not data.path:
         raise NotFound("data.path is not set; give the data with --data")
     path = Path(data.path)
-    listing = read_listing(data.layout, path)
+    index = read_index(data.layout, path)
     spec = crop_spec(data)
     folder = Path(data.cache) if data.cache else default_cache(path, spec)
-    crops = prepare(listing.ids, listing.source, folder, spec, progress)
+    crops = prepare(index.ids, index.source, folder, spec, progress)
     if not (crops.row >= 0).any():
-        raise DataError(f"--data {path}: not one of its {len(listing.ids)} pictures can be read")
-    return listing, crops
+        raise DataError(f"--data {path}: none of its {len(index.ids)} images can be read")
+    return index, crops
 
 
-def copies(listing: DatasetIndex, crops: Crops) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """(N,) bool: training pictures whose pixels also stand in the validation or test split."""
+def copies(index: DatasetIndex, crops: Crops) -> Mask:
+    """(N,) bool: training images with the same pixels as an image of the validation or test split."""
     pixels = np.array([crops.pixels[r] if r >= 0 else "" for r in crops.row.tolist()])
-    other = set(pixels[(listing.split != TRAIN) & (crops.row >= 0)].tolist())
-    return np.array([s == TRAIN and p in other for s, p in zip(listing.split.tolist(), pixels.tolist(), strict=True)])
+    held_out = set(pixels[(index.split != TRAIN) & (crops.row >= 0)].tolist())
+    return np.array([s == TRAIN and p in held_out for s, p in zip(index.split.tolist(), pixels.tolist(), strict=True)])
 
 
-def load_data(
-    data: Data, split: Split, saved: Path | None = None, progress: Callable[[int, int], None] = lambda done, total: None
-) -> TrainingData:
-    """Everything that training sees.
+def load_data(data: Data, split: Split, saved: Path | None = None, progress: Progress = no_progress) -> TrainingData:
+    """Load everything that a run trains and validates on.
 
     Args:
-        data: Which pictures.
-        split: Which labels; ``split.path`` names a saved split, made there if missing.
-        saved: The split of an interrupted run, which must still fit.
-        progress: Of the cache.
+        data: Which images.
+        split: Which labels. ``split.path`` names a saved split; it is created if missing.
+        saved: The split of an interrupted run, which must still fit the data.
+        progress: See ``prepare``.
 
     Raises:
-        LeafError: See ``read_listing``, ``prepare``, ``partition`` and ``open_partition``.
+        LeafError: See ``open_crops``, ``partition`` and ``open_partition``.
     """
-    listing, crops = open_crops(data, progress)
-    notes = list(listing.notes)
-    readable = crops.row >= 0
-    if crops.unreadable:
-        some = ", ".join(crops.unreadable[:5])
-        notes.append(f"{len(crops.unreadable)} pictures cannot be read and are left out: {some}")
-    used = readable & (listing.split == TRAIN)
-    twins = copies(listing, crops)
-    if twins.any():
-        dropped = data.duplicates == "drop"
-        fate = "dropped from training" if dropped else "kept; drop them with --data.duplicates drop"
-        notes.append(f"{int(twins.sum())} training pictures are copies of validation or test pictures: {fate}")
-        if dropped:
-            used &= ~twins
-    if data.targets == "soft":
-        blank = used & (listing.label >= 0) & (listing.targets.sum(1) == 0)
-        if blank.any():
-            notes.append(f"{int(blank.sum())} training pictures have no vote left and are left out")
-            used &= ~blank
-    where = np.flatnonzero(used)
-    ids = [listing.ids[i] for i in where.tolist()]
-    own = (readable & (listing.split == VALIDATION)).any()
-    hash_ = data_hash(ids, listing.label[where], [crops.pixels[r] for r in crops.row[where].tolist()])
-    holdout = None if split.folds or own else data.validation
-    chosen = saved or (Path(split.path) if split.path and Path(split.path).is_file() else None)
-    if chosen is not None and chosen.is_file():
-        parts = open_partition(chosen, ids, hash_)
-        if saved is None:
-            check_options(chosen, parts, split, holdout)
-    else:
-        parts = partition(ids, listing.label[where], listing.labels, split, holdout or 0.0, hash_)
-        if split.path:
-            save_partition(Path(split.path), parts)
-    position = dict(zip(ids, where.tolist(), strict=True))
+    index, crops = open_crops(data, progress)
+    usable, notes = _usable(index, crops, data)
+    rows = np.flatnonzero(usable)
+    ids = [index.ids[i] for i in rows.tolist()]
+    own_validation = np.flatnonzero((crops.row >= 0) & (index.split == VALIDATION))
+    parts = _partition(index, crops, rows, split, saved, None if len(own_validation) else data.validation)
+
+    row_of = dict(zip(ids, rows.tolist(), strict=True))
 
     def samples(names: tuple[str, ...]) -> Samples:
-        return _samples(listing, crops, np.array([position[n] for n in names], np.int64), data.targets)
+        return _samples(index, crops, np.array([row_of[n] for n in names], np.int64), data.targets)
 
-    validation = samples(parts.validation)
-    if not len(validation) and own:
-        validation = _samples(listing, crops, np.flatnonzero(readable & (listing.split == VALIDATION)), "hard")
-    labelled = samples(parts.labelled)
-    missing = [n for c, n in enumerate(listing.labels) if not (labelled.label == c).any()]
+    labelled, validation = samples(parts.labelled), samples(parts.validation)
+    if not len(validation) and len(own_validation):
+        validation = _samples(index, crops, own_validation, "hard")
+    missing = [n for c, n in enumerate(index.labels) if not (labelled.label == c).any()]
     if missing:
-        notes.append(f"no labelled picture of class {', '.join(missing)}: it cannot be learned")
-    found = float(crops.found[crops.row[where]].mean()) if len(where) else 0.0
+        notes.append(f"no labelled image of class {', '.join(missing)}: it cannot be learned")
     if data.align:
-        notes.append(f"a face was found in {100 * found:.1f} % of the training pictures; of the others, all is shown")
+        found = float(crops.found[crops.row[rows]].mean()) if len(rows) else 0.0
+        notes.append(f"a face was found in {100 * found:.1f} % of the training images; the others are used whole")
     return TrainingData(
-        listing.labels, crops.images, labelled, samples(parts.unlabelled), validation, parts, tuple(notes)
+        index.labels, crops.images, labelled, samples(parts.unlabelled), validation, parts, tuple(notes)
     )
 
 
-Pictures = tuple[tuple[str, ...], U8, Samples]  # labels, images, and which of them
+def _usable(index: DatasetIndex, crops: Crops, data: Data) -> tuple[Mask, list[str]]:
+    """(N,) bool: the images that training may use; with notes about the data."""
+    notes = list(index.notes)
+    usable = (crops.row >= 0) & (index.split == TRAIN)
+    if crops.unreadable:
+        examples = ", ".join(crops.unreadable[:5])
+        notes.append(f"left out {len(crops.unreadable)} images that cannot be read: {examples}")
+    copied = copies(index, crops)
+    if copied.any():
+        drop = data.duplicates == "drop"
+        action = "dropped from training" if drop else "kept; drop them with --data.duplicates drop"
+        notes.append(f"{int(copied.sum())} training images are copies of validation or test images: {action}")
+        if drop:
+            usable &= ~copied
+    if data.targets == "soft":
+        no_votes = usable & (index.label >= 0) & (index.targets.sum(1) == 0)
+        if no_votes.any():
+            notes.append(f"left out {int(no_votes.sum())} training images without a vote")
+            usable &= ~no_votes
+    return usable, notes
 
 
-def load_split(data: Data, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> Pictures:
-    """The "validation" or "test" split that the layout brings, or "all" labelled pictures: for ``evaluate``.
+def _partition(
+    index: DatasetIndex, crops: Crops, rows: I64, split: Split, saved: Path | None, holdout: float | None
+) -> Partition:
+    """Open the saved split of the training images at these rows, or make one.
+
+    Args:
+        index: Of the data.
+        crops: Of the data.
+        rows: (M,) int64, the usable training images.
+        split: Section of the recipe.
+        saved: See ``load_data``.
+        holdout: Share of the labelled images for validation; None if the data has validation images.
+    """
+    ids = [index.ids[i] for i in rows.tolist()]
+    hash_ = data_hash(ids, index.label[rows], [crops.pixels[r] for r in crops.row[rows].tolist()])
+    if split.folds:
+        holdout = None
+    path = saved or (Path(split.path) if split.path else None)
+    if path is not None and path.is_file():
+        parts = open_partition(path, ids, hash_)
+        if saved is None:
+            check_options(path, parts, split, holdout)
+        return parts
+    parts = partition(ids, index.label[rows], index.labels, split, holdout or 0.0, hash_)
+    if split.path:
+        save_partition(Path(split.path), parts)
+    return parts
+
+
+def load_split(data: Data, name: str, progress: Progress = no_progress) -> EvaluationData:
+    """Load a split that the data set brings.
+
+    Args:
+        data: Which images.
+        name: "validation", "test", or "all" for all labelled images.
+        progress: See ``prepare``.
 
     Raises:
-        DataError: The layout has no such split.
+        DataError: The data set has no such split.
     """
-    listing, crops = open_crops(data, progress)
-    where = labelled_of(listing, crops, name)
-    if not len(where):
-        raise DataError(f"--data {data.path}: this data has no {name} split of its own; {_MEND[name]}")
-    return listing.labels, crops.images, _samples(listing, crops, where, "hard")
-
-
-_MEND = {
-    "test": "put labelled pictures that training never sees into test/, a folder per class, or take --split all",
-    "validation": "give the folder of the run, which holds out some, put some into valid/, or take --split all",
-    "all": "no labelled picture of it can be read",
-}
+    index, crops = open_crops(data, progress)
+    rows = labelled_of(index, crops, name)
+    if not len(rows):
+        raise DataError(f"--data {data.path}: this data has no {name} split of its own; {_NO_SPLIT_HINTS[name]}")
+    return EvaluationData(index.labels, crops.images, _samples(index, crops, rows, "hard"))
 
 
 def load_validation(
-    data: Data, split: Split, saved: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Pictures, bool]:
-    """The validation pictures of a run, and whether the run itself held them out of its training pictures.
+    data: Data, split: Split, saved: Path, progress: Progress = no_progress
+) -> tuple[EvaluationData, bool]:
+    """Load the validation images of a run, and whether the run held them out of its training images.
 
     Args:
-        data: The run's, wherever it lies now.
-        split: The run's.
-        saved: The run's split.
-        progress: Of the cache.
+        data: Of the run, with the present place of the data.
+        split: Of the run.
+        saved: The split file of the run.
+        progress: See ``prepare``.
 
     Raises:
-        DataError: The data is no longer what was split, or the run held out nothing.
+        DataError: The data has changed since the split, or the run held out nothing.
     """
     if not split.folds and len(labelled_of(*open_crops(data, progress), "validation")):
         return load_split(data, "validation"), False
     try:
         loaded = load_data(data, split, saved)
     except DataError as e:
-        raise DataError(f"{e}; or take --split all") from e
+        raise DataError(f"{e}; or use --split all") from e
     if not len(loaded.validation):
-        raise DataError(f"{saved}: this run held out no validation picture (data.validation); take --split all")
-    return (loaded.labels, loaded.images, loaded.validation), True
+        raise DataError(f"{saved}: this run held out no validation image (data.validation); use --split all")
+    return EvaluationData(loaded.labels, loaded.images, loaded.validation), True
 
 
 def trained_on(data: Data, hash_: str) -> bool:
-    """Whether the training pictures of this data are those with the hash that a model's training notes."""
-    listing, crops = open_crops(data)
-    training = (crops.row >= 0) & (listing.split == TRAIN)
-    for chosen in (training, training & ~copies(listing, crops)):  # data.duplicates
-        where = np.flatnonzero(chosen)
-        pixels = [crops.pixels[r] for r in crops.row[where].tolist()]
-        if data_hash([listing.ids[i] for i in where.tolist()], listing.label[where], pixels) == hash_:
+    """Whether a hash, which a checkpoint stores, is that of the training images of this data."""
+    index, crops = open_crops(data)
+    training = (crops.row >= 0) & (index.split == TRAIN)
+    for chosen in (training, training & ~copies(index, crops)):  # with and without data.duplicates
+        rows = np.flatnonzero(chosen)
+        pixels = [crops.pixels[r] for r in crops.row[rows].tolist()]
+        if data_hash([index.ids[i] for i in rows.tolist()], index.label[rows], pixels) == hash_:
             return True
     return False
 
 
-def labelled_of(listing: DatasetIndex, crops: Crops, name: str) -> I64:
-    """(M,) int64: the readable pictures with a label of "train", "validation" or "test", or of "all"."""
-    inside = np.ones(len(listing.ids), np.bool_) if name == "all" else listing.split == SPLITS.index(name)
-    return np.flatnonzero(inside & (crops.row >= 0) & (listing.label >= 0))
+def labelled_of(index: DatasetIndex, crops: Crops, name: str) -> I64:
+    """(M,) int64: the readable, labelled images of "train", "validation", "test" or "all"."""
+    inside = np.ones(len(index.ids), np.bool_) if name == "all" else index.split == SPLITS.index(name)
+    return np.flatnonzero(inside & (crops.row >= 0) & (index.label >= 0))
 
 
-def _samples(listing: DatasetIndex, crops: Crops, where: I64, targets: str) -> Samples:
-    label = listing.label[where]
-    soft = listing.targets[where]
+def _samples(index: DatasetIndex, crops: Crops, rows: I64, targets: str) -> Samples:
+    """The images at rows (M,) of the index, with "hard" or "soft" targets."""
+    label = index.label[rows]
+    target = index.targets[rows]
     if targets == "hard":
-        soft = np.zeros_like(soft)
+        target = np.zeros_like(target)
         known = np.flatnonzero(label >= 0)
-        soft[known, label[known]] = 1.0
-    return Samples(crops.row[where], soft, label)
+        target[known, label[known]] = 1.0
+    return Samples(crops.row[rows], target, label)
 
 
 class Stream:
-    """An endless shuffled reading of N things, a pure function of seed and position: nothing to save or restore."""
+    """An endless shuffled sequence of 0 .. n - 1. It depends on seed and position only, so it has no state to save."""
 
     def __init__(self, n: int, seed: int) -> None:
         if n < 1:
@@ -242,12 +284,12 @@ class Stream:
         self._passes: dict[int, I64] = {}
 
     def take(self, start: int, count: int) -> I64:
-        """Indices (count,) from position ``start`` on."""
+        """The ``count`` indices (count,) int64 from position ``start`` on."""
         positions = np.arange(start, start + count)
         out = np.empty(count, np.int64)
         for number in range(start // self.n, (start + count - 1) // self.n + 1):
-            here = positions // self.n == number
-            out[here] = self._order(number)[positions[here] % self.n]
+            inside = positions // self.n == number
+            out[inside] = self._order(number)[positions[inside] % self.n]
         return out
 
     def _order(self, number: int) -> I64:
@@ -258,7 +300,7 @@ class Stream:
 
 
 class Images:
-    """Fetches uint8 crops onto the training device; keeps all of them there if they fit into ``budget`` bytes."""
+    """Fetches uint8 crops to the training device, and keeps all of them there if they fit into ``budget`` bytes."""
 
     def __init__(self, images: U8, device: torch.device, budget: int = 4 << 30) -> None:
         self.device = device

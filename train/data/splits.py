@@ -1,6 +1,6 @@
-"""Who shows a label: class-balanced, uneven (Ada-CM), long-tailed, proportional; k folds; saved with a hash.
+"""Which training images are labelled, unlabelled and held out, and the files that record it.
 
-Knows labels and ids; must not know pictures or models.
+Knows labels and ids; must not know images or models.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A split of the training pictures, by id; the three parts share no id.
+    """A split of the training images into three disjoint parts, by id.
 
     Attributes:
-        labelled: Whose labels training may use.
+        labelled: Images whose labels training may use.
         unlabelled: The rest.
-        validation: Held out for choices; empty where the layout brings its own validation split.
-        data: Hash of the pictures and labels that were split.
-        made_by: The options that made it.
+        validation: Held-out images; empty if the data set has its own validation split.
+        data: Hash of the images and labels that were split.
+        made_by: The options of the split.
     """
 
     labelled: tuple[str, ...]
@@ -42,13 +42,13 @@ class Partition:
 
     @property
     def hash(self) -> str:
-        """Of the parts."""
+        """Hash of the three parts."""
         parts = [sorted(self.labelled), sorted(self.unlabelled), sorted(self.validation)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def data_hash(ids: Sequence[str], label: I64, pixels: Sequence[str]) -> str:
-    """Hash of a data set, whatever the order of its pictures."""
+    """Hash of a data set, independent of the order of its images."""
     lines = sorted(f"{i}\t{c}\t{p}" for i, c, p in zip(ids, label.tolist(), pixels, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -56,52 +56,60 @@ def data_hash(ids: Sequence[str], label: I64, pixels: Sequence[str]) -> str:
 def partition(
     ids: Sequence[str], label: I64, classes: Sequence[str], options: Split, holdout: float, data: str
 ) -> Partition:
-    """Split training pictures.
+    """Split the training images.
 
     Args:
-        ids: N.
-        label: (N,) int64, -1 without a label; such pictures are always unlabelled.
-        classes: C names.
-        options: What is wanted.
-        holdout: Share of the labelled pictures for validation; used without folds.
+        ids: N ids.
+        label: (N,) int64, -1 without a label; such images are always unlabelled.
+        classes: C class names.
+        options: Section of the recipe.
+        holdout: Share of the labelled images for validation; not used with folds.
         data: From ``data_hash``.
 
     Raises:
-        DataError: More labels wanted than there are, or a class is missing.
+        DataError: The options ask for more labels than the data has, or name an unknown class.
     """
     rng = np.random.default_rng(options.seed)
     pools = [rng.permutation(np.flatnonzero(label == c)) for c in range(len(classes))]
-    held: list[I64] = []
+    held_out: list[I64] = []
     for c, pool in enumerate(pools):
         if options.folds:
             keep = np.arange(len(pool)) % options.folds != options.fold
         else:
             keep = np.arange(len(pool)) >= round(holdout * len(pool))
-        held.append(pool[~keep])
+        held_out.append(pool[~keep])
         pools[c] = pool[keep]
     available = np.array([len(p) for p in pools], np.int64)
     counts = label_counts(options, available, classes)
-    shown = [pool[:n] for pool, n in zip(pools, counts.tolist(), strict=True)]
-    hidden = [pool[n:] for pool, n in zip(pools, counts.tolist(), strict=True)]
-    hidden.append(np.flatnonzero(label < 0))
+    labelled = [pool[:n] for pool, n in zip(pools, counts.tolist(), strict=True)]
+    unlabelled = [pool[n:] for pool, n in zip(pools, counts.tolist(), strict=True)]
+    unlabelled.append(np.flatnonzero(label < 0))
 
     def names(parts: list[I64]) -> tuple[str, ...]:
         return tuple(ids[i] for i in np.sort(np.concatenate(parts)).tolist())
 
     made_by = {**asdict(options), "counts": list(options.counts), "holdout": holdout}
-    return Partition(names(shown), names(hidden), names(held), data, made_by)
+    return Partition(names(labelled), names(unlabelled), names(held_out), data, made_by)
 
 
 def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
-    """How many labels each class shows (C,), given how many pictures it has (C,).
+    """The number of labelled images of each class.
 
-    - "all": every one.
-    - "balanced": as equal as the pictures allow, exactly ``labels`` in all.
-    - "floor": floor(labels / C) each, the published LEAF splits.
-    - "uneven": the rare class gets two thirds of the others' share (Ada-CM's 100 on RAF-DB: 10 of fear, 15 of each
-      other); ``counts`` sets chosen classes by hand.
-    - "longtail": from the largest class to the smallest a geometric fall by ``imbalance``.
-    - "share": ``labels``, or ``share`` of all, in proportion to the classes.
+    - "all": every image.
+    - "balanced": as equal as the data allows, exactly ``labels`` in total.
+    - "floor": floor(labels / C) each, as in the published LEAF splits.
+    - "uneven": the rare class gets two thirds of the share of the others (Ada-CM's 100 labels on RAF-DB: 10 of fear,
+      15 of each other class); ``counts`` sets the number of single classes.
+    - "longtail": a geometric decrease by ``imbalance`` from the largest to the smallest class.
+    - "share": ``labels``, or ``share`` of all images, in proportion to the classes.
+
+    Args:
+        options: Section of the recipe.
+        available: (C,) int64, the number of images of each class.
+        classes: C class names.
+
+    Returns:
+        (C,) int64.
 
     Raises:
         DataError: See ``partition``.
@@ -112,20 +120,22 @@ def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
     if options.kind == "share" and not n:
         n = round(options.share * total)
     if n < 1:
-        raise DataError(f"split.labels: kind {options.kind!r} wants a number of labels; give --labels N")
+        raise DataError(f"split.labels: kind {options.kind!r} needs a number of labels; give --labels N")
     if n > total:
-        raise DataError(f"split.labels: {n} labels wanted, the training pictures have {total}")
+        raise DataError(f"split.labels: {n} labels wanted, but the data has {total} labelled training images")
     if options.kind == "balanced":
         return apportion(np.ones(c), available, n)
     if options.kind == "floor":
         if n // c > available.min():
-            poor = classes[int(available.argmin())]
-            raise DataError(f"split.labels: {n // c} per class wanted, {poor} has {available.min()} pictures")
+            smallest = classes[int(available.argmin())]
+            raise DataError(
+                f"split.labels: {n // c} labels per class wanted, but {smallest} has {available.min()} images"
+            )
         return np.full(c, n // c, np.int64)
     if options.kind == "uneven":
         fixed = _fixed_counts(options.counts, available, classes)
         if options.rare not in classes:
-            raise DataError(f"split.rare: {options.rare!r} is none of the classes {', '.join(classes)}")
+            raise DataError(f"split.rare: {options.rare!r} is not one of the classes {', '.join(classes)}")
         weights = np.where(np.array(classes) == options.rare, 2.0, 3.0)
         weights[list(fixed)] = 0.0
         room = available.copy()
@@ -133,8 +143,8 @@ def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
         rest = n - sum(fixed.values())
         if not 0 <= rest <= room.sum():
             raise DataError(
-                f"split.counts: the given counts make {n - rest} labels and the other classes have {room.sum()} "
-                f"pictures, so {n} labels cannot be made of them; change --labels or --split.counts"
+                f"split.counts: {n - rest} labels are given by class and the other classes have {room.sum()} images, "
+                f"which cannot make {n} labels; change --labels or --split.counts"
             )
         counts = apportion(weights, room, rest)
         for index, number in fixed.items():
@@ -147,12 +157,20 @@ def label_counts(options: Split, available: I64, classes: Sequence[str]) -> I64:
 
 
 def apportion(weights: np.ndarray[tuple[int], np.dtype[np.float64]], available: I64, n: int) -> I64:
-    """Exactly ``n`` things over classes by weight, at most ``available`` each, by largest remainders.
+    """Divide ``n`` labels among C classes in proportion to weights, by largest remainders.
 
-    What a class cannot take goes to the others by their weights. At least one goes to each class where n allows it.
+    What a class cannot take goes to the others. Every class gets at least one label if ``n`` allows it.
+
+    Args:
+        weights: (C,) float64, from 0.
+        available: (C,) int64, the largest number of each class.
+        n: Number of labels.
+
+    Returns:
+        (C,) int64 with the sum ``n``.
 
     Raises:
-        ValueError: There are less than ``n`` things.
+        ValueError: ``n`` is larger than the number of images.
     """
     if n > available.sum():
         raise ValueError(f"apportion.n: wanted at most {available.sum()}, got {n}")
@@ -178,11 +196,16 @@ def apportion(weights: np.ndarray[tuple[int], np.dtype[np.float64]], available: 
 
 
 def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
-    """A saved split, checked against the data.
+    """Open a saved split and check it against the data.
+
+    Args:
+        path: Of the split.
+        ids: Of the training images.
+        data: From ``data_hash``.
 
     Raises:
-        NotFound: No such file.
-        DataError: Not a split, changed by hand, or made from other data.
+        NotFound: The file is missing.
+        DataError: It is not a split, was changed by hand, or was made from other data.
     """
     if not path.is_file():
         raise NotFound(f"split {path}: no such file")
@@ -191,38 +214,41 @@ def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
         labelled, unlabelled, validation = (tuple(raw[k]) for k in ("labelled", "unlabelled", "validation"))
         saved = Partition(labelled, unlabelled, validation, raw["data"], raw["made_by"])
     except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"split {path}: is no saved split ({e!r})") from e
+        raise DataError(f"split {path}: is not a saved split ({e!r})") from e
     if raw.get("hash") != saved.hash:
-        raise DataError(f"split {path}: was changed after it was saved (its hash disagrees); make a new one")
+        raise DataError(f"split {path}: was changed after it was saved (its hash does not match); make a new one")
     if saved.data != data:
         used = (*saved.labelled, *saved.unlabelled, *saved.validation)
         gone, new = len(set(used) - set(ids)), len(set(ids) - set(used))
-        what = f"{gone} pictures gone, {new} new" if gone or new else "labels or pictures changed"
+        what = f"{gone} images are missing, {new} are new" if gone or new else "labels or images changed"
         raise DataError(f"split {path}: the data changed since it was made ({what}); restore it or make a new split")
     return saved
 
 
 def check_options(path: Path, saved: Partition, options: Split, holdout: float | None) -> None:
-    """Refuse a saved split that was made otherwise than the options say; options left at their defaults say nothing.
+    """Check that a saved split was made with these options. Options with their default value are not checked.
 
     Args:
         path: Of the saved split.
         saved: The split.
-        options: What is wanted.
-        holdout: BackendConfig share for validation, None where none is held out by share.
+        options: Section of the recipe.
+        holdout: Share of images for validation; None if no share is held out.
 
     Raises:
-        DataError: The options that differ.
+        DataError: Options differ.
     """
     default, given = asdict(Split()), {**asdict(options), "counts": list(options.counts)}
     given = {k: v for k, v in given.items() if k != "path" and v != default[k] and v != []}
-    other = [f"split.{k} {saved.made_by.get(k)!r} there, {v!r} wanted" for k, v in given.items()
-             if saved.made_by.get(k) != v]  # fmt: skip
+    different = [
+        f"split.{k} is {saved.made_by.get(k)!r} there, not {v!r}" for k, v in given.items() if saved.made_by.get(k) != v
+    ]
     kept = saved.made_by.get("holdout")
     if holdout is not None and holdout not in (Data().validation, kept):
-        other.append(f"data.validation {kept} there, {holdout} wanted")
-    if other:
-        raise DataError(f"split {path}: was made otherwise ({'; '.join(other)}); name another file for a new split")
+        different.append(f"data.validation is {kept} there, not {holdout}")
+    if different:
+        raise DataError(
+            f"split {path}: was made with other options ({'; '.join(different)}); name another file for a new split"
+        )
 
 
 def save_partition(path: Path, split: Partition) -> None:
@@ -248,6 +274,6 @@ def _fixed_counts(counts: Sequence[str], available: I64, classes: Sequence[str])
         if name not in classes or not number.isdecimal():
             raise DataError(f"split.counts: wanted class=number with one of {', '.join(classes)}, got {entry!r}")
         if int(number) > available[classes.index(name)]:
-            raise DataError(f"split.counts: {number} of {name} wanted, there are {available[classes.index(name)]}")
+            raise DataError(f"split.counts: {number} of {name} wanted, but there are {available[classes.index(name)]}")
         fixed[classes.index(name)] = int(number)
     return fixed

@@ -1,6 +1,6 @@
-"""List files as rows: CSV with any usual separator, JSON Lines, lines of text; one sentence where a row makes no sense.
+"""Reads tables as rows of text: CSV with any usual separator, JSON Lines, and lines of text.
 
-Knows text and the names of columns; must not know what a row means.
+Every row comes with its place for error messages. Knows text and column names; must not know what a row means.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import IO, TypeVar
 
 from leaf_rt.errors import DataError, NotFound
 
-Row = dict[str, str]  # column in lower case -> text, empty where the row has none
+Columns = dict[str, str]  # column name in lower case -> text, empty if the row has no such column
 R = TypeVar("R")
 T = TypeVar("T")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[str]]:
-    """A list file as text.
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file.
 
     Raises:
-        NotFound: It is missing.
+        NotFound: The file is missing.
         DataError: It is not UTF-8.
     """
     if not path.is_file():
@@ -33,23 +33,25 @@ def opened(path: Path) -> Iterator[IO[str]]:
         with path.open(encoding="utf-8-sig", newline="") as f:
             yield f
     except UnicodeDecodeError as e:
-        raise DataError(f"{path}: is no UTF-8 text; lists of pictures are .csv, .tsv or .jsonl files in UTF-8") from e
+        raise DataError(f"{path}: is not UTF-8 text; lists of images are .csv, .tsv or .jsonl files in UTF-8") from e
 
 
-def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-    """Place ("file:line") and columns of every row below the header; commas, semicolons or tabs between them.
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Columns]]:
+    """Read the rows below the header, as place ("file:line") and columns.
 
     Args:
-        path: The file.
-        columns: What must be there, in upper or lower case.
+        path: A file with commas, semicolons or tabs between the columns.
+        columns: Required columns, in upper or lower case.
 
     Raises:
-        NotFound, DataError: See ``opened``; a column is missing, or it is no CSV.
+        NotFound: The file is missing.
+        DataError: It is not UTF-8 or not CSV, or a column is missing.
     """
-    with opened(path) as f:
+    with open_text(path) as f:
         header = f.readline()
         f.seek(0)
-        reader = csv.DictReader(f, delimiter=max(",;\t", key=header.count), strict=True)  # an open quote is an error
+        # With ``strict`` a quote that is not closed is an error.
+        reader = csv.DictReader(f, delimiter=max(",;\t", key=header.count), strict=True)
         try:
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             missing = [c for c in columns if c.lower() not in reader.fieldnames]
@@ -61,49 +63,54 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
             for row in reader:
                 yield f"{path}:{reader.line_num}", {k: v or "" for k, v in row.items() if k is not None}
         except csv.Error as e:
-            raise DataError(f"{path}:{reader.line_num + 1}: no CSV ({e}); is a quote not closed?") from e
+            raise DataError(f"{path}:{reader.line_num + 1}: not valid CSV ({e}); is a quote not closed?") from e
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Place and columns of every line's object.
-
-    Raises:
-        NotFound, DataError: See ``opened``; a line is no JSON object.
-    """
-    with opened(path) as f:
-        for where, line in _lines(path, f):
-            try:
-                row = {k.lower(): "" if v is None else str(v) for k, v in json.loads(line).items()}
-            except (ValueError, AttributeError, RecursionError) as e:
-                raise DataError(f"{where}: no JSON object ({e})") from e
-            yield where, row
-
-
-def text_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Place and text of every line that is not blank.
+def read_json_lines(path: Path) -> Iterator[tuple[str, Columns]]:
+    """Read a JSON object per line, as place and columns.
 
     Raises:
-        NotFound, DataError: See ``opened``.
+        NotFound: The file is missing.
+        DataError: It is not UTF-8, or a line is not a JSON object.
     """
-    with opened(path) as f:
-        yield from _lines(path, f)
-
-
-def parsed(rows: Iterable[tuple[str, R]], parse: Callable[[R], T], wanted: str) -> Iterator[tuple[str, T]]:
-    """Place and meaning of every row.
-
-    Raises:
-        DataError: ``parse`` finds no meaning; it says so by KeyError, ValueError or OverflowError.
-    """
-    for where, row in rows:
+    for place, line in read_lines(path):
         try:
-            meaning = parse(row)
+            row = {k.lower(): "" if v is None else str(v) for k, v in json.loads(line).items()}
+        except (ValueError, AttributeError, RecursionError) as e:
+            raise DataError(f"{place}: not a JSON object ({e})") from e
+        yield place, row
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Read the lines that are not blank, as place and text.
+
+    Raises:
+        NotFound: The file is missing.
+        DataError: It is not UTF-8.
+    """
+    with open_text(path) as f:
+        for number, line in enumerate(f, 1):
+            if line.strip():
+                yield f"{path}:{number}", line.strip()
+
+
+def parse_rows(rows: Iterable[tuple[str, R]], parse: Callable[[R], T], wanted: str) -> Iterator[tuple[str, T]]:
+    """Parse every row.
+
+    Args:
+        rows: Place and content.
+        parse: Raises KeyError, ValueError or OverflowError for a wrong row.
+        wanted: What a row should hold, for the error message.
+
+    Returns:
+        Place and result of ``parse`` for every row.
+
+    Raises:
+        DataError: A row is wrong.
+    """
+    for place, row in rows:
+        try:
+            result = parse(row)
         except (KeyError, ValueError, OverflowError) as e:
-            raise DataError(f"{where}: wanted {wanted} ({e})") from e
-        yield where, meaning
-
-
-def _lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield f"{path}:{number}", line.strip()
+            raise DataError(f"{place}: wanted {wanted} ({e})") from e
+        yield place, result

@@ -4,6 +4,7 @@ Knows data, networks and methods. It must not know the command line.
 """
 
 __all__ = [
+    "batches",
     "checkpoint",
     "distributed",
     "inference",
@@ -11,5 +12,7 @@ __all__ = [
     "merging",
     "optimizer",
     "run_log",
+    "schedule",
+    "state",
     "training",
 ]

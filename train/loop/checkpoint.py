@@ -1,5 +1,6 @@
-"""Checkpoints: one ``last.pt`` per run, whole or absent, loadable with ``weights_only``, and a JSON for people.
+"""Checkpoints: files of tensors and plain values that torch loads with ``weights_only``, and a readable JSON.
 
+A run writes ``last.pt`` and, if it selects by validation, ``best.pt``. A file is written completely or not at all.
 Knows files and state dicts; must not know data or losses.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from leaf_rt.errors import ModelError, NotFound
 from leaf_rt.system.files import save_json, write_whole
 from train.models.face_model import FaceModel, build_model
-from train.models.weights import Unreadable, misfit, read
+from train.models.weights import Unreadable, mismatch, read_file
 from train.recipes.schema import RECIPE
 
 FORMAT = 1
@@ -26,7 +27,14 @@ META = "meta.json"
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Crops of ``side`` px with ``margin`` (``alignment.template``), "grey" or "rgb", resized to ``net_side`` px."""
+    """How a face is cropped for the model.
+
+    Attributes:
+        side: Of the crop, px.
+        margin: See ``leaf_rt.faces.alignment.template``.
+        color: "grey" or "rgb".
+        net_side: Side in px that the crop is resized to for the network.
+    """
 
     side: int
     margin: float
@@ -36,15 +44,16 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMeta:
-    """What a checkpoint says of itself.
+    """Description of a checkpoint.
 
     Attributes:
-        labels: In the order of the logits.
+        labels: C class names, in the order of the logits.
         geometry: Of the crops.
-        mean, std: Normalisation per channel, of values in [0, 1].
+        mean: Of each channel, for normalising values in [0, 1].
+        std: Of each channel, likewise.
         model: Arguments of ``build_model``.
-        training: Data, protocol, recipe and seed.
-        metrics: Measured on the validation split.
+        training: Recipe, progress and data of the run.
+        metrics: Of the validation split.
         path: The file.
     """
 
@@ -58,7 +67,7 @@ class CheckpointMeta:
     path: Path
 
     def payload(self) -> dict[str, Any]:
-        """The fields as a checkpoint keeps them."""
+        """The fields as a checkpoint stores them."""
         return {
             "format": FORMAT,
             "labels": list(self.labels),
@@ -71,12 +80,15 @@ class CheckpointMeta:
 
 
 def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
-    """Write a checkpoint and, where it is the one that speaks for the run, ``meta.json`` beside it.
+    """Write a checkpoint and, if it is the one that ``find`` returns for the run, ``meta.json`` beside it.
 
     Args:
         path: The .pt file.
-        meta: What it says of itself.
-        state: "ema" and "student" (state dicts), and the rest that resuming needs: tensors and plain values only.
+        meta: Description of the checkpoint.
+        state: "ema" and "student" (state dicts) and all that resuming needs: tensors and plain values only.
+
+    Raises:
+        NoPermission, OutputError: A file cannot be written.
     """
     write_whole(path, lambda f: torch.save({**meta.payload(), **state}, f), parents=True)
     if find(path.parent) == path:
@@ -84,30 +96,30 @@ def save(path: Path, meta: CheckpointMeta, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
+    """The content of a checkpoint, on the CPU.
 
     Raises:
-        NotFound: No such file.
-        ModelError: Damaged, foreign, or of another format.
+        NotFound: The file is missing.
+        ModelError: The file is damaged, is not a checkpoint, or has another format.
     """
     if not path.is_file():
         if path.name == LAST and (path.parent / RECIPE).is_file():
             raise NotFound(f"{path.parent}: the run has no checkpoint yet; start it again with --out {path.parent}")
-        raise NotFound(f"checkpoint {path}: no such file; give a run's folder or its {LAST}")
+        raise NotFound(f"checkpoint {path}: no such file; give the folder of a run or its {LAST}")
     try:
-        content = read(path)
+        content = read_file(path)
     except Unreadable as e:
-        raise ModelError(f"checkpoint {path}: damaged or foreign: {e}") from e
-    wanted = {"format", "labels", "geometry", "normalise", "model", "ema"}
-    if not isinstance(content, dict) or not wanted <= set(content):
-        raise ModelError(f"checkpoint {path}: is no checkpoint of `leaf-rt train`")
+        raise ModelError(f"checkpoint {path}: cannot be loaded: {e}") from e
+    required = {"format", "labels", "geometry", "normalise", "model", "ema"}
+    if not isinstance(content, dict) or not required <= set(content):
+        raise ModelError(f"checkpoint {path}: is not a checkpoint of `leaf-rt train`")
     if content["format"] != FORMAT:
-        raise ModelError(f"checkpoint {path}: format {content['format']}, this version reads {FORMAT}")
+        raise ModelError(f"checkpoint {path}: has format {content['format']}, this version reads format {FORMAT}")
     return content
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that speaks for a run: ``best.pt`` where the run selected by validation, else ``last.pt``."""
+    """The result of a run, ``best.pt`` if there is one, else ``last.pt``; a path of a file is returned as it is."""
     if path.is_dir():
         best = path / BEST
         return best if best.is_file() else path / LAST
@@ -118,10 +130,10 @@ def load_model(path: Path) -> tuple[FaceModel, CheckpointMeta]:
     """The EMA model of a run, in eval mode, on the CPU, float32.
 
     Args:
-        path: A run's folder or a checkpoint file.
+        path: Folder of a run, or a checkpoint.
 
     Raises:
-        NotFound, ModelError: See ``load``; also where weights and description disagree.
+        NotFound, ModelError: See ``load``; also if the weights do not fit the description.
     """
     path = find(path)
     content = load(path)
@@ -132,33 +144,34 @@ def load_model(path: Path) -> tuple[FaceModel, CheckpointMeta]:
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """``load_state_dict`` with an error for people.
+    """Load weights into a model.
 
     Raises:
-        ModelError: Keys are missing, unexpected or of another shape; the message names them.
+        ModelError: Keys are missing, unexpected or of another shape. The message names them.
     """
-    if wrong := misfit(model.state_dict(), state):
-        raise ModelError(f"checkpoint {path}: its weights do not fit its description ({wrong})")
+    if difference := mismatch(model.state_dict(), state):
+        raise ModelError(f"checkpoint {path}: its weights do not fit its description ({difference})")
     model.load_state_dict(state)
 
 
 def unfinished(meta: CheckpointMeta) -> str:
-    """How far the run of a checkpoint came, as "step 1 of 30"; empty where it came to its end, or nothing is known.
+    """The progress of an incomplete run, as "step 1 of 30"; empty if the run is complete or its state is unknown.
 
-    The newest checkpoint of a run tells; the best one may lie before the end, so a copy of it tells nothing.
+    The progress is read from the latest checkpoint of the run. The best one may be from before the end, so a copy of it
+    without the run does not show the progress.
     """
-    training, newest = meta.training, meta.path.with_name(LAST)
-    if meta.path != newest:
+    training, latest = meta.training, meta.path.with_name(LAST)
+    if meta.path != latest:
         try:
-            training = load(newest).get("training", {})
-        except (NotFound, ModelError):  # then nothing is known
+            training = load(latest).get("training", {})
+        except (NotFound, ModelError):  # unknown
             training = {}
     step, steps = training.get("step"), training.get("steps")
     return f"step {step} of {steps}" if step is not None and steps is not None and step < steps else ""
 
 
 def describe(content: dict[str, Any], path: Path) -> CheckpointMeta:
-    """What a loaded checkpoint says of itself."""
+    """The description in a loaded checkpoint."""
     mean, std = (tuple(float(v) for v in content["normalise"][k]) for k in ("mean", "std"))
     return CheckpointMeta(
         labels=tuple(content["labels"]),

@@ -1,7 +1,7 @@
-"""Many processes, one joint batch: PyTorch's own engine, started by torchrun.
+"""One joint batch over several processes, started by torchrun.
 
-Every process computes the loss of the joint batch from gathered outputs, so no loss needs to know of the others.
-Knows torch.distributed; must not know what a model computes, or losses.
+Every process gathers the outputs of all processes and computes the loss of the joint batch, so that no loss function
+has to know about processes. Knows torch.distributed; must not know models or losses.
 """
 
 from __future__ import annotations
@@ -19,31 +19,36 @@ from torch import Tensor, nn
 
 from leaf_rt.errors import BackendError, LeafError
 
-TIMEOUT = timedelta(minutes=10)  # of a step
-PATIENCE = timedelta(
-    days=1
-)  # of ``DistributedContext.together``, as where one process finds the faces of a data set for all
+STEP_TIMEOUT = timedelta(minutes=10)
+SYNC_TIMEOUT = timedelta(days=1)  # of ``synchronized``: one process may fill the crop cache while the others wait
 
 
 @dataclass(frozen=True, slots=True)
 class DistributedContext:
-    """This process among its fellows; ``words`` is their group for ``together``, None where it is alone."""
+    """This process and its place among the processes of a run.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        device: Where this process computes.
+        control_group: Process group that ``synchronized`` uses; None for a single process.
+    """
 
     rank: int
     size: int
     device: torch.device
-    words: dist.ProcessGroup | None = None
+    control_group: dist.ProcessGroup | None = None
 
     @property
-    def main(self) -> bool:
-        """Whether this process writes files and talks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def share(self, n: int) -> slice:
-        """This process's rows of a joint batch of n.
+    def local_rows(self, n: int) -> slice:
+        """The rows of a joint batch of ``n`` that this process computes.
 
         Raises:
-            ValueError: n cannot be divided evenly.
+            ValueError: ``n`` is not a multiple of the number of processes.
         """
         if n % self.size:
             raise ValueError(f"a joint batch of {n} cannot be divided among {self.size} processes")
@@ -51,14 +56,14 @@ class DistributedContext:
         return slice(self.rank * part, (self.rank + 1) * part)
 
     def gather(self, x: Tensor) -> Tensor:
-        """The joint batch (size * B, ...) of everybody's rows (B, ...), with gradients."""
+        """Concatenate the rows (B, ...) of all processes to the joint batch (size * B, ...), with gradients."""
         if self.size == 1:
             return x
         out: Tensor = _Gather.apply(x, self.rank, self.size)  # type: ignore[no-untyped-call]
         return out
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Whether the flag is set in at least one process."""
         if self.size == 1:
             return flag
         shared = torch.tensor(int(flag), device=self.device)
@@ -67,7 +72,7 @@ class DistributedContext:
 
     @torch.no_grad()
     def average(self, values: Iterable[Tensor]) -> None:
-        """Give every process the mean over processes of these tensors, in place; what is no float is left alone."""
+        """Replace each float tensor by its mean over all processes, in place. Other tensors stay as they are."""
         floats = [v for v in values if v.is_floating_point()]
         if self.size == 1 or not floats:
             return
@@ -78,38 +83,38 @@ class DistributedContext:
             v.copy_(mean.view_as(v))
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Wait for everybody at the end; what a person can act on ends all processes, and is said once.
+    def synchronized(self) -> Iterator[None]:
+        """Wait at the end of the block for all processes. A LeafError in one process ends all of them.
 
         Raises:
-            LeafError: This process's problem, where no process before it has the same.
-            SystemExit: Another process says what is wrong.
+            LeafError: The error of this process, unless a lower rank raises the same one.
+            SystemExit: Another process raises the error.
         """
-        if self.words is None:
+        if self.control_group is None:
             yield
             return
-        problem: LeafError | None = None
+        error: LeafError | None = None
         try:
             yield
         except LeafError as e:
-            problem = e
-        mine = None if problem is None else (problem.exit_code, str(problem))
-        all_said: list[tuple[int, str] | None] = [None] * self.size
-        dist.all_gather_object(all_said, mine, group=self.words)
-        if problem is not None and all_said.index(mine) == self.rank:
-            raise problem
-        for said in all_said:
-            if said is not None:
-                raise SystemExit(said[0])
+            error = e
+        mine = None if error is None else (error.exit_code, str(error))
+        failures: list[tuple[int, str] | None] = [None] * self.size
+        dist.all_gather_object(failures, mine, group=self.control_group)
+        if error is not None and failures.index(mine) == self.rank:
+            raise error
+        for failure in failures:
+            if failure is not None:
+                raise SystemExit(failure[0])
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
-    """What every process finds wrong by itself, before it knows the others, is said by the first alone.
+def raise_on_rank_zero() -> Iterator[None]:
+    """Report an error that every process finds by itself, before the processes are connected, once.
 
     Raises:
-        LeafError: In the first process.
-        SystemExit: In the others.
+        LeafError: In the process of rank 0.
+        SystemExit: In the other processes, with the exit code of the error.
     """
     try:
         yield
@@ -120,10 +125,10 @@ def said_once() -> Iterator[None]:
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes; backwards, the sum of everybody's gradient for this process's rows.
+    """Forward: the rows of all processes. Backward: the sum over processes of the gradients of this process's rows.
 
-    Every process computes the same joint loss, so that sum is ``size`` times the gradient; DistributedDataParallel's
-    averaging over processes divides it again.
+    Every process computes the same joint loss, so the sum is ``size`` times the gradient. DistributedDataParallel
+    averages over processes, which divides it by ``size`` again.
     """
 
     @staticmethod
@@ -141,27 +146,27 @@ class _Gather(torch.autograd.Function):
 
 
 def sync_batch_norms(model: nn.Module) -> int:
-    """Let the batch norms of a model on CUDA see the joint batch, in place.
+    """Make the batch norms of a model on CUDA use the statistics of the joint batch, in place.
 
     Returns:
-        How many see this process's share alone: all on a CPU, where torch has none that sees more, and kinds that
-        are not torch's own.
+        The number of batch norms that still see the rows of this process only: all of them on a CPU, where torch has
+        no synchronised batch norm, and subclasses of torch's batch norms.
     """
-    left = 0
+    unsynchronized = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.BatchNorm2d and child.weight.is_cuda:
                 setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
             elif isinstance(child, nn.modules.batchnorm._BatchNorm):
-                left += 1
-    return left
+                unsynchronized += 1
+    return unsynchronized
 
 
 def pick_device(choice: str, local_rank: int = 0) -> torch.device:
     """The device for "auto", "cpu" or "cuda".
 
     Raises:
-        BackendError: CUDA was asked for and is not there.
+        BackendError: "cuda" is required and PyTorch finds no CUDA device.
     """
     if choice == "cuda" and not torch.cuda.is_available():
         raise BackendError("--run.device cuda: PyTorch finds no CUDA device here; install a CUDA build or use cpu")
@@ -171,8 +176,11 @@ def pick_device(choice: str, local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def world(choice: str) -> Iterator[DistributedContext]:
-    """Join the processes that torchrun started, or be alone.
+def distributed_context(choice: str) -> Iterator[DistributedContext]:
+    """Connect the processes that torchrun started. Without torchrun the context holds this process only.
+
+    Args:
+        choice: See ``pick_device``.
 
     Raises:
         BackendError: See ``pick_device``.
@@ -184,9 +192,9 @@ def world(choice: str) -> Iterator[DistributedContext]:
     if size == 1:
         yield DistributedContext(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=STEP_TIMEOUT)
     try:
-        words = dist.new_group(backend="gloo", timeout=PATIENCE)
-        yield DistributedContext(dist.get_rank(), size, device, words)
+        control_group = dist.new_group(backend="gloo", timeout=SYNC_TIMEOUT)
+        yield DistributedContext(dist.get_rank(), size, device, control_group)
     finally:
         dist.destroy_process_group()

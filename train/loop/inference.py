@@ -1,4 +1,4 @@
-"""Probabilities of a model over samples, without augmentation. Knows models and images; must not know losses."""
+"""Predictions of a model without augmentation. Knows models and images; must not know losses."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def predict(
     *,
     flip: bool = False,
 ) -> F32:
-    """Probabilities of a model in eval mode; its mode before is restored.
+    """Probabilities of a model in eval mode. Its former mode is restored.
 
     Args:
-        model: Gives ``model.Output``.
+        model: Returns ``face_model.Output``.
         images: The crops.
-        rows: (N,) int64.
+        rows: (N,) int64, rows of the crops.
         side: Of the network's input, px.
-        views: Normalises.
+        views: Normalises the crops.
         amp: See ``autocast``.
-        batch: Faces at a time.
-        flip: Average over the face and its mirror image.
+        batch: Number of faces per forward pass.
+        flip: Average over each face and its mirror image.
 
     Returns:
         (N, C) float32.
@@ -51,16 +51,16 @@ def predict(
     """
     training = model.training
     model.eval()
-    out: list[Tensor] = []
+    collected: list[Tensor] = []
     with autocast(images.device, amp):
         for start in range(0, len(rows), batch):
             x = views.finish(resize(to_float(images[rows[start : start + batch]]), side))
-            answer = model(x).logits.float().softmax(1)
+            probs = model(x).logits.float().softmax(1)
             if flip:
-                answer = (answer + model(x.flip(3)).logits.float().softmax(1)) / 2
-            out.append(answer.cpu())
+                probs = (probs + model(x.flip(3)).logits.float().softmax(1)) / 2
+            collected.append(probs.cpu())
     model.train(training)
-    probs = np.asarray(torch.cat(out).numpy() if out else np.zeros((0, 0)), np.float32)
-    if not np.isfinite(probs).all():
+    joined = np.asarray(torch.cat(collected).numpy() if collected else np.zeros((0, 0)), np.float32)
+    if not np.isfinite(joined).all():
         raise ModelError("the model's probabilities are not finite: its training diverged; lower --optim.lr")
-    return probs
+    return joined

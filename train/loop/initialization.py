@@ -1,6 +1,6 @@
-"""The network at step 0: built, loaded, its batch norms brought to the data and folded.
+"""The checks before a run starts, and the network at step 0.
 
-Knows recipes and models; must not know losses.
+Knows recipes, data and models; must not know losses.
 """
 
 from __future__ import annotations
@@ -11,39 +11,71 @@ import numpy as np
 import torch
 from torch import nn
 
-from leaf_rt.errors import NotFound
-from train.augment.transforms import SUPERVISED_DRAWS, WEAK_DRAWS, draw
-from train.augment.views import Views
+from leaf_rt.errors import DataError, NotFound
+from train.augment.transforms import draw_numbers
+from train.augment.views import Views, labelled_numbers
 from train.data.dataset import Images, TrainingData
 from train.loop.checkpoint import find, load, load_weights
 from train.loop.inference import autocast
+from train.methods.objective import uses_unlabelled
 from train.models.backbones import build_backbone, fold_batch_norm, load_backbone
 from train.models.face_model import FaceModel, build_model, model_options
 from train.recipes.schema import Recipe
 
-BEFORE = "before"  # folder of the run that came before, in a run's folder
+INIT_RUN = "before"  # folder, inside the folder of a run, of the run that ``run.init_from`` names
 
 
-def earlier(recipe: Recipe, out: Path) -> Path | None:
-    """Where the model lies that the run into ``out`` starts from: a run's folder or a checkpoint; None: nowhere."""
-    before = recipe.run.before
-    if not before:
+def initial_checkpoint(recipe: Recipe, out: Path) -> Path | None:
+    """The run or checkpoint whose EMA model a run starts from; None if it starts from ``model.weights`` or at random.
+
+    Args:
+        recipe: Of the run.
+        out: Folder of the run.
+    """
+    init_from = recipe.run.init_from
+    if not init_from:
         return None
-    return Path(before) if Path(before).suffix == ".pt" else out / BEFORE
+    return Path(init_from) if Path(init_from).suffix == ".pt" else out / INIT_RUN
 
 
-def need_start(recipe: Recipe, out: Path) -> None:
-    """See that the files are there that a new run into ``out`` starts from, before anything dear is done.
+def check_initial_files(recipe: Recipe, out: Path) -> None:
+    """Check that the files exist that a new run starts from, before any slow work.
 
     Raises:
-        NotFound: One is not.
+        NotFound: A file is missing.
     """
-    before, weights = earlier(recipe, out), recipe.model.weights
-    if before is not None and before != out / BEFORE:
-        if not before.is_file():
-            raise NotFound(f"run.before {before}: no such file; give the checkpoint of a finished run, or a recipe")
-    elif weights and before is None and not Path(weights).is_file():
+    path, weights = initial_checkpoint(recipe, out), recipe.model.weights
+    if path is not None and path != out / INIT_RUN:
+        if not path.is_file():
+            raise NotFound(f"run.init_from {path}: no such file; give the checkpoint of a finished run, or a recipe")
+    elif weights and path is None and not Path(weights).is_file():
         raise NotFound(f"model.weights {weights}: no such file")
+
+
+def check_data(recipe: Recipe, data: TrainingData, processes: int) -> None:
+    """Check that the recipe fits the data and the number of processes.
+
+    Raises:
+        DataError: It does not.
+    """
+    run, method = recipe.run, recipe.method
+    semi_supervised = uses_unlabelled(method)
+    if semi_supervised and not len(data.unlabelled):
+        raise DataError(f"method {method.name}: there is no unlabelled image; add some, or use supervised")
+    if semi_supervised and "category" in method.levels and len(data.labels) <= method.max_positives:
+        raise DataError(
+            f"ambiguous pseudo-labels need more than {method.max_positives} classes, the data has "
+            f"{len(data.labels)}: remove category from --method.levels, or lower --method.max_positives"
+        )
+    if not len(data.labelled):
+        raise DataError("there is no labelled training image; see --labels and the split options")
+    if run.select == "validation" and not len(data.validation):
+        raise DataError(
+            "run.select validation: there is no validation image; hold some out (--data.validation), or use last"
+        )
+    for name, n in (("run.batch", run.batch), ("run.batch_unlabelled", run.batch_unlabelled if semi_supervised else 0)):
+        if n % (processes * recipe.optim.accumulate):
+            raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
 
 
 def start_model(
@@ -51,35 +83,36 @@ def start_model(
     data: TrainingData,
     images: Images,
     views: Views,
-    before: Path | None = None,
+    init_from: Path | None = None,
     *,
-    bare: bool = False,
+    random: bool = False,
 ) -> FaceModel:
-    """The model that training starts from, on the device of the images; the seed decides all that is random.
+    """Build the model that training starts from, on the device of the images. The seed fixes all random weights.
 
     Args:
         recipe: Of the run.
-        data: The training pictures are what batch norms are brought to.
+        data: Its training images recalibrate the batch norms.
         images: The crops.
-        views: Makes views of them.
-        before: A finished run of the same network, or its checkpoint, whose EMA model is the start.
-        bare: The weights come from elsewhere: read no file, leave them random.
+        views: Makes views of the crops.
+        init_from: A finished run of the same network, or its checkpoint, whose EMA model is the start.
+        random: Read no file and keep random weights, because a checkpoint is loaded afterwards.
     """
     torch.manual_seed(recipe.run.seed)
     memory = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
     encoder = build_backbone(recipe.model.backbone)
-    if recipe.model.weights and before is None and not bare:
+    from_backbone = init_from is None and not random
+    if recipe.model.weights and from_backbone:
         load_backbone(encoder, recipe.model.backbone, Path(recipe.model.weights))
     encoder = encoder.to(images.device, memory_format=memory)  # type: ignore[call-overload]
-    if recipe.model.recalibrate and before is None and not bare:
+    if recipe.model.recalibrate and from_backbone:
         recalibrate(encoder, recipe, data, images, views)
     if recipe.model.fold_batch_norm:
         fold_batch_norm(encoder.eval())
     options = model_options(recipe.model, recipe.method, len(data.labels), int(encoder.dim))
     model = build_model(**options)
     model.encoder = encoder
-    if before is not None and not bare:
-        path = find(before)
+    if init_from is not None and not random:
+        path = find(init_from)
         load_weights(model, load(path)["ema"], path)
     elif recipe.model.zero_head:
         nn.init.zeros_(model.classifier.weight)
@@ -90,7 +123,7 @@ def start_model(
 
 @torch.no_grad()
 def recalibrate(encoder: nn.Module, recipe: Recipe, data: TrainingData, images: Images, views: Views) -> None:
-    """New batch-norm statistics: the plain mean over ``model.recalibrate`` batches of training views."""
+    """Recompute the batch-norm statistics, as the plain mean over ``model.recalibrate`` batches of training views."""
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for m in norms:
@@ -99,11 +132,11 @@ def recalibrate(encoder: nn.Module, recipe: Recipe, data: TrainingData, images: 
     rows = np.concatenate([data.labelled.row, data.unlabelled.row])
     source = np.random.default_rng([recipe.run.seed, 1])
     rng = torch.Generator().manual_seed(int(source.integers(2**62)))
-    numbers = SUPERVISED_DRAWS if recipe.augment.labelled == "supervised" else WEAK_DRAWS
     encoder.train()
     with autocast(images.device, recipe.run.amp):
         for _ in range(recipe.model.recalibrate):
             crops = images[source.choice(rows, min(64, len(rows)))]
-            encoder(views.finish(views.labelled(crops, draw(len(crops), numbers, rng), recipe.run.sides[0])))
+            numbers = draw_numbers(len(crops), labelled_numbers(recipe.augment), rng)
+            encoder(views.finish(views.labelled(crops, numbers, recipe.run.input_sizes[0])))
     for m, momentum in zip(norms, momenta, strict=True):
         m.momentum = momentum

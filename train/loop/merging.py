@@ -1,9 +1,8 @@
-"""Several runs as one model: the mean of their logits, encoders side by side, or the mean of their weights.
+"""Merges several runs into one model, by the mean of their logits or of their weights.
 
-Networks that err differently are right together more often than alone (Hansen and Salamon, 1990), at the cost of all of
-them; networks that went different ways from one start lie in one basin, and the mean of their weights is often better
-than each at the cost of one (Wortsman et al., ICML 2022). What is merged is an ordinary checkpoint, which is exported,
-quantised, measured and trained further like any other.
+The mean of logits is an ensemble (Hansen and Salamon, 1990): the encoders run in parallel, at the cost of all of them.
+The mean of weights (Wortsman et al., ICML 2022) needs runs with the same initial model and costs as much as one run.
+The merged model is an ordinary checkpoint. Knows checkpoints and models; must not know data.
 """
 
 from __future__ import annotations
@@ -25,20 +24,24 @@ from train.models.face_model import FaceModel, build_model
 def merge(
     runs: Sequence[Path], out: Path, shares: Sequence[float] = (), mean: Literal["logits", "weights"] = "logits"
 ) -> Path:
-    """Write one model of the EMA models of ``runs`` to ``out``/last.pt.
+    """Merge the EMA models of runs and write the result to ``out``/last.pt.
 
-    Of several encoders each resizes the crop, which goes in at its own side, to the side that it was trained at: the
-    same pixels as it sees alone.
+    An ensemble takes the whole crop. Each encoder resizes it to the side that the encoder was trained at, so that it
+    sees the same pixels as alone.
 
     Args:
         runs: Folders or checkpoints.
-        out: Folder.
-        shares: What each run counts, in proportion; equal if empty.
-        mean: Of what.
+        out: Folder of the merged model.
+        shares: Weight of each run, in any scale; equal if empty.
+        mean: Average the logits or the weights.
+
+    Returns:
+        The written checkpoint.
 
     Raises:
         NotFound, ModelError: See ``train.loop.checkpoint.load_model``.
-        DataError: Fewer than two runs; ``out`` holds a run; or see ``build`` and ``average``.
+        DataError: There are fewer than two runs, ``out`` contains a run, or see ``build_ensemble`` and
+            ``average_weights``.
     """
     if len(runs) < 2:
         raise DataError("merge: wanted two runs or more")
@@ -46,38 +49,42 @@ def merge(
     if len(shares) != len(runs) or not all(0 < share < float("inf") for share in shares):
         raise DataError(f"--shares: wanted {len(runs)} positive numbers, one per run, got {len(shares)}: {shares}")
     if (out / LAST).exists():
-        raise DataError(f"--out {out}: holds a run already; choose another folder")
+        raise DataError(f"--out {out}: contains a run already; choose another folder")
     parts = [load_model(run) for run in runs]
     metas = [meta for _, meta in parts]
-    joined = {"logits": build, "weights": average}[mean](parts, [share / sum(shares) for share in shares])
+    normalised = [share / sum(shares) for share in shares]
+    merged = build_ensemble(parts, normalised) if mean == "logits" else average_weights(parts, normalised)
     first = metas[0]
     if mean == "logits":
         geometry = replace(first.geometry, net_side=first.geometry.side)
-        first = replace(first, geometry=geometry, model=options_of(metas))
+        first = replace(first, geometry=geometry, model=ensemble_options(metas))
     meta = replace(
         first,
         training={"parts": [m.training for m in metas], "shares": list(shares), "mean": mean},
         metrics={},
         path=out / LAST,
     )
-    state = joined.state_dict()
+    state = merged.state_dict()
     save(meta.path, meta, {"ema": state, "student": state})
     return meta.path
 
 
-def options_of(metas: Sequence[CheckpointMeta]) -> dict[str, Any]:
-    """The arguments of ``build_model`` for the ensemble: where the batch norms of one are folded, those of all are."""
+def ensemble_options(metas: Sequence[CheckpointMeta]) -> dict[str, Any]:
+    """The arguments of ``build_model`` for the ensemble. If one model has folded batch norms, all are folded."""
     names = "+".join(f"{m.model['backbone']}@{m.geometry.net_side}" for m in metas)
     return {**metas[0].model, "backbone": names, "folded": any(m.model["folded"] for m in metas)}
 
 
-def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[float]) -> FaceModel:
-    """The ensemble in eval mode, its parts' logits weighted by shares that sum to 1.
+def build_ensemble(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[float]) -> FaceModel:
+    """Build the ensemble, in eval mode, whose logits are the weighted mean of those of its parts.
+
+    Args:
+        parts: Models and their descriptions.
+        shares: Weight of each model, with sum 1.
 
     Raises:
-        DataError: The parts differ in labels, crops or normalisation; one has levels behind its encoder (LEAF's
-            experts), which have no mean, or is merged itself; the batch norms of one are folded, and another's cannot
-            be.
+        DataError: The parts differ in labels, crops or normalisation, one has levels of LEAF or is an ensemble itself,
+            or the batch norms of one are folded and those of another cannot be.
     """
     first = parts[0][1]
     for model, meta in parts:
@@ -85,30 +92,36 @@ def build(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[fl
         if not same or replace(meta.geometry, net_side=0) != replace(first.geometry, net_side=0):
             raise DataError(f"merge {meta.path}: labels, crops or normalisation differ from those of {first.path}")
         if model.semantic is not None or model.instance is not None or model.unit_features:
-            raise DataError(f"merge {meta.path}: LEAF's levels behind its encoder have no mean; merge models without")
+            raise DataError(
+                f"merge {meta.path}: has levels of LEAF after its encoder, which cannot be merged; use models without"
+            )
         if isinstance(model.encoder, Ensemble):
-            raise DataError(f"merge {meta.path}: is merged already; merge all of its runs at once with the others")
-    options = options_of([meta for _, meta in parts])
+            raise DataError(f"merge {meta.path}: is an ensemble already; merge all of its runs at once with the others")
+    options = ensemble_options([meta for _, meta in parts])
     try:
-        joined = build_model(**options)
+        ensemble = build_model(**options)
     except ValueError as e:
-        raise DataError(f"merge: batch norms are folded in one of the models and cannot be in all ({e})") from e
-    for own, (model, _) in zip(joined.encoder.parts, parts, strict=True):  # type: ignore[arg-type]
+        raise DataError(f"merge: batch norms are folded in one of the models and cannot be folded in all ({e})") from e
+    for part, (model, _) in zip(ensemble.encoder.parts, parts, strict=True):  # type: ignore[arg-type]
         encoder = fold_batch_norm(model.encoder) if options["folded"] else model.encoder
-        own.load_state_dict(encoder.state_dict())
+        part.load_state_dict(encoder.state_dict())
     heads = [model.classifier for model, _ in parts]
     with torch.no_grad():
-        joined.classifier.weight.copy_(torch.cat([w * h.weight for w, h in zip(shares, heads, strict=True)], 1))
-        joined.classifier.bias.copy_(torch.stack([w * h.bias for w, h in zip(shares, heads, strict=True)]).sum(0))
-    return joined.eval()
+        ensemble.classifier.weight.copy_(torch.cat([w * h.weight for w, h in zip(shares, heads, strict=True)], 1))
+        ensemble.classifier.bias.copy_(torch.stack([w * h.bias for w, h in zip(shares, heads, strict=True)]).sum(0))
+    return ensemble.eval()
 
 
-def average(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[float]) -> FaceModel:
-    """The model in eval mode whose weights are the mean of its parts', weighted by shares that sum to 1.
+def average_weights(parts: Sequence[tuple[FaceModel, CheckpointMeta]], shares: Sequence[float]) -> FaceModel:
+    """Build the model, in eval mode, whose weights are the weighted mean of those of its parts.
+
+    Args:
+        parts: Models and their descriptions.
+        shares: Weight of each model, with sum 1.
 
     Raises:
-        DataError: The parts differ in anything but their weights, or have batch norms, whose statistics would be those
-            of none of them.
+        DataError: The parts differ in more than their weights, or have batch norms, whose statistics have no
+            meaningful mean.
     """
     model, first = parts[0]
     for other, meta in parts:

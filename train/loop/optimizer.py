@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and the moving average of the weights.
+"""Optimizer, learning rate and the moving average of the weights.
 
 Knows parameters and step numbers; must not know data or losses.
 """
@@ -15,12 +15,12 @@ from train.recipes.schema import Optim
 
 
 def build_optimizer(model: FaceModel, options: Optim) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with a group each for: kernels of the encoder, its vectors (no decay), everything after it.
+    """Adam, AdamW or SGD with three groups: kernels of the encoder, its vectors (no weight decay), later layers.
 
-    Each group's "multiple" of the learning rate stands in the group.
+    Each group has the key "multiple", its factor on the learning rate.
     """
     encoder = list(model.encoder.parameters())
-    # Depthwise kernels (one input channel) count as vectors: they have as few values as a batch norm.
+    # Depthwise kernels (one input channel) count as vectors: they have few values, as a batch norm.
     kernels = [p for p in encoder if p.ndim > 1 and p.shape[1] > 1]
     vectors = [p for p in encoder if not (p.ndim > 1 and p.shape[1] > 1)]
     known = {id(p) for p in encoder}
@@ -39,7 +39,7 @@ def build_optimizer(model: FaceModel, options: Optim) -> torch.optim.Optimizer:
 
 
 def learning_rate(step: int, total: int, options: Optim) -> float:
-    """Of step 0 .. total - 1: linear warm-up, then constant or a half cosine down to a millionth."""
+    """The learning rate of step 0 .. total - 1: linear warm-up, then constant or half a cosine down to 1e-6."""
     rate = options.lr
     if options.warmup:
         rate *= min(1.0, (step + 1) / options.warmup)
@@ -49,30 +49,30 @@ def learning_rate(step: int, total: int, options: Optim) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its multiple of the rate."""
+    """Set the learning rate of every group, times its multiple."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiple"]
 
 
 def ema_decay(step: int, options: Optim) -> float:
-    """The share of the average that stays at this step."""
+    """The decay of the moving average at a step, from 0."""
     return min(options.ema_decay, (step + 1) / (step + 10)) if options.ema_ramp else options.ema_decay
 
 
 @torch.no_grad()
 def update_ema(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move the average towards the student, parameters and buffers; what is no float is copied."""
-    ours, theirs = _entries(average), _entries(student)
-    floats = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_floating_point()]
+    """Move parameters and buffers of the average towards the student. Integer buffers are copied."""
+    pairs = list(zip(_entries(average), _entries(student), strict=True))
+    floats = [(a, b) for a, b in pairs if a.is_floating_point()]
     torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in pairs:
         if not a.is_floating_point():
             a.copy_(b)
 
 
 @torch.no_grad()
 def shrink(student: nn.Module, factor: float) -> None:
-    """Multiply every float entry of the student, buffers included, as the published code does after each step."""
+    """Multiply every float parameter and buffer of the student, as the published code does after each step."""
     torch._foreach_mul_([e for e in _entries(student) if e.is_floating_point()], factor)
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a live table, one JSON line per record, TensorBoard scalars.
+"""The log of a run: a live table, JSON lines and TensorBoard scalars.
 
 Knows terminals and log files; must not know tensors or models.
 """
@@ -30,15 +30,15 @@ TERMS = {
 
 
 class Reporter:
-    """A context manager; of the main process.
+    """Reports the progress of a run. A context manager, used in the main process only.
 
     Args:
-        out: The run's folder.
+        out: Folder of the run.
         labels: C class names.
-        batch: Pictures per step, for the speed.
-        every: Steps between two records.
-        console: Where people look; None is silent.
-        tensorboard: Write event files too.
+        batch: Number of images per step, for the speed.
+        every: Number of steps between two records.
+        console: Shows the live table; None shows nothing.
+        tensorboard: Whether to write TensorBoard files, if TensorBoard is installed.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Reporter:
         self._board = _open_tensorboard(out) if tensorboard else None
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console else None
         self._since = time.monotonic()
-        self._steps = 0  # since then
+        self._steps = 0  # since the last record
         self._sums: dict[str, float] = {}
         self._rate = 0.0
         self._last_epoch: dict[str, Any] = {}
@@ -76,13 +76,21 @@ class Reporter:
         self._log.close()
 
     def event(self, name: str, **values: Any) -> None:
-        """One JSON line with the wall-clock time; a number that is not finite, which JSON cannot say, is null."""
+        """Write a record as a JSON line, with the wall-clock time. Numbers that are not finite become null."""
         record = _finite({"event": name, "time": round(time.time(), 3), **values})
         self._log.write(json.dumps(record, allow_nan=False) + "\n")
         self._log.flush()
 
     def step(self, step: int, per_epoch: int, total: int, terms: dict[str, float], thresholds: Sequence[float]) -> None:
-        """Note a finished step; a record and a new view every so many."""
+        """Report a finished step. Write a record every ``every`` steps and at the end of an epoch.
+
+        Args:
+            step: Number of finished steps.
+            per_epoch: Number of steps per epoch.
+            total: Number of steps of the run.
+            terms: Terms and statistics of the step.
+            thresholds: C class thresholds.
+        """
         self._steps += 1
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -117,7 +125,16 @@ class Reporter:
         thresholds: Sequence[float],
         load: list[list[float]],
     ) -> None:
-        """Note a finished epoch with its mean terms, validation metrics and expert load."""
+        """Report a finished epoch.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+            side: Of the network's input, px.
+            means: Mean terms of the epoch.
+            metrics: Latest validation metrics, of this or an earlier epoch.
+            thresholds: C class thresholds.
+            load: Share of the images per expert, for each level.
+        """
         self._load = load
         fresh = metrics if metrics.get("epoch") == epoch else {}
         self._last_epoch = metrics
@@ -133,8 +150,8 @@ class Reporter:
                 for expert, value in enumerate(share, 1):
                     self._board.add_scalar(f"expert_load_{level}/{expert}", value, epoch)
         if self.console is not None:
-            said = f", validation {100 * fresh['accuracy']:.2f} %" if fresh else ""
-            line = f"epoch {epoch}: loss {means.get('loss', 0.0):.4f}{said} ({self._rate:.0f} images/s)"
+            accuracy = f", validation {100 * fresh['accuracy']:.2f} %" if fresh else ""
+            line = f"epoch {epoch}: loss {means.get('loss', 0.0):.4f}{accuracy} ({self._rate:.0f} images/s)"
             self.console.print(line, highlight=False)
         self._since = time.monotonic()  # evaluation is not training time
 
@@ -145,7 +162,7 @@ class Reporter:
             f"epoch {(step - 1) // per_epoch + 1}, step {step} of {total}, {self._rate:.0f} images/s, "
             f"{timedelta(seconds=round(left))} left"
         )
-        terms = ", ".join(f"{said} {means[k]:.3f}" for k, said in TERMS.items() if k in means)
+        terms = ", ".join(f"{title} {means[k]:.3f}" for k, title in TERMS.items() if k in means)
         classes = Table("class", *self.labels)
         classes.add_row("threshold", *(f"{t:.3f}" for t in thresholds))
         recall = self._last_epoch.get("recall", {})
@@ -153,9 +170,9 @@ class Reporter:
             classes.add_row("recall", *("-" if recall[c] is None else f"{recall[c]:.3f}" for c in self.labels))
         parts: list[Text | Table] = [head, Text(f"loss {means['loss']:.3f}: {terms}")]
         if "coverage" in means:
-            right = f", {100 * means['pseudo_accuracy']:.1f} % of them right" if "pseudo_accuracy" in means else ""
-            several = f"; {means['positives']:.2f} classes each" if "positives" in means else ""
-            parts.append(Text(f"pseudo-labels: {100 * means['coverage']:.1f} % trusted{right}{several}"))
+            correct = f", {100 * means['pseudo_accuracy']:.1f} % of them correct" if "pseudo_accuracy" in means else ""
+            classes_each = f"; {means['positives']:.2f} classes each" if "positives" in means else ""
+            parts.append(Text(f"pseudo-labels: {100 * means['coverage']:.1f} % confident{correct}{classes_each}"))
         parts.append(classes)
         for level, share in enumerate(self._load):
             parts.append(Text(f"expert load {level + 1}: " + " ".join(f"{v:.2f}" for v in share)))
@@ -163,20 +180,20 @@ class Reporter:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; a line that is no record is passed over."""
+    """The records of a run, oldest first. Incomplete lines are skipped."""
     records = []
     for line in (run / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # the process died while it wrote this line
+            continue  # the process was killed while it wrote this line
         if isinstance(record, dict) and "event" in record:
             records.append(record)
     return records
 
 
 def _finite(value: Any) -> Any:
-    """A JSON value with None in place of every number that is not finite."""
+    """A JSON value in which numbers that are not finite are replaced by None."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -188,5 +205,5 @@ def _open_tensorboard(out: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        return None  # the JSON lines hold the same; the extra [train] brings tensorboard
+        return None  # optional: the JSON lines hold the same; the extra [train] installs it
     return SummaryWriter(str(out / "tensorboard"))

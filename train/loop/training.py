@@ -1,6 +1,6 @@
-"""The one training loop, in reading order: batch, views, forward, loss, step, average; evaluate, log, checkpoint.
+"""The training loop, in reading order: set up, loop, one step, end of an epoch, checkpoints.
 
-Every random number is a function of seed and step, so a resumed run goes on where the interrupted one stood.
+Every random number is a function of seed and step, so a resumed run gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import copy
 import logging
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +20,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import DataError
 from leaf_rt.system.signals import StopSignal
-from train.augment.transforms import MEAN, STD
-from train.augment.views import Views, draw_views
+from leaf_rt.types import F32, I64
+from train.augment.transforms import MEAN, STD, resize, to_float
+from train.augment.views import Views
 from train.data import splits
-from train.data.dataset import Images, Stream, TrainingData
+from train.data.dataset import Images, TrainingData
 from train.loop import checkpoint
+from train.loop.batches import BatchLoader, MicroBatch
 from train.loop.distributed import DistributedContext, sync_batch_norms
 from train.loop.inference import autocast, predict
-from train.loop.initialization import earlier, start_model
+from train.loop.initialization import check_data, initial_checkpoint, start_model
 from train.loop.optimizer import (
     build_optimizer,
     ema_decay,
@@ -37,287 +39,292 @@ from train.loop.optimizer import (
     update_ema,
 )
 from train.loop.run_log import Reporter
-from train.methods.objective import BatchOutputs, build_threshold, objective, student_sees_weak
+from train.loop.schedule import build_schedule
+from train.loop.state import TrainState
+from train.methods.objective import BatchOutputs, objective, uses_unlabelled
+from train.methods.thresholds import build_threshold
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
-from train.recipes.schema import Recipe, shareable
+from train.recipes.loading import shareable
+from train.recipes.schema import Recipe
 
 _log = logging.getLogger(__name__)
 
 SPLIT = "split.json"
+COUNTS = ("judged", "correct")  # statistics that add up over micro-batches; the others are averaged
 
 
 class Training:
-    """A run: its model, its state and its loop.
+    """A run: its state and its loop.
 
     Args:
-        recipe: Resolved.
-        data: What it trains on.
-        world: This process among its fellows.
-        out: The run's folder.
-        resumed: Whether ``restore`` is to follow, so that nothing which the run began with is needed any more.
+        recipe: The resolved recipe.
+        data: The training and validation images.
+        context: This process and its place among the processes of the run.
+        out: Folder of the run.
+        resumed: Whether ``restore`` follows, so that the files with the initial weights are not needed.
     """
 
     def __init__(
-        self, recipe: Recipe, data: TrainingData, world: DistributedContext, out: Path, *, resumed: bool = False
+        self, recipe: Recipe, data: TrainingData, context: DistributedContext, out: Path, *, resumed: bool = False
     ) -> None:
-        run, method, device = recipe.run, recipe.method, world.device
-        self.recipe, self.data, self.world, self.out = recipe, data, world, out
-        self.semi = method.weak_views > 0
-        self.images = Images(data.images, device)
-        self.views = Views(recipe.augment, device, channels_last=run.channels_last)
-        with world.together():
-            self.check_options()
-            self.student = start_model(recipe, data, self.images, self.views, earlier(recipe, out), bare=resumed)
-        if world.size > 1:
-            if (left := sync_batch_norms(self.student)) and world.main:
-                _log.warning("%d batch norms see each process's share alone; model.fold_batch_norm avoids it", left)
-            world.average([*self.student.parameters(), *self.student.buffers()])
-        self.ema: FaceModel = copy.deepcopy(self.student).eval().requires_grad_(False)
-        self.network: nn.Module = torch.compile(self.student) if run.compile else self.student  # type: ignore[assignment]
-        if world.size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.network, device_ids=ids)
-        self.optimizer = build_optimizer(self.student, recipe.optim)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=run.amp == "fp16")
-        self.threshold = build_threshold(method, len(data.labels), device)
-        self.labelled = Stream(len(data.labelled), run.seed * 2)
-        self.unlabelled = Stream(max(len(data.unlabelled), 1), run.seed * 2 + 1)
-        largest = max(len(data.labelled) // run.batch, len(data.unlabelled) // run.batch_unlabelled if self.semi else 0)
-        self.steps = run.steps or max(1, largest)  # per epoch
-        self.total = self.steps * run.epochs  # of the schedule
-        self.end = self.steps * (run.stop or run.epochs)
-        self.step = 0
-        self.best = -1.0
-        self.sums: dict[str, float] = {}  # of the epoch so far
-        self.metrics: dict[str, Any] = {}
+        self.recipe, self.data, self.context, self.out = recipe, data, context, out
+        self.images = Images(data.images, context.device)
+        self.views = Views(recipe.augment, context.device, channels_last=recipe.run.channels_last)
+        with context.synchronized():
+            check_data(recipe, data, context.size)
+            init_from = initial_checkpoint(recipe, out)
+            student = start_model(recipe, data, self.images, self.views, init_from, random=resumed)
+        if context.size > 1:
+            if (count := sync_batch_norms(student)) and context.is_main:
+                _log.warning(
+                    "%d batch norms see only the images of their own process; model.fold_batch_norm avoids it", count
+                )
+            context.average([*student.parameters(), *student.buffers()])
+        self.schedule = build_schedule(recipe, len(data.labelled), len(data.unlabelled))
+        self.batches = BatchLoader(recipe, data, self.images, self.views, context)
+        self.state = TrainState(
+            student=student,
+            ema=copy.deepcopy(student).eval().requires_grad_(False),
+            optimizer=build_optimizer(student, recipe.optim),
+            scaler=torch.amp.GradScaler(context.device.type, enabled=recipe.run.amp == "fp16"),
+            threshold=build_threshold(recipe.method, len(data.labels), context.device),
+        )
+        self._network = self._wrap(student)
 
-    def check_options(self) -> None:
-        """See that the data holds what the recipe wants.
-
-        Raises:
-            DataError: It does not.
-        """
-        run, method, data = self.recipe.run, self.recipe.method, self.data
-        if self.semi and not len(data.unlabelled):
-            raise DataError(f"method {method.name}: there is no unlabelled picture; add some, or use supervised")
-        if self.semi and "category" in method.levels and len(data.labels) <= method.max_positives:
-            raise DataError(
-                f"ambiguous pseudo-labels want more than {method.max_positives} classes, the data has "
-                f"{len(data.labels)}: leave category out of --method.levels, or lower --method.max_positives"
-            )
-        if not len(data.labelled):
-            raise DataError("there is no labelled training picture; see --labels and the split options")
-        if run.select == "validation" and not len(data.validation):
-            raise DataError(
-                "run.select validation: there is no validation picture; give some (--data.validation), or use last"
-            )
-        for name, n in (("run.batch", run.batch), ("run.batch_unlabelled", run.batch_unlabelled if self.semi else 0)):
-            if n % (self.world.size * self.recipe.optim.accumulate):
-                raise DataError(f"{name}: wanted a multiple of processes x accumulate, got {n}")
+    def _wrap(self, student: FaceModel) -> nn.Module:
+        """The student as the training step calls it: compiled and distributed if the recipe says so."""
+        network: nn.Module = torch.compile(student) if self.recipe.run.compile else student  # type: ignore[assignment]
+        if self.context.size > 1:
+            device = self.context.device
+            network = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+        return network
 
     def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
-        """Train to the end; False where a signal stopped it early, with its state saved. The main process reports."""
-        run = self.recipe.run
-        while self.step < self.end:
-            epoch = self.step // self.steps
-            side = self.side(epoch)
-            terms = self.train_step(side)
-            self.check(terms["loss"])
-            for name, value in terms.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value
-            self.step += 1
+        """Train until the end of the schedule, or until a stop signal.
+
+        Args:
+            reporter: Of the main process; None in the other processes.
+            stop: Checked after every step.
+
+        Returns:
+            Whether the run is complete. If not, a checkpoint of the last step is saved.
+        """
+        state, schedule = self.state, self.schedule
+        checkpoint_steps = self.recipe.run.checkpoint_steps
+        while state.step < schedule.end:
+            epoch = schedule.epoch(state.step)
+            size = schedule.input_size(epoch)
+            terms = self.train_step(size)
+            self._check_loss(terms["loss"])
+            state.finish_step(terms)
             if reporter is not None:
-                reporter.step(self.step, self.steps, self.end, terms, self.threshold.thresholds.tolist())
-            if self.step % self.steps == 0:
-                self.end_epoch(epoch + 1, side, reporter)
-            elif run.checkpoint_steps and self.step % run.checkpoint_steps == 0:
+                thresholds = state.threshold.thresholds.tolist()
+                reporter.step(state.step, schedule.steps_per_epoch, schedule.end, terms, thresholds)
+            at_epoch_end = state.step % schedule.steps_per_epoch == 0
+            if at_epoch_end:
+                self.end_epoch(epoch + 1, size, reporter)
+            elif checkpoint_steps and state.step % checkpoint_steps == 0:
                 self.save()
-            if self.world.any(stop.is_set()):
-                if self.step % self.steps:
+            if self.context.any(stop.is_set()):
+                if not at_epoch_end:
                     self.save()
-                return self.step >= self.end
+                return state.step >= schedule.end
         return True
 
-    def check(self, loss: float) -> None:
-        """See that a step's loss is finite, the same in all processes, before anything of a diverged run is kept.
+    def train_step(self, size: int) -> dict[str, float]:
+        """Do one step of the optimizer; ``state.step`` stays.
 
-        Raises:
-            DataError: It is not.
+        Args:
+            size: Side of the network's input, px.
+
+        Returns:
+            The terms and statistics of ``objective`` for the joint batch, and "seconds_input", the time in s that it
+            took to make the input.
         """
-        if not math.isfinite(loss):  # fp16 too: its scaler forgives gradients that overflow, while the loss is finite
-            with self.world.together():
-                raise self.diverged(f"the loss became {loss} at step {self.step + 1}")
-
-    def diverged(self, what: str) -> DataError:
-        """What to say of a run that came to nothing."""
-        last = self.out / checkpoint.LAST
-        kept = f"; {last} is from before that" if last.is_file() else ""
-        return DataError(f"{what}: lower --optim.lr, which is {self.recipe.optim.lr:g}, in a new run{kept}")
-
-    def train_step(self, side: int) -> dict[str, float]:
-        """One step of the optimiser; returns the joint batch's terms, see ``objective``, and "seconds_input"."""
-        run, optim = self.recipe.run, self.recipe.optim
-        self.student.train()
-        set_learning_rate(self.optimizer, learning_rate(self.step, self.total, optim))
-        self.optimizer.zero_grad(set_to_none=True)
-        parts = optim.accumulate
-        sums: dict[str, float] = {"seconds_input": 0.0}
+        state, optim = self.state, self.recipe.optim
+        rate = learning_rate(state.step, self.schedule.total, optim)
+        state.student.train()
+        set_learning_rate(state.optimizer, rate)
+        state.optimizer.zero_grad(set_to_none=True)
+        seconds_input = 0.0
         collected: list[dict[str, Tensor]] = []
-        for part in range(parts):
-            torch.manual_seed(_mixed(run.seed, self.step, part, self.world.rank))  # dropout and the gates' noise
+        for part in range(optim.accumulate):
+            # The seed of dropout and of the gates' noise.
+            torch.manual_seed(_mix_seed(self.recipe.run.seed, state.step, part, self.context.rank))
             begun = time.perf_counter()
-            inputs = self.inputs(part, side)
-            sums["seconds_input"] += time.perf_counter() - begun
-            last = part == parts - 1
-            ddp = isinstance(self.network, DistributedDataParallel) and not last
-            with self.network.no_sync() if ddp else nullcontext():  # type: ignore[operator]
-                loss, terms = objective(self.forward(*inputs), self.recipe.method, self.threshold)
-                self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+            batch = self.batches.micro_batch(state.step, part, size)
+            seconds_input += time.perf_counter() - begun
+            with self._gradient_sync(last=part == optim.accumulate - 1):
+                loss, terms = objective(self.forward(batch), self.recipe.method, state.threshold)
+                state.scaler.scale(loss / optim.accumulate).backward()  # type: ignore[no-untyped-call]
             collected.append(terms)
         if optim.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.student.parameters(), optim.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.world.average(self.student.buffers())  # statistics of batch norms
-        update_ema(self.ema, self.student, ema_decay(self.step, optim))
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.student.parameters(), optim.clip)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        self.context.average(state.student.buffers())  # statistics of batch norms
+        update_ema(state.ema, state.student, ema_decay(state.step, optim))
         if optim.shrink:
-            shrink(self.student, 1.0 - optim.shrink * learning_rate(self.step, self.total, optim))
-        counts = ("judged", "correct")
-        for name in collected[0]:
-            values = [float(terms[name]) for terms in collected]
-            sums[name] = sum(values) if name in counts else sum(values) / parts
-        return sums
+            shrink(state.student, 1.0 - optim.shrink * rate)
+        return {"seconds_input": seconds_input, **_reduce(collected)}
 
-    def inputs(self, part: int, side: int) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """The views of one micro-batch: this process's rows of the network's input, joint targets, weak views, truth.
+    @contextmanager
+    def _gradient_sync(self, *, last: bool) -> Iterator[None]:
+        """Exchange gradients between processes in the backward pass of the last micro-batch of a step only."""
+        if isinstance(self._network, DistributedDataParallel) and not last:
+            with self._network.no_sync():
+                yield
+        else:
+            yield
 
-        The random numbers are those of the joint batch whatever the number of processes.
+    def forward(self, batch: MicroBatch) -> BatchOutputs:
+        """Run the student on all its views and the EMA teacher, if the method has one, on the weak views.
+
+        Returns:
+            The outputs of the joint micro-batch, gathered from all processes.
         """
-        run, method, views = self.recipe.run, self.recipe.method, self.views
-        parts = self.recipe.optim.accumulate
-        n = run.batch // parts
-        u = run.batch_unlabelled // parts if self.semi and self.step >= method.delay else 0
-        mine = self.world.share(n)
-        seed = [run.seed, 2, self.step, part]
-        draws = draw_views(n, u, method.weak_views, self.recipe.augment, seed)
-        index = self.labelled.take(self.step * run.batch + part * n, n)
-        targets = torch.from_numpy(self.data.labelled.targets[index]).to(self.world.device)
-        rows = self.data.labelled.row[index]
-        if draws.mix_share == 1.0:
-            labelled = views.labelled(self.images[rows[mine]], draws.labelled[mine], side)
-        else:  # partners may be anywhere in the joint batch
-            labelled = views.labelled(self.images[rows], draws.labelled, side)
-            labelled, targets = views.mixed(labelled, targets, draws)
-            labelled = labelled[mine]
-        batches, weak = [labelled], []
-        truth = torch.zeros(0, dtype=torch.int64)
-        if u:
-            index = self.unlabelled.take(self.step * run.batch_unlabelled + part * u, u)
-            mine = self.world.share(u)
-            crops = self.images[self.data.unlabelled.row[index][mine]]
-            weak = [views.weak(crops, numbers[mine], side) for numbers in draws.weak]
-            batches += weak if student_sees_weak(method) else []
-            batches.append(views.strong(crops, draws.strong[mine], side))
-            truth = torch.from_numpy(self.data.unlabelled.label[index])
-        taught = [views.finish(w) for w in weak] if method.teacher == "ema" else []
-        return views.finish(torch.cat(batches)), targets, taught, truth.to(self.world.device)
-
-    def forward(self, x: Tensor, targets: Tensor, taught: list[Tensor], truth: Tensor) -> BatchOutputs:
-        """One forward of the student over all views, one of the teacher where there is one, gathered."""
-        method, gather = self.recipe.method, self.world.gather
-        n, u = len(targets) // self.world.size, len(truth) // self.world.size
-        with autocast(self.world.device, self.recipe.run.amp):
-            out: Output = self.network(x)
-            weak: tuple[Tensor, ...] = ()
-            if taught:
+        method, gather = self.recipe.method, self.context.gather
+        weak: tuple[Tensor, ...] = ()
+        with autocast(self.context.device, self.recipe.run.amp):
+            out: Output = self._network(batch.inputs)
+            if batch.teacher_views:
                 with torch.no_grad():
-                    weak = torch.split(self.ema(torch.cat(taught)).logits, u)
-        seen = method.weak_views if u and student_sees_weak(method) else 0
-        sizes = [n] + [u] * (seen + (1 if u else 0))
+                    teacher: Output = self.state.ema(torch.cat(batch.teacher_views))
+                weak = torch.split(teacher.logits, len(batch.teacher_views[0]))
+        sizes = list(batch.sizes)
         logits, features = torch.split(out.logits, sizes), torch.split(out.features, sizes)
-        own = tuple(logits[1 : 1 + seen])
-        if method.teacher == "student":
-            own = tuple(w.detach() for w in own)
-        strong = gather(logits[-1]) if u else logits[0][:0]
+        if not batch.teacher_views:
+            weak = logits[1:-1]
+            if method.teacher == "student":
+                weak = tuple(w.detach() for w in weak)
         return BatchOutputs(
             labelled=gather(logits[0]),
-            targets=targets,
-            weak=tuple(gather(w) for w in (weak or own)),
-            strong=strong,
-            weak_features=tuple(gather(f) for f in features[1 : 1 + seen]) if method.lambda_s > 0 else (),
+            targets=batch.targets,
+            weak=tuple(gather(w) for w in weak),
+            strong=gather(logits[-1]) if len(logits) > 1 else logits[0][:0],
+            weak_features=tuple(gather(f) for f in features[1:-1]) if method.lambda_s > 0 else (),
             gates=gather(out.gates),
             load=gather(out.load),
-            truth=truth,
+            truth=batch.truth,
         )
 
-    def end_epoch(self, epoch: int, side: int, reporter: Reporter | None) -> None:
-        """New class thresholds, validation, log, checkpoint; ``epoch`` counts from 1."""
-        run, data = self.recipe.run, self.data
-        if self.recipe.method.threshold == "class" and self.semi:
-            with self.world.together():
-                probs = self.predict(data.labelled.row, side)
-            label = torch.from_numpy(data.labelled.label)
-            self.threshold.end_epoch(torch.from_numpy(probs), label, epoch)
-            self.world.average([self.threshold.thresholds])
-        last = self.step == self.end
-        better = False
-        with self.world.together():
-            if self.world.main and len(data.validation) and (epoch % run.evaluate_every == 0 or last):
-                probs = self.predict(data.validation.row, side)
-                self.metrics = {"epoch": epoch, **measure(probs, data.validation.label, data.labels)}
-                better = self.metrics["accuracy"] > self.best
-                self.best = max(self.best, self.metrics["accuracy"])
-        if reporter is not None:
-            means = {k: v / self.steps for k, v in self.sums.items() if k not in ("judged", "correct")}
-            if self.sums.get("judged"):
-                means["pseudo_accuracy"] = self.sums["correct"] / self.sums["judged"]
-            reporter.epoch(epoch, side, means, self.metrics, self.threshold.thresholds.tolist(), self.expert_load())
-        self.sums = {}
-        chosen = run.select == "validation" and better
-        self.save(*([checkpoint.BEST] if chosen else []), checkpoint.LAST)  # the last, as it knows of the best
+    def end_epoch(self, epoch: int, size: int, reporter: Reporter | None) -> None:
+        """Update the thresholds, validate, report and save a checkpoint.
 
-    def predict(self, rows: np.ndarray[Any, np.dtype[np.int64]], side: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Probabilities of the EMA model."""
-        return predict(self.ema, self.images, rows, side, self.views, self.recipe.run.amp)
+        Args:
+            epoch: Number of the finished epoch, from 1.
+            size: Side of the network's input in that epoch, px.
+            reporter: See ``fit``.
+        """
+        state = self.state
+        if uses_unlabelled(self.recipe.method):
+            state.threshold.end_epoch(lambda: self._predict_labelled(size), epoch)
+        is_best = self._validate(epoch, size)
+        if reporter is not None:
+            means, thresholds = state.epoch_means(self.schedule.steps_per_epoch), state.threshold.thresholds.tolist()
+            reporter.epoch(epoch, size, means, state.metrics, thresholds, self.expert_load())
+        state.sums = {}
+        if is_best and self.recipe.run.select == "validation":
+            self.save(checkpoint.BEST, checkpoint.LAST)  # in this order, as last.pt records the accuracy of best.pt
+        else:
+            self.save()
+
+    def _predict_labelled(self, size: int) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, C) of the EMA model and classes (N,) of the labelled images, equal in all processes."""
+        with self.context.synchronized():
+            probs = torch.from_numpy(self.predict(self.data.labelled.row, size)).to(self.context.device)
+        self.context.average([probs])
+        return probs.cpu(), torch.from_numpy(self.data.labelled.label)
+
+    def _validate(self, epoch: int, size: int) -> bool:
+        """Measure the EMA model in the main process, if validation is due; whether it is the best so far."""
+        state, validation, labels = self.state, self.data.validation, self.data.labels
+        due = epoch % self.recipe.run.evaluate_every == 0 or state.step == self.schedule.end
+        is_best = False
+        with self.context.synchronized():
+            if self.context.is_main and len(validation) and due:
+                probs = self.predict(validation.row, size)
+                state.metrics = {"epoch": epoch, **measure(probs, validation.label, labels)}
+                is_best = state.metrics["accuracy"] > state.best
+                state.best = max(state.best, state.metrics["accuracy"])
+        return is_best
+
+    def predict(self, rows: I64, size: int) -> F32:
+        """Probabilities (N, C) of the EMA model for crops, see ``inference.predict``."""
+        return predict(self.state.ema, self.images, rows, size, self.views, self.recipe.run.amp)
 
     @torch.no_grad()
     def expert_load(self) -> list[list[float]]:
-        """Share of some training pictures that each expert of each level answers for, by the EMA model."""
-        if self.ema.semantic is None and self.ema.instance is None:
+        """For each level, the share of up to 256 labelled images that each expert of the EMA model processes."""
+        ema = self.state.ema
+        if ema.semantic is None and ema.instance is None:
             return []
-        rows = self.data.labelled.row[:256]
-        crops = self.images[rows].float() / 255
-        side = self.side(max(self.step - 1, 0) // self.steps)
-        crops = nn.functional.interpolate(crops, (side, side), mode="bilinear", align_corners=False)
-        gates = self.ema(self.views.finish(crops)).gates  # (n, L, K)
+        crops = to_float(self.images[self.data.labelled.row[:256]])
+        gates = ema(self.views.finish(resize(crops, self._last_size()))).gates  # (n, L, K)
         share: list[list[float]] = gates.mean(0).tolist()
         return share
 
-    def side(self, epoch: int) -> int:
-        """Px of the network's input in an epoch, from 0."""
-        sides = self.recipe.run.sides
-        return sides[min(epoch, len(sides) - 1)]
+    def _last_size(self) -> int:
+        """Side of the network's input in the latest step, px."""
+        return self.schedule.input_size(self.schedule.epoch(max(self.state.step - 1, 0)))
+
+    def save(self, *names: str) -> None:
+        """Write the state from the main process.
+
+        Args:
+            names: File names of the checkpoints, written in this order; ``last.pt`` if empty.
+
+        Raises:
+            DataError: The weights are not finite.
+            NoPermission, OutputError: A file cannot be written.
+        """
+        with self.context.synchronized():
+            if not self.context.is_main:
+                return
+            if not self.state.is_finite():
+                raise self._diverged(f"the weights after step {self.state.step} are not finite")
+            for name in names or (checkpoint.LAST,):
+                checkpoint.save(self.out / name, self.meta(), self.state.state_dict())
+            if not (self.out / SPLIT).is_file():
+                splits.save_partition(self.out / SPLIT, self.data.split)
+
+    def restore(self) -> None:
+        """Load the last checkpoint of the run.
+
+        Raises:
+            NotFound, ModelError: The checkpoint is missing or damaged.
+            DataError: The run was trained on another split.
+        """
+        path = self.out / checkpoint.LAST
+        with self.context.synchronized():
+            content = checkpoint.load(path)
+            if content["training"]["split"] != self.data.split.hash:
+                raise DataError(f"{path}: was trained on another split of the data; restore {self.out / SPLIT}")
+            self.state.load_state_dict(content, path)
 
     def meta(self) -> checkpoint.CheckpointMeta:
-        """What a checkpoint of this moment says of itself."""
-        recipe, data = self.recipe, self.data
-        done = self.step // self.steps
-        dim = int(self.student.encoder.dim)  # type: ignore[arg-type]
+        """The description of a checkpoint of the present state."""
+        recipe, data, state = self.recipe, self.data, self.state
+        epochs_done = self.schedule.epoch(state.step)
+        dim = int(state.student.encoder.dim)  # type: ignore[arg-type]
         return checkpoint.CheckpointMeta(
             labels=data.labels,
             geometry=checkpoint.Geometry(
-                recipe.data.side, recipe.data.margin, recipe.data.color, self.side(max(done - 1, 0))
+                side=recipe.data.side,
+                margin=recipe.data.margin,
+                color=recipe.data.color,
+                net_side=self.schedule.input_size(max(epochs_done - 1, 0)),
             ),
             mean=MEAN,
             std=STD,
             model=model_options(recipe.model, recipe.method, len(data.labels), dim),
             training={
                 "recipe": shareable(recipe),
-                "step": self.step,
-                "steps": self.end,
-                "epochs_done": done,
+                "step": state.step,
+                "steps": self.schedule.end,
+                "epochs_done": epochs_done,
                 "labelled": len(data.labelled),
                 "unlabelled": len(data.unlabelled),
                 "validation": len(data.validation),
@@ -325,59 +332,36 @@ class Training:
                 "data": data.split.data,
                 "notes": list(data.notes),
             },
-            metrics=self.metrics,
+            metrics=state.metrics,
             path=self.out / checkpoint.LAST,
         )
 
-    def save(self, *names: str) -> None:
-        """Write the whole state, from the main process, under each name in turn; as ``last.pt`` where none is given.
+    def _check_loss(self, loss: float) -> None:
+        """Stop before anything of a diverged run is saved. The loss is the same in all processes.
 
         Raises:
-            DataError: The weights are not finite.
-            NoPermission, OutputError: It cannot be written.
+            DataError: The loss is not finite.
         """
-        with self.world.together():
-            if not self.world.main:
-                return
-            if not all(bool(torch.isfinite(value).all()) for value in self.ema.state_dict().values()):
-                raise self.diverged(f"the weights after step {self.step} are not finite")
-            state = {
-                "ema": self.ema.state_dict(),
-                "student": self.student.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "threshold": self.threshold.state_dict(),
-                "rng": torch.get_rng_state(),
-                "step": self.step,
-                "best": self.best,
-                "sums": self.sums,
-            }
-            for name in names or (checkpoint.LAST,):
-                checkpoint.save(self.out / name, self.meta(), state)
-            if not (self.out / SPLIT).is_file():
-                splits.save_partition(self.out / SPLIT, self.data.split)
+        if not math.isfinite(loss):  # with fp16 too: its scaler skips gradients that overflow, the loss stays finite
+            with self.context.synchronized():
+                raise self._diverged(f"the loss became {loss} at step {self.state.step + 1}")
 
-    def restore(self) -> None:
-        """Go on from the run's last checkpoint.
-
-        Raises:
-            NotFound, ModelError: There is none, or it is damaged.
-            DataError: It was trained on another split.
-        """
-        path = self.out / checkpoint.LAST
-        with self.world.together():
-            content = checkpoint.load(path)
-            if content["training"]["split"] != self.data.split.hash:
-                raise DataError(f"{path}: was trained on another split of the data; restore {self.out / SPLIT}")
-            checkpoint.load_weights(self.student, content["student"], path)
-            checkpoint.load_weights(self.ema, content["ema"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.threshold.load_state_dict(content["threshold"])
-        torch.set_rng_state(content["rng"])
-        self.step, self.best, self.sums = content["step"], content["best"], dict(content["sums"])
-        self.metrics = content["metrics"]
+    def _diverged(self, problem: str) -> DataError:
+        """The error of a run that diverged."""
+        last = self.out / checkpoint.LAST
+        kept = f"; {last} is from before that" if last.is_file() else ""
+        return DataError(f"{problem}: lower --optim.lr, which is {self.recipe.optim.lr:g}, in a new run{kept}")
 
 
-def _mixed(*numbers: int) -> int:
+def _reduce(collected: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The terms of a step from those of its micro-batches."""
+    reduced = {}
+    for name in collected[0]:
+        values = [float(terms[name]) for terms in collected]
+        reduced[name] = sum(values) if name in COUNTS else sum(values) / len(values)
+    return reduced
+
+
+def _mix_seed(*numbers: int) -> int:
+    """A 63-bit seed from several numbers."""
     return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)

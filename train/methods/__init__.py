@@ -1,6 +1,6 @@
-"""What is learned from a batch: losses, thresholds and the objective of every method.
+"""Losses, thresholds and the training objective of every method.
 
-Knows outputs of a network. It must not know pictures, networks or processes.
+Knows outputs of a network. It must not know images, networks or processes.
 """
 
 __all__ = ["losses", "objective", "thresholds"]

@@ -1,6 +1,6 @@
-"""The loss terms: tensors in, scalars or one value per sample out; safe under autocast, no sentinels.
+"""The loss terms: functions of tensors that return a scalar or a value per sample, and are safe under autocast.
 
-A joint batch comes in: with several processes the caller has gathered it. Knows no model, data or device.
+With several processes the caller gathers the joint batch first. Knows tensors; must not know models or data.
 """
 
 from __future__ import annotations
@@ -15,89 +15,95 @@ EPSILON = 1e-8
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy per sample (B,) of logits (B, C) with class numbers (B,) or distributions (B, C)."""
+    """Cross-entropy per sample (B,) of logits (B, C) and class indices (B,) or distributions (B, C)."""
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def positives(probs: Tensor, mass: float = 0.9, most: int = 3) -> tuple[Tensor, Tensor]:
-    """The ambiguous label: which classes count as possible.
+    """The positives of an ambiguous pseudo-label: the K most likely classes.
 
     K is the smallest number in 1 .. most - 1 for which the K + 1 largest probabilities reach ``mass``, else ``most``.
     Source: FPL (arXiv 2210.08519) as LEAF uses it.
 
     Args:
-        probs: (B, C), rows summing to 1, C > most.
-        mass: Probability to be reached.
+        probs: (B, C), rows sum to 1, C > most.
+        mass: Probability to reach.
         most: Largest K.
 
     Returns:
-        K (B,) int64 and the positives (B, C) bool, the K largest of each row.
+        K (B,) int64, and the positives (B, C) bool.
 
     Raises:
-        ValueError: Too few classes.
+        ValueError: There are too few classes.
     """
     classes = probs.shape[1]
     if classes <= most:
         raise ValueError(
             f"ambiguous pseudo-labels: wanted more than {most} classes (method.max_positives), got {classes}; "
-            "switch the category level off or lower method.max_positives"
+            "remove category from method.levels or lower method.max_positives"
         )
     ordered, index = probs.float().sort(dim=1, descending=True, stable=True)
-    reached = ordered.cumsum(1)[:, 1:most] >= mass  # (B, most - 1): K = 1, 2, ... suffices
+    reached = ordered.cumsum(1)[:, 1:most] >= mass  # (B, most - 1), for K = 1, 2, ...
     k = torch.where(reached.any(1), reached.to(torch.int64).argmax(1) + 1, most)
     rank = index.argsort(dim=1)
     return k, rank < k[:, None]
 
 
-def ambiguous_loss(logits: Tensor, chosen: Tensor) -> Tensor:
-    """log(1 + sum_n sum_p exp(s_n - s_p)) per sample: every possible class above every impossible one.
+def ambiguous_loss(logits: Tensor, is_positive: Tensor) -> Tensor:
+    """The category-level loss log(1 + sum_n sum_p exp(s_n - s_p)) per sample, over positives p and negatives n.
 
-    With one positive this is cross-entropy.
+    It pushes the logit of every positive above that of every negative. With one positive it is the cross-entropy.
 
     Args:
         logits: (B, C) of the strong view.
-        chosen: (B, C) bool, the positives; at least one and not all in each row.
+        is_positive: (B, C) bool, the positives; at least one and not all in each row.
+
+    Returns:
+        (B,) float32.
     """
     s = logits.float()
-    low = (-s).masked_fill(~chosen, -math.inf).logsumexp(1)
-    high = s.masked_fill(chosen, -math.inf).logsumexp(1)
+    low = (-s).masked_fill(~is_positive, -math.inf).logsumexp(1)
+    high = s.masked_fill(is_positive, -math.inf).logsumexp(1)
     return F.softplus(low + high)
 
 
-def ambiguous_loss_naive(logits: Tensor, chosen: Tensor) -> Tensor:
-    """``ambiguous_loss`` by its definition, sample by sample: what the fast one is tested against."""
+def ambiguous_loss_naive(logits: Tensor, is_positive: Tensor) -> Tensor:
+    """``ambiguous_loss`` by its definition, sample by sample; for tests."""
     out = []
-    for s, p in zip(logits.double(), chosen, strict=True):
+    for s, p in zip(logits.double(), is_positive, strict=True):
         pairs = s[~p][:, None] - s[p][None, :]
         out.append(torch.log1p(pairs.exp().sum()))
     return torch.stack(out)
 
 
 def ambiguity_weight(probs: Tensor, k: Tensor, kind: str = "concave") -> Tensor:
-    """How much an ambiguous label counts (B,): 1 where the next class has no probability, 0 where all are equal.
+    """Weight of an ambiguous label: 1 if class K + 1 has probability 0, 0 if the K + 1 largest probabilities are equal.
 
     Args:
-        probs: (B, C), rows summing to 1.
+        probs: (B, C), rows sum to 1.
         k: (B,) int64, K of each row, below C.
-        kind: "concave", "linear", "convex" or "none".
+        kind: "concave", "linear", "convex" or "none" (always 1).
+
+    Returns:
+        (B,) float32 in [0, 1].
     """
     if kind == "none":
         return torch.ones_like(probs[:, 0])
     ordered = probs.float().sort(dim=1, descending=True).values
-    following = ordered.gather(1, k[:, None])[:, 0]  # q_{K+1}
+    runner_up = ordered.gather(1, k[:, None])[:, 0]  # q_{K+1}
     mu = ordered.cumsum(1).gather(1, k[:, None])[:, 0] / (k + 1)  # mean of q_1 .. q_{K+1}
-    gap = mu - following
+    gap = mu - runner_up
     if kind == "concave":
         weight = torch.log1p(50 * gap) / torch.log1p(50 * mu)
     elif kind == "linear":
         weight = gap / mu
     else:
-        weight = gap / (following + mu)
+        weight = gap / (runner_up + mu)
     return weight.clamp(max=1.0)
 
 
 def rescale_to(value: Tensor, target: Tensor) -> Tensor:
-    """``value`` scaled by a detached factor so that it equals ``target``; stays 0, without NaN, where it is 0."""
+    """Scale ``value`` by a detached factor so that it equals ``target``. A value of 0 stays 0."""
     return value * (target / (value + EPSILON)).detach()
 
 
@@ -114,29 +120,31 @@ def unsupervised_loss(
     floor: float = 0.0,
     rescale: str = "plain",
 ) -> Tensor:
-    """L_u, scalar.
+    """The unsupervised loss L_u, scalar.
 
-    ``how``:
-      - "hard": cross-entropy with the pseudo-label, where the mask is 1;
-      - "ambiguous": weighted ambiguous loss over all samples with q1 >= floor, no mask;
-      - "both": their sum, the method's "paper" mode;
-      - "masked": weighted ambiguous loss where the mask is 1;
-      - "scalar": the mean over all samples, then times the share of ones in the mask; the method's "official" mode.
+    ``how`` is one of
+      - "hard": cross-entropy with the pseudo-label over confident samples;
+      - "ambiguous": weighted category-level loss over all samples with q1 >= floor;
+      - "both": the sum of the two (LEAF, mode "paper");
+      - "masked": weighted category-level loss over confident samples;
+      - "scalar": weighted category-level loss over all samples, times the share of confident ones (mode "official").
 
-    The ambiguous part grows with K, so a detached factor brings it to the value of a cross-entropy over the same
-    samples: "plain" cross-entropy, as published, which gives the pseudo-labels of a clueless teacher full strength; or
-    "weighted" cross-entropy, with the same weights, which leaves them as weak as their weights; or "none".
+    The category-level loss grows with K, so a detached factor scales it to the value of a cross-entropy over the same
+    samples. ``rescale`` is one of
+      - "plain": the cross-entropy as published. Pseudo-labels of an uncertain teacher get full strength;
+      - "weighted": the cross-entropy with the same weights, which keeps them as weak as their weights;
+      - "none": no factor.
 
     Args:
         strong: (B, C) logits of the strong view.
-        probs: (B, C) of the teacher, softmax of its mean weak logits: what the ambiguity is judged by.
-        pseudo: (B,) int64, the likeliest class by the mean of the weak probabilities, as the mask sees it.
-        mask: (B,) in {0, 1}.
+        probs: (B, C), softmax of the teacher's mean weak logits, for the ambiguous labels.
+        pseudo: (B,) int64, the most likely class of the mean weak probabilities.
+        mask: (B,) in {0, 1}, which samples are confident.
         how: See above.
         weight: See ``ambiguity_weight``.
         mass: See ``positives``.
         most: See ``positives``.
-        floor: Least q1 for the ambiguous part.
+        floor: Smallest largest probability q1 for the category-level loss.
         rescale: See above.
     """
     plain = cross_entropy(strong, pseudo)  # (B,)
@@ -145,32 +153,32 @@ def unsupervised_loss(
     hard = (mask * plain).mean()
     if how == "hard":
         return hard
-    k, chosen = positives(probs.detach(), mass, most)
-    factor = ambiguity_weight(probs, k, weight)  # (B,)
-    among = torch.ones_like(plain)
+    k, is_positive = positives(probs.detach(), mass, most)
+    weights = ambiguity_weight(probs, k, weight)  # (B,)
+    included = torch.ones_like(plain)
     if how == "masked":
-        among = mask
+        included = mask
     elif how != "scalar":
-        among = (probs.detach().amax(1) >= floor).to(plain.dtype)
-    ambiguous = (among * factor * ambiguous_loss(strong, chosen)).mean()
+        included = (probs.detach().amax(1) >= floor).to(plain.dtype)
+    ambiguous = (included * weights * ambiguous_loss(strong, is_positive)).mean()
     if rescale == "plain":
-        ambiguous = rescale_to(ambiguous, (among * plain).mean())
+        ambiguous = rescale_to(ambiguous, (included * plain).mean())
     elif rescale == "weighted":
-        ambiguous = rescale_to(ambiguous, (among * factor * plain).mean())
+        ambiguous = rescale_to(ambiguous, (included * weights * plain).mean())
     if how == "scalar":
         return ambiguous * mask.mean()
     return ambiguous + hard if how == "both" else ambiguous
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor:
-    """NT-Xent between two views, scalar; 0 for fewer than two samples.
+    """The NT-Xent loss between two views, scalar; 0 for fewer than two samples.
 
     Source: Chen et al., 2020, arXiv 2002.05709, eq. 1.
 
     Args:
-        first: (B, D) features of one view, of any length; they are normalised here.
+        first: (B, D) features of one view; they are L2-normalised here.
         second: (B, D) features of the other view of the same samples.
-        temperature: Divides the cosine.
+        temperature: Divides the cosine similarity.
     """
     n = len(first)
     if n < 2:
@@ -178,17 +186,17 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -
     with torch.autocast(first.device.type, enabled=False):
         z = F.normalize(torch.cat([first, second]).float(), dim=1)
         similarity = z @ z.T / temperature  # (2B, 2B)
-        itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+        self_pairs = torch.eye(2 * n, dtype=torch.bool, device=z.device)
         partner = torch.arange(2 * n, device=z.device).roll(n)
-        return F.cross_entropy(similarity.masked_fill(itself, -math.inf), partner)
+        return F.cross_entropy(similarity.masked_fill(self_pairs, -math.inf), partner)
 
 
 def fairness_loss(strong: Tensor, mask: Tensor, mean_probs: Tensor, histogram: Tensor) -> Tensor:
-    """FreeMatch's self-adaptive fairness (arXiv 2205.07246, eq. 11), scalar; 0 where the mask is empty.
+    """The self-adaptive fairness loss of FreeMatch (arXiv 2205.07246, eq. 11), scalar; 0 without a confident sample.
 
     Args:
         strong: (B, C) logits of the strong view.
-        mask: (B,) in {0, 1}.
+        mask: (B,) in {0, 1}, which samples are confident.
         mean_probs: (C,) running mean of the weak probabilities.
         histogram: (C,) running share of each class among the pseudo-labels.
     """
@@ -196,7 +204,7 @@ def fairness_loss(strong: Tensor, mask: Tensor, mean_probs: Tensor, histogram: T
         return strong.sum() * 0.0
     probs = strong[mask > 0].float().softmax(1)
     counts = torch.bincount(probs.argmax(1), minlength=probs.shape[1]).to(probs.dtype) / len(probs)
-    wanted = mean_probs / histogram.clamp_min(EPSILON)
-    got = torch.where(counts > 0, probs.mean(0) / counts.clamp_min(EPSILON), 0.0)
-    wanted, got = wanted / wanted.sum(), got / got.sum()
-    return (wanted * torch.log(got + 1e-12)).sum()
+    target = mean_probs / histogram.clamp_min(EPSILON)
+    actual = torch.where(counts > 0, probs.mean(0) / counts.clamp_min(EPSILON), 0.0)
+    target, actual = target / target.sum(), actual / actual.sum()
+    return (target * torch.log(actual + 1e-12)).sum()

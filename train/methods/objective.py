@@ -1,7 +1,7 @@
-"""What is learned from a joint batch: one function for supervised, FixMatch, FreeMatch, Ada-CM and LEAF.
+"""The training objective of a joint batch, for supervised, FixMatch, FreeMatch, Ada-CM and LEAF.
 
-They differ in the options of ``recipe.Method`` alone; ``recipe.PRESETS`` holds what each name stands for.
-Knows outputs and losses; must not know images, networks or processes.
+The methods differ in the options of ``Method`` only; ``PRESETS`` in ``train.recipes.schema`` lists the options of each.
+Knows network outputs and losses; must not know images, networks or processes.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.methods.losses import contrastive_loss, cross_entropy, fairness_loss, positives, unsupervised_loss
-from train.methods.thresholds import AdaptiveThreshold, ClassThreshold, FixedThreshold
+from train.methods.losses import contrastive_loss, cross_entropy, positives, unsupervised_loss
+from train.methods.thresholds import Threshold
 from train.models.moe import balance_loss
 from train.recipes.schema import Method
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchOutputs:
-    """The outputs for a joint batch of B labelled and U unlabelled pictures.
+    """Network outputs for a joint batch of B labelled and U unlabelled images.
 
     Attributes:
-        labelled: (B, C) logits.
-        targets: (B, C) distributions.
-        weak: V tensors (U, C), logits of the weak views by the teacher; V is 0 where nothing is unlabelled.
-        strong: (U, C) logits of the strong view by the student.
-        weak_features: (U, D) by the student, as many as ``weak``; empty without the contrastive term.
-        gates, load: (rows, L, K) of all views of the student.
-        truth: (U,) int64, the hidden labels, -1 where there is none: for statistics alone.
+        labelled: (B, C) logits of the labelled view.
+        targets: (B, C) target distributions.
+        weak: V tensors (U, C), the teacher's logits of the weak views; empty if the batch has no unlabelled images.
+        strong: (U, C) logits of the strong view.
+        weak_features: V tensors (U, D), the student's features of the weak views; empty without the contrastive term.
+        gates: (rows, L, K) gates of the L fusing levels, for all views that the student sees.
+        load: (rows, L, K) probability that an expert is selected, likewise.
+        truth: (U,) int64, the hidden labels, -1 if unknown. Used for statistics only.
     """
 
     labelled: Tensor
@@ -41,67 +42,119 @@ class BatchOutputs:
     truth: Tensor
 
 
-def build_threshold(method: Method, num_classes: int, device: torch.device) -> FixedThreshold:
-    """The threshold that a method asks for."""
-    if method.threshold == "adaptive":
-        return AdaptiveThreshold(num_classes, device)
-    if method.threshold == "class":
-        return ClassThreshold(num_classes, method.p_cutoff, device)
-    return FixedThreshold(num_classes, method.p_cutoff, device)
+@dataclass(frozen=True, slots=True, eq=False)
+class PseudoLabels:
+    """What the teacher predicts for U unlabelled images.
+
+    Attributes:
+        probs: (U, C), softmax of the mean weak logits, for the ambiguous labels. Has a gradient with the teacher
+            "student-grad".
+        label: (U,) int64, the most likely class of the mean weak probabilities.
+        mask: (U,) in {0, 1}, whether ``label`` is confident.
+    """
+
+    probs: Tensor
+    label: Tensor
+    mask: Tensor
+
+
+def uses_unlabelled(method: Method) -> bool:
+    """Whether the method learns from unlabelled images."""
+    return method.weak_views > 0
 
 
 def student_sees_weak(method: Method) -> bool:
-    """Whether the weak views go through the student."""
+    """Whether the weak views pass through the student."""
     return method.weak_views > 0 and (method.teacher != "ema" or method.lambda_s > 0)
 
 
-def objective(joint: BatchOutputs, method: Method, threshold: FixedThreshold) -> tuple[Tensor, dict[str, Tensor]]:
-    """The total loss, and its terms and statistics as detached scalars.
+def objective(outputs: BatchOutputs, method: Method, threshold: Threshold) -> tuple[Tensor, dict[str, Tensor]]:
+    """The total loss, with its terms and statistics as detached scalars.
 
     Args:
-        joint: The outputs.
-        method: What is learned.
-        threshold: Judges pseudo-labels; FreeMatch's learns from this call.
+        outputs: Network outputs for the joint batch.
+        method: Options of the method.
+        threshold: Decides which pseudo-labels are confident. An adaptive threshold learns from this call.
 
     Returns:
-        Scalar loss; "loss", "loss_x", "loss_u", "loss_s", "loss_fair", "loss_balance" (unweighted terms), "coverage"
-        (share of trusted pseudo-labels), "correct" and "judged" (trusted ones that are right, that have a truth) and
-        "positives" (mean K).
+        The loss, scalar, and a dict with
+
+        - "loss": the total;
+        - "loss_x", "loss_u", "loss_s", "loss_fair", "loss_balance": the terms without their weights;
+        - "coverage": share of confident pseudo-labels;
+        - "judged": number of confident pseudo-labels whose true label is known; "correct": how many of them are right;
+        - "positives": mean number of possible classes of an ambiguous label (K).
+
+        Terms and statistics that the method does not use are missing.
     """
-    terms: dict[str, Tensor] = {"loss_x": cross_entropy(joint.labelled, joint.targets).mean()}
+    terms = {"loss_x": cross_entropy(outputs.labelled, outputs.targets).mean()}
+    if outputs.weak:
+        pseudo = _pseudo_labels(outputs.weak, method, threshold)
+        terms |= _unlabelled_terms(outputs, pseudo, method, threshold)
+        terms |= _statistics(outputs.truth, pseudo, method)
+    if method.balance > 0 and outputs.gates.shape[1]:
+        levels = zip(outputs.gates.unbind(1), outputs.load.unbind(1), strict=True)
+        terms["loss_balance"] = torch.stack([balance_loss(gates, load) for gates, load in levels]).sum()
+    weights = {
+        "loss_u": method.lambda_u,
+        "loss_s": method.lambda_s,
+        "loss_fair": method.fairness,
+        "loss_balance": method.balance,
+    }
     total = method.lambda_x * terms["loss_x"]
-    if joint.weak:
-        weak = [w.float() for w in joint.weak]
-        carried = method.teacher == "student-grad"
-        with torch.set_grad_enabled(carried and torch.is_grad_enabled()):
-            judged = torch.stack([w.softmax(1) for w in weak]).mean(0)  # (U, C), judged by the mask
-            probs = torch.stack(weak).mean(0).softmax(1)  # (U, C), judged for ambiguity
-        pseudo = judged.detach().argmax(1)
-        mask = threshold.mask(judged.detach())
-        how = method.unsupervised if "category" in method.levels else "hard"
-        terms["loss_u"] = unsupervised_loss(
-            joint.strong, probs, pseudo, mask, how,
-            weight=method.weight, mass=method.mass, most=method.max_positives, floor=method.floor,
-            rescale=method.rescale,
-        )  # fmt: skip
-        total = total + method.lambda_u * terms["loss_u"]
-        if method.lambda_s > 0 and len(joint.weak_features) == 2:
-            low = mask == 0
-            first, second = joint.weak_features
-            terms["loss_s"] = contrastive_loss(first[low], second[low], method.temperature)
-            total = total + method.lambda_s * terms["loss_s"]
-        if method.fairness > 0 and isinstance(threshold, AdaptiveThreshold):
-            terms["loss_fair"] = fairness_loss(joint.strong, mask, threshold.mean_probs, threshold.histogram)
-            total = total + method.fairness * terms["loss_fair"]
-        known = (joint.truth >= 0) & (mask > 0)
-        terms["coverage"] = mask.mean()
-        terms["judged"] = known.float().sum()
-        terms["correct"] = (known & (pseudo == joint.truth)).float().sum()
-        if "category" in method.levels:
-            terms["positives"] = positives(probs.detach(), method.mass, method.max_positives)[0].float().mean()
-    if method.balance > 0 and joint.gates.shape[1]:
-        levels = zip(joint.gates.unbind(1), joint.load.unbind(1), strict=True)
-        terms["loss_balance"] = torch.stack([balance_loss(g, load) for g, load in levels]).sum()
-        total = total + method.balance * terms["loss_balance"]
+    for name, weight in weights.items():
+        if name in terms:
+            total = total + weight * terms[name]
     terms["loss"] = total
     return total, {name: value.detach() for name, value in terms.items()}
+
+
+def _pseudo_labels(weak: tuple[Tensor, ...], method: Method, threshold: Threshold) -> PseudoLabels:
+    """The teacher's predictions, from V weak views with logits (U, C)."""
+    logits = torch.stack([w.float() for w in weak])  # (V, U, C)
+    with torch.set_grad_enabled(method.teacher == "student-grad" and torch.is_grad_enabled()):
+        probs = logits.mean(0).softmax(1)
+    mean_probs = logits.detach().softmax(2).mean(0)
+    threshold.update(mean_probs)
+    return PseudoLabels(probs, mean_probs.argmax(1), threshold.mask(mean_probs))
+
+
+def _unlabelled_terms(
+    outputs: BatchOutputs, pseudo: PseudoLabels, method: Method, threshold: Threshold
+) -> dict[str, Tensor]:
+    """The loss terms of the unlabelled images, without their weights."""
+    terms = {
+        "loss_u": unsupervised_loss(
+            outputs.strong,
+            pseudo.probs,
+            pseudo.label,
+            pseudo.mask,
+            method.unsupervised if "category" in method.levels else "hard",
+            weight=method.weight,
+            mass=method.mass,
+            most=method.max_positives,
+            floor=method.min_confidence,
+            rescale=method.rescale,
+        )
+    }
+    if method.lambda_s > 0 and len(outputs.weak_features) == 2:
+        uncertain = pseudo.mask == 0
+        first, second = outputs.weak_features
+        terms["loss_s"] = contrastive_loss(first[uncertain], second[uncertain], method.temperature)
+    if method.fairness > 0 and (fairness := threshold.fairness(outputs.strong, pseudo.mask)) is not None:
+        terms["loss_fair"] = fairness
+    return terms
+
+
+def _statistics(truth: Tensor, pseudo: PseudoLabels, method: Method) -> dict[str, Tensor]:
+    """How many pseudo-labels are confident, right and ambiguous."""
+    judged = (truth >= 0) & (pseudo.mask > 0)
+    statistics = {
+        "coverage": pseudo.mask.mean(),
+        "judged": judged.float().sum(),
+        "correct": (judged & (pseudo.label == truth)).float().sum(),
+    }
+    if "category" in method.levels:
+        k, _ = positives(pseudo.probs.detach(), method.mass, method.max_positives)
+        statistics["positives"] = k.float().mean()
+    return statistics

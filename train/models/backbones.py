@@ -1,7 +1,7 @@
-"""The encoders: faces (B, 3, S, S) to features (B, D), each with ``dim`` = D.
+"""The encoders, which map faces (B, 3, S, S) to features (B, D). Each has the attribute ``dim`` = D.
 
-Parameter names follow torchvision for ResNet-18 and ViT-B/16, so that published checkpoints load key by key.
-Knows architectures and checkpoints of theirs; must not know labels, data or losses.
+Parameter names of ResNet-18 and ViT-B/16 are those of torchvision, so that published checkpoints load key by key.
+Knows architectures and their checkpoints; must not know labels, data or losses.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from leaf_rt.errors import DataError, ModelError, NotFound
 from train.models.mobilefacenet import MobileFaceNet
-from train.models.weights import Unreadable, misfit, read
+from train.models.weights import Unreadable, mismatch, read_file
 
 NAMES = ("resnet18", "resnet14", "mobilefacenet", "vit_b16", "tiny")
-# Keys of published checkpoints that belong to a head which is not used here.
+# Prefixes of the keys in published checkpoints that belong to heads, which are not used.
 HEADS = {
     "resnet18": ("fc.", "classifier.", "feature."),
     "mobilefacenet": ("gdconv.", "conv3.", "bn."),
@@ -30,7 +30,7 @@ HEADS = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the way round them."""
+    """Two 3x3 convolutions with a shortcut."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class BasicBlock(nn.Module):
         return torch.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
-def _start_random(net: nn.Module) -> None:
-    """Fresh convolutions as in He et al., 2015, arXiv 1502.01852."""
+def _init_weights(net: nn.Module) -> None:
+    """Initialise the convolutions as in He et al., 2015, arXiv 1502.01852."""
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
@@ -69,7 +69,7 @@ class ResNet18(nn.Module):
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
         self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
         self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
-        _start_random(self)
+        _init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, 512) of faces (B, 3, S, S)."""
@@ -79,10 +79,10 @@ class ResNet18(nn.Module):
 
 
 class ResNet14(nn.Module):
-    """Six basic blocks behind one 3x3 convolution, 1.4 M parameters, for faces of 48 to 64 px.
+    """One 3x3 convolution and six basic blocks, 1.4 M parameters, for faces of 48 to 64 px.
 
-    The stem keeps every pixel, as He et al., 2016, section 4.2 do for small pictures: what small faces show, the 7x7
-    stem and the pooling of ``ResNet18`` would throw away first.
+    The stem does not reduce the resolution (He et al., 2016, section 4.2): the 7x7 stem and the pooling of
+    ``ResNet18`` would discard the details of small faces.
     """
 
     dim = 192
@@ -95,7 +95,7 @@ class ResNet14(nn.Module):
         self.layer2 = nn.Sequential(BasicBlock(48, 80, 2), BasicBlock(80, 80, 1))
         self.layer3 = nn.Sequential(BasicBlock(80, 128, 2), BasicBlock(128, 128, 1))
         self.layer4 = nn.Sequential(BasicBlock(128, self.dim, 2))
-        _start_random(self)
+        _init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, 192) of faces (B, 3, S, S)."""
@@ -105,14 +105,14 @@ class ResNet14(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention and MLP, each behind a layer norm, each added to its input."""
+    """Pre-norm transformer block: self-attention and MLP, each with a shortcut."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(dim, eps=1e-6)
         self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(dim, eps=1e-6)
-        # OutputPaths 2 and 4 are dropout in torchvision; they stay for the names of the linear layers.
+        # Layers 2 and 4 are dropout in torchvision; they are kept for the names of the linear layers.
         self.mlp = nn.Sequential(
             nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim), nn.Identity()
         )  # fmt: skip
@@ -134,7 +134,7 @@ class _Encoder(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Dosovitskiy et al., 2021, arXiv 2010.11929; ViT-B/16 by default. Any side that is a multiple of the patch."""
+    """Dosovitskiy et al., 2021, arXiv 2010.11929; ViT-B/16 by default. The side is any multiple of the patch size."""
 
     def __init__(
         self, dim: int = 768, layers: int = 12, heads: int = 12, hidden: int = 3072, patch: int = 16, side: int = 224
@@ -167,7 +167,7 @@ class VisionTransformer(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Three strided convolutions without batch norm: for trials of data and options, and for tests."""
+    """Three strided convolutions without batch norm, for tests and quick experiments."""
 
     dim = 32
 
@@ -185,13 +185,13 @@ class Tiny(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Several encoders side by side, each at a side of its own; their features one after the other.
+    """Several encoders in parallel, each with its own input size. Their features are concatenated.
 
-    A linear classifier over the joined features is the mean of the logits of the parts' classifiers (see
-    ``train.loop.merging``), so that an ensemble is one network for everything that comes after.
+    A linear classifier on the concatenated features can compute the mean of the logits of all parts (see
+    ``train.loop.merging``), so that the rest of the code sees one network.
 
     Args:
-        parts: Names of encoders and the sides at which they see the faces, px.
+        parts: Names of the encoders and the sides of their inputs, px.
     """
 
     def __init__(self, parts: Sequence[tuple[str, int]]) -> None:
@@ -202,16 +202,17 @@ class Ensemble(nn.Module):
         self.dim = sum(dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, D) of faces (B, 3, S, S); each part resizes them for itself, bilinear."""
+        """Features (B, D) of faces (B, 3, S, S), which are resized for each part, bilinear."""
         features = []
         for part, side in zip(self.parts, self.sides, strict=True):
-            own = x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
-            features.append(part(own))
+            same = x.shape[-1] == side
+            resized = x if same else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+            features.append(part(resized))
         return torch.cat(features, 1)
 
 
 class Timm(nn.Module):
-    """Any network of timm, without its classifier."""
+    """A network of the timm library, without its classifier."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -222,7 +223,7 @@ class Timm(nn.Module):
         try:
             self.net: nn.Module = timm.create_model(name, num_classes=0, pretrained=False)
         except RuntimeError as e:
-            raise ModelError(f"model.backbone timm:{name}: timm knows no such network ({e})") from e
+            raise ModelError(f"model.backbone timm:{name}: timm has no such network ({e})") from e
         self.dim = int(getattr(self.net, "num_features", 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,11 +233,11 @@ class Timm(nn.Module):
 
 
 def build_backbone(name: str) -> nn.Module:
-    """An encoder with fresh weights.
+    """Build an encoder with random weights.
 
     Args:
-        name: One of ``NAMES``, timm:NAME, or several as in ``mobilefacenet@96+mobilefacenet@64``: an ``Ensemble`` of
-            encoders with their sides in px.
+        name: One of ``NAMES``, timm:NAME, or encoders with their input sides in px for an ``Ensemble``, such as
+            ``mobilefacenet@96+mobilefacenet@64``.
 
     Raises:
         ModelError: There is no such backbone.
@@ -244,7 +245,7 @@ def build_backbone(name: str) -> nn.Module:
     if "@" in name:
         parts = [part.rpartition("@") for part in name.split("+")]
         if not all(side.isdecimal() and int(side) > 0 for _, _, side in parts):
-            raise ModelError(f"model.backbone: wanted NAME@SIDE+NAME@SIDE, sides in px, got {name!r}")
+            raise ModelError(f"model.backbone: wanted NAME@SIDE+NAME@SIDE with sides in px, got {name!r}")
         return Ensemble([(part, int(side)) for part, _, side in parts])
     if name == "resnet18":
         return ResNet18()
@@ -262,15 +263,15 @@ def build_backbone(name: str) -> nn.Module:
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold every batch norm into the convolution before it, in place: the same function in eval mode.
+    """Fold every batch norm into the convolution before it, in place. The output in eval mode stays the same.
 
-    Trained on from there, the network has no batch statistics: twice as fast per step on CPU (measured, docs/LOG.md).
+    A training step without batch statistics takes half the time on a CPU (measured, docs/LOG.md).
 
     Args:
-        model: In eval mode, batch norms after convolutions in the order of a module's children.
+        model: In eval mode. Each batch norm follows its convolution in the order of a module's children.
 
     Raises:
-        ValueError: A batch norm has no convolution before it.
+        ValueError: A batch norm does not follow a convolution.
     """
     for module in list(model.modules()):
         conv: tuple[str, nn.Conv2d] | None = None
@@ -287,26 +288,28 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def load_backbone(encoder: nn.Module, name: str, path: Path) -> list[str]:
-    """Load a published checkpoint into an encoder with batch norms as built.
+    """Load a published checkpoint into an encoder whose batch norms are not folded.
 
     Args:
         encoder: From ``build_backbone(name)``.
-        name: Its name.
-        path: A state dict, plain or under "state_dict", "model_state_dict" or "model"; a leading "module." is removed.
+        name: Of the encoder.
+        path: A state dict, at the top or under "state_dict", "model_state_dict" or "model". A prefix "module." is
+            removed from its keys.
 
     Returns:
-        Keys of the file that belong to its own head and were left out.
+        Keys of the file that belong to its head and were not loaded.
 
     Raises:
-        NotFound, DataError: No such file, or no state dict that torch loads with ``weights_only``.
-        ModelError: Keys are missing, unexpected or of another shape; the message names them.
+        NotFound: The file is missing.
+        DataError: It is not a state dict that torch loads with ``weights_only``.
+        ModelError: Keys are missing, unexpected or of another shape. The message names them.
     """
     if not path.is_file():
         raise NotFound(f"model.weights {path}: no such file")
     try:
-        raw = read(path)
+        raw = read_file(path)
     except Unreadable as e:
-        raise DataError(f"model.weights {path}: no state dict that loads safely: {e}") from e
+        raise DataError(f"model.weights {path}: cannot be loaded as a state dict: {e}") from e
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(raw, dict) and isinstance(raw.get(key), dict):
             raw = raw[key]
@@ -315,8 +318,8 @@ def load_backbone(encoder: nn.Module, name: str, path: Path) -> list[str]:
     state = {k.removeprefix("module.").removeprefix("encoder.") if name != "vit_b16" else k.removeprefix("module."): v
              for k, v in raw.items() if isinstance(k, str) and isinstance(v, Tensor)}  # fmt: skip
     heads = HEADS.get(name, ("head.", "fc.", "classifier."))
-    own = {k: v for k, v in state.items() if not k.startswith(heads)}
-    if wrong := misfit(encoder.state_dict(), own, optional=("num_batches_tracked",)):
-        raise ModelError(f"model.weights {path}: does not fit {name} ({wrong})")
-    encoder.load_state_dict(own, strict=False)
-    return sorted(set(state) - set(own))
+    used = {k: v for k, v in state.items() if not k.startswith(heads)}
+    if difference := mismatch(encoder.state_dict(), used, optional=("num_batches_tracked",)):
+        raise ModelError(f"model.weights {path}: does not fit {name} ({difference})")
+    encoder.load_state_dict(used, strict=False)
+    return sorted(set(state) - set(used))

@@ -1,4 +1,4 @@
-"""The network: encoder, semantic fusing, classifier, instance fusing; one class for every method and mode.
+"""The network: encoder, semantic fusing, classifier, instance fusing. All methods and modes use this class.
 
 Knows modules; must not know data, losses or files.
 """
@@ -18,13 +18,13 @@ from train.recipes.schema import Method, Model
 
 
 class Output(NamedTuple):
-    """What a batch of faces gives, everything float32 with one row per face.
+    """The outputs for a batch of B faces, all float32.
 
     Attributes:
         logits: (B, C).
         features: (B, D), after the semantic fusing.
-        gates: (B, L, K) of the L fusing levels that have a gate; (B, 0, 1) without any.
-        load: (B, L, K), the chance of each expert to be chosen.
+        gates: (B, L, K) gates of the L fusing levels; (B, 0, 1) without a level.
+        load: (B, L, K), probability that an expert is selected.
     """
 
     logits: Tensor
@@ -34,7 +34,7 @@ class Output(NamedTuple):
 
 
 class FaceModel(nn.Module):
-    """Normalised faces (B, 3, S, S) to ``Output``. Build it with ``build_model``."""
+    """Maps normalised faces (B, 3, S, S) to ``Output``. Use ``build_model`` to build one."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class FaceModel(nn.Module):
         """``Output`` for normalised faces (B, 3, S, S)."""
         features = self.encoder(x).float()  # (B, D)
         fused: list[Fused] = []
-        with torch.autocast(x.device.type, enabled=False):  # the heads are small; in float32 no exponential overflows
+        with torch.autocast(x.device.type, enabled=False):  # float32 keeps exponentials from overflowing
             if self.semantic is not None:
                 fused.append(self.semantic(features))
                 features = fused[-1].y
@@ -77,7 +77,7 @@ class FaceModel(nn.Module):
                 fused.append(self.instance(logits))
                 logits = fused[-1].y
         gated = [f for f in fused if f.gates.shape[1] > 1]
-        none = features.new_zeros(features.shape[0], 0, 1)  # len() would fix the batch in an export
+        none = features.new_zeros(features.shape[0], 0, 1)  # len() would make the batch size constant in an export
         gates = torch.stack([f.gates for f in gated], 1) if gated else none
         load = torch.stack([f.load for f in gated], 1) if gated else none
         return Output(logits, features, gates, load)
@@ -94,15 +94,15 @@ def build_model(
     instance_on: str = "logits",
     unit_features: bool = False,
 ) -> FaceModel:
-    """A model with fresh weights.
+    """Build a model with random weights.
 
     Args:
         backbone: See ``backbones.build_backbone``.
         num_classes: C.
         dropout: Before the classifier.
-        folded: Batch norms are folded already: convolutions with bias, no statistics.
-        semantic: The fusing before the classifier; None leaves it out. A dict is what a checkpoint holds.
-        instance: The fusing after it, likewise.
+        folded: Whether the batch norms are folded into the convolutions.
+        semantic: The fusing before the classifier, as a spec or as the dict in a checkpoint; None: no such level.
+        instance: The fusing after the classifier, likewise.
         instance_on: "logits" (paper) or "features" (official).
         unit_features: L2-normalise the features after the semantic level (official).
     """
@@ -121,13 +121,13 @@ def build_model(
 
 
 def model_options(model: Model, method: Method, num_classes: int, dim: int) -> dict[str, Any]:
-    """The arguments of ``build_model`` that a recipe asks for, as plain values: what a checkpoint keeps.
+    """The arguments of ``build_model`` for a recipe, as plain values, which a checkpoint stores.
 
     Args:
         model: Section of the recipe.
         method: Section of the recipe.
         num_classes: C.
-        dim: D of the backbone.
+        dim: D, the number of features of the backbone.
     """
 
     def level(name: str, hidden: int) -> dict[str, Any] | None:
@@ -135,7 +135,13 @@ def model_options(model: Model, method: Method, num_classes: int, dim: int) -> d
             return None
         return asdict(
             FusingSpec(
-                method.experts, hidden, method.k, method.shared, method.combine, method.noise, control=method.control
+                method.experts,
+                hidden,
+                method.k,
+                method.shared,
+                method.combine,
+                method.noise,
+                control=method.mlp_baseline,
             )
         )
 

@@ -1,6 +1,6 @@
 """MobileFaceNet (Chen et al., 2018, arXiv 1804.07573) as an encoder of faces.
 
-Parameter names match the MS-Celeb-1M checkpoint this project starts from, so that it loads key by key.
+Parameter names are those of the MS-Celeb-1M checkpoint that this project starts from, so that it loads key by key.
 Knows convolutions; must not know labels, data or losses.
 """
 
@@ -44,9 +44,9 @@ class DepthwiseSeparable(nn.Module):
 
 
 class DepthwiseStride2(nn.Conv2d):
-    """3x3 depthwise convolution of stride 2, computed at stride 1 and thinned.
+    """3x3 depthwise convolution of stride 2, computed in training at stride 1 and subsampled.
 
-    The same numbers as ``Conv2d(stride=2)``; oneDNN's bf16 backward of the strided form is ten times slower.
+    The result is that of ``Conv2d(stride=2)``, whose backward pass in bf16 is ten times slower in oneDNN.
     """
 
     def __init__(self, channels: int) -> None:
@@ -60,7 +60,7 @@ class DepthwiseStride2(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter per channel, project; added to its input where the shapes agree (MobileNetV2)."""
+    """Expansion, depthwise convolution and projection, with a shortcut if the shapes agree (MobileNetV2)."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -80,10 +80,10 @@ class InvertedResidual(nn.Module):
 
 
 class MobileFaceNet(nn.Module):
-    """Faces (B, 3, S, S) float to features (B, 512) float; S a multiple of 16, 112 in the checkpoint.
+    """Maps faces (B, 3, S, S) to features (B, 512). S is a multiple of 16; the checkpoint was trained at 112.
 
-    The recognition head of the checkpoint (``gdconv``, ``conv3``, ``bn``) is left out: its 128-d embedding was
-    trained to forget the expression. The mean over places serves every side; a face 80 px wide costs half of 112.
+    The recognition head of the checkpoint (``gdconv``, ``conv3``, ``bn``) is not used, because its 128-d embedding is
+    trained to ignore the expression. Global average pooling accepts any side: 80 px takes half the time of 112 px.
     """
 
     dim = 512

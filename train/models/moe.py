@@ -1,6 +1,6 @@
-"""The fusing of the semantic and the instance level: a noisy top-k mixture of residual experts, as dense maths.
+"""The fusing of the semantic and the instance level: a noisy top-k mixture of residual experts.
 
-Source: Shazeer et al., 2017, arXiv 1701.06538, for the gate and the balance. Knows tensors; must not know data.
+Source: Shazeer et al., 2017, arXiv 1701.06538, for the gate and the load balance. Knows tensors; must not know data.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_SMALLEST = math.log(2.0**-149)  # below, exp() is zero in float32
+LOG_SMALLEST = math.log(2.0**-149)  # below this, exp() is zero in float32
 LOG_EPSILON = math.log(torch.finfo(torch.float64).eps)
 
 
 @dataclass(frozen=True, slots=True)
 class FusingSpec:
-    """The shape of one mixture.
+    """Options of one mixture.
 
     Attributes:
-        experts: K, how many.
-        hidden: Width of an expert.
-        k: How many experts answer for one sample.
-        shared: One expert in all K slots.
+        experts: K, the number of experts.
+        hidden: Number of hidden units of an expert.
+        k: Number of experts that are used for a sample.
+        shared: Use the same expert in all K slots.
         combine: "sum": weighted sum of the outputs; "log": log of the weighted sum of their exponentials.
-        noise: Whether the gate is noisy in training.
-        control: One residual MLP of width K * hidden, without a gate, instead.
+        noise: Whether the gate has noise in training.
+        control: Use one residual MLP with K * hidden units and no gate instead, as a baseline of the same size.
     """
 
     experts: int = 8
@@ -41,7 +41,7 @@ class FusingSpec:
 
 
 class Fused(NamedTuple):
-    """``y`` (B, d); ``gates`` (B, K), at most k of a row above 0; ``load`` (B, K), the chance to be chosen."""
+    """``y`` (B, d); ``gates`` (B, K), at most k per row above 0; ``load`` (B, K), probability of being selected."""
 
     y: Tensor
     gates: Tensor
@@ -49,10 +49,10 @@ class Fused(NamedTuple):
 
 
 class MixtureOfExperts(nn.Module):
-    """(B, d) to (B, d): experts E_j(x) = x + W2 relu(W1 x + b1) + b2, mixed by a noisy top-k gate.
+    """Maps (B, d) to (B, d): experts E_j(x) = x + W2 relu(W1 x + b1) + b2, mixed by a noisy top-k gate.
 
-    All experts are computed for all samples: with some thousand parameters that is faster than routing, exports to a
-    static graph, and gives every parameter a gradient in every process.
+    Every expert is computed for every sample. For experts this small that is faster than routing, it exports to a
+    static graph, and every parameter gets a gradient in every process.
     """
 
     def __init__(self, dim: int, spec: FusingSpec) -> None:
@@ -66,33 +66,33 @@ class MixtureOfExperts(nn.Module):
         self.b1 = nn.Parameter(_uniform(slots, hidden, fan=dim))
         self.w2 = nn.Parameter(_uniform(slots, dim, hidden, fan=hidden))
         self.b2 = nn.Parameter(_uniform(slots, dim, fan=hidden))
-        if spec.combine == "sum":  # start near the identity, so that a pre-trained feature comes through
+        if spec.combine == "sum":  # start near the identity, to preserve a pre-trained feature
             nn.init.zeros_(self.b2)
             with torch.no_grad():
                 self.w2.mul_(0.1)
         if not spec.control:
-            # Zero ties all gates; with more than one expert per sample, or distinct ones, they would stay tied.
+            # Zero makes all gates equal; with k > 1 or distinct experts they would stay equal.
             scale = 0.0 if spec.shared and spec.k == 1 else 0.02
             self.w_gate = nn.Parameter(torch.randn(dim, spec.experts) * scale)
             if spec.noise:
                 self.w_noise = nn.Parameter(torch.zeros(dim, spec.experts))
 
     def forward(self, x: Tensor) -> Fused:
-        """Fuse; always in float32, whatever autocast is on, for the exponentials' sake."""
+        """Fuse (B, d), in float32 even under autocast, because of the exponentials."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            experts = self.outputs(x)  # (B, K or 1, d)
+            experts = self.expert_outputs(x)  # (B, K or 1, d)
             if self.spec.control:
                 ones = x.new_ones(x.shape[0], 1)
                 return Fused(experts[:, 0], ones, ones)
             gates, load = self.gate(x)
             y = combine(experts, gates, self.spec.combine)
-            if self._full:  # the gate weighs what the expert adds; x itself stays whole, or all behind it would shrink
+            if self._full_softmax:  # the gate weights only what the expert adds; the shortcut keeps weight 1
                 y = y + (1 - gates.sum(1, keepdim=True)) * x
             return Fused(y, gates, load)
 
-    def outputs(self, x: Tensor) -> Tensor:
-        """The experts' answers (B, slots, d) to x (B, d)."""
+    def expert_outputs(self, x: Tensor) -> Tensor:
+        """Outputs (B, slots, d) of the experts for x (B, d)."""
         hidden = torch.relu(torch.einsum("bd,khd->bkh", x, self.w1) + self.b1)
         return x[:, None] + torch.einsum("bkh,kdh->bkd", hidden, self.w2) + self.b2
 
@@ -100,15 +100,16 @@ class MixtureOfExperts(nn.Module):
         """Gates and loads, (B, K) each, for x (B, d)."""
         clean = x @ self.w_gate
         if not (self.training and self.spec.noise):
-            gates = top_k_gates(clean, self.spec.k, full=self._full)
+            gates = top_k_gates(clean, self.spec.k, full=self._full_softmax)
             return gates, (gates > 0).to(gates.dtype)
         deviation = F.softplus(x @ self.w_noise) + 0.01
         noisy = clean + torch.randn_like(clean) * deviation
-        return top_k_gates(noisy, self.spec.k, full=self._full), chance_in_top_k(clean, noisy, deviation, self.spec.k)
+        gates = top_k_gates(noisy, self.spec.k, full=self._full_softmax)
+        return gates, chance_in_top_k(clean, noisy, deviation, self.spec.k)
 
     @property
-    def _full(self) -> bool:
-        # One expert per sample: its weight is its probability among all, else the gate would get no gradient.
+    def _full_softmax(self) -> bool:
+        """Whether a gate is the softmax over all K experts. With k = 1 the gate gets no gradient otherwise."""
         return self.spec.k == 1 and not self.spec.shared and self.spec.combine == "sum"
 
 
@@ -117,8 +118,8 @@ def top_k_gates(scores: Tensor, k: int, *, full: bool = False) -> Tensor:
 
     Args:
         scores: (B, K) float32.
-        k: How many are kept.
-        full: Softmax over all K first, so that a single kept gate is below 1.
+        k: Number of gates above zero.
+        full: Take the softmax over all K scores, so that a single gate is below 1.
     """
     top, index = scores.topk(k, dim=1)  # (B, k)
     values = scores.softmax(1).gather(1, index) if full else top.softmax(1)
@@ -127,27 +128,27 @@ def top_k_gates(scores: Tensor, k: int, *, full: bool = False) -> Tensor:
 
 
 def chance_in_top_k(clean: Tensor, noisy: Tensor, deviation: Tensor, k: int) -> Tensor:
-    """(B, K): the chance to be among the top k when an expert's own noise alone is drawn again (eq. 8 to 10)."""
+    """(B, K): probability of being among the top k if only the noise of that expert is drawn again (eq. 8 to 10)."""
     experts = clean.shape[1]
     if k == experts:
         return torch.ones_like(clean)
     top = noisy.topk(k + 1, dim=1).values
     inside = noisy > top[:, k : k + 1]
-    bar = torch.where(inside, top[:, k : k + 1], top[:, k - 1 : k])
-    chance: Tensor = torch.special.ndtr((clean - bar) / deviation)
-    return chance
+    limit = torch.where(inside, top[:, k : k + 1], top[:, k - 1 : k])
+    probability: Tensor = torch.special.ndtr((clean - limit) / deviation)
+    return probability
 
 
 def combine(experts: Tensor, gates: Tensor, how: str) -> Tensor:
-    """Mix answers (B, K or 1, d) by gates (B, K) to (B, d); "sum" or "log", see ``FusingSpec``."""
+    """Mix outputs (B, K or 1, d) by gates (B, K) to (B, d); ``how`` is "sum" or "log", see ``FusingSpec``."""
     if how == "sum":
         return (experts * gates[..., None]).sum(1) if experts.shape[1] > 1 else experts[:, 0] * gates.sum(1, True)
     if experts.shape[1] == 1:
         experts = experts.expand(-1, gates.shape[1], -1)
-    # log sum_j g_j exp(E_j) without overflow; a gate of zero takes no part.
-    closed = gates[..., None] <= 0
+    # log sum_j g_j exp(E_j) without overflow, over the gates above zero.
+    unused = gates[..., None] <= 0
     terms = experts + gates.clamp_min(torch.finfo(gates.dtype).tiny).log()[..., None]
-    total = terms.masked_fill(closed, -torch.inf).logsumexp(1)
+    total = terms.masked_fill(unused, -torch.inf).logsumexp(1)
     return torch.where(total < LOG_SMALLEST, LOG_EPSILON, total)
 
 

@@ -1,4 +1,4 @@
-"""State dicts from files: read without running code, and compared with the network that wants them.
+"""Reads files of ``torch.save`` without running code, and compares state dicts.
 
 Knows torch's files; must not know architectures.
 """
@@ -16,53 +16,53 @@ from torch import Tensor
 
 from leaf_rt.errors import ModelError, NoPermission
 
-NAMED = 8  # keys that a message lists
+MAX_KEYS = 8  # that a message lists
 
 
 class Unreadable(Exception):
-    """Why a file cannot be read, in words that end a sentence."""
+    """A file cannot be read. The message is the reason, without the name of the file."""
 
 
-def read(path: Path) -> Any:
+def read_file(path: Path) -> Any:
     """The content of a file of ``torch.save``, on the CPU: tensors and plain values.
 
     Raises:
-        NoPermission, ModelError: The system does not read it, whatever it holds.
-        Unreadable: It holds something else, or is damaged.
+        NoPermission, ModelError: The operating system cannot read the file.
+        Unreadable: The file is damaged, or holds something else.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as e:
-        raise NoPermission(f"{path}: may not be read") from e
-    except Exception as e:  # a damaged or foreign file can make the reader raise anything
-        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # a file cut short makes torch seek to before its start
-            raise ModelError(f"{path}: the system cannot read it ({e.strerror})") from e
+        raise NoPermission(f"{path}: no permission to read it") from e
+    except Exception as e:  # torch raises many kinds of errors for a damaged file
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # EINVAL: the file is cut short
+            raise ModelError(f"{path}: cannot be read ({e.strerror})") from e
         if isinstance(e, pickle.UnpicklingError) and "GLOBAL" in str(e):
-            reason = "it holds Python objects, which could run code; save a state dict of tensors alone"
+            reason = "it holds Python objects, which could run code; save a state dict of tensors only"
         elif "TorchScript" in str(e):
             reason = "it is a TorchScript archive; save the state dict of its network"
         else:
-            reason = "it was cut short, or is no file of torch.save"
+            reason = "it is cut short, or is not a file of torch.save"
         raise Unreadable(reason) from e
 
 
-def misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:
-    """Which keys of a state dict do not fit a network, in words; empty where all do.
+def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:
+    """Describe the keys of a state dict that do not fit a network; empty if all fit.
 
     Args:
-        wanted: The network's own state dict.
-        given: The state dict that it should take.
-        optional: Ends of names that may be missing.
+        expected: State dict of the network.
+        given: State dict to load.
+        optional: Suffixes of keys that may be missing.
     """
-    missing = sorted(k for k in wanted if k not in given and not k.endswith(optional))
-    unexpected = sorted(k for k in given if k not in wanted)
+    missing = sorted(k for k in expected if k not in given and not k.endswith(optional))
+    unexpected = sorted(k for k in given if k not in expected)
     shapes = [
         f"{k} {tuple(given[k].shape)} for {tuple(v.shape)}"
-        for k, v in wanted.items()
+        for k, v in expected.items()
         if k in given and given[k].shape != v.shape
     ]
     return "; ".join(
-        f"{what}: {', '.join(keys[:NAMED])}{f' and {len(keys) - NAMED} more' if len(keys) > NAMED else ''}"
+        f"{what}: {', '.join(keys[:MAX_KEYS])}{f' and {len(keys) - MAX_KEYS} more' if len(keys) > MAX_KEYS else ''}"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if keys
     )

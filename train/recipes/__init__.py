@@ -1,6 +1,6 @@
-"""Recipes: every option of a run, its type, range and default, and the TOML files that ship with the package.
+"""Recipes: every option of a run with its type, range and default, and the TOML files of the package.
 
 Knows names and numbers. It must not know tensors.
 """
 
-__all__ = ["limits", "schema"]
+__all__ = ["loading", "options", "presets", "schema"]

@@ -1,163 +1,207 @@
-"""Recipes: everything a run depends on, as frozen dataclasses, from TOML files and options.
+"""The options of a run: one frozen dataclass per section of a recipe.
 
-A value comes from, later ones winning: the defaults here, the preset of the chosen method, the recipe file, options.
-Knows names and numbers; must not know tensors.
+This is the only description of each option. The checks, the command line and the documentation are made from it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from leaf_rt.errors import DataError, NotFound
-from train.recipes.limits import check_range
+from train.recipes.options import Option, describe, option
 
-RECIPES = Path(__file__).parent
-RECIPE = "recipe.toml"  # of a run, resolved, in its folder
+RECIPE = "recipe.toml"  # the resolved recipe in a run's folder
 LEVELS = ("semantic", "instance", "category")
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Which pictures, and how they become crops."""
+    """The images, and how faces are cropped from them."""
 
-    layout: str = "auto"  # auto looks; folder, list, ferplus, rafdb, affectnet7, affectnet8, fer2013
-    path: str = ""  # folder or list file
-    cache: str = ""  # folder of the crops; beside the data's name in the user's cache folder if empty
-    side: int = 64  # px of the cached crops
-    margin: float = 0.05  # see leaf_rt.faces.alignment.template
-    color: str = "grey"  # grey or rgb
-    align: bool = True  # find and align faces; False takes whole pictures
-    targets: str = "hard"  # hard, or soft: the distribution of votes where the data has votes
-    duplicates: str = "report"  # report, or drop: training copies of validation and test pictures
-    validation: float = 0.1  # share of the training pictures held out where the layout has no validation split
+    path: str = option("", "Folder or list file of the data set.", short="data", local=True, resumable=True)
+    layout: Literal["auto", "folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"] = option(
+        "auto", "Format of the data set; auto detects it.", short="layout"
+    )
+    cache: str = option(
+        "", "Folder for the cropped faces; empty: in the user's cache folder.", local=True, resumable=True
+    )
+    side: int = option(64, "Width and height of the cached crops.", low=8, high=4096, unit="px")
+    margin: float = option(0.05, "Space around the face, as a share of the crop's side.")
+    color: Literal["grey", "rgb"] = option("grey", "Color of the crops.")
+    align: bool = option(True, "Find and align faces; false uses the whole images.")
+    targets: Literal["hard", "soft"] = option(
+        "hard", "soft: train on the distribution of votes where the data set has votes."
+    )
+    duplicates: Literal["report", "drop"] = option(
+        "report", "What to do with training images that are copies of validation or test images."
+    )
+    validation: float = option(
+        0.1, "Share of the training images held out where the data set has no validation split.", low=0, high=0.9
+    )
+
+    def with_crops(self, side: int, margin: float, color: str) -> Data:
+        """The same images with crops of another geometry, such as that of a model."""
+        return replace(self, side=side, margin=margin, color=OPTIONS["data.color"].convert(color, "crops"))
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which training pictures show their labels."""
+    """The training images whose labels are used."""
 
-    kind: str = "all"  # all, balanced, floor, uneven, longtail, share
-    labels: int = 0  # how many; 0 with kind "all"
-    share: float = 0.0  # of the training pictures, for kind "share"
-    seed: int = 0
-    folds: int = 0  # k: the training pictures in k folds, `fold` is the validation split
-    fold: int = 0
-    rare: str = "fear"  # the class that gets fewer in "uneven"
-    imbalance: float = 10.0  # labels of the largest class over the smallest in "longtail"
-    counts: tuple[str, ...] = ()  # "class=n" for chosen classes in "uneven", as published splits have them
-    path: str = ""  # a saved split to use
+    kind: Literal["all", "balanced", "floor", "uneven", "longtail", "share"] = option(
+        "all", "How labelled images are chosen. Default: balanced with labels, share with share, otherwise all."
+    )
+    labels: int = option(0, "Number of labelled images; 0 with kind all.", low=0, short="labels")
+    share: float = option(0.0, "Share of the training images that are labelled, for kind share.", low=0, high=1)
+    seed: int = option(0, "Random seed of the choice.", low=0, high=2**32 - 1)
+    folds: int = option(0, "Number of cross-validation folds of the training images; 0: none.", low=0)
+    fold: int = option(0, "The fold that is the validation split; the first is 0.")
+    rare: str = option("fear", "Class with fewer labels, for kind uneven.")
+    imbalance: float = option(10.0, "Labels of the largest class over those of the smallest, for longtail.", low=1)
+    counts: tuple[str, ...] = option((), 'Labels of chosen classes as "class=n", for kind uneven.')
+    path: str = option("", "File of a saved split; it is created if missing.", local=True, resumable=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The network without the levels, which belong to the method."""
+    """The network, without the levels of the method."""
 
-    backbone: str = "resnet18"  # resnet18, resnet14, mobilefacenet, vit_b16, timm:NAME
-    weights: str = ""  # a checkpoint of the backbone to start from
-    dropout: float = 0.5
-    fold_batch_norm: bool = False  # fold batch norms into convolutions before training
-    recalibrate: int = 0  # batches for new batch-norm statistics before folding
-    zero_head: bool = False  # start the classifier at zero
+    backbone: str = option(
+        "resnet18", "Network: resnet18, resnet14, mobilefacenet, vit_b16, or timm:NAME.", short="backbone"
+    )
+    weights: str = option(
+        "", "File with weights of the backbone to start from.", short="weights", local=True, resumable=True
+    )
+    dropout: float = option(0.5, "Dropout rate before the classifier.", low=0, high=0.99)
+    fold_batch_norm: bool = option(False, "Fold batch norms into convolutions before training.")
+    recalibrate: int = option(0, "Batches for new batch-norm statistics before folding.", low=0, unit="batches")
+    zero_head: bool = option(False, "Start the classifier at zero.")
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """How pictures are varied."""
+    """Random changes of the training images."""
 
-    labelled: str = "weak"  # weak, or supervised: stronger, for training without unlabelled pictures
-    strength: float = 1.0  # of the supervised view's ranges
-    mixup: float = 0.0  # share of the steps whose labelled batch is mixed with itself
-    mixup_alpha: float = 0.4
-    crop_padding: float = 8 / 224  # of the side
-    strong_operations: int = 3
-    cutout: float = 0.5  # largest side of the hole, of the side
+    labelled: Literal["weak", "supervised"] = option(
+        "weak", "View of labelled images; supervised is stronger, for training without unlabelled images."
+    )
+    strength: float = option(1.0, "Scale of the ranges of the supervised view.", low=0)
+    mixup: float = option(0.0, "Share of steps that mix the labelled batch with itself.", low=0, high=1)
+    mixup_alpha: float = option(0.4, "Parameter of mixup's beta distribution.", low=1e-3)
+    crop_padding: float = option(8 / 224, "Largest shift of the random crop, as a share of the side.", low=0, high=0.5)
+    strong_operations: int = option(3, "RandAugment operations of the strong view.", low=0, high=14)
+    cutout: float = option(0.5, "Largest side of the erased square, as a share of the side.", low=0, high=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What is learned from which view. `name` and `mode` choose a preset for the rest."""
+    """The losses. ``name`` and ``mode`` select a preset for the other options."""
 
-    name: str = "leaf"  # supervised, fixmatch, freematch, adacm, leaf
-    mode: str = "paper"  # paper or official; of leaf alone
-    levels: tuple[str, ...] = ()  # of semantic, instance, category
-    weak_views: int = 2
-    delay: int = 0  # steps at the start that see labelled pictures alone: the head of a new task knows nothing yet
-    teacher: str = "ema"  # ema, student, student-grad (the weight of the ambiguous loss carries a gradient)
-    unsupervised: str = "both"  # hard, ambiguous, both, masked, scalar: see losses.unsupervised_loss
-    threshold: str = "class"  # fixed, class (Ada-CM), adaptive (FreeMatch)
-    p_cutoff: float = 0.8  # fixed threshold, or least class threshold
-    floor: float = 0.0  # least q1 for the ambiguous part
-    weight: str = "concave"  # concave, linear, convex, none
-    rescale: str = "weighted"  # plain (as published), weighted, none
-    mass: float = 0.9  # probability that the positives and the next class together must reach
-    max_positives: int = 3  # largest K
-    temperature: float = 0.07
-    lambda_x: float = 0.5
-    lambda_u: float = 1.0
-    lambda_s: float = 0.1
-    fairness: float = 0.0
-    balance: float = 0.01
-    experts: int = 8
-    k: int = 2
-    hidden: int = 0  # of a semantic expert; 0 is half of the feature's length
-    hidden_instance: int = 32
-    shared: bool = False
-    combine: str = "sum"  # sum or log
-    noise: bool = True
-    control: bool = False  # a residual MLP with as many parameters in place of the experts
-    instance_on: str = "logits"  # logits or features
-    unit_features: bool = False
+    name: Literal["supervised", "fixmatch", "freematch", "adacm", "leaf"] = option(
+        "leaf", "Training method; it sets the defaults of the other options of this section.", short="method"
+    )
+    mode: Literal["paper", "official"] = option(
+        "paper", "LEAF as described in the paper, or as in the authors' code.", short="mode"
+    )
+    levels: tuple[Literal["semantic", "instance", "category"], ...] = option((), "Levels of LEAF.")
+    weak_views: int = option(2, "Weak views of each unlabelled image.", low=0, high=2)
+    unsupervised_start_step: int = option(
+        0, "First step that uses unlabelled images.", low=0, unit="steps", old=("method.delay",)
+    )
+    teacher: Literal["ema", "student", "student-grad"] = option(
+        "ema", "Model that makes the pseudo-labels; with student-grad the weight of the ambiguous loss has a gradient."
+    )
+    unsupervised: Literal["hard", "ambiguous", "both", "masked", "scalar"] = option(
+        "both", "Loss of unlabelled images."
+    )
+    threshold: Literal["fixed", "class", "adaptive"] = option(
+        "class", "Confidence threshold: fixed, per class (Ada-CM), or adaptive (FreeMatch)."
+    )
+    p_cutoff: float = option(0.8, "Fixed threshold, or smallest class threshold.", low=0, high=1)
+    min_confidence: float = option(
+        0.0, "Smallest top probability for the ambiguous loss.", low=0, high=1, old=("method.floor",)
+    )
+    weight: Literal["concave", "linear", "convex", "none"] = option("concave", "Weight of an ambiguous image.")
+    rescale: Literal["plain", "weighted", "none"] = option(
+        "weighted", "Scale of the ambiguous loss; plain is as published."
+    )
+    mass: float = option(0.9, "Probability that the positive classes and the next one must reach.", low=0, high=1)
+    max_positives: int = option(3, "Most positive classes of an ambiguous image.", low=1)
+    temperature: float = option(0.07, "Temperature of the contrastive loss.", low=1e-3)
+    lambda_x: float = option(0.5, "Weight of the labelled loss.", low=0)
+    lambda_u: float = option(1.0, "Weight of the unlabelled loss.", low=0)
+    lambda_s: float = option(0.1, "Weight of the contrastive loss.", low=0)
+    fairness: float = option(0.0, "Weight of FreeMatch's fairness loss.", low=0)
+    balance: float = option(0.01, "Weight of the load-balance loss of the experts.", low=0)
+    experts: int = option(8, "Experts of each level.", low=1)
+    k: int = option(2, "Active experts for each image, 1 to method.experts.")
+    hidden: int = option(0, "Width of a semantic expert; 0: half of the feature's length.", low=0)
+    hidden_instance: int = option(32, "Width of an instance expert.", low=1)
+    shared: bool = option(False, "Use one expert in all places.")
+    combine: Literal["sum", "log"] = option("sum", "How the outputs of the experts are combined.")
+    noise: bool = option(True, "Add noise to the gate of the experts during training.")
+    mlp_baseline: bool = option(
+        False, "Replace the experts by a residual MLP with as many parameters.", old=("method.control",)
+    )
+    instance_on: Literal["logits", "features"] = option("logits", "Input of the instance level.")
+    unit_features: bool = option(False, "Scale features to unit length.")
 
 
 @dataclass(frozen=True, slots=True)
 class Optim:
-    """The steps of the optimiser."""
+    """The optimizer."""
 
-    name: str = "adam"  # adam, adamw, sgd
-    lr: float = 5e-4
-    weight_decay: float = 0.0  # matrices and kernels only
-    head_lr: float = 1.0  # learning rate of everything after the encoder, as a multiple of lr
-    schedule: str = "constant"  # constant or cosine
-    warmup: int = 0  # steps
-    clip: float = 0.0  # largest gradient norm; 0 is off
-    accumulate: int = 1  # micro-batches per step
-    shrink: float = 0.0  # after each step every float entry of the student times (1 - shrink * lr)
-    ema_decay: float = 0.999
-    ema_ramp: bool = False  # start the decay low: min(decay, (step + 1) / (step + 10))
+    name: Literal["adam", "adamw", "sgd"] = option("adam", "Optimizer.")
+    lr: float = option(5e-4, "Learning rate.", low=0)
+    weight_decay: float = option(0.0, "Weight decay of matrices and kernels.", low=0)
+    head_lr: float = option(1.0, "Learning rate of all layers after the encoder, as a multiple of lr.", low=0)
+    schedule: Literal["constant", "cosine"] = option("constant", "Learning-rate schedule.")
+    warmup: int = option(0, "Warm-up of the learning rate.", low=0, unit="steps")
+    clip: float = option(0.0, "Largest gradient norm; 0: no clipping.", low=0)
+    accumulate: int = option(1, "Micro-batches per step.", low=1)
+    shrink: float = option(0.0, "After each step, multiply the student's parameters by 1 - shrink * lr.", low=0)
+    ema_decay: float = option(0.999, "Decay of the exponential moving average (EMA) of the weights.", low=0, high=1)
+    ema_ramp: bool = option(False, "Start with a low decay: min(decay, (step + 1) / (step + 10)).")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How long, on what, and what is kept."""
+    """Length, batches, device and output of the run."""
 
-    before: str = ""  # start from this EMA model: a checkpoint (.pt), or a recipe whose run then comes first
-    epochs: int = 20
-    stop: int = 0  # end after this epoch, while the schedule is that of all epochs; 0 is off
-    steps: int = 0  # per epoch; 0 is one pass over the labelled pictures
-    batch: int = 16  # labelled pictures per step, over all processes
-    batch_unlabelled: int = 16
-    sides: tuple[int, ...] = (224,)  # px of the network's input: one, or one per epoch
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda
-    amp: str = "off"  # off, bf16, fp16
-    channels_last: bool = False
-    compile: bool = False
-    threads: int = 0  # CPU threads of torch; 0 leaves torch's choice
-    select: str = "last"  # last: EMA of the last epoch; validation: best EMA on the validation split
-    evaluate_every: int = 1  # epochs
-    log_every: int = 50  # steps
-    checkpoint_steps: int = 0  # steps between checkpoints within an epoch; 0 only at its end
+    init_from: str = option(
+        "",
+        "Start from the EMA model of this checkpoint (.pt), or of this recipe, which is trained first.",
+        local=True,
+        old=("run.before",),
+    )
+    epochs: int = option(20, "Number of epochs.", low=1, short="epochs")
+    stop: int = option(0, "Stop after this epoch but keep the schedule of all epochs; 0: off.", low=0)
+    steps: int = option(0, "Steps per epoch; 0: one pass over the larger set of images.", low=0, short="steps")
+    batch: int = option(16, "Labelled images per step, over all processes.", low=1, short="batch")
+    batch_unlabelled: int = option(16, "Unlabelled images per step, over all processes.", low=1)
+    input_sizes: tuple[int, ...] = option(
+        (224,), "Size of the network's input: one, or one per epoch.", low=8, high=4096, unit="px",
+        short="input-sizes", old=("run.sides", "sides"),
+    )  # fmt: skip
+    seed: int = option(0, "Random seed of the training.", low=0, high=2**32 - 1, short="seed")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Device to train on.", short="device", resumable=True)
+    amp: Literal["off", "bf16", "fp16"] = option("off", "Mixed precision.", short="amp")
+    channels_last: bool = option(False, "Use the channels-last memory format.")
+    compile: bool = option(False, "Compile the network with torch.compile.")
+    threads: int = option(0, "CPU threads; 0: PyTorch's default.", low=0, high=4096, short="threads", resumable=True)
+    select: Literal["last", "validation"] = option(
+        "last", "Model to keep: EMA of the last epoch, or the EMA that is best on the validation split."
+    )
+    evaluate_every: int = option(1, "Epochs between evaluations.", low=1, unit="epochs")
+    log_every: int = option(50, "Steps between log records.", low=1, unit="steps", resumable=True)
+    checkpoint_steps: int = option(
+        0, "Steps between checkpoints within an epoch; 0: only at its end.", low=0, unit="steps", resumable=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole run."""
+    """All options of a run."""
 
     data: Data = field(default_factory=Data)
     split: Split = field(default_factory=Split)
@@ -168,226 +212,29 @@ class Recipe:
     run: Run = field(default_factory=Run)
 
 
-SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(Recipe)}
-
-_OFF = {"levels": (), "lambda_s": 0.0, "balance": 0.01, "unsupervised": "hard"}
-PRESETS: dict[str, dict[str, Any]] = {
-    "supervised": {**_OFF, "lambda_x": 1.0, "lambda_u": 0.0, "weak_views": 0, "threshold": "fixed"},
-    # Sohn et al., 2020, arXiv 2001.07685
-    "fixmatch": {
-        **_OFF, "lambda_x": 1.0, "weak_views": 1, "teacher": "student", "threshold": "fixed", "p_cutoff": 0.95,
-    },
-    # Wang et al., 2023, arXiv 2205.07246
-    "freematch": {
-        **_OFF, "lambda_x": 1.0, "weak_views": 1, "teacher": "student", "threshold": "adaptive", "fairness": 0.01,
-    },
-    # Li et al., CVPR 2022, arXiv 2203.12341
-    "adacm": {**_OFF, "teacher": "student", "threshold": "class", "lambda_s": 0.1},
-    "leaf-paper": {"levels": LEVELS},
-    "leaf-official": {
-        "levels": LEVELS, "teacher": "student-grad", "unsupervised": "scalar", "rescale": "plain", "k": 1,
-        "shared": True, "combine": "log", "balance": 0.0, "instance_on": "features", "unit_features": True,
-    },
-}  # fmt: skip
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.layout": ("auto", "folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"),
-    "data.color": ("grey", "rgb"),
-    "data.targets": ("hard", "soft"),
-    "data.duplicates": ("report", "drop"),
-    "split.kind": ("all", "balanced", "floor", "uneven", "longtail", "share"),
-    "augment.labelled": ("weak", "supervised"),
-    "method.name": ("supervised", "fixmatch", "freematch", "adacm", "leaf"),
-    "method.mode": ("paper", "official"),
-    "method.teacher": ("ema", "student", "student-grad"),
-    "method.unsupervised": ("hard", "ambiguous", "both", "masked", "scalar"),
-    "method.threshold": ("fixed", "class", "adaptive"),
-    "method.weight": ("concave", "linear", "convex", "none"),
-    "method.rescale": ("plain", "weighted", "none"),
-    "method.combine": ("sum", "log"),
-    "method.instance_on": ("logits", "features"),
-    "optim.name": ("adam", "adamw", "sgd"),
-    "optim.schedule": ("constant", "cosine"),
-    "run.device": ("auto", "cpu", "cuda"),
-    "run.amp": ("off", "bf16", "fp16"),
-    "run.select": ("last", "validation"),
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "split": Split,
+    "model": Model,
+    "augment": Augment,
+    "method": Method,
+    "optim": Optim,
+    "run": Run,
 }
+OPTIONS: dict[str, Option] = {o.key: o for name, table in SECTIONS.items() for o in describe(name, table)}
+ALIASES = {old: o.key for o in OPTIONS.values() for old in o.old if "." in old}
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    return sorted(p.stem for p in RECIPES.glob("*.toml"))
-
-
-def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Resolve a recipe.
-
-    Args:
-        source: Name of a recipe of the package, path of a TOML file, or None for the defaults.
-        overrides: "section.key" to a value, or to the text of one.
-
-    Raises:
-        NotFound: There is no such recipe.
-        DataError: A section, key, type or choice that does not exist.
-    """
-    values: dict[str, Any] = {}
-    where = "defaults"
-    if source is not None:
-        path = Path(source)
-        if path.suffix != ".toml" and not path.is_file():
-            path = RECIPES / f"{source}.toml"
-        if not path.is_file():
-            raise NotFound(f"recipe {source}: no such file or name; there are {', '.join(recipe_names())}")
-        where = str(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-            raise DataError(f"{path}: not valid TOML ({e})") from e
-        for section, table in raw.items():
-            if not isinstance(table, dict):
-                raise DataError(f"{path}: {section} stands outside of a section; write it under one of [{_names()}]")
-            values.update({f"{section}.{key}": value for key, value in table.items()})
-    given = dict(overrides or {})
-    _forget_method(values, given)
-    return resolve({**values, **given}, where)
-
-
-def _forget_method(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Where another method is asked for than a file's, take out of its values those that come from the file's method.
-
-    The recipe of a run holds every value, so without this the new method would be the old one under a new name.
-    """
-    chosen = ("method.name", "method.mode")
-    if all(key not in given or given[key] == values.get(key) for key in chosen):
-        return
-    usual = Method(**_preset(values))
-    for key in [k for k in values if k.startswith("method.") and k not in chosen]:
-        value = values[key]
-        if (tuple(value) if isinstance(value, list) else value) == getattr(usual, key.partition(".")[2], None):
-            del values[key]
-
-
-def _preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the method that is named in "section.key" values brings along."""
-    name = values.get("method.name", Method.__dataclass_fields__["name"].default)
-    return PRESETS.get(f"leaf-{values.get('method.mode', 'paper')}" if name == "leaf" else name, {})
-
-
-def resolve(values: Mapping[str, Any], where: str = "options") -> Recipe:
-    """A recipe from "section.key" values over the preset of their method; errors name ``where``."""
-    typed = {key: _convert(key, value, where) for key, value in values.items()}
-    if "split.kind" not in typed:  # who asks for some labels wants them chosen
-        kind = "balanced" if typed.get("split.labels") else "share" if typed.get("split.share") else "all"
-        typed["split.kind"] = kind
-    typed = {**{f"method.{key}": value for key, value in _preset(typed).items()}, **typed}
-    tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for key, value in typed.items():
-        section, _, option = key.partition(".")
-        tables[section][option] = value
-    recipe = Recipe(**{section: SECTIONS[section](**table) for section, table in tables.items()})  # type: ignore[operator]
-    _check(recipe)
-    return recipe
-
-
-def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Sections of plain values, tuples as lists: what JSON and TOML hold."""
-    tables: dict[str, dict[str, Any]] = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return tables
-
-
-def shareable(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """``to_dict`` without the folders of this machine: what a model file may say of its training wherever it goes."""
-    tables = to_dict(recipe)
-    for section, name in (
-        ("data", "path"),
-        ("data", "cache"),
-        ("split", "path"),
-        ("model", "weights"),
-        ("run", "before"),
-    ):
-        tables[section][name] = Path(tables[section][name]).name
-    return tables
-
-
-def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML text; ``load_recipe`` reads it back to the same recipe."""
-    lines = []
-    for section, table in to_dict(recipe).items():
-        lines.append(f"[{section}]")
-        # JSON's texts, numbers, booleans and lists of these are TOML's.
-        lines.extend(f"{key} = {json.dumps(value)}" for key, value in table.items())
+def options_markdown() -> str:
+    """All options as Markdown: a heading and a table for each section."""
+    lines: list[str] = []
+    for section, table in SECTIONS.items():
+        lines += [f"### [{section}]", "", str(table.__doc__), ""]
+        lines += ["| option | default | values | meaning |", "|---|---|---|---|"]
+        for o in OPTIONS.values():
+            if o.section == section:
+                names = f"`{section}.{o.name}`" + (f", `--{o.short}`" if o.short else "")
+                default = f"`{o.default_text}`" if o.default_text else ""
+                lines.append(f"| {names} | {default} | {o.kind} | {o.help} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def option_types() -> dict[str, Any]:
-    """Every "section.key" with its type."""
-    return {
-        f"{section}.{name}": kind
-        for section, cls in SECTIONS.items()
-        for name, kind in get_type_hints(cls).items()  # the factories are the classes
-    }
-
-
-def _names() -> str:
-    return ", ".join(SECTIONS)
-
-
-def _convert(key: str, value: Any, where: str) -> Any:
-    kinds = option_types()
-    if key not in kinds:
-        section = key.partition(".")[0]
-        near = [k for k in kinds if k.startswith(section + ".")]
-        known = ", ".join(near) if near else f"sections {_names()}"
-        raise DataError(f"{where}: there is no option {key}; known: {known}")
-    kind = kinds[key]
-    try:
-        value = _typed(value, kind)
-    except (TypeError, ValueError, OverflowError) as e:
-        wanted = getattr(kind, "__name__", str(kind))
-        raise DataError(f"{where}: {key}: wanted {wanted}, got {value!r}") from e
-    if key in CHOICES and value not in CHOICES[key]:
-        raise DataError(f"{where}: {key}: wanted one of {', '.join(CHOICES[key])}, got {value!r}")
-    return value
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    if get_origin(kind) is tuple:
-        parts = [p for p in value.split(",") if p] if isinstance(value, str) else list(value)
-        return tuple(_typed(p, get_args(kind)[0]) for p in parts)
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if str(value).lower() not in words:
-            raise ValueError(value)
-        return words[str(value).lower()]
-    if kind is int and isinstance(value, float) and value != int(value):
-        raise ValueError(value)
-    if kind is str and not isinstance(value, str):
-        raise TypeError(value)
-    return kind(value)
-
-
-def _check(recipe: Recipe) -> None:
-    for section, options in dataclasses.asdict(recipe).items():
-        for name, value in options.items():
-            check_range(f"{section}.{name}", value)
-    method, split, optim, run = recipe.method, recipe.split, recipe.optim, recipe.run
-    unknown = set(method.levels) - set(LEVELS)
-    if unknown:
-        raise DataError(f"method.levels: wanted some of {', '.join(LEVELS)}, got {', '.join(sorted(unknown))}")
-    if run.stop > run.epochs:
-        raise DataError(f"run.stop: wanted 0 to {run.epochs} (run.epochs), got {run.stop}")
-    if len(run.sides) not in (1, run.epochs):
-        raise DataError(f"run.sides: wanted one side or one per epoch ({run.epochs}), got {len(run.sides)}")
-    if not 1 <= method.k <= method.experts:
-        raise DataError(f"method.k: wanted 1 to {method.experts} (method.experts), got {method.k}")
-    if run.batch % optim.accumulate:
-        raise DataError(f"optim.accumulate: wanted a divisor of run.batch ({run.batch}), got {optim.accumulate}")
-    if method.name != "supervised" and run.batch_unlabelled % optim.accumulate:
-        raise DataError("optim.accumulate: wanted a divisor of run.batch_unlabelled, got another number")
-    if split.folds == 1:
-        raise DataError("split.folds: wanted 2 or more, or 0 for none, got 1")
-    if split.folds and not 0 <= split.fold < split.folds:
-        raise DataError(f"split.fold: wanted 0 to {split.folds - 1}, got {split.fold}")

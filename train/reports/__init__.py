@@ -1,6 +1,6 @@
-"""What a run tells afterwards: evaluation, report page, dry run.
+"""Reports on runs: evaluation, report page, dry run.
 
-Knows runs. It changes none.
+They read runs and models and change none.
 """
 
 __all__ = ["dry_run", "evaluation", "run_report"]

@@ -1,63 +1,123 @@
-"""What a run would be: splits, parameters, and memory and time from a few real steps. Writes nothing."""
+"""The cost of a run before it starts: data, parameters, and time and memory of a few real steps. Writes nothing."""
 
 from __future__ import annotations
 
 import dataclasses
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from train.data.dataset import TrainingData
 from train.loop.distributed import DistributedContext
 from train.loop.training import Training
+from train.methods.objective import uses_unlabelled
 from train.recipes.schema import Recipe
 
-STEPS = 3  # measured, after one to warm up
+STEPS = 3  # measured, after one step of warm-up
 
 
-def dry_run(recipe: Recipe, data: TrainingData, world: DistributedContext, console: Console | None) -> None:
-    """Print the plan of a run to ``console`` (None: other processes) after a few steps of it at its largest side."""
-    alone = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, before=""))  # its start changes no cost
-    training = Training(alone, data, world, Path())
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run would use.
+
+    Attributes:
+        labels: C class names.
+        counts: Part of the data ("labelled", "unlabelled", "validation") to its number of images per class, C + 1
+            numbers; the last is of images without a label.
+        split: Hash of the split.
+        data: Hash of the training images.
+        parameters: Part of the network to its number of parameters; "all" is the whole network.
+        processes: Number of processes.
+        device: Device of this process.
+        epochs: Number of epochs.
+        steps_per_epoch: Number of steps.
+        batch: Labelled images per step.
+        batch_unlabelled: Unlabelled images per step.
+        input_size: Largest side of the network's input, px.
+        seconds_per_step: Median time of a step at ``input_size``, s.
+        seconds: Estimated time of all steps, s.
+        memory: Peak memory of this process, bytes.
+        notes: Findings about the data and the recipe, one sentence each.
+    """
+
+    labels: tuple[str, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    split: str
+    data: str
+    parameters: Mapping[str, int]
+    processes: int
+    device: str
+    epochs: int
+    steps_per_epoch: int
+    batch: int
+    batch_unlabelled: int
+    input_size: int
+    seconds_per_step: float
+    seconds: float
+    memory: int
+    notes: tuple[str, ...] = ()
+
+
+def plan_run(recipe: Recipe, data: TrainingData, context: DistributedContext, notes: tuple[str, ...] = ()) -> RunPlan:
+    """Measure a few steps of a run at its largest input size.
+
+    Args:
+        recipe: Of the run.
+        data: Loaded data of the recipe.
+        context: This process among all processes.
+        notes: Copied into the plan.
+    """
+    run = recipe.run
+    # The start model does not change the cost, and it may not exist yet.
+    training = Training(dataclasses.replace(recipe, run=dataclasses.replace(run, init_from="")), data, context, Path())
+    size = max(run.input_sizes)
     seconds = []
-    side = max(recipe.run.sides)
     for _ in range(STEPS + 1):
-        begun = time.perf_counter()
-        training.train_step(side)
-        if world.device.type == "cuda":
+        start = time.perf_counter()
+        training.train_step(size)
+        if context.device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
-        training.step += 1
-    if console is None:
-        return
-    parts_of_data = {"labelled": data.labelled, "unlabelled": data.unlabelled, "validation": data.validation}
-    table = Table("class", *parts_of_data)  # a class per line: many names side by side are cut off
-    for c, name in enumerate(data.labels):
-        table.add_row(name, *(str(int((part.label == c).sum())) for part in parts_of_data.values()))
-    table.add_row("not known", *(str(int((part.label < 0).sum())) for part in parts_of_data.values()))
-    table.add_row("all", *(str(len(part)) for part in parts_of_data.values()))
-    console.print(table)
-    parts = {"all": training.student, "encoder": training.student.encoder}
-    parts |= {n: m for n in ("semantic", "instance") if (m := getattr(training.student, n)) is not None}
-    counts_text = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in parts.items())
-    step = sorted(seconds[1:])[STEPS // 2]
-    shares = [(s / side) ** 2 for s in (recipe.run.sides * recipe.run.epochs)[: recipe.run.epochs]]
-    total = step * training.steps * sum(shares)
-    if world.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(world.device) / 2**30
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    console.print(f"split {data.split.hash[:12]} of data {data.split.data[:12]}")
-    console.print(f"parameters: {counts_text}")
-    run, unlabelled = recipe.run, recipe.run.batch_unlabelled if training.semi else 0
-    console.print(f"{world.size} process(es) on {world.device}, {run.epochs} epochs of {training.steps} steps")
-    console.print(f"each step sees {run.batch} labelled and {unlabelled} unlabelled pictures at up to {side} px")
-    console.print(
-        f"{step:.3f} s per step at {side} px, about {total / 60:.1f} minutes in all, {memory:.2f} GiB per process"
+        seconds.append(time.perf_counter() - start)
+        training.state.step += 1
+    parts = {"labelled": data.labelled, "unlabelled": data.unlabelled, "validation": data.validation}
+    classes = (*range(len(data.labels)), -1)
+    student = training.state.student
+    modules = {name: getattr(student, name) for name in ("encoder", "semantic", "instance")}
+    step = statistics.median(seconds[1:])
+    sizes = run.input_sizes * run.epochs if len(run.input_sizes) == 1 else run.input_sizes
+    steps = training.schedule.steps_per_epoch
+    return RunPlan(
+        labels=data.labels,
+        counts={name: tuple(int((part.label == c).sum()) for c in classes) for name, part in parts.items()},
+        split=data.split.hash,
+        data=data.split.data,
+        parameters={n: _parameters(m) for n, m in {"all": student, **modules}.items() if m is not None},
+        processes=context.size,
+        device=str(context.device),
+        epochs=run.epochs,
+        steps_per_epoch=steps,
+        batch=run.batch,
+        batch_unlabelled=run.batch_unlabelled if uses_unlabelled(recipe.method) else 0,
+        input_size=size,
+        seconds_per_step=step,
+        seconds=step * steps * sum((s / size) ** 2 for s in sizes),
+        memory=_peak_memory(context.device),
+        notes=notes,
     )
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

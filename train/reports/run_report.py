@@ -1,6 +1,6 @@
-"""The end of a run as pictures and one HTML page: curves, confusion matrix, recall, calibration.
+"""The report of a finished run: one HTML page with curves, confusion matrix, recall and calibration.
 
-Knows log records, what checkpoints say of themselves, and matplotlib (inside); must not know tensors or models.
+Knows log records and checkpoint descriptions. It must not know tensors or models.
 """
 
 from __future__ import annotations
@@ -28,33 +28,39 @@ _STYLE = (
 def write_report(run: Path) -> Path:
     """Write curves.png, confusion.png and report.html into a run's folder, from its log and its checkpoint.
 
-    The checkpoint is the one that speaks for the run, see ``train.loop.checkpoint.find``.
-
     Returns:
-        The page; it holds its pictures, so it can be sent alone.
+        Path of the page. It contains its images, so it can be sent alone.
 
     Raises:
-        NotFound, ModelError: The checkpoint is not there, or damaged.
+        NotFound, ModelError: The checkpoint is missing or damaged.
         NoPermission, OutputError: See ``write_whole``.
     """
     records = read_log(run)
     path = find(run)
     meta = describe(load(path), path).payload()
-    curves = curves_png(records)
+    curves = curves_png(records, meta["labels"])
     write_whole(run / "curves.png", lambda f: f.write(curves), parents=True)
     pictures = [("Curves", curves)]
     metrics = meta["metrics"]
     if metrics:
         matrix = confusion_png(metrics["confusion"], meta["labels"])
         write_whole(run / "confusion.png", lambda f: f.write(matrix), parents=True)
-        pictures.append(("Confusion, share of each label", matrix))
+        pictures.append(("Confusion matrix", matrix))
     page = _page(run.resolve().name, meta, pictures)
     write_whole(run / PAGE, lambda f: f.write(page.encode()), parents=True)
     return run / PAGE
 
 
-def curves_png(records: Sequence[dict[str, Any]]) -> bytes:
-    """Loss terms, pseudo-labels, thresholds and validation accuracy over steps, as a PNG."""
+def curves_png(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> bytes:
+    """Draw loss terms, pseudo-labels, thresholds and validation accuracy.
+
+    Args:
+        records: Of the run's log.
+        labels: C class names, in the order of the thresholds.
+
+    Returns:
+        A PNG.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,14 +76,16 @@ def curves_png(records: Sequence[dict[str, Any]]) -> bytes:
     for name in ("coverage", "pseudo_accuracy"):
         if any(name in r for r in steps):
             pseudo.plot(x, [_number(r, name) for r in steps], label=name)
-    pseudo.set_title("pseudo-labels: share trusted, share right of these")
+    pseudo.set_title("pseudo-labels: accepted share, correct share of these")
     pseudo.set_ylim(0, 1)
-    for c, line in enumerate(zip(*(r["thresholds"] for r in steps), strict=True)):
-        thresholds.plot(x, line, label=f"class {c}")
-    thresholds.set_title("thresholds")
+    for label, line in zip(labels, zip(*(r["thresholds"] for r in steps), strict=True), strict=bool(steps)):
+        thresholds.plot(x, line, label=label)
+    thresholds.set_title("confidence threshold by class")
     for name in ("accuracy", "balanced_accuracy"):
         accuracy.plot([r["epoch"] for r in epochs], [r["validation"][name] for r in epochs], marker=".", label=name)
-    accuracy.set_title("validation, EMA model, by epoch")
+    accuracy.set_title("validation accuracy of the EMA model")
+    losses.set_xlabel("step")
+    accuracy.set_xlabel("epoch")
     for axes in (losses, pseudo, thresholds, accuracy):
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -86,7 +94,15 @@ def curves_png(records: Sequence[dict[str, Any]]) -> bytes:
 
 
 def confusion_png(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> bytes:
-    """A confusion matrix, rows scaled to shares, with counts, as a PNG."""
+    """Draw a confusion matrix with counts and the share of each label.
+
+    Args:
+        matrix: C rows of C counts; row: label, column: answer.
+        labels: C class names.
+
+    Returns:
+        A PNG.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -108,7 +124,7 @@ def confusion_png(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> byt
 
 
 def _number(record: dict[str, Any], name: str) -> float:
-    value = record.get(name)  # None where it was not finite
+    value = record.get(name)  # the log holds null for NaN and infinity
     return float("nan") if value is None else float(value)
 
 
