@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import click
 import typer
 
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
@@ -29,18 +28,18 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _commands() -> str:
     from leaf_rt.cli.commands import app
 
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
     parts: list[str] = []
-    for name, command in root.commands.items():  # type: ignore[attr-defined] # a group
+    for name, command in root.commands.items():
         if not command.hidden:
             parts += [f"## leaf-rt {name}", "", _text(command.help or ""), "", *_options(command), ""]
     return "\n".join(parts)
 
 
-def _options(command: click.Command) -> list[str]:
+def _options(command: Any) -> list[str]:
     rows = ["| Option | Meaning | Default |", "|---|---|---|"]
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.hidden:
+        if parameter.param_type_name == "option" and not parameter.hidden:
             names = ", ".join(f"`{n}`" for n in [*parameter.opts, *parameter.secondary_opts])
             plain = isinstance(parameter.default, str | int | float) and not isinstance(parameter.default, bool)
             default = f"`{parameter.default}`" if plain and str(parameter.default) else ""

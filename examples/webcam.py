@@ -3,6 +3,7 @@
 python examples/webcam.py [CAMERA]      CAMERA is a number, a device or a file; 0 by default.
 """
 
+import contextlib
 import sys
 
 import leaf_rt
@@ -20,7 +21,5 @@ def main(camera: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         main(*sys.argv[1:])
-    except KeyboardInterrupt:
-        pass

@@ -1,20 +1,12 @@
-"""Real-time facial-expression recognition.
+"""Real-time facial-expression recognition. ``__all__`` is the Python API; every other module is internal.
 
-The Python API is what ``__all__`` lists; every other module is internal. A name is imported when it is first used, so
-``import leaf_rt`` costs nothing.
-
-Example:
-    >>> import leaf_rt
-    >>> with leaf_rt.Recognizer() as recognizer:
-    ...     for frame in recognizer.stream("clip.mp4"):
-    ...         for face in frame.faces:
-    ...             print(frame.time, face.track_id, face.emotion)
+A name is imported when it is first used, so ``import leaf_rt`` costs nothing. Start with ``leaf_rt.Recognizer``.
 """
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
+    from engines.entry import ExportConfig as ExportConfig
     from engines.entry import export as export
-
     from leaf_rt.errors import LeafError as LeafError
     from leaf_rt.recognizer.faces import Face as Face
     from leaf_rt.recognizer.faces import Faces as Faces
@@ -29,6 +21,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ExportConfig",
     "Face",
     "Faces",
     "FrameResult",
@@ -44,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExportConfig": "engines.entry",
     "Face": "leaf_rt.recognizer.faces",
     "Faces": "leaf_rt.recognizer.faces",
     "FrameResult": "leaf_rt.recognizer.faces",
@@ -70,11 +64,9 @@ def __getattr__(name: str) -> object:
     try:
         value: object = getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as e:
-        from leaf_rt.errors import BackendError
+        from leaf_rt.errors import BackendError, install_hint
 
-        raise BackendError(
-            f'leaf_rt.{name} needs {e.name}; install it from a clone of leaf-rt with: pip install ".[train]"'
-        ) from e
+        raise BackendError(f"leaf_rt.{name} needs {e.name}; {install_hint('train')}") from e
     globals()[name] = value
     return value
 

@@ -1,6 +1,6 @@
-"""What can go wrong outside our code, one class per thing a person would do about it.
+"""Errors that a user can fix, one class per kind of fix. Each class has its own exit code.
 
-Each class has its own exit code; each message is one sentence: what, where, how to mend. Knows nothing but text.
+A message is one sentence: what is wrong, where, and how to fix it. Knows only text.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ from leaf_rt.text import printable
 
 
 class LeafError(Exception):
-    """A problem with input, output or machine that a person can act on."""
+    """A problem with the input, the output or the machine that the user can fix."""
 
     exit_code = 1
 
 
 class NotFound(LeafError):
-    """A file, a device or a stream path does not exist."""
+    """A file, a device or a path of a stream does not exist."""
 
     exit_code = 3
 
 
 class NoPermission(LeafError):
-    """The operating system refuses to read or write."""
+    """The operating system denies permission to read or write."""
 
     exit_code = 4
 
 
 class NotAVideo(LeafError):
-    """The input holds no picture or video stream at all."""
+    """The input contains no picture and no video stream."""
 
     exit_code = 5
 
 
 class CodecError(LeafError):
-    """A picture or video stream is there but cannot be decoded."""
+    """A picture or video stream cannot be decoded."""
 
     exit_code = 6
 
 
 class NoFrames(LeafError):
-    """A video stream that opens and gives not one frame."""
+    """A video stream can be opened but has no frames."""
 
     exit_code = 7
 
 
 class ModelError(LeafError):
-    """A model, its description or its engine is broken, foreign or does not fit."""
+    """A model, its description or its engine is damaged or not suitable."""
 
     exit_code = 8
 
 
 class OutputError(LeafError):
-    """A result cannot be written: disk full, folder gone, encoder refused."""
+    """A result cannot be written, for example because the disk is full or an encoder failed."""
 
     exit_code = 9
 
@@ -107,19 +107,19 @@ class GpuUnavailable(BackendUnavailable):
 
 
 class ConnectionLost(LeafError):
-    """A network source cannot be reached or went away for good."""
+    """A network source cannot be reached, or its connection is lost permanently."""
 
     exit_code = 11
 
 
 class AuthError(LeafError):
-    """A network source refuses the credentials."""
+    """A network source rejects the credentials."""
 
     exit_code = 12
 
 
 class TimedOut(LeafError):
-    """A source, a lock or a device gave no answer in time."""
+    """A source, a lock or a device did not respond in time."""
 
     exit_code = 13
 
@@ -131,7 +131,7 @@ class DeviceBusy(LeafError):
 
 
 class DataError(LeafError):
-    """A data set, a split or a label file does not fit what was asked."""
+    """A data set, a split or a label file is invalid or does not match the request."""
 
     exit_code = 15
 
@@ -142,8 +142,9 @@ def install_hint(extra: str = "") -> str:
     Args:
         extra: Name of an extra, or several separated by commas; "" for leaf-rt itself.
     """
-    part, target = ("it", f'".[{extra}]"') if extra else ("leaf-rt", ".")
-    return f"install {part} from a clone of leaf-rt with: pip install {target}"
+    if not extra:
+        return "install leaf-rt from a clone with: pip install ."
+    return f'install it from a clone of leaf-rt with: pip install ".[{extra}]"'
 
 
 def first_line(error: BaseException) -> str:
@@ -153,11 +154,14 @@ def first_line(error: BaseException) -> str:
 
 
 def run_command(command: Callable[[], int], debug: bool) -> int:
-    """Call a command; what a person can act on becomes one sentence on stderr and its exit code.
+    """Run a command. A ``LeafError`` becomes one sentence on stderr and an exit code.
 
     Args:
-        command: Gives its exit code.
-        debug: Let such an error through, with its traceback.
+        command: Returns its exit code.
+        debug: Raise the error instead, to show its traceback.
+
+    Returns:
+        The exit code of the command or of the error.
     """
     try:
         return command()

@@ -1,20 +1,20 @@
-"""The emotion sets and their order. Imports nothing."""
+"""The emotion sets and the order of their labels. Imports nothing."""
 
 from __future__ import annotations
 
-# Order of the vote columns of FERPlus (Barsoum et al., 2016); the bundled model answers in it.
+# Order of the vote columns of FERPlus (Barsoum et al., 2016). The bundled model uses it.
 FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
-# Order of the label numbers 1 to 7 of RAF-DB's list files.
+# Order of the labels 1 to 7 in RAF-DB's list files.
 RAFDB7 = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-# Order of the label numbers of AffectNet; its 7-class form leaves contempt out.
+# Order of the labels in AffectNet. Its variant with 7 classes has no contempt.
 AFFECTNET8 = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 AFFECTNET7 = AFFECTNET8[:7]
-# Order of the label numbers of FER2013's csv.
+# Order of the labels in FER2013's CSV file.
 FER2013_7 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
-UNCERTAIN = "uncertain"  # shown where no class leads clearly; index -1 in Estimates.emotion
+UNCERTAIN = "uncertain"  # shown if no class is probable enough; index -1 in Estimates.emotion
 
-# RGB colours for drawings and plots, one per emotion of any set above.
+# RGB colors for drawings and plots.
 COLORS: dict[str, tuple[int, int, int]] = {
     "neutral": (150, 150, 150),
     "happiness": (242, 183, 5),
@@ -29,5 +29,5 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 
 def rgb(label: str) -> tuple[int, int, int]:
-    """The colour of a label, each part 0 to 255; a grey for one that no set above has."""
+    """Return the RGB color of a label, 0 to 255 each. Unknown labels are gray."""
     return COLORS.get(label, (170, 170, 170))

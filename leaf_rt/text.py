@@ -1,4 +1,4 @@
-"""Text that comes from outside, such as a file's name, made fit to be written and shown. Imports nothing of leaf-rt."""
+"""Makes text from outside, such as file names, safe to write and show. Imports nothing of leaf-rt."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 
 
 def counted(number: int, noun: str) -> str:
-    """As in "1 thread" and "2 threads"."""
+    """A number and its noun, as "1 thread" or "2 threads"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def readable(name: str) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 as escapes."""
+    """A file name that can be encoded as UTF-8; other bytes become escapes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def printable(text: str) -> str:
-    r"""Text that does nothing to a terminal but stand there: control characters as escapes, ESC as ``\x1b``.
+    r"""Text that is safe to print to a terminal: control characters become escapes, as ``\x1b``.
 
-    So are the characters that turn the direction of writing, which make one name look like another.
+    Characters that change the writing direction are escaped too, because they can make one name look like another.
     """
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)

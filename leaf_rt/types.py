@@ -1,7 +1,7 @@
-"""The data that flows: one frozen struct of arrays per stage, checked at construction.
+"""The data that flows through the pipeline: one frozen dataclass of arrays per stage, checked at construction.
 
-Times are seconds (float, monotonic; 0.0 is legal), boxes are xyxy in px of the frame. Row i in is row i out.
-Knows numpy alone.
+Times are in seconds (float, monotonic; 0.0 is valid). Boxes are xyxy in px of the frame. Every stage keeps the order of
+the rows. Depends on NumPy only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ U8: TypeAlias = NDArray[np.uint8]
 
 
 def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
-    """Raise ValueError unless ``value`` is an array of this shape (None: any length) and dtype."""
+    """Raise ValueError if a field is not an array of the given shape (None: any length) and dtype."""
     if (
         isinstance(value, np.ndarray)
         and value.dtype == dtype
         and value.ndim == len(shape)
-        and all(w is None or w == g for w, g in zip(shape, value.shape, strict=True))
+        and all(want is None or want == got for want, got in zip(shape, value.shape, strict=True))
     ):
         return
     wanted = f"{np.dtype(dtype)} ({', '.join('any' if s is None else str(s) for s in shape)})"
@@ -33,15 +33,15 @@ def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture of one source.
+    """One image of one source.
 
     Attributes:
         image: (H, W, 3) uint8, BGR.
-        index: Number of the frame in its source, from 0; gaps where frames were skipped.
-        timestamp: Media time, s, monotonic within a source, also across reconnects.
-        source: Name of the source, free of credentials.
-        generation: 0, plus one for every reconnect of the source.
-        captured_at: UTC, s since 1970, for live sources; None for files.
+        index: Number of the frame in its source, from 0. Skipped frames leave gaps.
+        timestamp: Media time, s. Monotonic within a source, also across reconnects.
+        source: Name of the source, without credentials.
+        generation: Number of reconnects of the source before this frame.
+        captured_at: Time of capture, s since 1970 (UTC), for live sources. None for files.
     """
 
     image: U8
@@ -57,14 +57,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """Faces found in one frame, in no stated order.
+    """Faces found in one frame, in any order.
 
     Attributes:
         xyxy: (N, 4) float32, px.
         confidence: (N,) float32 in [0, 1].
-        keypoints: (N, 6, 2) float32, px: right eye, left eye, nose tip, mouth, right ear, left ear (the person's).
-        appearance: (N, A) float32, what heads look like (``leaf_rt.faces.appearance``), for telling them apart from one
-            frame to the next; A is 0 where nobody looked.
+        keypoints: (N, 6, 2) float32, px: right eye, left eye, nose tip, mouth, right ear, left ear,
+            as seen by the person.
+        appearance: (N, A) float32, what the heads look like (``leaf_rt.faces.appearance``). The tracker uses it to
+            tell people apart. A is 0 if it was not measured.
     """
 
     xyxy: F32
@@ -84,24 +85,24 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        """No face."""
+        """Return no detections."""
         shapes = ((0, 4), (0,), (0, 6, 2), (0, 0))
         return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
     def __getitem__(self, rows: Any) -> Detections:
-        """The rows of an index array, a boolean mask or a slice, in that order."""
+        """Select rows by an index array, a boolean mask or a slice."""
         return Detections(self.xyxy[rows], self.confidence[rows], self.keypoints[rows], self.appearance[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracks:
-    """The people in one frame, in order of their ids.
+    """The tracks in one frame, in order of their ids.
 
     Attributes:
-        track_id: (M,) int64, from 1, never handed out twice by one tracker.
-        xyxy: (M, 4) float32, px; predicted while coasting.
-        detection_index: (M,) int64, row in this frame's Detections; -1 while coasting.
-        time_since_update: (M,) float32, s since a detection last confirmed the track; 0 where one did now.
+        track_id: (M,) int64, from 1. A tracker never reuses an id.
+        xyxy: (M, 4) float32, px. Predicted if the face was not detected in this frame.
+        detection_index: (M,) int64, row in the Detections of this frame. -1 if the face was not detected.
+        time_since_update: (M,) float32, seconds since the face was last detected. 0 if it was detected in this frame.
     """
 
     track_id: I64
@@ -122,11 +123,11 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a back end answers for N faces.
+    """The output of a back end for N faces.
 
     Attributes:
-        probs: (N, C) float32, rows sum to 1, classes in the order of ModelSpec.labels.
-        features: (N, D) float32, the pooled features before the classifier.
+        probs: (N, C) float32, rows sum to 1. Classes in the order of ModelSpec.labels.
+        features: (N, D) float32, pooled features before the classifier.
     """
 
     probs: F32
@@ -140,20 +141,20 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimates:
-    """Who shows what in one frame: the result of the pipeline, a row per visible person.
+    """The result of the pipeline for one frame: one row per visible person.
 
     Attributes:
         timestamp: Media time of the frame, s.
         track_id: (O,) int64.
         xyxy: (O, 4) float32, px.
-        confidence: (O,) float32, of the face detection in [0, 1].
-        probs: (O, C) float32, the newest raw answer for this face; rows sum to 1.
-        smoothed: (O, C) float32, filtered over time; rows sum to 1.
-        emotion: (O,) int64, the shown class after hysteresis; -1 means uncertain.
-        classified: (O,) bool, whether ``probs`` was measured on this very frame (the cadence skips some).
-        low_quality: (O,) bool, the face is too small, too blurred or turned too far to be trusted.
-        seen: (S, 4) float32, px, every face in sight, with or without a row: those found in this frame, and where
-            people who were lost a moment ago should be by now. What hides faces hides these.
+        confidence: (O,) float32, confidence of the face detection in [0, 1].
+        probs: (O, C) float32, newest output of the model for this face. Rows sum to 1.
+        smoothed: (O, C) float32, smoothed over time. Rows sum to 1.
+        emotion: (O,) int64, index of the shown label. -1 means "uncertain".
+        classified: (O,) bool, whether the face was classified in this frame. If not, ``probs`` is older.
+        low_quality: (O,) bool, whether the face is too small, too blurred or turned too far for a reliable result.
+        seen: (S, 4) float32, px, boxes of all faces, with or without a row: those detected in this frame, and the
+            predicted boxes of those that were lost a moment ago. Anonymization hides all of them.
     """
 
     timestamp: float

@@ -1,10 +1,10 @@
-"""What sources and faces cost: the tables of docs/load.md.
+"""Measures the cost of sources and faces: the tables of docs/load.md.
 
     python tests/load.py [--seconds 20] [--crowd ../shared/media/solvay_1927.jpg] [--only sources|crowd]
 
-Sources: 1, 4 and 16 replays of the demo clip at their own speed, one face each, records written, no video.
-Crowd: a still of many people as a 25 frames/s clip, all but some of the faces painted over. Its CPU time counts every
-thread and hardly depends on what else the machine does.
+Sources: 1, 4 and 16 replays of the demo clip in real time, with one face each, with records and without video.
+Crowd: a picture of many people as a clip at 25 frames/s, with only some of the faces visible. Its CPU time includes
+all threads and hardly depends on other load.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from leaf_rt.types import Frame
 
 
 def sources(count: int, seconds: float, backend: Backend) -> str:
-    """One row: so many replays side by side."""
+    """One row: ``count`` replays at the same time."""
 
     def pipeline(info: SourceInfo) -> Pipeline:
         return Pipeline(VideoFaceDetector(), FaceTracker(), backend)
@@ -68,7 +68,7 @@ def sources(count: int, seconds: float, backend: Backend) -> str:
 
 
 def crowd(picture: np.ndarray, count: int, backend: Backend, frames: int = 225) -> str:
-    """One row: a picture in which ``count`` faces are left."""
+    """One row: a picture with ``count`` visible faces."""
     with ImageFaceDetector() as detector:
         boxes = detector.detect(picture).xyxy
     image = picture.copy()

@@ -1,4 +1,4 @@
-"""A small RTSP server on loopback: H.264 over interleaved TCP, and everything that may go wrong at a command."""
+"""A small RTSP server on loopback: H.264 over interleaved TCP, with failures on demand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MTU = 1400
 
 
 def encode(images: Sequence[np.ndarray], fps: int = 25) -> list[list[bytes]]:
-    """H.264 access units, each a list of NAL units, the first one an IDR with its parameter sets."""
+    """H.264 access units, each a list of NAL units. The first one is an IDR with its parameter sets."""
     context = av.CodecContext.create("libx264", "w")
     context.height, context.width = images[0].shape[:2]
     context.pix_fmt, context.framerate = "yuv420p", fps
@@ -34,11 +34,11 @@ def encode(images: Sequence[np.ndarray], fps: int = 25) -> list[list[bytes]]:
 class RtspServer:
     """Serves one endless stream at rtsp://127.0.0.1:PORT/live; use it as a context manager.
 
-    Attributes of a running server that a test may set: ``units`` (the pictures, for a change of size), ``stalled``
-    (keeps all connections and sends nothing), ``jump`` (s added to the stream's clock), ``refusing`` (accepts nobody).
+    A test may change these attributes while the server runs: ``units`` (the pictures), ``stalled`` (keep the
+    connections but send nothing), ``jump`` (s added to the stream clock), ``refusing`` (close new connections at once).
 
-    ``session`` is told to clients: s of their silence after which they are hung up on. FFmpeg is silent for half of it,
-    to the millisecond, so that a server that waits no longer than that cuts off some of its viewers by chance.
+    ``session`` is the session timeout, s, that clients receive. FFmpeg sends a sign of life after half of it, so a
+    server must not wait less than that.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class RtspServer:
         lock, playing = threading.Lock(), False
         with contextlib.suppress(OSError, ValueError), client, client.makefile("rb") as lines:
             while (first := lines.peek(1)[:1]) not in (b"", b"\x16"):  # 22: a client that wants TLS
-                if first == b"$":  # the client's own reports: binary, any byte of them may be a line feed
+                if first == b"$":  # an RTCP report of the client: binary, it may contain line feeds
                     lines.read(int.from_bytes(lines.read(4)[2:]))
                     continue
                 first = lines.readline()
@@ -121,8 +121,8 @@ class RtspServer:
     def _answer(self, request: str, head: dict[bytes, bytes]) -> tuple[bytes, bytes]:
         method, url, _ = request.split()
         if self.login is not None and method != "OPTIONS":
-            wanted = b"Basic " + base64.b64encode(self.login.encode())
-            if head.get(b"authorization") != wanted:
+            expected = b"Basic " + base64.b64encode(self.login.encode())
+            if head.get(b"authorization") != expected:
                 return b"401 Unauthorized", b'WWW-Authenticate: Basic realm="test"\r\n\r\n'
         if not re.search(r"/live(/|$)", url):
             return b"404 Not Found", b"\r\n"
@@ -143,13 +143,13 @@ class RtspServer:
         return b"200 OK", b"Session: 1\r\n\r\n"
 
     def _send(self, client: socket.socket, lock: threading.Lock) -> None:
-        """The stream, to one client, from an IDR on."""
+        """Send the stream to one client, starting with an IDR."""
         sequence, number, begin = 0, 0, time.monotonic()
         units, first = self.units, 0
         with contextlib.suppress(OSError):
             while self._open and client in self._clients:
                 time.sleep(max(begin + number / self.fps - time.monotonic(), 0.0))
-                if units is not self.units:  # the new pictures begin with an IDR of their own
+                if units is not self.units:  # the new pictures start with their own IDR
                     units, first = self.units, number
                 number += 1
                 if self.stalled:
@@ -164,7 +164,7 @@ class RtspServer:
 
 
 def _packets(nals: list[bytes]) -> list[tuple[bool, bytes]]:
-    """RTP payloads of an access unit (RFC 6184: single NAL units and FU-A), each with whether it is the last."""
+    """RTP payloads of an access unit (RFC 6184, single NAL units and FU-A), and whether each is the last one."""
     payloads: list[bytes] = []
     for nal in nals:
         if len(nal) <= _MTU:

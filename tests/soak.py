@@ -1,10 +1,10 @@
-"""Two cameras for as long as one likes, one of them dropped and restored again and again, through all real parts.
+"""Runs two cameras for a long time, one of which is lost and restored again and again. Uses all real parts.
 
     python tests/soak.py --minutes 30 [--every 60]
 
-The cameras live in a process of their own, so that what this one holds is the runtime's alone. Prints one line of JSON
-with counters, losses, memory, threads and descriptors, then what is wrong, line by line; exit code 0 where nothing is,
-else 1. Each loss is told on stderr when it happens, with its cause.
+The cameras run in their own process, so that memory and threads of this process belong to the runtime. Prints one line
+of JSON with counters, losses, memory, threads and descriptors, then one line per problem. The exit code is 0 without
+problems, else 1. Each loss is printed on stderr when it happens, with its cause.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats
 
 SLOPE = 1.0  # MB per 10 minutes, after warm-up
-LONG_ENOUGH = 600.0  # s; in a shorter run the slope says nothing
+LONG_ENOUGH = 600.0  # s; in a shorter run the slope means nothing
 SEVERAL_LOSSES = 60.0  # s; in a shorter run there may be no quiet moment to compare with
 WARM_UP = 1 / 3  # of the run: allocators fill their pools for minutes
 
 
 def held() -> tuple[float, int, int]:
-    """What this process holds: memory (MB), threads, descriptors."""
+    """Memory (MB), threads and descriptors of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # one is the listing itself
+    descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # without the one of the listing
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, threading.active_count(), descriptors
 
 
 @dataclass
 class Samples:
-    """What the process held, once per second, in short runs more often."""
+    """Memory, threads and descriptors over time: once per second, more often in short runs."""
 
     rows: list[tuple[float, float, int, int]] = field(default_factory=list)  # s, MB, threads, descriptors
 
@@ -74,7 +74,7 @@ class Samples:
         return float(np.polyfit(warm[:, 0], warm[:, 1], 1)[0] * 600) if len(warm) > 2 else 0.0
 
     def floor(self, column: int) -> tuple[int, int]:
-        """The least held in the first and in the last third after warm-up: a leak lifts it, a reconnect does not."""
+        """Minimum in the first and in the last third after warm-up. A leak raises it, a reconnect does not."""
         warm = self.warm()[:, column]
         part = max(len(warm) // 3, 1)
         return int(warm[:part].min()), int(warm[-part:].min())
@@ -82,10 +82,10 @@ class Samples:
 
 @dataclass
 class Losses:
-    """When each camera was lost, and why; an attempt to come back that fails is one more line."""
+    """When and why each camera was lost. A failed attempt to reconnect is another row."""
 
     begin: float  # s, monotonic
-    rows: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  # s since the beginning, the reason
+    rows: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  # s since the start, reason
 
     def note(self, event: Event) -> None:
         if event.kind == "lost":
@@ -95,7 +95,7 @@ class Losses:
 
 
 def serve(pipe: Connection, every: float, away: float) -> None:
-    """Two cameras, the second one away for ``away`` s every ``every`` s, until the pipe ends."""
+    """Serve two cameras until the pipe has a message. The second one stops for ``away`` s every ``every`` s."""
     units = encode(demo_frames(120))
     with RtspServer(units) as steady, RtspServer(units) as shaky:
         pipe.send((steady.url(), shaky.url()))
@@ -110,7 +110,7 @@ def serve(pipe: Connection, every: float, away: float) -> None:
 
 @contextmanager
 def cameras(every: float, away: float) -> Iterator[tuple[str, str]]:
-    """The addresses of the two, in a process of their own."""
+    """Run the cameras in their own process; yields their two URLs."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, every, away), daemon=True)
@@ -130,14 +130,14 @@ def cameras(every: float, away: float) -> Iterator[tuple[str, str]]:
 
 
 def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[str, Any]:
-    """Run for ``seconds``; the second camera goes away every ``every`` s, for ``away`` s."""
+    """Run for ``seconds``. The second camera stops for ``away`` s every ``every`` s."""
     samples = Samples()
     backend = open_backend(DEFAULT_MODEL)
     begin = time.monotonic()
     losses = Losses(begin)
 
     def progress(stats: RunStats) -> None:
-        if all(source.state == "ended" for source in stats.sources):  # what is closed by then would hide a leak
+        if all(source.state == "ended" for source in stats.sources):  # closed sinks would hide a leak
             return
         now = time.monotonic() - begin
         if not samples.rows or now - samples.rows[-1][0] >= min(1.0, seconds / 60):
@@ -178,7 +178,7 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
 
 
 def verdict(result: dict[str, Any]) -> list[str]:
-    """What does not hold, a line each; nothing where all is well."""
+    """The problems, one line each."""
     wrong = [f"failed: {text}" for text in result["failures"]]
     for name, s in result["sources"].items():
         if s["captured"] != s["processed"] + s["dropped"] + s["failed"]:
@@ -200,7 +200,7 @@ def verdict(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run, print the result and the problems."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--every", type=float, default=60.0, help="s between losses of the second camera")

@@ -1,4 +1,4 @@
-"""Stand-ins for the outside world: scripted sources, sinks that misbehave, estimates on demand."""
+"""Fakes for runs: scripted sources, failing sinks, estimates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def frame(index: int, timestamp: float | None = None, source: str = "clip.mp4", 
 
 
 def estimates(timestamp: float, faces: int = 1) -> Estimates:
-    """So many people, all of them happy."""
+    """Estimates of ``faces`` happy people."""
     probs = np.full((faces, len(LABELS)), 0.01, np.float32)
     probs[:, 1] = 1 - 0.01 * (len(LABELS) - 1)
     boxes = np.array([[10 + 70 * i, 20, 70 + 70 * i, 80] for i in range(faces)], np.float32).reshape(-1, 4)
@@ -48,9 +48,9 @@ def estimates(timestamp: float, faces: int = 1) -> Estimates:
 
 
 class Script(Closing):
-    """A source that gives frames, waits at gates and raises, as its list says.
+    """A source that follows a list.
 
-    Entries: a Frame is given; an Exception is raised; an Event is waited for; a callable is called.
+    Entries: a Frame is yielded, an Exception is raised, an Event is awaited, a callable is called.
     """
 
     def __init__(self, info: SourceInfo, entries: Sequence[Frame | Exception | threading.Event | Callable[[], Any]]):
@@ -67,7 +67,7 @@ class Script(Closing):
             elif isinstance(entry, Exception):
                 raise entry
             elif isinstance(entry, threading.Event):
-                assert entry.wait(20), "a test's gate was never opened"
+                assert entry.wait(20), "the event was never set"
             else:
                 entry()
 
@@ -76,7 +76,7 @@ class Script(Closing):
 
 
 class Opener:
-    """Opens scripts: for each target a list of what every attempt gives (a Script, or an error)."""
+    """Opens scripts: for each target, a list with the result of every attempt (a Script or an error)."""
 
     def __init__(self, **scripts: list[Script | Exception]) -> None:
         self.scripts = {name: list(attempts) for name, attempts in scripts.items()}
@@ -92,7 +92,7 @@ class Opener:
 
 
 class Keeping:
-    """A sink that keeps what it gets, as (source name, frame index, generation, timestamp)."""
+    """A sink that stores (source name, frame index, generation, timestamp) of each frame."""
 
     def __init__(self, name: str = "keeping", wants_image: bool = False) -> None:
         self.name, self.wants_image = name, wants_image
@@ -109,7 +109,7 @@ class Keeping:
 
 
 class Failing(Keeping):
-    """A sink that calls ``act`` with the number of the frame before it keeps it."""
+    """A sink that calls ``act`` with the number of the frame before it stores it."""
 
     def __init__(self, act: Callable[[int], None], name: str = "failing") -> None:
         super().__init__(name)
@@ -140,7 +140,7 @@ def pipelines(backend: FakeBackend, act: Callable[[Frame], None] | None = None) 
 
 
 class FakeCapture:
-    """What OpenCV shows of a camera, as the test says."""
+    """A fake of OpenCV's capture."""
 
     def __init__(self, opened: bool = True, pictures: int = 5, size: tuple[int, int] = (480, 640)) -> None:
         self.opened, self.left, self.size = opened, pictures, size
@@ -174,7 +174,7 @@ QUICK = RunOptions(drain_timeout=5.0)
 
 
 class Calm(random.Random):
-    """Dice that always show the middle: no jitter."""
+    """A random generator without jitter: always 0.5."""
 
     def random(self) -> float:
         return 0.5
@@ -185,12 +185,12 @@ def frames(count: int, start: int = 0, **fields: Any) -> list[Frame]:
 
 
 def slow_frames(count: int, gap: float = 0.01, start: int = 0) -> list[Frame | Callable[[], None]]:
-    """Frames that a pipeline can keep up with."""
+    """Frames that are slow enough for the pipeline."""
     return [entry for one in frames(count, start) for entry in (one, lambda: time.sleep(gap))]
 
 
 def watched_frames(count: int, sink: Keeping, name: str = "cam") -> list[Frame | Callable[[], None]]:
-    """Frames of a live source, the next one no sooner than the last one has come through: none is dropped."""
+    """Frames of a live source, each after the sink has received the one before, so that none is dropped."""
     before: list[int] = []
 
     def rows() -> int:
@@ -221,7 +221,7 @@ def capture_threads() -> list[str]:
 
 
 def no_thread_stays() -> None:
-    """Every thread that a run started ends soon after it."""
+    """Assert that every thread of a run ends soon after it."""
     deadline = time.monotonic() + 5
     while capture_threads() and time.monotonic() < deadline:
         time.sleep(0.01)

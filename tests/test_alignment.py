@@ -6,7 +6,7 @@ from leaf_rt.faces.alignment import ALIGN_POINTS, crop_faces, crop_plain, is_low
 
 
 def keypoints(side: int, margin: float, angle: float = 0.0, scale: float = 1.0, at: tuple[float, float] = (0, 0)):
-    """Six points whose eyes and mouth are the template of a crop, turned, scaled and shifted."""
+    """Return six keypoints whose eyes and mouth match the template, rotated, scaled and shifted."""
     points = np.zeros((6, 2), np.float32)
     points[list(ALIGN_POINTS)] = template(side, margin)
     points[2] = points[[0, 1, 3]].mean(0)
@@ -14,18 +14,18 @@ def keypoints(side: int, margin: float, angle: float = 0.0, scale: float = 1.0, 
     return ((points @ turn.T) * scale + at).astype(np.float32)[None]
 
 
-def picture(size: int = 400) -> np.ndarray:
+def random_image(size: int = 400) -> np.ndarray:
     rng = np.random.default_rng(0)
     return cv2.resize(rng.integers(0, 255, (size // 25, size // 25, 3), np.uint8), (size, size))
 
 
-def test_similarity_undoes_a_turn_scale_and_shift():
+def test_similarity_inverts_rotation_scale_and_shift():
     points = keypoints(64, 0.05, angle=0.4, scale=2.5, at=(30, -7))[:, ALIGN_POINTS]
     matrix = similarity(points, template(64, 0.05))[0]
     assert points[0] @ matrix[:, :2].T + matrix[:, 2] == pytest.approx(template(64, 0.05), abs=1e-3)
 
 
-def test_similarity_equals_the_naive_least_squares():
+def test_similarity_equals_least_squares():
     rng = np.random.default_rng(2)
     source, target = rng.normal(size=(5, 3, 2)).astype(np.float32), template(64)
     for face, matrix in zip(source, similarity(source, target), strict=True):
@@ -34,15 +34,15 @@ def test_similarity_equals_the_naive_least_squares():
         assert matrix == pytest.approx(np.array([[a, -b, tx], [b, a, ty]]), abs=2e-3)
 
 
-def test_a_face_that_lies_as_in_the_template_is_copied():
-    image = picture(64)
+def test_a_face_that_matches_the_template_is_copied():
+    image = random_image(64)
     crop = crop_faces(image, keypoints(64, 0.0), 64, 0.0)[0]
     assert np.abs(crop.astype(int) - image).max() <= 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.9, 3.3, 5.0])
-def test_crop_shows_the_same_at_every_scale_of_the_face(scale: float):
-    base = picture(100)
+def test_crops_do_not_depend_on_the_size_of_the_face(scale: float):
+    base = random_image(100)
     large = cv2.resize(base, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     small = crop_faces(base, keypoints(64, 0.05, at=(18, 18)), 64, 0.05)[0]
     points = keypoints(64, 0.05, at=(18, 18)) * (large.shape[0] / 100)
@@ -57,29 +57,29 @@ def test_fine_stripes_do_not_alias_in_a_small_crop():
     assert crop.std() < 12
 
 
-def test_no_face_outside_face_and_degenerate_face():
-    image = picture(100)
+def test_no_face_a_face_outside_and_a_degenerate_face():
+    image = random_image(100)
     assert crop_faces(image, np.zeros((0, 6, 2), np.float32), 64, 0.05).shape == (0, 64, 64, 3)
     outside = crop_faces(image, keypoints(64, 0.05, at=(-500, -500)), 64, 0.05)
-    assert (outside == image[0, 0]).all()  # the border goes on
+    assert (outside == image[0, 0]).all()  # the border is repeated
     assert not crop_faces(image, np.full((1, 6, 2), 5, np.float32), 64, 0.05).any()
     assert crop_faces(np.zeros((1, 1, 3), np.uint8), keypoints(64, 0.05), 64, 0.05).shape == (1, 64, 64, 3)
 
 
-def test_grey_pictures_give_grey_crops():
-    grey = picture(100)[..., 0]
-    assert crop_faces(np.ascontiguousarray(grey), keypoints(64, 0.05), 64, 0.05).shape == (1, 64, 64)
-    assert crop_plain(np.ascontiguousarray(grey), 64, 0.05).shape == (64, 64)
+def test_gray_images_give_gray_crops():
+    gray = random_image(100)[..., 0]
+    assert crop_faces(np.ascontiguousarray(gray), keypoints(64, 0.05), 64, 0.05).shape == (1, 64, 64)
+    assert crop_plain(np.ascontiguousarray(gray), 64, 0.05).shape == (64, 64)
 
 
-def test_plain_crop_is_centred():
+def test_plain_crops_are_centered():
     image = np.zeros((48, 48, 3), np.uint8)
     image[12:36, 12:36] = 255
     crop = crop_plain(image, 64, 0.0)
     assert crop[:, :, 0].mean(0) == pytest.approx(crop[:, ::-1, 0].mean(0), abs=1.5)
 
 
-def test_poor_faces_are_marked():
+def test_faces_of_low_quality_are_marked():
     rng = np.random.default_rng(1)
     sharp = cv2.resize(rng.integers(0, 255, (24, 24, 3), np.uint8), (64, 64))[None]
     frontal = keypoints(64, 0.05)

@@ -1,4 +1,4 @@
-"""Sound with times that a video file cannot take as they are: the pictures go on whatever happens to it."""
+"""Sound whose timestamps or codec a video file does not support. The video is always complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plain(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
 
 
 def talking(path: Path, codec: str, size: tuple[int, int] = (320, 240), gap: float = 0.0) -> Path:
-    """Half a second at 30 frames/s with a tone, in which a gap of ``gap`` s follows the first 0.1 s."""
+    """Write 0.5 s of video at 30 frames/s with a tone, which pauses for ``gap`` s after the first 0.1 s."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
@@ -58,9 +58,7 @@ def sound_times(path: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("codec", ["aac", "libmp3lame", "mp2"])
-def test_files_joined_end_to_end_give_all_their_pictures(
-    tmp_path: Path, codec: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_concatenated_files_keep_all_frames(tmp_path: Path, codec: str, caplog: pytest.LogCaptureFixture) -> None:
     one = talking(tmp_path / "a.ts", codec)
     two = talking(tmp_path / "b.ts", codec, size=(640, 360))
     (tmp_path / "ab.ts").write_bytes(one.read_bytes() + two.read_bytes())
@@ -70,10 +68,10 @@ def test_files_joined_end_to_end_give_all_their_pictures(
     times = sound_times(tmp_path / "v.mp4")
     assert (np.diff(times) > 0).all()
     assert max(times) == pytest.approx(0.5, abs=0.1)
-    assert "whose times run back were left out" in caplog.text
+    assert "parts of the sound with decreasing timestamps" in caplog.text
 
 
-def test_sound_of_a_transport_stream_goes_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sound_of_a_transport_stream_is_copied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         annotate(talking(tmp_path / "a.ts", "aac"), tmp_path / "v.mp4")
     assert frames_in(tmp_path / "v.mp4") == 15
@@ -81,7 +79,7 @@ def test_sound_of_a_transport_stream_goes_along(tmp_path: Path, caplog: pytest.L
     assert caplog.text == ""
 
 
-def test_a_gap_in_sound_that_is_encoded_anew_stays_a_gap(tmp_path: Path) -> None:
+def test_a_gap_in_encoded_sound_stays_a_gap(tmp_path: Path) -> None:
     annotate(talking(tmp_path / "a.mkv", "pcm_s16le", gap=0.2), tmp_path / "v.mp4")
     with av.open(str(tmp_path / "v.mp4")) as container:
         wave = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
@@ -91,7 +89,7 @@ def test_a_gap_in_sound_that_is_encoded_anew_stays_a_gap(tmp_path: Path) -> None
     assert loud[8]
 
 
-def test_sound_that_fails_ends_alone(
+def test_sound_that_fails_does_not_stop_the_video(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Soundtrack, output: object, until: float) -> None:
@@ -104,15 +102,15 @@ def test_sound_that_fails_ends_alone(
     assert caplog.text.count("the sound ends early") == 1
 
 
-def test_only_an_encoder_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_encoder_only_if_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise av.error.ArgumentError(22, "Invalid argument")
 
     clip = talking(tmp_path / "a.ts", "mp2")
     with monkeypatch.context() as patch:
-        patch.setattr(VideoSink, "_bring_sound", refuse)  # stands for the writing, which follows the encoder
+        patch.setattr(VideoSink, "_copy_sound", refuse)  # called after the encoder, when the file is written
         with pytest.raises(OutputError, match="the video cannot be written"):
             annotate(clip, tmp_path / "v.mp4")
     monkeypatch.setattr(VideoSink, "_encode", refuse)
-    with pytest.raises(OutputError, match="the encoder libx264 refuses the frames"):
+    with pytest.raises(OutputError, match="the encoder libx264 rejects the frames"):
         annotate(clip, tmp_path / "v.mp4")

@@ -1,4 +1,4 @@
-"""One conformance suite over every back end that is installed, the choice among them, and bad input."""
+"""Every installed back end must pass the same tests; also invalid options and the parity check."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backend(request: pytest.FixtureRequest, model: Path) -> Iterator[Backend]:
 
 
 def by_hand(model: Path, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the tiny model answers, in numpy."""
+    """The predictions of the tiny model, computed in NumPy."""
     import onnx
     from onnx import numpy_helper
 
@@ -50,7 +50,7 @@ def by_hand(model: Path, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
-def test_answers_are_right_for_any_batch(backend: Backend, model: Path, count: int) -> None:
+def test_predictions_are_correct_for_any_batch(backend: Backend, model: Path, count: int) -> None:
     out = backend.infer(faces(count))
     probs, features = by_hand(model, faces(count))
     np.testing.assert_allclose(out.probs, probs, atol=2e-5)
@@ -63,14 +63,14 @@ def test_no_faces_give_empty_arrays(backend: Backend) -> None:
     assert (out.probs.shape, out.features.shape) == ((0, CLASSES), (0, DIM))
 
 
-def test_an_answer_is_not_overwritten_by_the_next(backend: Backend) -> None:
+def test_a_prediction_is_not_overwritten_by_the_next_call(backend: Backend) -> None:
     first = backend.infer(faces(2))
     kept = first.probs.copy()
     backend.infer(faces(4)[2:])
     np.testing.assert_array_equal(first.probs, kept)
 
 
-def test_rows_do_not_touch_each_other(backend: Backend) -> None:
+def test_rows_are_independent(backend: Backend) -> None:
     whole = backend.infer(faces(6))
     one = backend.infer(faces(6)[3:4])
     np.testing.assert_allclose(whole.probs[3:4], one.probs, atol=1e-6)
@@ -80,12 +80,12 @@ def test_rows_do_not_touch_each_other(backend: Backend) -> None:
     "wrong",
     [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, SIDE, SIDE, 3), np.float32), np.zeros((SIDE, SIDE, 3), np.uint8)],
 )
-def test_wrong_faces_are_refused(backend: Backend, wrong: np.ndarray) -> None:
+def test_invalid_faces_are_rejected(backend: Backend, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="faces: wanted uint8"):
         backend.infer(wrong)
 
 
-def test_it_says_what_runs_and_why(backend: Backend) -> None:
+def test_the_reason_names_precision_and_choice(backend: Backend) -> None:
     assert "fp32" in backend.reason
     assert "requested with --backend" in backend.reason
     if backend.device == "cpu":
@@ -100,7 +100,7 @@ def test_non_contiguous_faces(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("name", [c.values[0] for c in INSTALLED if c.values[0] in ("onnxruntime", "openvino")])
-def test_a_foreign_graph_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_graph_that_does_not_match_is_rejected(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     tiny_onnx(path)
     describe(path, labels=("one", "two"))
@@ -112,11 +112,11 @@ def test_a_foreign_graph_is_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "auto"])
-def test_rubbish_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     tiny_onnx(path)
     path.write_bytes(path.read_bytes()[:-300])
-    describe(path)  # a description made for the rubbish: the hash is right
+    describe(path)  # the hash in the description is correct
     with pytest.raises(ModelError, match="cannot load it"):
         open_backend(path, name)
     path.write_bytes(b"not a model at all")
@@ -125,7 +125,7 @@ def test_rubbish_is_refused(name: str, tmp_path: Path) -> None:
         open_backend(path, name)
 
 
-def test_bad_choices_fail_loudly(model: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_rejected(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="unknown; choose one of auto"):
         open_backend(model, "tensorflow")
     with pytest.raises(BackendError, match="--threads -1"):
@@ -146,7 +146,7 @@ def test_bad_choices_fail_loudly(model: Path, tmp_path: Path) -> None:
     assert set(NAMES) == {"auto", *(one.name for one in BACKENDS)}
 
 
-def test_what_is_not_installed_says_how_to_install_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_has_an_install_hint(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leaf_rt.backends.registry.metadata.version", _no_package)
     monkeypatch.setattr("leaf_rt.backends.registry.find_spec", lambda _: None)
     with pytest.raises(
@@ -161,13 +161,13 @@ def _no_package(name: str) -> str:
     raise PackageNotFoundError(name)
 
 
-def test_default_threads_leave_a_core_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_threads_leave_one_core_free(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, threads in ((1, 1), (2, 2), (4, 3), (64, 8)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert default_threads() == threads
 
 
-def test_parity_tells_equal_from_unequal() -> None:
+def test_parity_detects_differences() -> None:
     random = np.random.default_rng(0)
     probs = random.dirichlet(np.ones(8), 400).astype(np.float32)
     features = random.normal(size=(400, 5)).astype(np.float32)
@@ -176,14 +176,14 @@ def test_parity_tells_equal_from_unequal() -> None:
     assert (same.agreement, same.probs, round(same.cosine, 6)) == (1.0, 0.0, 1.0)
     off = probs.copy()
     off[0] = off[0, ::-1]
-    assert not compare(Prediction(probs, features), Prediction(off, features)).ok  # one large difference
+    assert not compare(Prediction(probs, features), Prediction(off, features)).ok  # one large difference is enough
     assert not compare(Prediction(probs, features), Prediction(probs * np.float32(np.nan), features)).ok
-    assert not compare(Prediction(probs, features), Prediction(probs, features[::-1].copy())).ok  # right labels alone
+    assert not compare(Prediction(probs, features), Prediction(probs, features[::-1].copy())).ok  # the labels are equal
     with pytest.raises(ValueError, match="parity: wanted probs"):
         compare(Prediction(probs, features), Prediction(probs[:3], features[:3]))
 
 
-def test_golden_faces_are_real_and_fit_any_side() -> None:
+def test_golden_faces_are_real_and_can_be_resized() -> None:
     crops = golden_faces(64)
     assert crops.shape == (256, 64, 64, 3)
     assert crops.std(axis=(1, 2, 3)).min() > 10

@@ -1,4 +1,4 @@
-"""The choice that "auto" makes: measured once, remembered, and never a way that answers wrongly."""
+"""The choice of "auto": timed once, stored, and never a variant with wrong predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from train.recipes.schema import Data
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_times_once_and_stores_the_winner(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "BUDGET", 0.05)
     first = open_backend(model)
     assert "measured now" in first.reason
@@ -38,20 +38,20 @@ def test_auto_measures_once_and_remembers(model: Path, cache: Path, monkeypatch:
         open_backend(model)  # measured again
 
 
-def test_auto_survives_a_cache_that_cannot_be_written(
+def test_auto_works_if_the_cache_cannot_be_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "BUDGET", 0.01)
     blocked = tmp_path / "file"
     blocked.write_text("a file where the folder should be")
     monkeypatch.setenv("LEAF_RT_CACHE", str(blocked / "cache"))
-    said: list[str] = []
-    backend = open_backend(model, notify=said.append)
+    messages: list[str] = []
+    backend = open_backend(model, notify=messages.append)
     assert backend.infer(faces(1)).probs.shape == (1, CLASSES)
-    assert any("timed at every start" in text and "LEAF_RT_CACHE" in text for text in said)
+    assert any("timed at every start" in text and "LEAF_RT_CACHE" in text for text in messages)
 
 
-def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_excludes_a_back_end_with_wrong_predictions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "BUDGET", 0.01)
     right = open_backend(model, "onnxruntime")
 
@@ -62,18 +62,18 @@ def test_auto_passes_over_a_back_end_that_answers_otherwise(model: Path, monkeyp
             out = right.infer(crops)
             return Prediction(np.roll(out.probs, 1, axis=1), out.features)
 
-    said: list[str] = []
+    messages: list[str] = []
     opened: dict[str, Backend] = {"openvino fp32": Wrong(), "openvino int8": Wrong(), "onnxruntime fp32": right}  # type: ignore[dict-item]
-    times = selection._race(opened, right.infer(faces(selection.PROOF)), said.append)
+    times = selection._race(opened, right.infer(faces(selection.PROOF)), messages.append)
     assert list(times) == ["onnxruntime fp32"]
-    assert [text.partition(" is not")[0] for text in said] == ["openvino fp32", "openvino int8"]
-    assert "answers differ" in said[0]
+    assert [text.partition(" is not")[0] for text in messages] == ["openvino fp32", "openvino int8"]
+    assert "answers differ" in messages[0]
     del opened["onnxruntime fp32"]
     with pytest.raises(BackendError, match="openvino fp32 and openvino int8: the answers differ"):
-        selection._race(opened, right.infer(faces(selection.PROOF)), said.append)
+        selection._race(opened, right.infer(faces(selection.PROOF)), messages.append)
 
 
-def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_excludes_a_back_end_that_fails(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "BUDGET", 0.01)
     right = open_backend(model, "onnxruntime")
 
@@ -83,19 +83,19 @@ def test_auto_passes_over_a_back_end_that_fails_on_faces(model: Path, monkeypatc
         def infer(self, crops: np.ndarray) -> Prediction:
             raise BackendError("OpenVINO failed")
 
-    said: list[str] = []
+    messages: list[str] = []
     opened: dict[str, Backend] = {"openvino fp32": Broken(), "onnxruntime fp32": right}  # type: ignore[dict-item]
-    assert list(selection._race(opened, right.infer(faces(selection.PROOF)), said.append)) == ["onnxruntime fp32"]
-    assert said == ["openvino fp32 is not used: OpenVINO failed"]
+    assert list(selection._race(opened, right.infer(faces(selection.PROOF)), messages.append)) == ["onnxruntime fp32"]
+    assert messages == ["openvino fp32 is not used: OpenVINO failed"]
     own = Variant(find_backend("onnxruntime"), model, right.spec, "fp32")
     broken: dict[str, Backend] = {"onnxruntime fp32": Broken()}  # type: ignore[dict-item]
     assert selection._reference(broken, own, 1) is None
     with pytest.raises(BackendError, match=r"onnxruntime fp32: the answers differ .*, or there are none"):
-        selection._race(broken, None, said.append)
+        selection._race(broken, None, messages.append)
 
 
-def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> None:
-    """In a process of its own: what TensorRT does without a driver is a crash, not an exception."""
+def test_auto_works_without_a_driver(model: Path, cache: Path) -> None:
+    """In a child process, because TensorRT crashes if there is no driver."""
     code = (
         "from leaf_rt.backends.opening import open_backend;"
         "from leaf_rt.backends.registry import BACKENDS; from pathlib import Path;"
@@ -108,8 +108,8 @@ def test_auto_survives_a_machine_without_a_driver(model: Path, cache: Path) -> N
 
 
 @pytest.mark.skipif(find_backend("openvino").problem() is not None, reason="no OpenVINO")
-def test_ctrl_c_is_survived_after_two_of_openvino_have_gone(model: Path) -> None:
-    """In a process of its own: what fails is the delivery of the signal, and no handler sees that."""
+def test_ctrl_c_works_after_two_openvino_back_ends_are_freed(model: Path) -> None:
+    """In a child process, because the failure is a segmentation fault."""
     code = (
         "import os, signal; from leaf_rt.backends.opening import open_backend; from pathlib import Path\n"
         f"opened = [open_backend(Path({str(model)!r}), 'openvino') for _ in range(2)]\n"
@@ -131,17 +131,17 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return model
 
 
-def quickest(monkeypatch: pytest.MonkeyPatch, winner: str) -> None:
-    """Let the race be won by the way of this name."""
+def fastest(monkeypatch: pytest.MonkeyPatch, winner: str) -> None:
+    """Let the variant of this name win."""
     race = selection._race
     monkeypatch.setattr(
         selection, "_race", lambda *a: {k: 0.001 if k == winner else max(v, 0.002) for k, v in race(*a).items()}
     )
 
 
-def test_the_quantised_file_takes_part_in_the_race_and_says_so(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickest(monkeypatch, "onnxruntime int8")
-    for how in ("measured now", "the fastest here"):  # then remembered
+def test_an_int8_file_can_win_and_the_reason_says_so(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fastest(monkeypatch, "onnxruntime int8")
+    for how in ("measured now", "the fastest here"):  # the second time, from the stored choice
         backend = open_backend(pair)
         assert (backend.name, backend.spec.precision) == ("onnxruntime", "int8")
         for words in ("int8 on CPU", "onnxruntime int8 1.0 ms", "onnxruntime fp32", how, "--precision fp32"):
@@ -149,34 +149,32 @@ def test_the_quantised_file_takes_part_in_the_race_and_says_so(pair: Path, monke
     assert open_backend(pair, precision="fp32").spec.precision == "fp32"
 
 
-def test_the_exact_model_wins_where_it_is_the_quickest(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickest(monkeypatch, "onnxruntime fp32")
+def test_the_fp32_model_wins_if_it_is_fastest(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fastest(monkeypatch, "onnxruntime fp32")
     backend = open_backend(pair)
     assert backend.spec.precision == "fp32"
     assert "--precision fp32" not in backend.reason
 
 
-def test_a_quantised_file_that_this_machine_miscomputes_is_passed_over(
-    pair: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_int8_file_with_wrong_predictions_is_excluded(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     int8 = pair.with_name("m-int8.onnx")
     tiny_onnx(int8, precision="int8", parent=load_spec(pair).sha256, seed=5)
-    said: list[str] = []
-    assert open_backend(pair, notify=said.append).spec.precision == "fp32"
-    assert "onnxruntime int8 is not used: its answers differ" in said[0]
+    messages: list[str] = []
+    assert open_backend(pair, notify=messages.append).spec.precision == "fp32"
+    assert "onnxruntime int8 is not used: its answers differ" in messages[0]
 
 
-def test_a_quantised_file_of_another_model_is_passed_over(pair: Path) -> None:
+def test_an_int8_file_of_another_model_is_excluded(pair: Path) -> None:
     tiny_onnx(pair.with_name("m-int8.onnx"), precision="int8", parent="0" * 64)
-    said: list[str] = []
-    assert open_backend(pair, notify=said.append).spec.precision == "fp32"
-    assert "m-int8.onnx was not made from m.onnx" in said[0]
+    messages: list[str] = []
+    assert open_backend(pair, notify=messages.append).spec.precision == "fp32"
+    assert "m-int8.onnx was not made from m.onnx" in messages[0]
     for name in ("auto", "onnxruntime"):
         with pytest.raises(BackendError, match=r"m-int8\.onnx was not made from m\.onnx"):
             open_backend(pair, name, precision="int8")
 
 
-def test_int8_is_taken_where_it_is_asked_for(pair: Path) -> None:
+def test_int8_runs_if_requested(pair: Path) -> None:
     for name in ("auto", "onnxruntime"):
         backend = open_backend(pair, name, precision="int8")
         assert (backend.name, backend.spec.precision) == ("onnxruntime", "int8")
@@ -189,7 +187,7 @@ def test_int8_is_taken_where_it_is_asked_for(pair: Path) -> None:
         open_backend(pair, precision="int8")
 
 
-def test_a_precision_that_no_back_end_has_here_says_why_for_each(pair: Path) -> None:
+def test_an_unavailable_precision_has_a_reason_per_back_end(pair: Path) -> None:
     int8 = pair.with_name("m-int8.onnx")
     with pytest.raises(BackendError, match=r"m-int8\.onnx in bf16 here .*onnxruntime: does not run this int8 model"):
         open_backend(int8, precision="bf16")
@@ -198,7 +196,7 @@ def test_a_precision_that_no_back_end_has_here_says_why_for_each(pair: Path) -> 
 
 
 @pytest.mark.skipif(find_backend("openvino").problem() is not None, reason="OpenVINO is not installed")
-def test_bf16_needs_a_processor_that_has_it(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_needs_processor_support(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
 
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
@@ -212,14 +210,14 @@ def test_fp16_needs_a_gpu(pair: Path) -> None:
         open_backend(pair, precision="fp16")
 
 
-def test_an_evaluation_takes_the_very_file_that_was_named(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_uses_the_named_file(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from train.reports import evaluation
 
-    quickest(monkeypatch, "onnxruntime int8")
+    fastest(monkeypatch, "onnxruntime int8")
     spec = load_spec(pair)
     crops = faces(3).transpose(0, 3, 1, 2)[:, ::-1]  # as the trainer keeps them
     samples = Samples(np.arange(3), np.zeros((3, CLASSES), np.float32), np.zeros(3, np.int64))
     monkeypatch.setattr(evaluation, "load_split", lambda *_: (spec.labels, crops, samples))
-    _, probs, _, _, said = evaluation._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
-    assert (said["precision"], said["sha256"]) == ("fp32", spec.sha256)
+    _, probs, _, _, messages = evaluation._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
+    assert (messages["precision"], messages["sha256"]) == ("fp32", spec.sha256)
     np.testing.assert_allclose(probs, open_backend(pair, "onnxruntime").infer(faces(3)).probs, atol=1e-5)

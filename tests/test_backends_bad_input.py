@@ -1,4 +1,4 @@
-"""Models and machines that do not fit, through the command line: one clear sentence and the exit code of its class."""
+"""Invalid models and missing hardware on the command line: one sentence and the right exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 def foreign_onnx(path: Path) -> None:
-    """A sound ONNX file of somebody else's."""
+    """A valid ONNX file that is not a leaf-rt model."""
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 8, 8]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", tensors[:1], tensors[1:])
     path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString())
@@ -41,7 +41,7 @@ def broken(kind: str, folder: Path) -> Path:
     if kind == "missing":
         return path
     tiny_onnx(path)
-    if kind == "truncated":  # and described anew: the hash is right
+    if kind == "truncated":  # the hash in the new description is correct
         path.write_bytes(path.read_bytes()[:-300])
         describe(path)
     elif kind == "rubbish":
@@ -78,13 +78,13 @@ def broken(kind: str, folder: Path) -> Path:
         ("hash", "its bytes do not match mine.json", ModelError),
     ],
 )
-def test_a_model_that_does_not_fit(
+def test_an_invalid_model(
     leaf: Leaf, tmp_path: Path, backend: str, kind: str, words: str, error: type[LeafError]
 ) -> None:
     done = leaf("image", tmp_path / "none.png", "--model", broken(kind, tmp_path), "--backend", backend)
     assert "mine" in done.sentence()
     assert words in done.sentence()
-    assert "absl::" not in done.err  # what the runtimes write past Python
+    assert "absl::" not in done.err  # a line that a runtime writes to file descriptor 2
     assert done.code == error.exit_code
 
 
@@ -103,7 +103,7 @@ def test_a_model_that_does_not_fit(
         (("--precision", "int8", "--backend", "tensorrt-rtx"), "is for the CPU"),
     ],
 )
-def test_a_precision_that_cannot_be_had(leaf: Leaf, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_an_unavailable_precision(leaf: Leaf, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     tiny_onnx(tmp_path / "mine.onnx")
     done = leaf("image", tmp_path / "none.png", "--model", tmp_path / "mine.onnx", *options)
     assert words in done.sentence()
@@ -112,7 +112,7 @@ def test_a_precision_that_cannot_be_had(leaf: Leaf, tmp_path: Path, options: tup
 
 @NO_OPENVINO
 @pytest.mark.parametrize("backend", ["auto", "openvino"])
-def test_bf16_on_a_processor_without_it(
+def test_bf16_without_processor_support(
     leaf: Leaf, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import openvino
@@ -127,16 +127,16 @@ def test_bf16_on_a_processor_without_it(
 
 @pytest.mark.skipif(find_backend("tensorrt-rtx").problem() is None, reason="there is a GPU: see make test-gpu")
 @pytest.mark.parametrize("options", [("--precision", "fp16"), ("--backend", "tensorrt"), ("--backend", "tensorrt-rtx")])
-def test_a_gpu_that_is_not_there(leaf: Leaf, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_missing_gpu(leaf: Leaf, tmp_path: Path, options: tuple[str, ...]) -> None:
     tiny_onnx(tmp_path / "mine.onnx")
     done = leaf("image", tmp_path / "none.png", "--model", tmp_path / "mine.onnx", *options)
     assert "no NVIDIA driver" in done.sentence() or "not installed; install" in done.sentence()
     assert done.code == BackendError.exit_code
 
 
-def test_a_plan_of_another_machine_or_without_its_facts(leaf: Leaf, tmp_path: Path) -> None:
+def test_a_plan_of_another_machine_or_without_a_profile(leaf: Leaf, tmp_path: Path) -> None:
     plan = tmp_path / "mine.plan"
-    plan.write_bytes(b"code of a stranger")
+    plan.write_bytes(b"not a plan")
     describe(plan, opset=0)
     done = leaf("image", tmp_path / "none.png", "--model", plan)
     assert "no back end can run mine.plan here" in done.sentence()
@@ -146,7 +146,7 @@ def test_a_plan_of_another_machine_or_without_its_facts(leaf: Leaf, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["truncated", "rubbish", "foreign", "alone", "hash"])
-def test_what_cannot_be_exported(leaf: Leaf, tmp_path: Path, kind: str) -> None:
+def test_a_model_that_cannot_be_exported(leaf: Leaf, tmp_path: Path, kind: str) -> None:
     done = leaf("export", broken(kind, tmp_path), "--out", tmp_path / "out")
     assert "mine" in done.sentence()
     assert done.code == ModelError.exit_code
@@ -154,7 +154,7 @@ def test_what_cannot_be_exported(leaf: Leaf, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "foreign"])
-def test_what_cannot_be_measured(leaf: Leaf, tmp_path: Path, kind: str) -> None:
+def test_a_model_that_cannot_be_timed(leaf: Leaf, tmp_path: Path, kind: str) -> None:
     model = broken(kind, tmp_path)
     assert leaf("bench", "--batch", "1", "--model", model).code == ModelError.exit_code
     for command in ("bench", "parity"):
@@ -166,7 +166,7 @@ def test_what_cannot_be_measured(leaf: Leaf, tmp_path: Path, kind: str) -> None:
     hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("setpriv") is None,
     reason="root without setpriv cannot be refused",
 )
-def test_a_read_only_cache_folder_is_said_and_survived(face: Path, tmp_path: Path) -> None:
+def test_a_read_only_cache_folder_gives_a_message(face: Path, tmp_path: Path) -> None:
     tiny_onnx(tmp_path / "mine.onnx")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)

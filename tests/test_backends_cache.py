@@ -1,4 +1,4 @@
-"""The engine cache with real files and real processes."""
+"""The engine cache, with real files and processes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from leaf_rt.errors import TimedOut
 KEY = {"gpu": "a", "version": "1"}
 
 
-def test_built_once_then_taken_from_the_cache(tmp_path: Path) -> None:
+def test_an_engine_is_built_once(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def build() -> bytes:
         calls.append(1)
         return b"plan"
 
-    said: list[str] = []
-    first = plan_cache.get_or_build(KEY, build, said.append, tmp_path)
-    second = plan_cache.get_or_build(KEY, build, said.append, tmp_path)
-    assert (first[0], second[0], len(calls), said) == (b"plan", b"plan", 1, [])
+    messages: list[str] = []
+    first = plan_cache.get_or_build(KEY, build, messages.append, tmp_path)
+    second = plan_cache.get_or_build(KEY, build, messages.append, tmp_path)
+    assert (first[0], second[0], len(calls), messages) == (b"plan", b"plan", 1, [])
     assert (first[1].startswith("built now"), second[1]) == (True, "from the cache")
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "a temporary file stayed"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "a temporary file is left"
 
 
 @pytest.mark.parametrize("field", sorted(KEY))
@@ -41,7 +41,7 @@ def test_another_key_is_another_engine(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncated", "changed", "foreign", "no description", "broken description"])
-def test_a_damaged_or_foreign_plan_is_built_again(tmp_path: Path, harm: str) -> None:
+def test_an_invalid_plan_is_built_again(tmp_path: Path, harm: str) -> None:
     plan_cache.get_or_build(KEY, lambda: b"plan " * 100, print, tmp_path)
     plan = next(tmp_path.glob("*.plan"))
     sidecar = plan.with_suffix(".json")
@@ -55,15 +55,15 @@ def test_a_damaged_or_foreign_plan_is_built_again(tmp_path: Path, harm: str) -> 
         sidecar.unlink()
     else:
         sidecar.write_text("{")
-    said: list[str] = []
-    content, how = plan_cache.get_or_build(KEY, lambda: b"fresh", said.append, tmp_path)
+    messages: list[str] = []
+    content, how = plan_cache.get_or_build(KEY, lambda: b"fresh", messages.append, tmp_path)
     assert content == b"fresh"
     assert "built now" in how
-    assert "building it again" in said[0]
+    assert "building it again" in messages[0]
     assert plan_cache.read_entry(tmp_path, KEY) == (b"fresh", "")
 
 
-def test_a_failing_build_leaves_nothing_and_frees_the_lock(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_no_plan_and_releases_the_lock(tmp_path: Path) -> None:
     def fail() -> bytes:
         raise RuntimeError("no")
 
@@ -83,13 +83,13 @@ def build():
         f.write("built\\n")
     time.sleep(1.0)
     return b"plan" * 1000
-content, how = plan_cache.get_or_build({"k": 1}, build, lambda text: print("said:", text), folder)
+content, how = plan_cache.get_or_build({"k": 1}, build, lambda text: print("message:", text), folder)
 assert content == b"plan" * 1000
 print("how:", how)
 """
 
 
-def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+def test_two_processes_build_once(tmp_path: Path) -> None:
     both = [
         subprocess.Popen([sys.executable, "-c", BUILDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -102,7 +102,7 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     assert "waiting" in texts[1]
 
 
-def test_a_killed_builder_leaves_no_lock_behind(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     code = BUILDER.replace("time.sleep(1.0)", "time.sleep(60)")
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     end = time.monotonic() + 30
@@ -115,29 +115,29 @@ def test_a_killed_builder_leaves_no_lock_behind(tmp_path: Path) -> None:
     assert (content, how.startswith("built now")) == (b"mine", True)
 
 
-def test_waiting_ends(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_waiting_for_the_lock_times_out(tmp_path: Path) -> None:
+    messages: list[str] = []
     with (
-        plan_cache.locked(tmp_path / "lock", said.append),
+        plan_cache.locked(tmp_path / "lock", messages.append),
         pytest.raises(TimedOut, match="another process has held this lock"),
-        plan_cache.locked(tmp_path / "lock", said.append, timeout=0.1),
+        plan_cache.locked(tmp_path / "lock", messages.append, timeout=0.1),
     ):
         pass
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
-def test_a_folder_that_cannot_be_made_is_survived(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_gives_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said: list[str] = []
-    content, how = plan_cache.get_or_build(KEY, lambda: b"plan", said.append, tmp_path / "file" / "cache")
+    messages: list[str] = []
+    content, how = plan_cache.get_or_build(KEY, lambda: b"plan", messages.append, tmp_path / "file" / "cache")
     assert (content, how) == (b"plan", "built now, not stored")
-    assert "cannot be written" in said[0]
-    assert "LEAF_RT_CACHE" in said[0]
+    assert "cannot be written" in messages[0]
+    assert "LEAF_RT_CACHE" in messages[0]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-def test_a_read_only_folder_is_survived_and_said(tmp_path: Path) -> None:
-    """As an ordinary user, for root may write anywhere."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_a_read_only_folder_gives_a_message(tmp_path: Path) -> None:
+    """As another user, because root can write everywhere."""
     tmp_path.chmod(0o755)
     locked = tmp_path / "cache"
     locked.mkdir(mode=0o755)
@@ -147,22 +147,22 @@ def test_a_read_only_folder_is_survived_and_said(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         os.setuid(65534)
-        said: list[str] = []
-        content, how = plan_cache.get_or_build(KEY, lambda: b"plan", said.append, locked)
-        good = content == b"plan" and how == "built now, not stored" and "cannot be written" in said[0]
+        messages: list[str] = []
+        content, how = plan_cache.get_or_build(KEY, lambda: b"plan", messages.append, locked)
+        good = content == b"plan" and how == "built now, not stored" and "cannot be written" in messages[0]
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-def test_a_folder_open_to_all_is_not_trusted(tmp_path: Path) -> None:
+def test_a_folder_that_all_users_can_write_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o777)
     assert "by every user" in (plan_cache.folder_problem(folder) or "")
 
 
-def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_set_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path))
     assert plan_cache.cache_folder() == tmp_path
     monkeypatch.delenv("LEAF_RT_CACHE")

@@ -1,4 +1,4 @@
-"""The times of the back ends, and the command that shows them."""
+"""The benchmark of the back ends and its command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engines_fakes import faces, tiny_onnx
 from engines.bench import verdict
 from leaf_rt.backends.benchmark import Timing, json_line, measure, parse_batches, table
 from leaf_rt.cli import main
+from leaf_rt.diagnostics.bench import DEMO
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import U8
@@ -20,31 +21,31 @@ from leaf_rt.types import U8
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_measure_takes_turns_and_medians() -> None:
+def test_functions_run_in_turns_and_medians_are_reported() -> None:
     now = [0.0]
     order: list[str] = []
 
-    def way(name: str, cost: float) -> Callable[[U8], None]:
+    def function(name: str, cost: float) -> Callable[[U8], None]:
         def run(crops: U8) -> None:
             order.append(name)
             now[0] += cost * len(crops)
 
         return run
 
-    ways = {("slow", "fp32"): way("s", 0.004), ("quick", "int8"): way("q", 0.001)}
-    rows = measure(ways, faces(4), [1, 8], 7, clock=lambda: now[0])
+    functions = {("slow", "fp32"): function("s", 0.004), ("quick", "int8"): function("q", 0.001)}
+    rows = measure(functions, faces(4), [1, 8], 7, clock=lambda: now[0])
     assert [(r.runtime, r.precision, r.batch, round(r.per_face_ms, 6)) for r in rows] == [
         ("slow", "fp32", 1, 4.0), ("quick", "int8", 1, 1.0), ("slow", "fp32", 8, 4.0), ("quick", "int8", 8, 1.0),
     ]  # fmt: skip
     assert rows[3].faces_per_s == pytest.approx(1000)
-    turns = "ssssssqqqqqq" * 2 + "sssqqq"  # a turn that warms up, five calls, two calls; each after one uncounted
+    turns = "ssssssqqqqqq" * 2 + "sssqqq"  # warm-up, five calls, two calls; each after one that is not counted
     assert "".join(order) == turns * 2
     assert "| quick | int8 | 1.00 (1.0), 1000, 4.0x |" in table(rows, "slow")
     assert '"batch": 8' in json_line(rows, model="m")
 
 
 def run(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The lines of the table, and the rows of the JSON line at its end."""
+    """The lines of the table, and the rows of the JSON line at the end."""
     assert main(["bench", *map(str, arguments)]) == 0
     *lines, last = capsys.readouterr().out.strip().splitlines()
     return lines, json.loads(last)["rows"]
@@ -60,19 +61,19 @@ def test_the_command_times_every_back_end_precision_and_batch(model: Path, capsy
     assert any(line.startswith("left out: OpenVINO int8: ") for line in lines)
 
 
-def test_a_quantised_file_is_not_called_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_int8_file_is_not_reported_as_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_onnx(tmp_path / "t-int8.onnx", precision="int8")
     lines, rows = run(["--model", tmp_path / "t-int8.onnx", "--batch", 1, "--backend", "onnxruntime"], capsys)
     assert [row["precision"] for row in rows] == ["int8"]
     assert any(line.startswith("left out: ONNX Runtime fp32: ") for line in lines)
 
 
-def test_a_clip_and_a_batch_are_two_different_benches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_and_a_batch_size_cannot_be_combined(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "clip.mp4", "--batch", "1"]) == 2
-    assert "not a clip" in capsys.readouterr().err
+    assert "omit FILE or" in capsys.readouterr().err
 
 
-def test_the_command_times_what_was_asked_for_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_requested_variants_are_timed(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = run(["--model", model, "--batch", 1, "--backend", "onnxruntime", "--precision", "fp32"], capsys)
     assert [(row["runtime"], row["precision"]) for row in rows] == [("ONNX Runtime", "fp32")]
     _, rows = run(["--model", model, "--batch", 1, "--precision", "fp32"], capsys)
@@ -91,7 +92,7 @@ def test_the_command_times_what_was_asked_for_alone(model: Path, capsys: pytest.
         (["--batch", "1", "--backend", "openvino", "--precision", "int8"], "int8-openvino.xml is missing"),
     ],
 )
-def test_what_cannot_be_timed_is_one_sentence(
+def test_an_error_is_one_sentence(
     model: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", "--model", str(model), *options]) == BackendError.exit_code
@@ -100,15 +101,19 @@ def test_what_cannot_be_timed_is_one_sentence(
     assert error.startswith("error: ")
 
 
+def test_the_demo_clip_is_in_the_repository() -> None:
+    assert DEMO.is_file()
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,,2", "1.5"])
-def test_bad_batches_are_named(text: str) -> None:
+def test_invalid_batch_sizes_are_rejected(text: str) -> None:
     with pytest.raises(BackendError, match="wanted whole numbers of at least 1"):
         parse_batches(text)
     assert parse_batches("1, 4,8") == [1, 4, 8]
 
 
-def test_the_verdict_is_on_what_auto_chooses_from() -> None:
+def test_the_verdict_ignores_bf16() -> None:
     times = {("PyTorch eager", "fp32"): 9.0, ("OpenVINO", "bf16"): 1.0, ("OpenVINO", "int8"): 2.0}
     rows = [Timing(*label, batch, 0.0, 0.0, t / batch, 0.0) for label, t in times.items() for batch in (1, 8)]
-    said = verdict(rows)
-    assert said == "auto's choice at batch 8: OpenVINO int8, 0.25 ms per face, 4.5 times faster than PyTorch eager"
+    text = "auto's choice at batch 8: OpenVINO int8, 0.25 ms per face, 4.5 times faster than PyTorch eager"
+    assert verdict(rows) == text

@@ -5,28 +5,37 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HISTORY = {"LOG.md"}  # tells of options as they were called then
-OTHERS = {"--index-url", "--nproc-per-node", "--install-completion", "--minutes", "--seconds", "--only"}
+OTHERS = {
+    "--help",
+    "--strict",
+    "--index-url",
+    "--nproc-per-node",
+    "--install-completion",
+    "--minutes",
+    "--seconds",
+    "--only",
+}
 
 
 def known() -> set[str]:
     """Every option of every command, hidden ones not included."""
+    from experiments.commands import app as experiments
     from leaf_rt.cli.commands import app
     from leaf_rt.cli.maintenance import app as maintenance
 
     found: set[str] = set()
-    groups = [typer.main.get_command(app), typer.main.get_command(maintenance)]
+    groups = [typer.main.get_command(app), typer.main.get_command(maintenance), typer.main.get_command(experiments)]
     while groups:
         command = groups.pop()
         groups += list(getattr(command, "commands", {}).values())
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and not parameter.hidden:
+            if parameter.param_type_name == "option" and not parameter.hidden:
                 found |= {*parameter.opts, *parameter.secondary_opts}
     return found
 

@@ -1,4 +1,4 @@
-"""The doctor finds what is there, says what is not, and never falls ill itself."""
+"""The doctor reports what is available and how to get what is missing, and does not crash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
 from leaf_rt.types import Prediction
 
 
-def test_every_finding_is_complete_and_a_lack_has_a_remedy() -> None:
+def test_every_finding_is_complete_and_every_problem_has_a_remedy() -> None:
     found = examine()
     assert len({f.topic for f in found}) == len(found)
     for finding in found:
@@ -38,10 +38,10 @@ def test_a_damaged_model_is_found(tmp_path: Path) -> None:
     shutil.copy(spec_path(DEFAULT_MODEL), spec_path(model))
     (finding,) = [f for f in examine(model) if f.topic == "model mine.onnx"]
     assert finding.status == MISSING
-    assert "damaged or foreign" in finding.found
+    assert "damaged or was changed" in finding.found
 
 
-def test_every_form_of_a_model_is_shown_with_its_checksum(tmp_path: Path) -> None:
+def test_every_file_of_a_model_is_checked(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     spec = tiny_onnx(model)
     good = tiny_onnx(tmp_path / "m-int8.onnx", precision="int8", parent=spec.sha256, metrics={"t": {"accuracy": 0.8}})
@@ -53,10 +53,10 @@ def test_every_form_of_a_model_is_shown_with_its_checksum(tmp_path: Path) -> Non
     assert " thread" in found["inference"].found
     (tmp_path / "m-int8.onnx").write_bytes(b"x")
     (damaged,) = [f for f in examine(model) if f.topic == "model m-int8.onnx"]
-    assert (damaged.status, "damaged or foreign" in damaged.found) == (LIMITED, True)
+    assert (damaged.status, "damaged or was changed" in damaged.found) == (LIMITED, True)
 
 
-def test_a_cache_that_cannot_be_used_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cache_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "file" / "cache"))
     (finding,) = [f for f in examine() if f.topic == "engine cache"]
@@ -77,21 +77,21 @@ def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model with an fp16 file, on a machine whose GPU and TensorRT are fakes; building is an error."""
+    """A model with an fp16 file, on a machine with a fake GPU and TensorRT. Building an engine is an error."""
     model = tmp_path / "m.onnx"
     spec = tiny_onnx(model)
     tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent=spec.sha256, seed=1)
     cuda = FakeCuda()
-    parts = engine.Environment(
+    env = engine.Environment(
         FakeTensorRt(), GPU, lambda: cuda, lambda *_: (FakeContext(cuda, network), object()),
         lambda _model, _spec, crops: Prediction(*(part.astype(np.float32) for part in network(crops))),
     )  # fmt: skip
 
     def no_build(*_: object, **__: object) -> None:
-        raise AssertionError("the doctor builds an engine")
+        raise AssertionError("the doctor must not build an engine")
 
     monkeypatch.setattr(engine, "build_plan", no_build)
-    monkeypatch.setattr(engine, "environment", lambda _: parts)
+    monkeypatch.setattr(engine, "environment", lambda _: env)
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
     version = BackendEntry.version
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def build(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str = "fp16") -> None:
-    """What a run would have left in the cache."""
+    """Put an engine into the cache, as a run does."""
 
     def plan(trt: FakeTensorRt, content: bytes, *_: object, **__: object) -> types.SimpleNamespace:
         return types.SimpleNamespace(plan=trt.plan(content), timings=b"")
@@ -112,7 +112,7 @@ def build(model: Path, monkeypatch: pytest.MonkeyPatch, precision: str = "fp16")
         open_backend(model, "tensorrt", precision=precision).close()
 
 
-def test_on_a_gpu_it_builds_no_engine_but_says_that_a_run_will(
+def test_no_engine_is_built_but_the_report_says_that_a_run_will(
     gpu_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {f.topic: f for f in examine(gpu_model)}
@@ -121,14 +121,12 @@ def test_on_a_gpu_it_builds_no_engine_but_says_that_a_run_will(
     assert "the first run builds it" in engine.remedy
     assert found["inference"].found == "TensorRT, once the engine is built"
     assert not list(cache.glob("*.plan"))
-    build(gpu_model, monkeypatch, "fp32")  # not the one that a run wants first
+    build(gpu_model, monkeypatch, "fp32")  # not the engine that a run tries first
     engine = next(f for f in examine(gpu_model) if f.topic == "TensorRT engine")
     assert engine.found == "fp16 is not built yet; fp32 is in the cache too"
 
 
-def test_on_a_gpu_it_proves_the_engine_that_is_in_the_cache(
-    gpu_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cached_engine_is_checked(gpu_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(gpu_model, monkeypatch)
     found = {f.topic: f for f in examine(gpu_model)}
     assert (found["TensorRT engine"].status, found["TensorRT engine"].found) == (OK, "fp16 is in the cache")
@@ -140,7 +138,7 @@ def test_on_a_gpu_it_proves_the_engine_that_is_in_the_cache(
     assert "is damaged" in found["TensorRT engine"].found
 
 
-def test_a_gpu_whose_tensorrt_does_not_load_leaves_the_cpu(gpu_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_is_used_if_tensorrt_cannot_be_imported(gpu_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: str) -> None:
         raise ImportError("libnvinfer.so.11: cannot open shared object file")
 
@@ -150,15 +148,15 @@ def test_a_gpu_whose_tensorrt_does_not_load_leaves_the_cpu(gpu_model: Path, monk
     assert "on CPU" in found["inference"].found
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a display cannot be taken away")
-def test_no_display_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux can the display be hidden")
+def test_a_missing_display_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert "no display" in (why_no_window() or "")
 
 
-def test_it_survives_a_machine_without_a_driver_and_loads_no_gpu_runtime() -> None:
-    """In a child: a crash in native code would take the tests along."""
+def test_it_works_without_a_driver_and_imports_no_gpu_runtime() -> None:
+    """In a child process, because native code may crash."""
     code = (
         "import sys; from leaf_rt.diagnostics.doctor import examine; found = examine();"
         "bad = {'torch', 'tensorrt', 'tensorrt_rtx', 'mediapipe'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"

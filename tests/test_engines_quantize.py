@@ -77,7 +77,7 @@ def test_int8_is_written_with_its_accuracy(
     for i in (0, 1, 50):  # the result for a face does not depend on the rest of the batch
         np.testing.assert_allclose(opened.infer(crops[i : i + 1]).features[0], batch.features[i], atol=1e-4)
     if backend == "onnxruntime":
-        with pytest.raises(BackendError, match="OpenVINO runs int8 models of its own tool alone"):
+        with pytest.raises(BackendError, match="OpenVINO runs only int8 models in its own format"):
             open_backend(path, "openvino")
     assert 0 < np.abs(fp32 - int8_probs).max() < 0.3, "not quantized, or badly"
     assert (fp32.argmax(1) == int8_probs.argmax(1)).mean() > 0.9

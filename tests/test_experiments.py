@@ -17,6 +17,11 @@ from leaf_rt.errors import DataError
 from train.reports.evaluation import evaluate
 
 
+def run_experiments(*arguments: str) -> int:
+    """Run ``python -m experiments`` in this process; return its exit code."""
+    return main(arguments, commands="experiments.commands", name="python -m experiments")
+
+
 def small(root: Path) -> dict[str, object]:
     write_folder(root / "data")
     return {
@@ -42,7 +47,7 @@ def test_a_study_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "| LEAF paper | - | - | 0 | - | - | 0 |" in table
     options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in overrides.items()]
     arguments = ["study", "--table", "1", "--runs", str(runs), "--seeds", "1", "--show", *options]
-    assert main(arguments, commands="experiments.commands", name="python -m experiments") == 0
+    assert run_experiments(*arguments) == 0
     assert capsys.readouterr().out == table
 
 
@@ -80,17 +85,17 @@ def test_the_benchmark_of_the_training_step_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words", "code"),
+    ("arguments", "message", "code"),
     [
         (["step", "--count", "0"], "--count: wanted 1 or more, got 0", 15),
         (["study", "--table", "1", "--seeds", "0"], "--seeds: wanted 1 or more, got 0", 15),
         (["study", "--table", "1", "--runs", "{file}"], "--runs {file}: cannot be made (a file of that name", 9),
     ],
 )
-def test_experiments_err_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int
+def test_errors_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, code: int
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert main([a.format(file=file) for a in arguments]) == code
-    assert words.format(file=file) in capsys.readouterr().err
+    assert run_experiments(*(a.format(file=file) for a in arguments)) == code
+    assert message.format(file=file) in capsys.readouterr().err

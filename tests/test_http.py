@@ -1,4 +1,4 @@
-"""Cameras and films over HTTP."""
+"""Cameras and video files over HTTP."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FPS = 20
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/mjpeg is a camera, /film.mp4 a file, /page a page, /locked wants a password."""
+    """/mjpeg is a camera, /video.mp4 a file, /page a web page; /locked needs a password."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/mjpeg":
             self._camera()
-        elif path == "/film.mp4":
+        elif path == "/video.mp4":
             self._send(200, "video/mp4", DEMO.read_bytes())
         elif path == "/page":
             self._send(200, "text/html", b"<html>" + b"hello " * 500)
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, *args: object) -> None:
-        """Tests are quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -68,34 +68,34 @@ def base() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_camera_that_sends_jpegs_keeps_true_time(base: str) -> None:
+def test_a_motion_jpeg_camera_has_real_timestamps(base: str) -> None:
     with open_source(f"{base}/mjpeg") as source:
         assert (source.info.width, source.info.height, source.info.is_live) == (320, 180, True)
         begin = time.monotonic()
         frames = [frame for frame, _ in zip(source, range(25), strict=False)]
-        gone = time.monotonic() - begin
-    assert frames[-1].timestamp - frames[0].timestamp == pytest.approx(gone, abs=0.3)
+        elapsed = time.monotonic() - begin
+    assert frames[-1].timestamp - frames[0].timestamp == pytest.approx(elapsed, abs=0.3)
 
 
-def test_a_film_on_a_server_is_no_live_source(base: str) -> None:
-    with open_source(f"{base}/film.mp4", SourceOptions(stride=24)) as source:
+def test_a_video_file_on_a_server_is_not_live(base: str) -> None:
+    with open_source(f"{base}/video.mp4", SourceOptions(stride=24)) as source:
         assert not source.info.is_live
         assert source.info.duration == pytest.approx(19.7, abs=0.1)
         assert [frame.index for frame in source] == list(range(0, 472, 24))
-    with open_source(f"{base}/film.mp4", SourceOptions(start=2.0, end=3.0)) as source:
+    with open_source(f"{base}/video.mp4", SourceOptions(start=2.0, end=3.0)) as source:
         assert [frame.index for frame in source] == list(range(48, 72))
 
 
 @pytest.mark.parametrize(
     ("path", "error"), [("/locked", AuthError), ("/nothing", NotFound), ("/page", NotAVideo)], ids=lambda v: str(v)
 )
-def test_what_a_server_refuses(base: str, path: str, error: type[LeafError]) -> None:
+def test_errors_of_a_server_have_their_own_classes(base: str, path: str, error: type[LeafError]) -> None:
     url = base.replace("127.0.0.1", "me:secret@127.0.0.1") + path
     with pytest.raises(error) as caught:
         open_source(url)
     assert "secret" not in str(caught.value)
 
 
-def test_tls_where_there_is_none(base: str) -> None:
+def test_a_server_without_tls_is_reported(base: str) -> None:
     with pytest.raises(ConnectionLost, match="TLS"):
         open_source(base.replace("http:", "https:") + "/mjpeg", SourceOptions(open_timeout=2, read_timeout=1))

@@ -1,4 +1,4 @@
-"""Live streams through real sockets: everything that a camera and its cable may do."""
+"""Live streams over real sockets: reconnects, stalls, clock jumps, refused connections."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def server(units: list[list[bytes]]) -> Iterator[RtspServer]:
 
 
 class Watching(Keeping):
-    """A run in a thread of its own, and what came out of it."""
+    """A run in its own thread, and its results."""
 
     def __init__(self, targets: list[Target], sinks: Callable[[SourceInfo], list[Any]] = lambda info: []) -> None:
         super().__init__("watching", wants_image=True)
@@ -75,7 +75,7 @@ class Watching(Keeping):
         self.dates.append(frame.captured_at)
 
     def until(self, what: Callable[[], bool], timeout: float = 15.0) -> float:
-        """Wait for something to come true; s that it took."""
+        """Wait until a condition is true; returns the time that it took, s."""
         begin = time.monotonic()
         while not what():
             assert self._thread.is_alive(), f"the run ended early: {self.error!r}, {self.events}"
@@ -100,7 +100,7 @@ class Watching(Keeping):
         return self.stats
 
 
-def test_frames_arrive_young_and_dated(server: RtspServer) -> None:
+def test_frames_arrive_quickly_and_have_a_date(server: RtspServer) -> None:
     watch = Watching([Target(server.url())])
     watch.until(lambda: len(watch.rows) >= 40)
     stats = watch.end()
@@ -113,14 +113,14 @@ def test_frames_arrive_young_and_dated(server: RtspServer) -> None:
     assert watch.rows[0][3] == 0.0
 
 
-def test_a_server_that_dies_and_comes_back(units: list[list[bytes]], server: RtspServer) -> None:
-    """The lost source reconnects by the stated delays, its generation grows; the other one misses nothing."""
+def test_a_server_that_stops_and_starts_again(units: list[list[bytes]], server: RtspServer) -> None:
+    """The lost source reconnects after the documented delays, in a new generation. The other source loses nothing."""
     options = SourceOptions(name="dying")
     with RtspServer(units) as first:
         watch = Watching([Target(first.url(), options), Target(server.url(), SourceOptions(name="steady"))])
         watch.until(lambda: len(watch.of("dying")) > 10 and len(watch.of("steady")) > 10)
     lost = watch.until(lambda: watch.kinds("dying").count("lost") >= 2)
-    assert lost < 3.0  # the end is seen at once, and the first attempt comes after 1 s
+    assert lost < 3.0  # the loss is noticed at once, and the first attempt follows after 1 s
     with RtspServer(units, port=first.port):
         watch.until(lambda: watch.of("dying")[-1][2] == 1)
         watch.until(lambda: len(watch.of("dying")) > 40)
@@ -129,14 +129,14 @@ def test_a_server_that_dies_and_comes_back(units: list[list[bytes]], server: Rts
     assert (dying.reconnects, dying.generation, steady.reconnects, steady.generation) == (1, 1, 0, 0)
     assert set(watch.kinds("steady")) <= {"load"}  # a busy machine may shed load
     gaps = np.diff([row[3] for row in watch.of("dying")])
-    assert 1.0 < gaps.max() < 6.0  # media time goes on by what has gone by
+    assert 1.0 < gaps.max() < 6.0  # media time continues by the time that has passed
     still = np.diff([row[3] for row in watch.of("steady")])
     assert still.max() < 0.5
     waits = [float(e.text.rsplit(" in ", 1)[1].removesuffix(" s")) for e in watch.events if e.kind == "lost"]
     assert waits[:2] == [pytest.approx(1.0, abs=0.11), pytest.approx(2.0, abs=0.21)]
 
 
-def test_a_server_that_freezes_is_found_by_the_age_of_its_last_frame(server: RtspServer) -> None:
+def test_a_server_that_stalls_is_detected(server: RtspServer) -> None:
     assert SourceOptions().stall_timeout == 10.0
     watch = Watching([Target(server.url(), SourceOptions(name="cam", stall_timeout=1.0))])
     watch.until(lambda: len(watch.rows) > 10)
@@ -200,7 +200,7 @@ def test_a_stream_whose_clock_jumps(server: RtspServer, jump: float) -> None:
     ],
     ids=["wrong password", "no password", "wrong path", "closed port", "no TLS there"],
 )
-def test_what_does_not_open_has_its_error_and_exit_code(
+def test_each_failed_open_has_its_error_and_exit_code(
     units: list[list[bytes]], change: Callable[[str], str], error: type[LeafError], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with RtspServer(units, login="me:secret") as locked:
@@ -216,7 +216,7 @@ def test_what_does_not_open_has_its_error_and_exit_code(
     assert "127.0.0.1" in done.sentence()
 
 
-def test_the_right_password_opens_and_is_never_shown(units: list[list[bytes]], caplog: Any) -> None:
+def test_the_password_is_never_shown(units: list[list[bytes]], caplog: Any) -> None:
     caplog.set_level("DEBUG")
     with RtspServer(units, login="me:secret") as locked:
         watch = Watching([Target(locked.url(login="me:secret"))])
@@ -226,12 +226,11 @@ def test_the_right_password_opens_and_is_never_shown(units: list[list[bytes]], c
         watch.until(lambda: len(watch.events) >= 2)
         stats = watch.end()
     shown = caplog.text + repr(watch.events) + repr(stats.sources[0].info) + repr(watch.rows)
-    assert "lost" in shown or "trying again" in shown
+    assert "lost" in shown or "retrying" in shown
     assert "secret" not in shown
 
 
-def test_a_server_that_accepts_and_says_nothing() -> None:
-
+def test_a_server_that_accepts_and_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live"
         begin = time.monotonic()
@@ -240,7 +239,7 @@ def test_a_server_that_accepts_and_says_nothing() -> None:
         assert time.monotonic() - begin < 3.0
 
 
-def test_a_server_without_udp_is_told(server: RtspServer) -> None:
+def test_a_server_without_udp_is_reported(server: RtspServer) -> None:
     with pytest.raises(ConnectionLost, match=r"does not send over udp; try --rtsp-transport tcp$"):
         open_source(server.url(), SourceOptions(rtsp_transport="udp"))
 

@@ -1,7 +1,8 @@
-"""Pictures of every kind come in as 8 bit BGR the way a viewer shows them."""
+"""Reading and writing pictures."""
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def gradient(channels: int, dtype: type, top: int) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_and_16_bit_become_8_bit_colour(tmp_path: Path, suffix: str, channels: int) -> None:
+def test_gray_and_16_bit_become_8_bit_color(tmp_path: Path, suffix: str, channels: int) -> None:
     small = read_picture(save(tmp_path / f"a{suffix}", gradient(channels, np.uint8, 255)))
     deep = read_picture(save(tmp_path / f"b{suffix}", gradient(channels, np.uint16, 65535)))
     assert small.shape == deep.shape == (40, 30, 3)
@@ -38,7 +39,7 @@ def test_grey_and_16_bit_become_8_bit_colour(tmp_path: Path, suffix: str, channe
 
 
 @pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 65535)])
-def test_what_is_transparent_lies_on_white(tmp_path: Path, dtype: type, full: int) -> None:
+def test_transparent_pixels_become_white(tmp_path: Path, dtype: type, full: int) -> None:
     image = np.zeros((4, 3, 4), dtype)
     image[..., 2] = full  # red
     image[1, :, 3], image[2, :, 3] = full // 2, full
@@ -53,7 +54,7 @@ def test_one_pixel(tmp_path: Path) -> None:
     assert read_picture(save(tmp_path / "a.png", np.full((1, 1, 3), 7, np.uint8))).tolist() == [[[7, 7, 7]]]
 
 
-def test_letters_of_any_alphabet_in_the_path(tmp_path: Path) -> None:
+def test_paths_with_any_letters(tmp_path: Path) -> None:
     folder = tmp_path / "Gesicht ü 顔"
     folder.mkdir()
     path = folder / "été $1.jpg"
@@ -64,7 +65,7 @@ def test_letters_of_any_alphabet_in_the_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
 def test_exif_rotation(tmp_path: Path, orientation: int, corner: tuple[int, int]) -> None:
     image = np.zeros((64, 96, 3), np.uint8)
-    image[:32, :32] = 255  # the stored picture's upper left is white
+    image[:32, :32] = 255  # the upper left of the stored picture is white
     _, data = cv2.imencode(".jpg", image)
     tiff = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     exif = b"Exif\0\0" + tiff
@@ -77,7 +78,7 @@ def test_exif_rotation(tmp_path: Path, orientation: int, corner: tuple[int, int]
     assert max(corners, key=lambda at: corners[at]) == corner
 
 
-def test_bad_files_have_their_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_files_raise_typed_errors(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.jpg").write_text("no picture")
@@ -90,7 +91,7 @@ def test_bad_files_have_their_classes(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ""
 
 
-def test_writing_where_nobody_may(tmp_path: Path) -> None:
+def test_writing_without_permission(tmp_path: Path) -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(OutputError, match="none"):
         write_picture(tmp_path / "none" / "a.png", image)
@@ -98,10 +99,10 @@ def test_writing_where_nobody_may(tmp_path: Path) -> None:
         write_picture(Path("/proc/a.png"), image)
 
 
-def test_a_full_disk_leaves_the_older_file_alone(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_older_file(tmp_path: Path) -> None:
     target = tmp_path / "full.bin"
     target.write_bytes(b"older")
-    (tmp_path / ".full.bin.part").symlink_to("/dev/full")
+    (tmp_path / f".full.bin.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="no room left"):
         write_whole(target, b"x" * 100_000)
     assert target.read_bytes() == b"older"

@@ -36,11 +36,11 @@ def values(text: str) -> dict[tuple[str, str], float]:
     }
 
 
-def test_the_counters_of_a_run_are_served_and_add_up() -> None:
+def test_the_counters_of_a_run_are_served() -> None:
     sink = Keeping("records")
     frames = [frame(i) for i in range(30)]
     with MetricsServer(0) as server:
-        assert get(server, "/healthz")[0] == 503  # nothing runs yet
+        assert get(server, "/healthz")[0] == 503  # there is no run yet
         run(
             [Target("a")],
             pipelines(FakeBackend()),
@@ -62,7 +62,7 @@ def test_the_counters_of_a_run_are_served_and_add_up() -> None:
     assert health["sources"][0]["state"] == "ended"
 
 
-def test_health_says_which_source_is_lost_and_since_when() -> None:
+def test_health_reports_a_lost_source() -> None:
     gate = threading.Event()
     seen: list[tuple[int, Any, dict[Any, float]]] = []
     with MetricsServer(0) as server:
@@ -85,7 +85,7 @@ def test_health_says_which_source_is_lost_and_since_when() -> None:
     assert "u:p" not in json.dumps(health)
 
 
-def test_other_paths_and_a_taken_port() -> None:
+def test_unknown_paths_and_a_port_in_use() -> None:
     with MetricsServer(0) as server:
         assert get(server, "/")[0] == 404
         with pytest.raises(OutputError, match="choose another"):

@@ -1,4 +1,4 @@
-"""No result takes the place of what is read, nor of another result, whatever names and links lead there."""
+"""No result repaths an input or another result, whatever paths and links lead there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOTHING = ("--no-save-video", "--no-plot", "--no-jsonl")
 
 
 @pytest.fixture
-def mine(clip: Path, tmp_path: Path) -> Path:
-    """The clip in a folder that may be written to."""
+def video(clip: Path, tmp_path: Path) -> Path:
+    """A copy of the clip in a writable folder."""
     return Path(shutil.copy(clip, tmp_path / "c.mp4"))
 
 
@@ -30,8 +30,8 @@ def refused(done: Done, *words: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--events", "--parquet", "--plot"])
-def test_no_option_destroys_what_is_read(leaf: Leaf, mine: Path, option: str) -> None:
-    film = mine.rename(mine.with_name("c"))  # a name that a timeline may have as well
+def test_no_option_repaths_an_input(leaf: Leaf, video: Path, option: str) -> None:
+    film = video.rename(video.with_name("c"))  # a name that a timeline can have, too
     before = film.read_bytes()
     film.with_name("soft").symlink_to(film)
     film.with_name("hard").hardlink_to(film)
@@ -44,7 +44,7 @@ def test_no_option_destroys_what_is_read(leaf: Leaf, mine: Path, option: str) ->
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--parquet"])
-def test_no_option_destroys_a_picture(leaf: Leaf, face: Path, tmp_path: Path, option: str) -> None:
+def test_no_option_repaths_a_picture(leaf: Leaf, face: Path, tmp_path: Path, option: str) -> None:
     picture = Path(shutil.copy(face, tmp_path / "a.png"))
     before = picture.read_bytes()
     refused(leaf("image", face, picture, option, picture, "--out", tmp_path / "out"), option, "a.png")
@@ -53,104 +53,104 @@ def test_no_option_destroys_a_picture(leaf: Leaf, face: Path, tmp_path: Path, op
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_result_beside_the_file_does_not_destroy_what_is_read_under_that_name(
-    leaf: Leaf, mine: Path, link: Callable[[Path, Path], None]
+def test_a_result_next_to_the_file_does_not_replace_an_input(
+    leaf: Leaf, video: Path, link: Callable[[Path, Path], None]
 ) -> None:
-    before = mine.read_bytes()
-    link(mine, mine.with_name("c.leaf.mp4"))
-    table = mine.with_name("table.csv")
-    table.write_text("of an earlier run")
-    refused(leaf("video", mine, "--csv", table), "c.leaf.mp4", "c.mp4", "--out")
-    assert (mine.read_bytes(), table.read_text()) == (before, "of an earlier run")
+    before = video.read_bytes()
+    link(video, video.with_name("c.leaf.mp4"))
+    table = video.with_name("table.csv")
+    table.write_text("from an earlier run")
+    refused(leaf("video", video, "--csv", table), "c.leaf.mp4", "c.mp4", "--out")
+    assert (video.read_bytes(), table.read_text()) == (before, "from an earlier run")
 
 
-def test_pictures_keep_what_is_read_and_tables_of_earlier_runs(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+def test_pictures_and_tables_of_earlier_runs_are_kept(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     picture = Path(shutil.copy(face, tmp_path / "a.png"))
     before = picture.read_bytes()
     picture.with_name("a.leaf.jsonl").symlink_to(picture)
     table = tmp_path / "table.csv"
-    table.write_text("of an earlier run")
+    table.write_text("from an earlier run")
     refused(leaf("image", picture, "--csv", table), "a.leaf.jsonl", "a.png", "--out")
-    assert (picture.read_bytes(), table.read_text()) == (before, "of an earlier run")
+    assert (picture.read_bytes(), table.read_text()) == (before, "from an earlier run")
 
 
-def test_list_and_model_are_read_as_well(leaf: Leaf, mine: Path, model: Path) -> None:
-    listing = mine.with_name("cameras.toml")
+def test_sources_file_and_model_are_inputs(leaf: Leaf, video: Path, model: Path) -> None:
+    listing = video.with_name("cameras.toml")
     listing.write_text('[[source]]\ntarget = "c.mp4"\n')
     before = listing.read_text()
     refused(leaf("video", "--sources", listing, *NOTHING, "--csv", listing), "--csv", "cameras.toml")
     assert listing.read_text() == before
     for path in (model, model.with_suffix(".json")):
         before_model = path.read_bytes()
-        refused(leaf("video", mine, "--model", model, *NOTHING, "--events", path), "--events", path.name)
+        refused(leaf("video", video, "--model", model, *NOTHING, "--events", path), "--events", path.name)
         assert path.read_bytes() == before_model
     assert DEFAULT_MODEL.is_file()
 
 
-def test_an_address_of_a_file_is_a_file(leaf: Leaf, mine: Path) -> None:
-    before = mine.read_bytes()
-    refused(leaf("video", f"file://{mine}", "--csv", mine), "--csv")
-    assert mine.read_bytes() == before
+def test_a_file_url_is_a_file(leaf: Leaf, video: Path) -> None:
+    before = video.read_bytes()
+    refused(leaf("video", f"file://{video}", "--csv", video), "--csv")
+    assert video.read_bytes() == before
 
 
-def test_two_results_do_not_share_a_file(leaf: Leaf, mine: Path) -> None:
-    shared = mine.with_name("x.png")
+def test_two_results_cannot_share_a_file(leaf: Leaf, video: Path) -> None:
+    shared = video.with_name("x.png")
     for first, second in (("--plot", "--csv"), ("--jsonl", "--csv"), ("--parquet", "--events"), ("--plot", "--jsonl")):
-        refused(leaf("video", mine, "--no-save-video", first, shared, second, shared), first, second)
-    refused(leaf("video", mine, "--csv", mine.with_name("c.leaf.png")), "c.leaf.png", "--csv")
-    assert [path.name for path in mine.parent.iterdir()] == ["c.mp4"]
+        refused(leaf("video", video, "--no-save-video", first, shared, second, shared), first, second)
+    refused(leaf("video", video, "--csv", video.with_name("c.leaf.png")), "c.leaf.png", "--csv")
+    assert [path.name for path in video.parent.iterdir()] == ["c.mp4"]
 
 
-def test_devices_may_be_used_by_many() -> None:
+def test_several_results_may_use_a_device() -> None:
     null = Path(os.devnull)
     OutputPaths([null], [("--csv", null), ("--events", null)])
 
 
-def test_names_are_given_once_and_never_over_a_chosen_place(tmp_path: Path) -> None:
-    places = OutputPaths([], [("--csv", tmp_path / "b.leaf.mp4")])
-    assert [places.reserve(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
+def test_paths_are_reserved_once_and_never_on_a_chosen_path(tmp_path: Path) -> None:
+    paths = OutputPaths([], [("--csv", tmp_path / "b.leaf.mp4")])
+    assert [paths.reserve(tmp_path, "a", ".mp4").name for _ in range(2)] == ["a.leaf.mp4", "a-2.leaf.mp4"]
     with pytest.raises(OutputError, match="--csv"):
-        places.reserve(tmp_path, "b", ".mp4")
+        paths.reserve(tmp_path, "b", ".mp4")
 
 
 @pytest.mark.parametrize("option", ["--plot", "--parquet"])
-def test_no_file_takes_the_place_of_a_device_or_pipe(leaf: Leaf, mine: Path, option: str) -> None:
-    pipe, link = mine.with_name("pipe"), mine.with_name("null")
+def test_no_result_replaces_a_device_or_pipe(leaf: Leaf, video: Path, option: str) -> None:
+    pipe, link = video.with_name("pipe"), video.with_name("null")
     os.mkfifo(pipe)
     link.symlink_to(os.devnull)
-    for place in (pipe, link, mine.parent):
-        refused(leaf("video", mine, "--no-save-video", "--no-jsonl", option, place), option, "not a regular file")
+    for place in (pipe, link, video.parent):
+        refused(leaf("video", video, "--no-save-video", "--no-jsonl", option, place), option, "not a regular file")
     for place in map(Path, (os.devnull, "/dev/stdout", "/dev/fd/1")):
         with pytest.raises(OutputError, match="not a regular file"):
             OutputPaths([], [(option, place)])
     with pytest.raises(OutputError, match="not a regular file"):
         OutputPaths([], [("--parquet, while written,", pipe)])
     assert pipe.is_fifo()
-    assert sorted(p.name for p in mine.parent.iterdir()) == ["c.mp4", "null", "pipe"]
+    assert sorted(p.name for p in video.parent.iterdir()) == ["c.mp4", "null", "pipe"]
 
 
-def test_a_chosen_file_that_is_there_or_not_may_be_replaced(mine: Path) -> None:
-    OutputPaths([], [("--plot", mine), ("--parquet", mine.with_name("new.parquet"))])
+def test_a_chosen_file_may_exist(video: Path) -> None:
+    OutputPaths([], [("--plot", video), ("--parquet", video.with_name("new.parquet"))])
     OutputPaths([], [("--jsonl", Path("/dev/stdout")), ("--csv", Path(os.devnull))])
 
 
 @pytest.mark.parametrize("replay", ["--loop", "--realtime"])
-def test_what_a_replayed_file_writes_is_known_before(leaf: Leaf, mine: Path, replay: str) -> None:
-    out = mine.with_name("out")
+def test_outputs_of_a_replayed_file_are_checked(leaf: Leaf, video: Path, replay: str) -> None:
+    out = video.with_name("out")
     out.mkdir()
     table = out / "c.leaf.jsonl"
-    table.write_text("of an earlier run")
-    refused(leaf("video", mine, replay, "--out", out, "--csv", table, "--duration", "1"), "c.leaf.jsonl", "--csv")
-    assert table.read_text() == "of an earlier run"
+    table.write_text("from an earlier run")
+    refused(leaf("video", video, replay, "--out", out, "--csv", table, "--duration", "1"), "c.leaf.jsonl", "--csv")
+    assert table.read_text() == "from an earlier run"
 
 
-def test_a_named_source_is_checked_under_its_name(leaf: Leaf, mine: Path) -> None:
-    listing = mine.with_name("cameras.toml")
+def test_outputs_of_a_named_source_are_checked(leaf: Leaf, video: Path) -> None:
+    listing = video.with_name("cameras.toml")
     listing.write_text('[[source]]\ntarget = "c.mp4"\nname = "hall"\n')
-    named, other = mine.with_name("hall.leaf.jsonl"), mine.with_name("c.leaf.jsonl")
-    named.write_text("of an earlier run")
+    named, other = video.with_name("hall.leaf.jsonl"), video.with_name("c.leaf.jsonl")
+    named.write_text("from an earlier run")
     refused(leaf("video", "--sources", listing, "--no-save-video", "--no-plot", "--csv", named), "hall.leaf.jsonl")
-    assert named.read_text() == "of an earlier run"
+    assert named.read_text() == "from an earlier run"
     done = leaf("video", "--sources", listing, "--no-save-video", "--no-plot", "--csv", other)
     assert done.code == 0, done.err
     assert named.read_text().startswith("{")
@@ -158,23 +158,23 @@ def test_a_named_source_is_checked_under_its_name(leaf: Leaf, mine: Path) -> Non
 
 
 @pytest.mark.parametrize("command", ["video", "image"])
-def test_numbered_names_are_checked_as_well(leaf: Leaf, mine: Path, face: Path, command: str) -> None:
-    files = [mine.with_name(folder) / ("c.mp4" if command == "video" else "c.png") for folder in ("a", "b")]
+def test_numbered_paths_are_checked(leaf: Leaf, video: Path, face: Path, command: str) -> None:
+    files = [video.with_name(folder) / ("c.mp4" if command == "video" else "c.png") for folder in ("a", "b")]
     for file in files:
         file.parent.mkdir()
-        shutil.copy(mine if command == "video" else face, file)
-    table = mine.with_name("out") / "c-2.leaf.jsonl"
+        shutil.copy(video if command == "video" else face, file)
+    table = video.with_name("out") / "c-2.leaf.jsonl"
     table.parent.mkdir()
-    table.write_text("of an earlier run")
+    table.write_text("from an earlier run")
     no_pictures = "--no-save-video" if command == "video" else "--no-save-picture"
     refused(leaf(command, *files, no_pictures, "--out", table.parent, "--csv", table), "c-2.leaf.jsonl", "--csv")
-    assert table.read_text() == "of an earlier run"
+    assert table.read_text() == "from an earlier run"
     assert [path.name for path in table.parent.iterdir()] == [table.name]
 
 
-def test_what_cannot_be_a_name_is_left_to_its_reader(tmp_path: Path) -> None:
-    places = OutputPaths([Path("a\0b"), tmp_path / ("x" * 5000)], [("--csv", tmp_path / "t.csv")])
+def test_invalid_paths_are_not_checked(tmp_path: Path) -> None:
+    paths = OutputPaths([Path("a\0b"), tmp_path / ("x" * 5000)], [("--csv", tmp_path / "t.csv")])
     for stem in ("a\0b", "c"):
-        places.copy().reserve(tmp_path, stem, ".mp4")
+        paths.copy().reserve(tmp_path, stem, ".mp4")
     with pytest.raises(OutputError, match="is an input"):
         OutputPaths([Path("a\0b")], [("--csv", Path("a\0b"))])

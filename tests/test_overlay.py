@@ -1,4 +1,4 @@
-"""Drawings: what must show, what must stay untouched, what must vanish."""
+"""The overlay and hidden faces."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from leaf_rt.labels import COLORS, FERPLUS8, UNCERTAIN
-from leaf_rt.render.overlay import Anonymizer, annotate, blur_faces, color_of
+from leaf_rt.render.anonymize import Anonymizer, blur_faces
+from leaf_rt.render.overlay import annotate, color_of
 from leaf_rt.types import Estimates
 
 HAPPY = FERPLUS8.index("happiness")
 
 
-def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, labels: int = 8) -> Estimates:
+def people(boxes: list[list[float]], emotion: int = HAPPY, low_quality: bool = False, labels: int = 8) -> Estimates:
     n = len(boxes)
     probs = np.full((n, labels), 0.2 / (labels - 1), np.float32)
     probs[:, emotion] = 0.8
@@ -27,21 +28,21 @@ def people(boxes: list[list[float]], emotion: int = HAPPY, poor: bool = False, l
         smoothed=probs,
         emotion=np.full(n, emotion),
         classified=np.ones(n, np.bool_),
-        low_quality=np.full(n, poor),
+        low_quality=np.full(n, low_quality),
         seen=np.array(boxes, np.float32).reshape(n, 4),
     )
 
 
-def picture(height: int = 240, width: int = 320) -> np.ndarray:
+def random_image(height: int = 240, width: int = 320) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
 
 
-def shows(image: np.ndarray, color: tuple[int, int, int]) -> int:
+def count_pixels(image: np.ndarray, color: tuple[int, int, int]) -> int:
     return int((image == np.array(color, np.uint8)).all(axis=2).sum())
 
 
-def test_draws_on_a_copy_and_leaves_the_frame_alone() -> None:
-    image = picture()
+def test_annotate_draws_on_a_copy() -> None:
+    image = random_image()
     before = image.copy()
     drawn = annotate(image, people([[100, 60, 180, 160]]), FERPLUS8)
     assert (image == before).all()
@@ -49,37 +50,37 @@ def test_draws_on_a_copy_and_leaves_the_frame_alone() -> None:
     assert (drawn != image).any()
 
 
-def test_nobody_leaves_the_picture_as_it_is() -> None:
-    image = picture()
+def test_an_image_without_faces_is_not_changed() -> None:
+    image = random_image()
     assert (annotate(image, people([]), FERPLUS8) == image).all()
 
 
 @pytest.mark.parametrize("label", FERPLUS8)
-def test_the_shown_emotion_has_its_colour(label: str) -> None:
+def test_the_box_has_the_color_of_the_emotion(label: str) -> None:
     image = np.zeros((240, 320, 3), np.uint8)
     drawn = annotate(image, people([[100, 60, 180, 160]], FERPLUS8.index(label)), FERPLUS8)
     assert color_of(label) == COLORS[label][::-1]
-    counts = {name: shows(drawn, color_of(name)) for name in FERPLUS8}
+    counts = {name: count_pixels(drawn, color_of(name)) for name in FERPLUS8}
     assert max(counts, key=lambda name: counts[name]) == label
 
 
-def test_uncertain_has_a_colour_of_its_own() -> None:
+def test_uncertain_has_its_own_color() -> None:
     drawn = annotate(np.zeros((240, 320, 3), np.uint8), people([[100, 60, 180, 160]], emotion=-1), FERPLUS8)
-    assert shows(drawn, color_of(UNCERTAIN)) > 100
+    assert count_pixels(drawn, color_of(UNCERTAIN)) > 100
 
 
-def test_a_poor_face_has_a_hollow_label() -> None:
+def test_a_face_of_low_quality_has_a_hollow_label() -> None:
     image, boxes = np.zeros((240, 320, 3), np.uint8), [[100.0, 60.0, 180.0, 160.0]]
-    full = shows(annotate(image, people(boxes), FERPLUS8), color_of("happiness"))
-    hollow = shows(annotate(image, people(boxes, low_quality=True), FERPLUS8), color_of("happiness"))
+    full = count_pixels(annotate(image, people(boxes), FERPLUS8), color_of("happiness"))
+    hollow = count_pixels(annotate(image, people(boxes, low_quality=True), FERPLUS8), color_of("happiness"))
     assert hollow < full / 2
 
 
-def test_all_probabilities_show_where_there_is_room_and_as_a_stripe_where_there_is_none() -> None:
+def test_probabilities_are_bars_if_there_is_room_else_a_stripe() -> None:
     image = np.zeros((240, 320, 3), np.uint8)
     for boxes in ([[100.0, 60.0, 180.0, 160.0]], [[20.0 + 90 * i, 90.0, 60.0 + 90 * i, 130.0] for i in range(3)]):
         drawn = annotate(image, people(boxes), FERPLUS8)
-        lacking = [name for name in FERPLUS8 if shows(drawn, color_of(name)) == 0]
+        lacking = [name for name in FERPLUS8 if count_pixels(drawn, color_of(name)) == 0]
         assert lacking == []
 
 
@@ -99,38 +100,38 @@ def test_all_probabilities_show_where_there_is_room_and_as_a_stripe_where_there_
     ],
 )
 @pytest.mark.parametrize("blur", [False, True])
-def test_boxes_outside_or_broken_do_no_harm(box: list[float], blur: bool) -> None:
-    drawn = annotate(picture(), people([box, [100, 60, 180, 160]]), FERPLUS8, blur=blur)
-    assert shows(drawn, color_of("happiness")) > 50
+def test_boxes_outside_or_not_finite_are_ignored(box: list[float], blur: bool) -> None:
+    drawn = annotate(random_image(), people([box, [100, 60, 180, 160]]), FERPLUS8, blur=blur)
+    assert count_pixels(drawn, color_of("happiness")) > 50
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (17, 400), (400, 9), (1080, 1920)])
-def test_any_size_of_picture(height: int, width: int) -> None:
-    drawn = annotate(picture(height, width), people([[0, 0, width, height], [1, 1, 5, 5]]), FERPLUS8, blur=True)
+def test_any_image_size(height: int, width: int) -> None:
+    drawn = annotate(random_image(height, width), people([[0, 0, width, height], [1, 1, 5, 5]]), FERPLUS8, blur=True)
     assert drawn.shape == (height, width, 3)
 
 
 def test_labels_of_another_model() -> None:
-    drawn = annotate(picture(), people([[100, 60, 180, 160]], emotion=0, labels=2), ("calm", "tense"))
+    drawn = annotate(random_image(), people([[100, 60, 180, 160]], emotion=0, labels=2), ("calm", "tense"))
     assert drawn.shape == (240, 320, 3)
     with pytest.raises(ValueError, match="wanted 8 names, got 2"):
-        annotate(picture(), people([[100, 60, 180, 160]]), ("calm", "tense"))
+        annotate(random_image(), people([[100, 60, 180, 160]]), ("calm", "tense"))
 
 
-def test_a_blurred_face_is_gone_and_the_rest_stays() -> None:
-    image = picture()
+def test_blur_changes_the_face_only() -> None:
+    image = random_image()
     hidden = image.copy()
     blur_faces(hidden, np.array([[100, 60, 180, 160]], np.float32))
     inside = hidden[60:160, 100:180].reshape(-1, 3)
-    assert len(np.unique(inside, axis=0)) <= 36  # a few flat cells: nothing to compute a face back from
+    assert len(np.unique(inside, axis=0)) <= 36  # a few flat cells
     assert inside.astype(float).std() < image[60:160, 100:180].astype(float).std() / 3
     untouched = np.ones(image.shape[:2], bool)
-    untouched[40:181, 84:197] = False  # the box and a margin of a fifth
+    untouched[40:181, 84:197] = False  # the box with a margin of 20 %
     assert (hidden[untouched] == image[untouched]).all()
 
 
 def test_blur_hides_every_face_of_a_crowd() -> None:
-    image = picture(400, 600)
+    image = random_image(400, 600)
     boxes = np.array([[30 + 90 * i, 100, 80 + 90 * i, 160] for i in range(6)], np.float32)
     drawn = annotate(image, people(boxes.tolist()), FERPLUS8, blur=True)
     for x0, y0, x1, y1 in boxes.astype(int).tolist():
@@ -138,13 +139,13 @@ def test_blur_hides_every_face_of_a_crowd() -> None:
         assert (drawn[part] == image[part]).all(axis=2).mean() < 0.01
 
 
-def test_a_veil_stays_where_a_face_was_just_lost() -> None:
-    image, veil = picture(), Anonymizer(linger=0.5)
+def test_the_place_of_a_lost_face_stays_hidden() -> None:
+    image, anonymizer = random_image(), Anonymizer(linger=0.5)
     box = slice(60, 160), slice(100, 180)
 
     def hidden(estimates: Estimates, timestamp: float) -> bool:
         canvas = image.copy()
-        veil.hide(canvas, replace(estimates, timestamp=timestamp))
+        anonymizer.hide(canvas, replace(estimates, timestamp=timestamp))
         return len(np.unique(canvas[box].reshape(-1, 3), axis=0)) < 50
 
     there, gone = people([[100, 60, 180, 160]]), people([])
@@ -152,33 +153,33 @@ def test_a_veil_stays_where_a_face_was_just_lost() -> None:
     assert hidden(gone, 0.3)
     assert not hidden(gone, 0.6)
     assert hidden(there, 0.7)
-    assert not hidden(gone, 0.1)  # time began anew
+    assert not hidden(gone, 0.1)  # time started again
 
 
-@pytest.mark.parametrize("veiled", [False, True])
-def test_a_face_without_a_row_is_hidden_like_any_other(veiled: bool) -> None:
-    """Found once and not yet a person, beyond --max-faces, or waiting for its first answer."""
+@pytest.mark.parametrize("with_anonymizer", [False, True])
+def test_faces_without_a_row_are_hidden_too(with_anonymizer: bool) -> None:
+    """Faces that are unconfirmed, beyond --max-faces, or not classified yet."""
     estimates = replace(people([]), seen=np.array([[100, 60, 180, 160]], np.float32))
-    canvas = picture()
-    if veiled:
+    canvas = random_image()
+    if with_anonymizer:
         Anonymizer().hide(canvas, estimates)
     else:
         canvas = annotate(canvas, estimates, FERPLUS8, blur=True)
     assert len(np.unique(canvas[60:160, 100:180].reshape(-1, 3), axis=0)) < 50
 
 
-def test_the_place_of_a_face_without_a_row_stays_hidden_until_the_face_is_seen_again_near_it() -> None:
-    image, veil = picture(), Anonymizer(linger=0.5)
+def test_the_place_of_a_face_without_a_row_stays_hidden_until_it_is_seen_nearby() -> None:
+    image, anonymizer = random_image(), Anonymizer(linger=0.5)
 
     def hidden(timestamp: float, *boxes: list[float]) -> list[bool]:
-        """Whether the two places are."""
+        """Return for two places whether they are hidden."""
         canvas = image.copy()
         seen = np.array(boxes, np.float32).reshape(-1, 4)
-        veil.hide(canvas, replace(people([]), timestamp=timestamp, seen=seen))
+        anonymizer.hide(canvas, replace(people([]), timestamp=timestamp, seen=seen))
         return [bool((canvas[80:140, x : x + 2] != image[80:140, x : x + 2]).any()) for x in (85, 200)]
 
     assert hidden(0.0, [100, 60, 180, 160]) == [True, False]
     assert hidden(0.2) == [True, False]
-    assert hidden(0.3, [120, 60, 200, 160]) == [False, True]  # it moved: no trail
+    assert hidden(0.3, [120, 60, 200, 160]) == [False, True]  # it moved and leaves no trail
     assert hidden(0.7) == [False, True]
     assert hidden(0.9) == [False, False]

@@ -26,7 +26,7 @@ def test_one_face_from_first_to_last_frame():
     assert last.smoothed.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_cadence_keeps_its_rate_whatever_the_frame_rate():
+def test_classify_fps_does_not_depend_on_the_frame_rate():
     for fps in (30.0, 25.0, 60.0):
         backend = FakeBackend()
         run(pipeline([face_at(50, 40)] * 600, backend, classify_fps=10.0), int(5 * fps), fps)
@@ -39,7 +39,7 @@ def test_rate_zero_classifies_every_frame():
     assert sum(backend.batches) == sum(bool(e.classified.any()) for e in out) >= 18
 
 
-def test_many_faces_are_spread_over_frames_and_none_is_forgotten():
+def test_many_faces_take_turns_over_the_frames():
     crowd = join(*(face_at(70 * (i % 4), 70 * (i // 4), 50) for i in range(12)))
     backend = FakeBackend()
     out = run(pipeline([crowd] * 30, backend, max_per_frame=4), 30)
@@ -49,20 +49,20 @@ def test_many_faces_are_spread_over_frames_and_none_is_forgotten():
 
 @pytest.mark.parametrize("fps", [10, 25, 60])
 @pytest.mark.parametrize(("faces", "rate"), [(1, 10), (4, 40), (16, 40), (29, 43.5)])
-def test_a_crowd_costs_a_second_of_video_no_more_answers_than_four_faces(faces, rate, fps):
+def test_a_crowd_needs_no_more_classifications_per_second_than_four_faces(faces, rate, fps):
     crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(faces)))
     backend = FakeBackend()
     out = run(pipeline([crowd] * 4 * fps, backend), 4 * fps, fps)
-    assert len(out[1]) == faces  # the first answers are not put off
+    assert len(out[1]) == faces  # new faces are classified at once
     later = backend.batches[fps:]
     assert sum(later) / 3 == pytest.approx(rate, rel=0.05)
     assert max(later) <= rate / fps + 2
     asked = {i: [e.timestamp for e in out if e.classified[e.track_id == i].any()] for i in range(1, faces + 1)}
-    assert max(np.diff(times).max() for times in asked.values()) <= 1.6 * faces / rate + 2 / fps  # all in turn
+    assert max(np.diff(times).max() for times in asked.values()) <= 1.6 * faces / rate + 2 / fps  # all take turns
 
 
 @pytest.mark.parametrize("every", [2, 4])
-def test_frames_that_are_not_searched_cost_nobody_an_answer(every):
+def test_skipped_frames_do_not_reduce_the_number_of_classifications(every):
     four = join(*(face_at(70 * i, 40, 50) for i in range(4)))
     backend = FakeBackend()
     seconds, fps = 6, 30
@@ -72,7 +72,7 @@ def test_frames_that_are_not_searched_cost_nobody_an_answer(every):
 
 
 @pytest.mark.parametrize(("max_classify_fps", "rate"), [(80.0, 80), (0.0, 160)])
-def test_the_answers_of_a_crowd_follow_the_limit_asked_for_and_zero_is_none(max_classify_fps, rate):
+def test_max_classify_fps_limits_a_crowd_and_zero_sets_no_limit(max_classify_fps, rate):
     crowd = join(*(face_at(50 * (i % 6), 45 * (i // 6), 40) for i in range(16)))
     backend = FakeBackend()
     run(pipeline([crowd] * 100, backend, max_classify_fps=max_classify_fps), 100, 25)
@@ -86,42 +86,42 @@ def test_rate_zero_classifies_every_face_of_any_crowd():
     assert backend.batches == [29] * 5
 
 
-def test_a_face_that_was_not_looked_for_is_still_reported():
+def test_a_face_that_was_not_searched_is_still_reported():
     pipe = pipeline([face_at(50, 40)] * 15, max_coast=0.2)
     run(pipe, 15)
     pipe.detector.lag = 0.3
-    assert len(pipe.step(frame(28, 28 / 30))) == 1  # 0.47 s after it was found
+    assert len(pipe.step(frame(28, 28 / 30))) == 1  # 0.47 s after the detection
     pipe.detector.lag = 0.0
     assert len(pipe.step(frame(29, 29 / 30))) == 0
 
 
-def test_the_largest_faces_are_kept():
+def test_max_faces_keeps_the_largest_faces():
     two = join(face_at(10, 10, 40), face_at(150, 50, 120))
     out = run(pipeline([two] * 10, max_faces=1), 10)
     assert len(out[-1]) == 1
     assert out[-1].xyxy[0, 2] > 200
 
 
-def test_every_face_is_in_sight_before_it_is_a_person_and_after_it_was_lost():
+def test_seen_contains_unconfirmed_and_just_lost_faces():
     unsure, sure = face_at(10, 10, 40, confidence=0.7), face_at(150, 50, 120)
     pipe = pipeline([join(unsure, sure)] + [sure] * 14, max_faces=1)
     first, *_ = run(pipe, 15)
     assert [len(first), len(first.seen)] == [1, 2]
     assert first.seen[0].tolist() == unsure.xyxy[0].tolist()
-    gone = pipe.step(frame(30, 30 / 30))  # half a second after it was found: no row, but it may stand there unfound
+    gone = pipe.step(frame(30, 30 / 30))  # 0.5 s after the detection: no row, but the face may still be there
     assert [len(gone), len(gone.seen)] == [0, 1]
     assert gone.seen[0] == pytest.approx(sure.xyxy[0], abs=6)
     assert len(pipe.step(frame(60, 60 / 30)).seen) == 0
 
 
-def test_a_face_beyond_the_largest_and_one_that_waits_for_its_first_answer_are_in_sight():
+def test_seen_contains_faces_beyond_max_faces_and_unclassified_ones():
     two = join(face_at(10, 10, 40), face_at(150, 50, 120))
     assert all(len(e.seen) == 2 for e in run(pipeline([two] * 10, max_faces=1), 10))
     first = pipeline([two], max_per_frame=1).step(frame(0, 0.0))
     assert [len(first), len(first.seen)] == [1, 2]
 
 
-def test_a_face_that_leaves_is_not_reported_for_long():
+def test_a_face_that_left_is_soon_not_reported():
     out = run(pipeline([face_at(50, 40)] * 15, max_coast=0.2), 60)
     last = max(i for i, e in enumerate(out) if len(e))
     assert 14 <= last <= 14 + 0.2 * 30 + 1
@@ -133,7 +133,7 @@ def test_an_ended_track_frees_its_state():
     assert len(pipe.smoother) == 0
 
 
-def test_reconnect_resets_and_ids_go_on():
+def test_a_reconnect_resets_everything_but_the_ids():
     pipe = pipeline([face_at(50, 40)] * 40)
     before = [pipe.step(frame(i, i / 30)) for i in range(20)]
     after = [pipe.step(frame(i, i / 30, generation=1)) for i in range(20, 40)]
@@ -141,7 +141,7 @@ def test_reconnect_resets_and_ids_go_on():
     assert {int(i) for e in before for i in e.track_id}.isdisjoint({int(i) for e in after for i in e.track_id})
 
 
-def test_an_answer_that_is_not_finite_is_passed_over():
+def test_results_that_are_not_finite_are_ignored():
     class Broken(FakeBackend):
         def infer(self, faces: np.ndarray) -> Prediction:
             good = super().infer(faces)
@@ -160,7 +160,7 @@ def test_frames_without_faces_give_empty_estimates_of_the_right_shape():
     assert estimates.xyxy.shape == (0, 4)
 
 
-def test_step_is_prepare_infer_finish():
+def test_step_equals_prepare_infer_finish():
     script = [face_at(50 + 2 * i, 40) for i in range(12)]
     one, two, backend = pipeline(script), pipeline(script), FakeBackend()
     for i in range(12):

@@ -47,6 +47,13 @@ def test_every_name_is_there() -> None:
         _ = leaf_rt.nothing  # type: ignore[attr-defined]
 
 
+def test_what_is_missing_for_training_is_named() -> None:
+    code = "import sys; sys.modules['torch'] = None; import leaf_rt; leaf_rt.train"
+    last = python(code).stderr.splitlines()[-1]
+    assert "BackendError: leaf_rt.train needs torch; " in last
+    assert 'pip install ".[train]"' in last
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert re.match(r"\d+\.\d+", leaf_rt.__version__)
 
@@ -62,13 +69,13 @@ def test_type_checkers_see_what_is_imported() -> None:
 
 @pytest.mark.parametrize("name", sorted(leaf_rt._HOMES))
 def test_names_come_from_the_doors_of_rooms(name: str) -> None:
-    """The one place where leaf_rt reaches up to train and engines: for these three functions."""
+    """The one place where leaf_rt reaches up to train and engines: for training and export."""
     home = leaf_rt._HOMES[name]
     assert find_spec(home) is not None
     if home.startswith("leaf_rt."):
         assert home in doors(room_of(home))
     else:
-        assert (name, home) in {("train", "train.entry"), ("evaluate", "train.entry"), ("export", "engines.entry")}
+        assert name in {"train.entry": ("train", "evaluate"), "engines.entry": ("export", "ExportConfig")}[home]
 
 
 ENDINGS = {

@@ -19,6 +19,7 @@ from PIL import Image
 import leaf_rt
 from leaf_rt import errors
 from leaf_rt.recognizer import tables
+from leaf_rt.results.records import column_names, flatten
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +178,10 @@ def test_summary_and_timeline(result: leaf_rt.VideoResult) -> None:
 
 def test_data_frames(result: leaf_rt.VideoResult) -> None:
     text = io.StringIO(newline="")
-    from leaf_rt.sinks.csv import columns, flat
-
-    csv.writer(text).writerows([columns(result.labels), *(flat(rec) for rec in result.records())])
+    names = column_names(result.labels)
+    csv.writer(text).writerows([names, *(flatten(record) for record in result.records())])
     table = result.to_pandas()
-    assert tuple(table.columns) == columns(result.labels) == tuple(result.to_polars().columns)
+    assert tuple(table.columns) == names == tuple(result.to_polars().columns)
     read = list(csv.DictReader(io.StringIO(text.getvalue())))
     assert table["smoothed_sadness"].tolist() == pytest.approx([float(r["smoothed_sadness"]) for r in read], abs=1e-5)
     assert table["emotion"].tolist() == [r["emotion"] for r in read]
@@ -285,3 +285,9 @@ def test_a_closed_recognizer_refuses(model: Path) -> None:
     for call in (recognizer.image, recognizer.stream, recognizer.video, recognizer.crops):
         with pytest.raises(ValueError, match="it is closed"):
             call(DEMO)  # type: ignore[operator]
+
+
+def test_faces_are_hidden_in_the_written_video(recognizer: leaf_rt.Recognizer, clip: Path, tmp_path: Path) -> None:
+    recognizer.video(clip, save_video=tmp_path / "hidden.mp4", blur=True)
+    hidden = cv2.VideoCapture(str(tmp_path / "hidden.mp4")).read()[1]
+    assert len(recognizer.image(hidden)) == 0

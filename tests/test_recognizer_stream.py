@@ -105,6 +105,32 @@ def test_a_recognizer_that_nobody_holds(model: Path) -> None:
     assert len(list(frames)) == 12
 
 
+def test_a_stream_collected_in_its_own_thread(recognizer: leaf_rt.Recognizer) -> None:
+    cycle: list[object] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        yield from demo_frames(2)
+        while cycle:
+            time.sleep(0.01)
+        gc.collect()
+        yield demo_frames(1)[0]
+
+    gc.disable()
+    try:
+        held: list[object] = [recognizer.stream(frames(), fps=24)]
+        held.append(held)
+        cycle.append(held)
+        next(held[0])  # type: ignore[call-overload]
+        del held
+        cycle.clear()
+        deadline = time.monotonic() + 10
+        while our_threads() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+    assert our_threads() == []
+
+
 def test_two_streams_and_pictures_at_a_time(recognizer: leaf_rt.Recognizer, clip: Path, face: Path) -> None:
     pairs = zip(recognizer.stream(clip), recognizer.stream(DEMO, end=1.25), strict=True)
     assert [(a.index, b.index, len(recognizer.image(face))) for a, b in pairs][:30:10] == [

@@ -1,4 +1,4 @@
-"""No password in an address reaches what people or files get to see."""
+"""URLs are shown without their credentials."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tiles, windows, mosaics, and whom to look at when."""
+"""Tiles, windows, mosaics, box geometry, and the schedule of known faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leaf_rt.types import Detections
 
 @pytest.mark.parametrize(("height", "width"), [(1080, 1920), (540, 960), (360, 640), (806, 1600), (1920, 1080)])
 @pytest.mark.parametrize("levels", [1, 2])
-def test_a_small_face_lies_whole_in_some_tile(height, width, levels):
+def test_a_small_face_is_completely_inside_some_tile(height, width, levels):
     regions = np.array(tiles(height, width, levels))
     assert (regions[:, :2] >= 0).all()
     assert (regions[:, 2:] <= (width, height)).all()
@@ -28,11 +28,11 @@ def test_a_small_face_lies_whole_in_some_tile(height, width, levels):
             assert inside.any(), (x, y)
 
 
-def test_small_pictures_have_no_tiles():
+def test_small_images_have_no_tiles():
     assert tiles(300, 384) == []
 
 
-def test_a_window_stays_while_the_face_hardly_moves_and_follows_when_it_does():
+def test_a_window_moves_only_when_the_face_has_moved_enough():
     box = np.array([100, 100, 160, 160], np.float32)
     window = Window.around(box)
     assert (window.x, window.y, window.side) == (70, 70, 120)
@@ -42,8 +42,8 @@ def test_a_window_stays_while_the_face_hardly_moves_and_follows_when_it_does():
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_what_is_found_in_a_mosaic_comes_back_to_its_place_in_the_frame(count):
-    # One white dot in the middle of each window; the frame's corner is one of them.
+def test_detections_in_a_mosaic_are_mapped_back_to_the_frame(count):
+    # One white dot in the center of each window. One window is at the corner of the frame.
     frame = np.zeros((240, 320, 3), np.uint8)
     boxes = np.array([[0, 0, 40, 40], [200, 30, 280, 110], [100, 150, 130, 180], [20, 120, 80, 180]], np.float32)[
         :count
@@ -53,13 +53,13 @@ def test_what_is_found_in_a_mosaic_comes_back_to_its_place_in_the_frame(count):
     mosaic = Mosaic.of(frame, [Window.around(box) for box in boxes], 256)
     assert mosaic.image.shape == (256, 256, 3)
     cell = 256 // mosaic.grid
-    finds = []
+    found_faces = []
     for k in range(count):
         y, x = (cell * c for c in divmod(k, mosaic.grid))
         bright = np.argwhere(mosaic.image[y : y + cell, x : x + cell, 0] > 100)
-        centre = bright.mean(axis=0)[::-1] + 0.5 + (x, y)
-        finds.append(face_at(*(centre - cell / 4).tolist(), size=cell / 2))
-    parts = mosaic.split(join(*finds[::-1]))
+        center = bright.mean(axis=0)[::-1] + 0.5 + (x, y)
+        found_faces.append(face_at(*(center - cell / 4).tolist(), size=cell / 2))
+    parts = mosaic.split(join(*found_faces[::-1]))
     assert [len(p) for p in parts] == [1] * count
     for part, box in zip(parts, boxes, strict=True):
         assert part.xyxy[0] == pytest.approx(box, abs=2.0)
@@ -72,26 +72,26 @@ def test_a_window_beyond_the_frame_repeats_the_border_or_is_black():
     assert Window(-900, 0, 40).cut(frame).shape == (40, 40, 3)
 
 
-def test_moved_scales_and_shifts_boxes_and_points_alike():
-    there = transform(face_at(10, 20, 60), 2.0, np.array([5, 7], np.float32))
-    assert there.xyxy.tolist() == face_at(25, 47, 120).xyxy.tolist()
-    assert there.keypoints == pytest.approx(face_at(25, 47, 120).keypoints)
+def test_transform_scales_and_shifts_boxes_and_points():
+    moved = transform(face_at(10, 20, 60), 2.0, np.array([5, 7], np.float32))
+    assert moved.xyxy.tolist() == face_at(25, 47, 120).xyxy.tolist()
+    assert moved.keypoints == pytest.approx(face_at(25, 47, 120).keypoints)
 
 
-def test_iou_by_hand():
+def test_iou_of_known_boxes():
     a = np.array([[0, 0, 10, 10]], np.float32)
     b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], np.float32)
     assert iou(a, b)[0] == pytest.approx([1, 1 / 3, 0])
 
 
-def test_of_one_face_the_best_find_stays_and_a_chin_goes():
+def test_non_max_suppression_keeps_the_best_detection_and_drops_a_chin():
     found = join(face_at(0, 0, 60, 0.8), face_at(4, 4, 60, 0.9), face_at(15, 35, 20, 0.5), face_at(200, 0, 60, 0.6))
     assert non_max_suppression(found) == [1, 3]
     assert same_face(found.xyxy[:1], found.xyxy[3:]).tolist() == [[False]]
     assert non_max_suppression(Detections.empty()) == []
 
 
-def test_every_known_face_is_looked_at_in_time_with_few_calls():
+def test_known_faces_are_revisited_in_time_with_few_calls():
     crowd = join(*(face_at(100 * (i % 6), 100 * (i // 6)) for i in range(29)))
     for fps in (10, 25, 60):
         scheduler = RevisitScheduler()
@@ -114,7 +114,7 @@ def test_every_known_face_is_looked_at_in_time_with_few_calls():
         assert calls / 2 <= 29 / PER_CALL / REVISIT_PERIOD + fps  # per second
 
 
-def test_a_lost_face_is_told_once_looked_for_in_a_wider_window_and_then_forgotten():
+def test_a_lost_face_is_reported_once_searched_wider_and_then_forgotten():
     scheduler = RevisitScheduler()
     scheduler.add(face_at(100, 100).xyxy, 0.0)
     first = scheduler.next_faces(0.1)
@@ -129,7 +129,7 @@ def test_a_lost_face_is_told_once_looked_for_in_a_wider_window_and_then_forgotte
     assert len(scheduler) == 0
 
 
-def test_a_moving_face_is_looked_for_where_it_will_be():
+def test_a_moving_face_is_searched_at_its_predicted_position():
     scheduler = RevisitScheduler()
     scheduler.add(face_at(100, 100).xyxy, 0.0)
     for i in range(1, 10):
@@ -138,7 +138,7 @@ def test_a_moving_face_is_looked_for_where_it_will_be():
     assert window.x + window.side / 2 == pytest.approx(530, abs=10)
 
 
-def test_two_windows_on_one_face_give_one_find():
+def test_two_windows_on_one_face_give_one_detection():
     scheduler = RevisitScheduler()
     scheduler.add(join(face_at(100, 100), face_at(170, 100)).xyxy, 0.0)
     due = scheduler.next_faces(0.1)
@@ -147,7 +147,7 @@ def test_two_windows_on_one_face_give_one_find():
     assert lost
 
 
-def test_appearance_tells_heads_apart_and_forgives_exposure():
+def test_appearance_distinguishes_heads_and_tolerates_exposure():
     rng = np.random.default_rng(0)
     frame = np.zeros((200, 400, 3), np.uint8)
     frame[:, :200] = rng.integers(0, 60, (200, 200, 3)) + np.array([90, 110, 160])  # skin
@@ -155,10 +155,10 @@ def test_appearance_tells_heads_apart_and_forgives_exposure():
     frame[:, 200:] = rng.integers(0, 60, (200, 200, 3)) + np.array([60, 100, 150])
     frame[:90, 200:] = 230  # white hair
     boxes = np.array([[60, 60, 140, 140], [62, 61, 142, 141], [260, 60, 340, 140]], np.float32)
-    looks = describe(frame, boxes)
-    distance = change(looks, looks)
+    described = describe(frame, boxes)
+    distance = change(described, described)
     assert distance[0, 1] < 8
     assert distance[0, 2] > 30
     brighter = describe((frame.astype(int) + 20).clip(0, 255).astype(np.uint8), boxes[:1])
-    assert change(looks[:1], brighter)[0, 0] < 8
+    assert change(described[:1], brighter)[0, 0] < 8
     assert change(np.zeros((2, 0), np.float32), np.zeros((3, 0), np.float32)).tolist() == [[0] * 3] * 2

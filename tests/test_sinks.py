@@ -1,4 +1,4 @@
-"""What holds of every sink: a place that cannot be written, a full disk, closing."""
+"""All sinks: paths that cannot be written, a full disk, closing."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "video"])
 @pytest.mark.parametrize("place", ["missing/r", "folder"])
-def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path: Path, kind: str, place: str) -> None:
+def test_a_path_that_cannot_be_written_raises_at_once(tmp_path: Path, kind: str, place: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match=r"folder"):
         make(kind, tmp_path / place)
 
 
-def test_a_full_disk_takes_back_the_half_line(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_line(tmp_path: Path) -> None:
     code = f"""
         import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
         from pathlib import Path
@@ -58,17 +58,17 @@ def test_a_full_disk_takes_back_the_half_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_device_without_room(kind: str) -> None:
+def test_a_full_device(kind: str) -> None:
     with pytest.raises(OutputError, match="no room left"):
         make(kind, Path("/dev/full")).write(INFO, frame(0), estimates(0.0), 0.0)
 
 
 def test_no_permission(tmp_path: Path) -> None:
-    """In a process of its own that is not root, for root may write everywhere."""
+    """Runs in a process that is not root, because root may write everywhere."""
     code = f"""
         import os, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
         from pathlib import Path
-        import pyarrow.parquet  # nobody may not read our libraries
+        import pyarrow.parquet  # the user nobody may not read our libraries
         from sinks import make
         from leaf_rt.errors import NoPermission
         os.chmod({str(tmp_path)!r}, 0o555)
@@ -88,7 +88,7 @@ def test_no_permission(tmp_path: Path) -> None:
     assert done.stdout.split() == ["jsonl", "csv", "parquet", "video"], done.stderr
 
 
-def test_sinks_may_be_closed_twice_but_not_written_after(tmp_path: Path) -> None:
+def test_sinks_may_be_closed_twice_but_not_written_to_afterwards(tmp_path: Path) -> None:
     for kind in ("jsonl", "csv", "video"):
         sink = make(kind, tmp_path / f"r.{kind}")
         sink.write(INFO, frame(0), estimates(0.0), 0.0)
@@ -98,7 +98,7 @@ def test_sinks_may_be_closed_twice_but_not_written_after(tmp_path: Path) -> None
             sink.write(INFO, frame(1), estimates(0.04), 0.0)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_cannot_be_a_folder(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "c.mp4", empty_frames(3))
     with pytest.raises(OutputError):
         JsonlSink(clip / "below-a-file.jsonl", LABELS)

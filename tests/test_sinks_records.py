@@ -1,4 +1,4 @@
-"""Records and events: what stands in them, in every format."""
+"""The content of records and events in every format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEMA = json.loads((ROOT / "leaf_rt" / "record.schema.json").read_text(encoding
 @pytest.mark.parametrize(
     ("info", "one"), [(INFO, frame(3)), (LIVE, frame(3, captured_at=1_700_000_000.0625, generation=2))]
 )
-def test_a_record_fits_the_schema(info: object, one: Frame) -> None:
+def test_records_match_the_schema(info: object, one: Frame) -> None:
     made = record(info, one, estimates(one.timestamp, 2), 1, LABELS, 0.0123)  # type: ignore[arg-type]
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads(json.dumps(made)), SCHEMA)
@@ -38,19 +38,19 @@ def test_a_record_fits_the_schema(info: object, one: Frame) -> None:
     assert made["captured_at"] == (None if one.captured_at is None else "2023-11-14T22:13:20.062Z")
 
 
-def test_the_schema_refuses_other_records() -> None:
+def test_the_schema_rejects_other_records() -> None:
     good = record(INFO, frame(0), estimates(0.0), 0, LABELS, 0.0)
     for change in ({"box": [1, 2, 3]}, {"pts_s": -1}, {"schema_version": 2}, {"source": "rtsp://u:p@cam/1"}, {"x": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**good, **change}, SCHEMA)
 
 
-def test_an_unclear_answer_is_called_uncertain() -> None:
+def test_emotion_minus_one_is_uncertain() -> None:
     unclear = replace(estimates(0.0), emotion=np.array([-1]))
     assert record(INFO, frame(0), unclear, 0, LABELS, 0.0)["emotion"] == "uncertain"
 
 
-def test_jsonl_has_a_line_per_face_at_once(tmp_path: Path) -> None:
+def test_jsonl_writes_a_line_per_face_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with JsonlSink(path, LABELS) as sink:
         for index, faces in enumerate((2, 0, 1)):
@@ -62,7 +62,7 @@ def test_jsonl_has_a_line_per_face_at_once(tmp_path: Path) -> None:
         jsonschema.validate(row, SCHEMA)
 
 
-def test_csv_holds_the_same_values(tmp_path: Path) -> None:
+def test_csv_has_the_same_values(tmp_path: Path) -> None:
     with CsvSink(tmp_path / "r.csv", LABELS) as sink:
         sink.write(INFO, frame(7), estimates(0.28, 2), 0.01)
     with (tmp_path / "r.csv").open(newline="") as f:
@@ -74,7 +74,7 @@ def test_csv_holds_the_same_values(tmp_path: Path) -> None:
     assert (rows[1]["emotion"], rows[1]["captured_at"], rows[1]["frame_index"]) == ("happiness", "", "7")
 
 
-def test_runs_without_faces_leave_valid_empty_results(tmp_path: Path) -> None:
+def test_runs_without_faces_give_valid_empty_files(tmp_path: Path) -> None:
     for kind in ("jsonl", "csv"):
         with make(kind, tmp_path / f"r.{kind}") as sink:  # type: ignore[attr-defined]
             sink.write(INFO, frame(0), estimates(0.0, 0), 0.0)
@@ -91,12 +91,12 @@ def test_standard_output_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
     assert after == "after"
 
 
-def test_parquet_holds_the_same_values(tmp_path: Path) -> None:
+def test_parquet_has_the_same_values(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     with ParquetSink(path, LABELS) as sink:
         for index in range(3000):
             sink.write(INFO, frame(index), estimates(index / 25, 2), 0.01)
-        assert not path.exists()  # a Parquet file without its end is none
+        assert not path.exists()  # an incomplete Parquet file cannot be read
     table = pyarrow.parquet.read_table(path)
     assert (table.num_rows, tuple(table.column_names)) == (6000, column_names(LABELS))
     assert tuple(table.slice(5999, 1).to_pylist()[0].values()) == flatten(
@@ -111,7 +111,7 @@ def test_parquet_without_faces_has_its_columns(tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(tmp_path / "r.parquet").num_rows == 0
 
 
-def test_events_tell_start_end_and_dwell(tmp_path: Path) -> None:
+def test_events_have_start_end_and_dwell(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     shown = [1, 1, 1, -1, -1, 3, 3]
     with EventSink(path, LABELS) as sink:
@@ -119,7 +119,7 @@ def test_events_tell_start_end_and_dwell(tmp_path: Path) -> None:
             one = replace(estimates(index / 10), emotion=np.array([emotion]))
             sink.write(INFO, frame(index, index / 10), one, 0.0)
         assert [json.loads(line)["emotion"] for line in path.read_text().splitlines()] == ["happiness", "uncertain"]
-        sink.write(INFO, frame(50, 5.0), estimates(5.0), 0.0)  # she was away for too long
+        sink.write(INFO, frame(50, 5.0), estimates(5.0), 0.0)  # absent for longer than max_gap
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(e["emotion"], e["start_s"], e["end_s"], e["dwell_s"]) for e in events] == [
         ("happiness", 0.0, 0.3, 0.3),
@@ -130,7 +130,7 @@ def test_events_tell_start_end_and_dwell(tmp_path: Path) -> None:
     assert events[0]["peak"] == pytest.approx(0.93, abs=0.01)
 
 
-def test_events_of_two_sources_and_generations_are_apart(tmp_path: Path) -> None:
+def test_events_of_sources_and_generations_are_separate(tmp_path: Path) -> None:
     with EventSink(tmp_path / "e.jsonl", LABELS) as sink:
         sink.write(INFO, frame(0, 0.0), estimates(0.0), 0.0)
         sink.write(LIVE, frame(0, 0.0), estimates(0.0), 0.0)

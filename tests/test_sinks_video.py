@@ -1,4 +1,4 @@
-"""The annotated video: its times, its sound, and what is left of it when a process or a disk gives out."""
+"""The annotated video: timestamps, sound, killed processes and full disks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def times(path: Path) -> list[float]:
         return [float(f.pts * f.time_base) for f in container.decode(video=0)]
 
 
-def test_video_keeps_the_times_of_its_frames_whatever_was_dropped(tmp_path: Path) -> None:
+def test_video_keeps_the_timestamps_when_frames_are_dropped(tmp_path: Path) -> None:
     wanted = [0.0, 0.04, 0.5, 0.54, 2.0, 2.01]
     with VideoSink(tmp_path / "v.mp4", LABELS, plain) as sink:
         for index, t in enumerate(wanted):
@@ -39,7 +39,7 @@ def test_video_keeps_the_times_of_its_frames_whatever_was_dropped(tmp_path: Path
     assert times(tmp_path / "v.mp4") == pytest.approx(wanted, abs=1e-4)
 
 
-def test_video_shows_what_draw_gives_and_leaves_the_frame_alone(tmp_path: Path) -> None:
+def test_video_shows_the_result_of_draw_and_keeps_the_frame(tmp_path: Path) -> None:
     def whiten(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
         assert tuple(labels) == LABELS
         image[:] = 255
@@ -53,7 +53,7 @@ def test_video_shows_what_draw_gives_and_leaves_the_frame_alone(tmp_path: Path) 
     assert one.image.max() == 0
 
 
-def test_sound_goes_along_and_stays_in_time(tmp_path: Path) -> None:
+def test_sound_is_copied_in_sync(tmp_path: Path) -> None:
     for options in (SourceOptions(), SourceOptions(start=4.0, end=7.0)):
         with open_source(str(DEMO), options) as source, VideoSink(tmp_path / "v.mp4", LABELS, plain) as sink:
             for one in source:
@@ -70,7 +70,7 @@ def test_sound_goes_along_and_stays_in_time(tmp_path: Path) -> None:
         assert last == pytest.approx(length, abs=0.1)
 
 
-def test_sound_that_mp4_cannot_hold_is_encoded_anew(tmp_path: Path) -> None:
+def test_sound_that_mp4_does_not_support_is_encoded(tmp_path: Path) -> None:
     path = tmp_path / "pcm.mkv"
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25)
@@ -90,7 +90,7 @@ def test_sound_that_mp4_cannot_hold_is_encoded_anew(tmp_path: Path) -> None:
         assert sum(f.samples for f in container.decode(audio=0)) > 12_000
 
 
-def test_a_frame_of_another_size_is_fitted_in(tmp_path: Path) -> None:
+def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
     sizes = [(180, 320), (320, 180), (90, 160), (181, 321)]
     with VideoSink(tmp_path / "v.mp4", LABELS, plain) as sink:
         for index, (height, width) in enumerate(sizes):
@@ -99,12 +99,12 @@ def test_a_frame_of_another_size_is_fitted_in(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "v.mp4")) as container:
         shown = [f.to_ndarray(format="gray") for f in container.decode(video=0)]
     assert {s.shape for s in shown} == {(180, 320)}
-    assert shown[1][:, 0].max() < 40  # bars at the sides of the upright picture
+    assert shown[1][:, 0].max() < 40  # black borders beside the portrait frame
     assert shown[1][90, 160] > 180
-    assert shown[2][2, 2] > 180  # the small one is enlarged to fill all
+    assert shown[2][2, 2] > 180  # the small frame is enlarged
 
 
-def test_odd_sides_become_even_without_a_bar() -> None:
+def test_odd_sizes_become_even_without_a_border() -> None:
     odd = np.full((5, 7, 3), 9, np.uint8)
     assert (letterbox(odd, 8, 6) == 9).all()
 
@@ -115,7 +115,7 @@ def test_a_video_without_frames_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_encoder_that_is_missing_or_refuses(tmp_path: Path) -> None:
+def test_an_encoder_that_is_missing_or_fails(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no encoder nonesuch"):
         VideoSink(tmp_path / "v.mp4", LABELS, plain, codec="nonesuch")
     sink = VideoSink(tmp_path / "v.mp4", LABELS, plain)
@@ -155,15 +155,15 @@ def child(path: Path, count: int, pause: float, limit: int = resource.RLIM_INFIN
     )
 
 
-def test_a_killed_process_leaves_a_video_that_plays(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_a_playable_video(tmp_path: Path) -> None:
     with child(tmp_path / "v.mp4", 100_000, 0.002) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "far\n"
         process.send_signal(signal.SIGKILL)
-    assert frames_in(tmp_path / "v.mp4") >= 50  # 100 were given; a fragment holds 25, the encoder a few more
+    assert frames_in(tmp_path / "v.mp4") >= 50  # of 100; a fragment has 25 frames, and a few more are in the encoder
 
 
-def test_a_full_disk_leaves_a_video_that_plays(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_a_playable_video(tmp_path: Path) -> None:
     with child(tmp_path / "v.mp4", 100_000, 0.0, limit=200_000) as process:
         out, _ = process.communicate(timeout=60)
     assert "no room left" in out
@@ -174,5 +174,5 @@ def test_a_full_disk_leaves_a_video_that_plays(tmp_path: Path) -> None:
             for _ in container.decode(video=0):
                 shown += 1
         except av.error.InvalidDataError:
-            pass  # the last fragment is cut
+            pass  # the last fragment is incomplete
     assert shown > 25

@@ -11,7 +11,7 @@ def onehot(k: int, c: int = 4, peak: float = 0.97) -> np.ndarray:
 
 
 def signal(t: float) -> np.ndarray:
-    """A slow swing between class 0 and class 1."""
+    """Return probabilities that swing slowly between class 0 and class 1."""
     a = 0.5 + 0.45 * np.sin(2 * np.pi * t / 3.0)
     return np.array([a, 0.95 - a, 0.03, 0.02], np.float32)
 
@@ -45,7 +45,7 @@ def test_step_covers_63_percent_in_one_time_constant():
     assert value[1] == pytest.approx(1 - np.exp(-1), abs=1e-3)
 
 
-def test_rows_stay_probabilities_and_nan_never_gets_in():
+def test_rows_stay_probabilities_and_nan_is_ignored():
     rng = np.random.default_rng(1)
     smoother, t = Smoother(4), 0.0
     for i in range(300):
@@ -64,10 +64,10 @@ def test_unknown_track_is_uniform_and_uncertain():
     assert emotion == UNCERTAIN_INDEX
 
 
-def test_label_never_flips_faster_than_the_dwell():
+def test_labels_do_not_change_faster_than_min_dwell():
     options = SmoothOptions(time_constant=0.0, min_dwell=0.5)
     smoother, shown = Smoother(4, options), []
-    for i in range(200):  # the raw answer flips at every frame
+    for i in range(200):  # the raw result changes at every frame
         smoother.update(1, onehot(i % 2), i / 30)
         shown.append((i / 30, smoother.at(1, i / 30)[1]))
     changes = [t for (t, now), (_, before) in zip(shown[1:], shown[:-1], strict=True) if now != before]
@@ -75,7 +75,7 @@ def test_label_never_flips_faster_than_the_dwell():
     assert np.diff(changes).min() >= 0.5 - 1e-9
 
 
-def test_small_lead_does_not_change_the_label():
+def test_a_small_lead_does_not_change_the_label():
     smoother = Smoother(2, SmoothOptions(time_constant=0.0, margin=0.1))
     smoother.update(1, np.array([0.6, 0.4], np.float32), 0.0)
     smoother.update(1, np.array([0.47, 0.53], np.float32), 1.0)
@@ -84,14 +84,14 @@ def test_small_lead_does_not_change_the_label():
     assert smoother.at(1, 2.0)[1] == 1
 
 
-def test_flat_answers_become_uncertain():
+def test_flat_probabilities_are_uncertain():
     smoother = Smoother(4, SmoothOptions(time_constant=0.0))
     smoother.update(1, onehot(2), 0.0)
     smoother.update(1, np.full(4, 0.25, np.float32), 1.0)
     assert smoother.at(1, 1.0)[1] == UNCERTAIN_INDEX
 
 
-def test_time_zero_is_a_time_and_old_answers_change_nothing():
+def test_time_zero_is_valid_and_old_results_are_ignored():
     smoother = Smoother(4)
     smoother.update(1, onehot(0), 0.0)
     smoother.update(1, onehot(1), 0.0)
@@ -99,14 +99,14 @@ def test_time_zero_is_a_time_and_old_answers_change_nothing():
     assert smoother.at(1, 0.0)[0].argmax() == 0
 
 
-def test_a_gap_starts_afresh():
+def test_the_filter_restarts_after_a_gap():
     smoother = Smoother(4, SmoothOptions(max_gap=1.0))
     smoother.update(1, onehot(0), 0.0)
     smoother.update(1, onehot(1), 5.0)
     assert smoother.at(1, 5.0)[0] == pytest.approx(onehot(1))
 
 
-def test_tracks_are_apart_and_freed():
+def test_tracks_are_independent_and_freed():
     smoother = Smoother(4)
     smoother.update(1, onehot(0), 0.0)
     smoother.update(2, onehot(1), 0.0)
@@ -117,6 +117,6 @@ def test_tracks_are_apart_and_freed():
 
 
 @pytest.mark.parametrize("bad", [{"time_constant": -1.0}, {"margin": float("nan")}])
-def test_bad_options_are_named(bad: dict[str, float]):
+def test_errors_name_the_wrong_option(bad: dict[str, float]):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SmoothOptions(**bad)

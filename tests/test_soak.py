@@ -1,4 +1,4 @@
-"""What lives for days, in short: nothing grows, nothing leaks, the counters add up exactly."""
+"""Short soak tests: nothing grows, nothing leaks, the counters add up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from leaf_rt.system.signals import StopSignal
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
 
 
-def test_five_seconds_of_two_cameras_one_of_them_shaky(tmp_path: Path) -> None:
+def test_five_seconds_of_two_cameras_with_losses(tmp_path: Path) -> None:
     result = soak(tmp_path, seconds=5.0, every=1.5, away=0.5)
     assert result["wrong"] == []
     assert result["lost"]["steady"] == []
@@ -37,7 +37,7 @@ def test_five_seconds_of_two_cameras_one_of_them_shaky(tmp_path: Path) -> None:
     assert all(count > 0 for count in result["video"].values())
 
 
-def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_reconnects_leak_no_threads_or_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         connection, "Backoff", lambda rng, attempts=None: reconnect.Backoff(rng, 0.02, 0.1, attempts=attempts)
     )
@@ -45,7 +45,7 @@ def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(m
     seen: list[tuple[int, int]] = []
 
     def settled(generation: int) -> tuple[int, int]:
-        """Threads and descriptors once frames of this connection come and all of the last one has gone."""
+        """Threads and descriptors once frames of this connection arrive and the last connection is closed."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             if sink.rows and sink.rows[-1][2] >= generation:
@@ -70,7 +70,7 @@ def test_threads_and_descriptors_are_back_after_every_one_of_twenty_reconnects(m
         stop.set()
         thread.join(20)
         deadline = time.monotonic() + 5
-        while held()[1:] != before and time.monotonic() < deadline:  # the server's ends close a moment later
+        while held()[1:] != before and time.monotonic() < deadline:  # the server closes its sockets a moment later
             time.sleep(0.01)
         assert held()[1:] == before
     stats: RunStats = ended[0]
@@ -85,7 +85,7 @@ def test_a_session_is_kept_alive_and_a_silent_one_ends() -> None:
         socket.create_connection(("127.0.0.1", server.port), 10) as silent,
         NetworkSource(server.url(), SourceOptions()) as source,
     ):
-        assert any(frame.timestamp > 5.0 for frame in source)  # hung up on, it ends or raises before
+        assert any(frame.timestamp > 5.0 for frame in source)  # else the server closed the session
         assert silent.recv(1) == b""
 
 
@@ -112,7 +112,7 @@ def good() -> dict[str, Any]:
     }
 
 
-def test_the_verdict_sees_what_is_wrong() -> None:
+def test_the_verdict_lists_every_problem() -> None:
     assert verdict(good()) == []
     for change, text in (
         (lambda r: r["sources"]["steady"].update(captured=11), "steady: captured 11 !="),

@@ -1,4 +1,4 @@
-"""What may be asked of sources, lists of them, pictures as sources."""
+"""Options of sources, lists of sources, pictures as sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from leaf_rt.sources.sources_file import load_targets
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_rate_that_does_not_divide_is_kept_on_the_mean() -> None:
+def test_max_fps_is_kept_on_average() -> None:
     selector = Selector(SourceOptions(max_fps=20.0))
     assert sum(selector.selects(i, i / 30) for i in range(300)) == pytest.approx(200, abs=1)
 
@@ -32,12 +32,12 @@ def test_a_picture_is_a_source_of_one_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stride": 0}, {"start": -1}, {"start": 2, "end": 1}, {"max_fps": 0}, {"rtsp_transport": "pigeon"},
+    "values", [{"stride": 0}, {"start": -1}, {"start": 2, "end": 1}, {"max_fps": 0}, {"rtsp_transport": "pigeon"},
               {"max_reconnects": -1}, {"open_timeout": 0}, {"start": float("nan")}]
 )  # fmt: skip
-def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
+def test_invalid_options(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"SourceOptions\.\w+: wanted"):
-        SourceOptions(**wrong)
+        SourceOptions(**values)
 
 
 def test_a_list_of_sources(tmp_path: Path) -> None:
@@ -65,18 +65,18 @@ def test_a_list_of_sources(tmp_path: Path) -> None:
         ("[[source]]\ntarget='a'\nname='x'\n[[source]]\ntarget='b'\nname='x'\n", "two sources have the name 'x'"),
     ],
 )
-def test_a_list_that_is_wrong_says_where(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_list_names_the_place(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "sources.toml"
     path.write_text(text)
     with pytest.raises(DataError, match=words):
         load_targets(path)
 
 
-def test_no_list(tmp_path: Path) -> None:
+def test_a_missing_list(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         load_targets(tmp_path / "none.toml")
 
 
-def test_opening_nothing_loads_no_decoder() -> None:
+def test_the_import_loads_no_decoder() -> None:
     code = "import sys, leaf_rt.sources.opening; sys.exit(any(m in sys.modules for m in ('av', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Cameras: frames as they come, and what a camera that gives none says."""
+"""Cameras: their frames, and the errors of cameras that give none."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_no_camera_at_all(tmp_path: Path) -> None:
         CameraSource("0", SourceOptions(), lambda n: FakeCapture(), ticking(), tmp_path)
 
 
-def test_a_camera_that_may_not_be_used(devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may use everything
+def test_a_camera_without_permission(devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root has every permission
     with pytest.raises(NoPermission, match="group"):
         CameraSource("0", SourceOptions(), lambda n: FakeCapture(), ticking(), devices)

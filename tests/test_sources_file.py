@@ -1,4 +1,4 @@
-"""Video files: every frame once, in order and in time, and what is no video."""
+"""Video files: every frame once, in order, with its time; errors of other files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(path: Path, **options: Any) -> list[Frame]:
 
 
 def numbered(count: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
-    """Pictures whose brightness tells their number."""
+    """Images whose brightness gives their number."""
     return [np.full((height, width, 3), 8 * i + 4, np.uint8) for i in range(count)]
 
 
@@ -74,7 +74,7 @@ def test_every_frame_comes_once_in_order(clip: Path) -> None:
         ({"start": 2.0, "stride": 4}, [20, 24, 28]),
     ],
 )
-def test_the_part_that_was_asked_for(clip: Path, options: dict[str, Any], wanted: list[int]) -> None:
+def test_the_options_select_frames(clip: Path, options: dict[str, Any], wanted: list[int]) -> None:
     frames = read(clip, **options)
     assert [number_of(f) for f in frames] == wanted
     assert [f.index for f in frames] == wanted
@@ -83,7 +83,7 @@ def test_the_part_that_was_asked_for(clip: Path, options: dict[str, Any], wanted
         assert source.info.frame_count == pytest.approx(len(wanted), abs=1)
 
 
-def test_a_loop_goes_on_in_time_and_number(clip: Path) -> None:
+def test_a_loop_continues_times_and_indexes(clip: Path) -> None:
     with open_source(str(clip), SourceOptions(loop=True, start=2.5)) as source:
         frames = [frame for frame, _ in zip(source, range(13), strict=False)]
         assert (source.info.frame_count, source.info.duration) == (None, None)
@@ -92,7 +92,7 @@ def test_a_loop_goes_on_in_time_and_number(clip: Path) -> None:
     assert np.diff([f.timestamp for f in frames]) == pytest.approx(np.full(12, 0.1))
 
 
-def test_times_of_a_variable_frame_rate(tmp_path: Path) -> None:
+def test_timestamps_of_a_variable_frame_rate(tmp_path: Path) -> None:
     wanted = [0.0, 0.1, 0.15, 0.9, 1.0, 3.0]
     with av.open(str(tmp_path / "v.mkv"), "w") as out:
         stream = out.add_stream("libx264", rate=20)
@@ -108,7 +108,7 @@ def test_times_of_a_variable_frame_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_clip_taken_upright_is_shown_upright(tmp_path: Path, turn: int) -> None:
+def test_a_rotated_clip_is_shown_upright(tmp_path: Path, turn: int) -> None:
     image = np.zeros((64, 96, 3), np.uint8)
     image[:32, :48] = 255  # upper left
     path = tmp_path / "v.mp4"
@@ -152,7 +152,7 @@ def test_odd_pixel_formats(tmp_path: Path, codec: str, pixels: str, ending: str)
     assert frames[2].image.mean() == pytest.approx(200, abs=16)  # grey H.264 states no range; few colours in a GIF
 
 
-def test_a_frame_size_that_changes(tmp_path: Path) -> None:
+def test_the_frame_size_may_change(tmp_path: Path) -> None:
     large = write_clip(tmp_path / "a.ts", empty_frames(5)).read_bytes()
     small = write_clip(tmp_path / "b.ts", empty_frames(5, 90, 160)).read_bytes()
     (tmp_path / "c.ts").write_bytes(large + small)
@@ -169,11 +169,11 @@ def test_mirror_swaps_left_and_right(tmp_path: Path) -> None:
     assert read(path, mirror=True)[0].image[:, 56:].min() > 240
 
 
-def test_the_demo_clip_is_read_whole() -> None:
+def test_the_demo_clip_is_read_completely() -> None:
     assert len(read(DEMO, stride=10)) == 48
 
 
-# Files that are none
+# Files that are not videos
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,17 @@ def test_the_demo_clip_is_read_whole() -> None:
         ("not a single frame", LeafError, "get a fresh copy"),
     ],
 )
-def test_what_does_not_open(tmp_path: Path, kind: str, error: type[LeafError], words: str, capfd: Any) -> None:
-    path = tmp_path / "film: 1.mp4"  # a name that FFmpeg would take for an address
+def test_files_that_do_not_open(tmp_path: Path, kind: str, error: type[LeafError], words: str, capfd: Any) -> None:
+    path = tmp_path / "film: 1.mp4"  # a name that FFmpeg would read as a URL
     broken(kind, path)
     with pytest.raises(error, match=words) as caught:
         open_source(str(path))
     assert str(caught.value).startswith(f"{path}: ")
-    assert capfd.readouterr() == ("", "")  # nothing of FFmpeg's own
+    assert capfd.readouterr() == ("", "")  # no output of FFmpeg
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg command to put a cover into a song")
-def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
+def test_the_cover_of_a_song_is_not_a_video(tmp_path: Path) -> None:
     song, cover, path = tmp_path / "s.m4a", tmp_path / "c.png", tmp_path / "song.mp3"
     write_sound(song)
     cv2.imwrite(str(cover), empty_frames(1)[0])
@@ -212,12 +212,12 @@ def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
         open_source(str(path))
 
 
-def test_start_after_the_end_says_how_long_the_file_is(clip: Path) -> None:
+def test_a_start_after_the_end_is_an_error_with_the_duration(clip: Path) -> None:
     with pytest.raises(NoFrames, match=r"--start 99 s, the file is 3.0 s long"):
         open_source(str(clip), SourceOptions(start=99))
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_file_without_read_permission(tmp_path: Path) -> None:
     clip = tmp_path / "v.mp4"
     clip.touch(mode=0)
     code = (
@@ -237,7 +237,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     assert done.returncode == 42, done.stderr.decode()
 
 
-def test_a_cut_file_gives_what_it_has_and_one_warning(tmp_path: Path) -> None:
+def test_a_cut_file_gives_its_frames_and_one_warning(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4", empty_frames(60), movflags="faststart").read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(whole[: len(whole) // 2])
@@ -249,7 +249,7 @@ def test_a_cut_file_gives_what_it_has_and_one_warning(tmp_path: Path) -> None:
         assert "cut off" in source.warnings[0]
 
 
-def test_a_damaged_middle_is_left_out_with_one_warning(tmp_path: Path) -> None:
+def test_damaged_data_is_skipped_with_one_warning(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "v.mp4", empty_frames(60), movflags="faststart")
     data = bytearray(path.read_bytes())
     middle = (data.index(b"mdat") + len(data)) // 2

@@ -1,4 +1,4 @@
-"""How a run ends: stopped, interrupted, timed out; the counters add up every time."""
+"""How a run ends: stopped, interrupted or after its duration. The counters always add up."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from leaf_rt.types import Estimates, Frame, Prediction
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
-def test_stop_leaves_a_balanced_count_and_closed_sinks() -> None:
+def test_a_stop_leaves_balanced_counters_and_closed_sinks() -> None:
     stop, sink = StopSignal(), Keeping()
     hooks = Hooks(frame=lambda info, f, e: stop.set() if f.index == 20 else None)
     stats = play(Opener(a=[Script(INFO, frames(500))]), "a", shared=[sink], hooks=hooks, stop=stop)
@@ -88,13 +88,13 @@ def test_a_run_ends_after_its_duration() -> None:
 
 
 def endless(name: str) -> Script:
-    """A live source that outruns the pipeline."""
+    """A live source that is faster than the pipeline."""
     entries = [entry for one in frames(4000, source=name) for entry in (one, lambda: time.sleep(0.002))]
     return Script(replace(LIVE, name=name), entries)
 
 
 class Breaking(FakeBackend):
-    """Answers a few calls, then never again."""
+    """Fails after a few calls."""
 
     def infer(self, faces: np.ndarray) -> Prediction:
         if len(self.batches) >= 12:
@@ -113,7 +113,7 @@ def break_off(info: SourceInfo, one: Frame, found: Estimates) -> None:
 
 
 def raise_signal(number: signal.Signals) -> Callable[[SourceInfo, Frame, Estimates], None]:
-    """Once, after a while."""
+    """Raise the signal once, after some frames."""
     count = itertools.count()
     return lambda info, one, found: signal.raise_signal(number) if next(count) == 20 else None
 
@@ -137,9 +137,7 @@ def no_sink(info: SourceInfo) -> list[Keeping]:
     ],
     ids=["SIGINT", "SIGTERM", "duration", "engine", "sink", "hook", "sink that does not open"],
 )
-def test_the_counters_of_two_live_sources_add_up_however_it_ends(
-    arguments: dict[str, Any], error: type[Exception] | None
-) -> None:
+def test_the_counters_of_two_live_sources_add_up(arguments: dict[str, Any], error: type[Exception] | None) -> None:
     last: list[RunStats] = []
     hooks = replace(arguments.pop("hooks", Hooks()), progress=last.append)
     opener = Opener(a=[endless("a")], b=[endless("b")])

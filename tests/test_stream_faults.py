@@ -1,4 +1,4 @@
-"""What breaks in mid-run: frames, back ends, sinks."""
+"""Failures during a run: frames, back ends, sinks."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from leaf_rt.types import Frame, Prediction
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 
 
-def test_a_bad_frame_is_counted_reported_and_left_out() -> None:
+def test_a_bad_frame_is_counted_reported_and_skipped() -> None:
     def act(one: Frame) -> None:
         if one.index == 5:
-            raise RuntimeError("the detector stumbled")
+            raise RuntimeError("the detector failed")
 
     sink, events = Keeping(), []
     stats = play(Opener(a=[Script(INFO, frames(20))]), "a", act=act, shared=[sink], hooks=Hooks(event=events.append))
     assert [row[1] for row in sink.rows] == [i for i in range(20) if i != 5]
     assert stats.sources[0].failed == 1
     assert balanced(stats)
-    assert "stumbled" in events[0].text
+    assert "the detector failed" in events[0].text
 
 
-def test_a_source_whose_every_frame_fails_is_given_up_and_the_other_goes_on() -> None:
+def test_a_source_ends_if_every_frame_fails_and_the_other_continues() -> None:
     def act(one: Frame) -> None:
         if one.source == "clip.mp4":
             raise RuntimeError("never")
@@ -58,8 +58,8 @@ def test_a_source_whose_every_frame_fails_is_given_up_and_the_other_goes_on() ->
     assert balanced(stats)
 
 
-class Stumbling(FakeBackend):
-    """Fails on the calls of these numbers."""
+class FlakyBackend(FakeBackend):
+    """Fails on the calls with these numbers."""
 
     def __init__(self, *calls: int) -> None:
         super().__init__()
@@ -68,29 +68,33 @@ class Stumbling(FakeBackend):
     def infer(self, faces: Any) -> Prediction:
         self.calls += 1
         if self.calls in self.fails:
-            raise BackendError("the engine stumbled")
+            raise BackendError("the engine failed")
         return super().infer(faces)
 
 
-def test_an_engine_that_fails_once_is_asked_again() -> None:
+def test_a_failed_inference_is_repeated_once() -> None:
     sink, events = Keeping(), []
     stats = play(
-        Opener(a=[Script(INFO, frames(20))]), "a", backend=Stumbling(4), shared=[sink], hooks=Hooks(event=events.append)
+        Opener(a=[Script(INFO, frames(20))]),
+        "a",
+        backend=FlakyBackend(4),
+        shared=[sink],
+        hooks=Hooks(event=events.append),
     )
     assert len(sink.rows) == 20
     assert stats.inference_errors == 1
     assert [(e.level, e.kind) for e in events] == [("warning", "inference")]
 
 
-def test_an_engine_that_fails_twice_ends_the_run_and_every_file_is_closed() -> None:
+def test_a_second_failed_inference_ends_the_run_and_closes_every_file() -> None:
     sink = Keeping()
-    with pytest.raises(BackendError, match="stumbled"):
-        play(Opener(a=[Script(INFO, frames(20))]), "a", backend=Stumbling(4, 5), shared=[sink])
+    with pytest.raises(BackendError, match="the engine failed"):
+        play(Opener(a=[Script(INFO, frames(20))]), "a", backend=FlakyBackend(4, 5), shared=[sink])
     assert sink.closed == 1
     assert [row[1] for row in sink.rows] == [0, 1, 2]
 
 
-def test_one_failing_sink_is_switched_off_and_the_others_go_on() -> None:
+def test_a_failing_sink_is_switched_off_and_the_others_continue() -> None:
     def full(n: int) -> None:
         if n == 3:
             raise OutputError("failing: no room left")
@@ -103,7 +107,7 @@ def test_one_failing_sink_is_switched_off_and_the_others_go_on() -> None:
     assert events[0].error is stats.failures[0]
 
 
-def test_when_no_sink_is_left_the_run_stops_and_says_why() -> None:
+def test_the_run_ends_with_the_error_of_the_last_sink() -> None:
     def full(n: int) -> None:
         raise OutputError("failing: no room left")
 
@@ -112,16 +116,16 @@ def test_when_no_sink_is_left_the_run_stops_and_says_why() -> None:
         play(Opener(a=[script]), "a", shared=[Failing(full)])
 
 
-def test_a_sink_that_stumbles_leaves_out_a_frame_one_that_lies_down_is_switched_off() -> None:
-    def stumble(n: int) -> None:
+def test_a_sink_skips_one_bad_frame_and_is_switched_off_after_ten() -> None:
+    def fail_once(n: int) -> None:
         if n == 3:
             raise ValueError("one bad face")
 
-    def lie_down(n: int) -> None:
+    def fail_always(n: int) -> None:
         if n > 3:
             raise ValueError("all bad")
 
-    first, second = Failing(stumble, "first"), Failing(lie_down, "second")
+    first, second = Failing(fail_once, "first"), Failing(fail_always, "second")
     stats = play(Opener(a=[Script(INFO, frames(50))]), "a", shared=[first, second])
     assert (len(first.rows), len(second.rows)) == (49, 4)
     assert [s.failed for s in stats.sinks] == [1, 10]
@@ -140,26 +144,26 @@ def test_a_sink_that_blocks_does_not_slow_a_live_source() -> None:
     assert balanced(stats)
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_a_sink_that_blocks_a_file_does_not_slow_a_live_source_beside_it(own: bool) -> None:
+@pytest.mark.parametrize("own_sink", [True, False])
+def test_a_sink_that_blocks_a_file_does_not_slow_a_live_source(own_sink: bool) -> None:
     gate = threading.Event()
     kept = Keeping()
     blocked = Failing(lambda n: gate.wait(20) and None)
     blocked.wants_image = True
 
     def sinks(info: SourceInfo) -> Sequence[Sink]:
-        return [kept] if info.is_live else [blocked] if own else []
+        return [kept] if info.is_live else [blocked] if own_sink else []
 
-    live, film = Script(LIVE, [*slow_frames(60), gate.set]), Script(INFO, frames(60))
-    opener, once = Opener(a=[live], b=[film]), SourceOptions(max_reconnects=0)
-    stats = play(opener, "a", "b", ask=once, sinks=sinks, shared=[] if own else [blocked])
+    live, file = Script(LIVE, [*slow_frames(60), gate.set]), Script(INFO, frames(60))
+    opener, options = Opener(a=[live], b=[file]), SourceOptions(max_reconnects=0)
+    stats = play(opener, "a", "b", ask=options, sinks=sinks, shared=[] if own_sink else [blocked])
     assert len(kept.rows) == stats.sources[0].processed >= 50
     assert stats.sources[1].processed == 60
     assert [row[1] for row in blocked.rows if row[0] == "clip.mp4"] == list(range(60))
     assert balanced(stats)
 
 
-def test_a_file_beside_a_live_source_goes_as_fast_as_its_sink() -> None:
+def test_a_file_next_to_a_live_source_is_as_fast_as_its_sink() -> None:
     gate = threading.Event()
     slow = Failing(lambda n: gate.set() if n == 39 else time.sleep(0.01))
     slow.wants_image = True
@@ -170,13 +174,13 @@ def test_a_file_beside_a_live_source_goes_as_fast_as_its_sink() -> None:
         sinks=lambda info: [] if info.is_live else [slow],
     )  # fmt: skip
     assert stats.sources[1].processed == len(slow.rows) == 40
-    assert time.monotonic() - begin < 5.0  # 10 s, if room were found by looking four times a second
+    assert time.monotonic() - begin < 5.0  # it would be 10 s if the loop only polled for space
 
 
-def test_a_sink_that_never_comes_back_is_given_up_at_the_end() -> None:
+def test_a_sink_that_hangs_is_abandoned_at_the_end() -> None:
     gate = threading.Event()
     sinks = [Failing(lambda n: gate.wait(20) and None), Keeping()]
-    script, patience = Script(LIVE, slow_frames(5)), RunOptions(drain_timeout=0.2)
-    stats = play(Opener(a=[script]), "a", ask=SourceOptions(max_reconnects=0), shared=sinks, options=patience)
+    script, options = Script(LIVE, slow_frames(5)), RunOptions(drain_timeout=0.2)
+    stats = play(Opener(a=[script]), "a", ask=SourceOptions(max_reconnects=0), shared=sinks, options=options)
     gate.set()
     assert "did not finish within" in str(stats.failures[-1])

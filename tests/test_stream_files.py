@@ -1,4 +1,4 @@
-"""Runs over files: every frame, in order, through all the threads."""
+"""Runs over files: every frame, in order, through all threads."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_a_slow_sink_makes_a_file_wait_and_loses_nothing() -> None:
     script = Script(INFO, [e for f in frames(60) for e in (lambda f=f: read_ahead.append(f.index - len(sink.rows)), f)])
     stats = play(Opener(a=[script]), "a", shared=[sink])
     assert len(sink.rows) == stats.sources[0].processed == 60
-    assert max(read_ahead) <= 8 + 8 + 3  # both queues, and what is in hand
+    assert max(read_ahead) <= 8 + 8 + 3  # both queues, and the frames in work
 
 
-def test_two_files_go_side_by_side_each_in_its_order() -> None:
+def test_two_files_run_at_the_same_time_each_in_order() -> None:
     sink = Keeping()
     other = [frame(i, source="b") for i in range(40)]
     stats = play(Opener(a=[Script(INFO, frames(70))], b=[Script(INFO, other)]), "a", "b", shared=[sink])
@@ -68,10 +68,10 @@ def test_two_files_go_side_by_side_each_in_its_order() -> None:
     for name, count in (("clip.mp4", 70), ("clip.mp4 #2", 40)):
         assert [row[1] for row in sink.rows if row[0] == name] == list(range(count))
     first = [row[0] for row in sink.rows[:40]]
-    assert 12 <= first.count("clip.mp4") <= 28  # neither goes before the other
+    assert 12 <= first.count("clip.mp4") <= 28  # neither file runs ahead
 
 
-def test_a_file_that_breaks_in_the_middle_keeps_what_came_before() -> None:
+def test_an_error_in_the_middle_of_a_file_keeps_the_frames_before_it() -> None:
     sink, events = Keeping(), []
     opener = Opener(a=[Script(INFO, [*frames(10), CodecError("clip.mp4: broken")])])
     stats = play(opener, "a", shared=[sink], hooks=Hooks(event=events.append))
@@ -81,7 +81,7 @@ def test_a_file_that_breaks_in_the_middle_keeps_what_came_before() -> None:
     assert events[0].error is stats.failures[0]
 
 
-def test_a_warning_of_a_source_is_told(tmp_path: Path) -> None:
+def test_a_warning_of_a_source_is_reported(tmp_path: Path) -> None:
     script = Script(INFO, frames(3))
     script.entries = [*frames(3), lambda: script.warnings.append("clip.mp4: was cut off")]
     events: list[Event] = []
@@ -89,12 +89,12 @@ def test_a_warning_of_a_source_is_told(tmp_path: Path) -> None:
     assert [(e.level, e.text) for e in events] == [("warning", "was cut off")]
 
 
-def test_a_fault_of_the_program_in_a_capture_comes_out() -> None:
+def test_a_bug_in_a_capture_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         play(Opener(a=[Script(INFO, [ZeroDivisionError("a fault")])]), "a")
 
 
-def test_a_first_open_that_fails_is_raised_and_all_is_closed() -> None:
+def test_a_failed_first_open_is_raised_and_everything_is_closed() -> None:
     good, sink = Script(INFO, frames(3)), Keeping()
     with pytest.raises(NotFound):
         play(Opener(a=[good], b=[NotFound("b: no such file")]), "a", "b", shared=[sink])
@@ -102,7 +102,7 @@ def test_a_first_open_that_fails_is_raised_and_all_is_closed() -> None:
     assert (sink.rows, sink.closed) == ([], 1)
 
 
-def test_a_real_clip_at_its_own_speed(tmp_path: Path) -> None:
+def test_a_real_clip_in_real_time(tmp_path: Path) -> None:
     targets = [Target(str(DEMO), SourceOptions(realtime=True, start=1.0, end=2.0))]
     backend, sink = FakeBackend(), Keeping()
     stats = run(targets, pipelines(backend), backend, shared=[sink])
@@ -136,11 +136,11 @@ def test_a_real_clip_through_real_parts(tmp_path: Path) -> None:
         assert container.streams.audio
     assert calls[-1] == 72
     assert len(backend.batches) == 72
-    assert sum(backend.batches) == pytest.approx(30, abs=1)  # 10 answers per second
+    assert sum(backend.batches) == pytest.approx(30, abs=1)  # 10 classifications per second
 
 
-def test_the_terminal_belongs_to_the_caller() -> None:
-    """Without any set-up of logging, warnings of a run must not appear on standard error by themselves."""
+def test_a_run_prints_nothing() -> None:
+    """Warnings must not appear on standard error unless the caller configures logging."""
     code = (
         "import sys; sys.path[:0] = ['tests']\n"
         "from streams import *\n"

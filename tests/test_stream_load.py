@@ -1,4 +1,4 @@
-"""Load: doing less before frames are lost, and sharing calls without holding anybody up."""
+"""Load shedding before frames are lost, and one call of the back end for several sources."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def cheaper(cost: float) -> Callable[[float, int], float]:
 
 
 def test_the_level_rises_before_a_frame_is_lost() -> None:
-    slowly = levels(LoadControl(), lambda t, level: min(0.010 + 0.005 * t, 0.060) / 2**level, 20.0)
-    first = slowly.index(1)
-    assert 0.010 + 0.005 * first / FPS < 1.0 / FPS  # at this time all frames can still be served
-    assert max(slowly) == 1  # 0.060 / 2 is enough
-    assert slowly[-1] == 1
+    seen = levels(LoadControl(), lambda t, level: min(0.010 + 0.005 * t, 0.060) / 2**level, 20.0)
+    first = seen.index(1)
+    assert 0.010 + 0.005 * first / FPS < 1.0 / FPS  # at this time no frame is lost yet
+    assert max(seen) == 1  # 0.060 / 2 is enough
+    assert seen[-1] == 1
 
 
-def test_an_easy_load_never_rises_and_a_hopeless_one_goes_to_the_top_quickly() -> None:
+def test_a_low_load_keeps_level_0_and_a_very_high_one_reaches_the_top_quickly() -> None:
     assert max(levels(LoadControl(), cheaper(0.8 * HIGH_DEMAND / FPS), 60.0)) == 0
     assert levels(LoadControl(), lambda t, level: 0.5, 3.0)[-1] == 3
 
 
-def test_a_cold_start_is_no_load() -> None:
+def test_a_cold_start_does_not_count_as_load() -> None:
     assert max(levels(LoadControl(), lambda t, level: 0.3 if t < 0.2 else 0.01, 20.0)) == 0
 
 
@@ -73,7 +73,7 @@ def test_the_demand_of_all_cameras_counts() -> None:
     assert max(levels(LoadControl(), cheaper(0.012), 10.0, sources=4)) == 1
 
 
-def test_lost_frames_raise_the_level_whatever_the_demand_says() -> None:
+def test_lost_frames_raise_the_level_at_any_demand() -> None:
     assert max(levels(LoadControl(), cheaper(0.002), 5.0, lost=0.2)) == 3
     assert max(levels(LoadControl(), cheaper(0.002), 60.0, lost=0.02)) == 0
 
@@ -92,20 +92,20 @@ def test_the_level_falls_only_after_a_calm_time_that_grows() -> None:
 
 @pytest.mark.parametrize("cost", [0.02, 0.03, 0.034, 0.036, 0.04, 0.05, 0.07, 0.1, 0.15, 0.3])
 def test_a_steady_load_does_not_swing(cost: float) -> None:
-    """Where a level halves the cost, what is LOW_DEMAND at one level fits into the one below."""
+    """If a level halves the cost, a demand below LOW_DEMAND is not too high one level lower."""
     assert 2 * LOW_DEMAND < HIGH_DEMAND
     seen = levels(LoadControl(), cheaper(cost), 600.0)
     assert seen == sorted(seen)
 
 
-def test_where_a_level_saves_more_than_half_the_growing_calm_damps_the_swing() -> None:
+def test_the_growing_calm_time_damps_a_swing() -> None:
     seen = levels(LoadControl(), lambda t, level: 0.04 / 4**level, 600.0)
     changes = [k / FPS for k, (a, b) in enumerate(pairwise(seen)) if a != b]
     assert 2 <= len(changes) <= 22
     assert sum(t > 300 for t in changes) <= 6
 
 
-def test_a_load_long_after_the_last_one_is_as_good_as_the_first() -> None:
+def test_a_load_long_after_the_last_one_is_treated_like_the_first() -> None:
     peaks = [10.0, 20.0, 400.0, 800.0]
     seen = levels(LoadControl(), lambda t, level: 0.06 if any(0 <= t - p < 0.6 for p in peaks) else 0.005, 1000.0)
     rises = [k / FPS for k, (a, b) in enumerate(pairwise(seen)) if b > a]
@@ -115,7 +115,7 @@ def test_a_load_long_after_the_last_one_is_as_good_as_the_first() -> None:
     assert falls[-1] - next(t for t in rises if t >= 800) < 20
 
 
-def test_a_file_beside_takes_its_turn_in_every_round() -> None:
+def test_a_file_next_to_a_camera_has_one_frame_per_round() -> None:
     control = LoadControl()
     for count in range(1, 100):  # both cost 15 ms: 25 frames of the camera and 25 or more of the file fit
         control.update(count / FPS, Counters(count, 0, count, 2 * count, 2 * count * 0.015, files=1))
@@ -126,7 +126,7 @@ def test_a_file_beside_takes_its_turn_in_every_round() -> None:
     assert control.level > 0
 
 
-def test_what_was_counted_while_the_source_was_away_says_nothing() -> None:
+def test_counts_from_a_lost_connection_are_ignored() -> None:
     control = LoadControl()
     levels(control, cheaper(0.01), 5.0)
     control.restart()
@@ -164,7 +164,7 @@ def test_the_detector_skips_no_frame_where_faces_are_hidden() -> None:
 
 
 class Crowd:
-    """Looks at a crowd of standing people the way the real detector does, without a picture."""
+    """Finds a standing crowd in the same order as the real detector, without images."""
 
     def __init__(self, size: int) -> None:
         self.all = join(*(face_at(24.0 * (i % 13), 24.0 * (i // 13), 20.0) for i in range(size)))
@@ -197,8 +197,8 @@ class Crowd:
 
 
 @pytest.mark.parametrize(("faces", "most"), [(4, 0.16), (100, 1.0)])
-def test_answers_fall_once_and_stay_as_frequent_as_the_filter_needs_them(faces: int, most: float) -> None:
-    """``most``: the share of the answers at full work that may be left at the highest level."""
+def test_classifications_are_reduced_once_and_stay_frequent_enough_for_the_filter(faces: int, most: float) -> None:
+    """``most``: largest allowed share of the classifications that is left at the highest level."""
     given = []
     for level in (0, 3):
         pipeline = Pipeline(Crowd(faces), FaceTracker(), FakeBackend())
@@ -218,21 +218,21 @@ def test_the_face_detector_skips_more_frames_at_less_effort() -> None:
 
 
 class SimulatedTime(StopSignal):
-    """A camera, and a loop whose work takes time, on one clock that no busy machine can hurry or delay.
+    """A camera and a loop with work, on a simulated clock, so that a busy machine does not change the result.
 
-    All threads are real; time passes only where the loop works, or where it asks whether to stop and has nothing to do,
-    and then the camera gives the frames that are due.
+    All threads are real. Time passes only while the loop works, and when the loop checks for a stop and has nothing to
+    do. Then the camera gives the frames that are due.
     """
 
     def __init__(self, frames: int, interval: float) -> None:
         super().__init__()
         self.now = 0.0
-        self.newest = -1  # number of the newest finished frame
+        self.newest = -1  # index of the newest finished frame
         self._interval, self._count = interval, frames
         self._given = 0
         self._tick: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._done = threading.Event()
-        self._tick.put(None)  # the first frame needs nobody to wait for
+        self._tick.put(None)  # the first frame does not wait
         self.script = Script(
             LIVE, [entry for i in range(frames) for entry in (self._gate, frame(i))] + [self._done.set]
         )
@@ -244,14 +244,14 @@ class SimulatedTime(StopSignal):
         self.newest = one.index
 
     def work(self, seconds: float) -> None:
-        """Called by the loop: it is busy for so long."""
+        """Called by the loop: let time pass while it works."""
         end = self.now + seconds
         while self._due() <= end:
             self._give()
         self.now = end
 
     def is_set(self) -> bool:
-        """Asked by the loop after every round: where no frame waits, it sleeps until one comes."""
+        """Called by the loop after every round: if no frame waits, let time pass until the next one."""
         if self.newest == self._given - 1 and self._due() < math.inf:
             self._give()
         return super().is_set()
@@ -267,17 +267,17 @@ class SimulatedTime(StopSignal):
         assert self._done.wait(20)
 
     def _gate(self) -> None:
-        """Called by the camera: its last frame has been handed over, the next one waits for its time."""
+        """Called by the camera: the last frame was passed on; wait until the next one is due."""
         self._given = self._given or 1
         self._done.set()
         self._tick.get(timeout=20)
 
 
-class Laborious(OneFace):
-    """Works as long on a frame as ``cost`` says, and on those that it may leave out not at all."""
+class SlowFace(OneFace):
+    """Needs ``cost`` s for a frame, and no time for a frame that it skips."""
 
-    def __init__(self, world: SimulatedTime, cost: Callable[[Frame], float]) -> None:
-        super().__init__(lambda one: world.work(cost(one)))
+    def __init__(self, simulation: SimulatedTime, cost: Callable[[Frame], float]) -> None:
+        super().__init__(lambda one: simulation.work(cost(one)))
         self._search_every = 1
         self._skipped = 0
 
@@ -294,39 +294,40 @@ class Laborious(OneFace):
 
 
 def rising_load(shed: bool, seconds: float = 20.0) -> tuple[RunStats, list[tuple[str, int]]]:
-    """A camera whose frames cost 10 ms at first and 60 ms in the end, of the 40 ms that there are.
+    """Run a camera at 40 ms per frame, whose frames need 10 ms of work at first and 60 ms at the end.
 
-    Gives the counters, and what was said of the load with the number of frames that were lost by then.
+    Returns:
+        The counters, and the text of each load event with the number of frames lost before it.
     """
-    world = SimulatedTime(int(seconds * FPS), 1.0 / FPS)
-    said: list[tuple[str, int]] = []
+    simulation = SimulatedTime(int(seconds * FPS), 1.0 / FPS)
+    reports: list[tuple[str, int]] = []
     stats: list[RunStats] = []
     backend = FakeBackend()
 
     def cost(one: Frame) -> float:
         return min(0.01 + 0.05 * one.index / (0.75 * seconds * FPS), 0.06)
 
-    def tell(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if event.kind == "load":
-            said.append((event.text, stats[-1].sources[0].dropped))
+            reports.append((event.text, stats[-1].sources[0].dropped))
 
     result = run(
         [Target("rtsp://host/a", SourceOptions(max_reconnects=0))],
-        lambda info: Pipeline(Laborious(world, cost), FaceTracker(), backend),
+        lambda info: Pipeline(SlowFace(simulation, cost), FaceTracker(), backend),
         backend,
-        opener=Opener(a=[world.script]),
-        hooks=Hooks(event=tell, progress=stats.append, frame=lambda info, one, found: world.finished(one)),
+        opener=Opener(a=[simulation.script]),
+        hooks=Hooks(event=on_event, progress=stats.append, frame=lambda info, one, found: simulation.finished(one)),
         options=RunOptions(shed=shed),
-        stop=world,
-        clock=Clock(monotonic=world.clock),
+        stop=simulation,
+        clock=Clock(monotonic=simulation.clock),
     )
-    return result, said
+    return result, reports
 
 
-def test_a_rising_load_is_answered_before_frames_are_lost() -> None:
-    stats, said = rising_load(shed=True)
+def test_a_rising_load_raises_the_level_before_frames_are_lost() -> None:
+    stats, reports = rising_load(shed=True)
     (source,) = stats.sources
-    (first, lost_by_then), *_ = said
+    (first, lost_by_then), *_ = reports
     assert "% busy: less work per frame, to drop no frames (level 1)" in first
     assert lost_by_then == 0
     assert 1 <= source.level <= 2
@@ -335,14 +336,14 @@ def test_a_rising_load_is_answered_before_frames_are_lost() -> None:
     assert balanced(stats)
 
 
-def test_the_same_load_without_shedding_loses_many() -> None:
-    stats, said = rising_load(shed=False)
+def test_the_same_load_without_shedding_loses_many_frames() -> None:
+    stats, reports = rising_load(shed=False)
     assert stats.sources[0].captured == 500
     assert stats.sources[0].dropped > 50
-    assert said == []
+    assert reports == []
 
 
-def test_a_hopeless_load_goes_to_the_highest_level(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_high_load_reaches_the_highest_level(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_worker, "LoadControl", lambda: LoadControl(period=0.1, warm_up=0.1))
     entries: list[Any] = [entry for one in frames(150) for entry in (one, lambda: time.sleep(0.005))]
     act = {"act": lambda one: time.sleep(0.02)}
@@ -352,7 +353,7 @@ def test_a_hopeless_load_goes_to_the_highest_level(monkeypatch: pytest.MonkeyPat
     assert balanced(stats)
 
 
-# Sharing calls
+# One call for several sources
 
 
 def test_faces_of_all_ready_frames_go_into_one_call() -> None:
@@ -360,7 +361,7 @@ def test_faces_of_all_ready_frames_go_into_one_call() -> None:
     opener = Opener(a=[Script(INFO, frames(20))], b=[Script(INFO, frames(20))])
     play(opener, "a", "b", backend=backend, act=lambda one: time.sleep(0.002))  # frames come while the loop is busy
     assert max(backend.batches) == 2
-    assert sum(backend.batches) == 2 * 8  # 0.8 s at 10 answers per second, for each
+    assert sum(backend.batches) == 2 * 8  # 0.8 s at 10 classifications per second, for each source
 
 
 def test_a_silent_source_does_not_delay_the_others() -> None:

@@ -1,4 +1,4 @@
-"""Summaries: time counts by media time, memory stays bounded, and the picture is a picture."""
+"""Summaries and the timeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEUTRAL, HAPPY, SAD = (FERPLUS8.index(name) for name in ("neutral", "happiness",
 
 
 def seen(timestamp: float, shown: dict[int, int]) -> Estimates:
-    """A frame with these people, each showing a class (-1: uncertain) with probability 0.79."""
+    """Return a frame with some people, each with a label (-1: uncertain) of probability 0.79."""
     n = len(shown)
     probs = np.full((n, 8), 0.03, np.float32)
     for row, emotion in enumerate(shown.values()):
@@ -52,8 +52,8 @@ def test_shares_of_a_steady_clip() -> None:
     assert (person.first, person.last) == pytest.approx((0.0, 4.0))
 
 
-def test_time_counts_and_not_frames() -> None:
-    """100 frames in the first second, 2 in the next: half and half."""
+def test_shares_are_of_time_not_of_frames() -> None:
+    """100 frames in the first second and 2 in the next give equal shares."""
     times = [*np.arange(100) / 100, 1.0, 1.5]
     summary = run([seen(float(t), {1: HAPPY if t < 1 else SAD}) for t in times])
     (person,) = summary.people()
@@ -61,14 +61,14 @@ def test_time_counts_and_not_frames() -> None:
     assert person.shares(FERPLUS8) == pytest.approx({"happiness": 0.5, "sadness": 0.5})
 
 
-def test_times_need_not_start_at_zero_and_zero_is_a_time() -> None:
+def test_any_start_time_is_valid_also_zero() -> None:
     for offset in (-5.0, 0.0, 1e6):
         summary = run([seen(offset + i / 10, {3: NEUTRAL}) for i in range(11)])
         assert summary.people()[0].seconds == pytest.approx(1.1)
         assert summary.start == pytest.approx(offset)
 
 
-def test_absence_does_not_count() -> None:
+def test_time_without_the_person_does_not_count() -> None:
     frames = [seen(i / 10, {1: HAPPY} if i < 10 or i >= 30 else {}) for i in range(40)]
     (person,) = run(frames).people()
     assert person.seconds == pytest.approx(2.0)
@@ -76,25 +76,25 @@ def test_absence_does_not_count() -> None:
     assert not ((person.times > 1.01) & (person.times < 2.99)).any()
 
 
-def test_uncertain_is_an_answer() -> None:
+def test_uncertain_counts_as_a_label() -> None:
     (person,) = run([seen(i / 10, {1: -1}) for i in range(10)]).people()
     assert person.shares(FERPLUS8) == pytest.approx({"uncertain": 1.0})
     assert set(person.emotion.tolist()) == {-1}
 
 
-def test_who_was_there_longest_comes_first() -> None:
+def test_people_are_sorted_by_time_on_screen() -> None:
     frames = [seen(i / 10, {1: HAPPY, 2: SAD} if i > 5 else {2: SAD}) for i in range(20)]
     assert [p.track_id for p in run(frames).people()] == [2, 1]
 
 
-def test_curves_are_probabilities_and_rise_in_time() -> None:
+def test_curves_are_probabilities_in_order_of_time() -> None:
     (person,) = run([seen(i / 60, {1: HAPPY}) for i in range(240)]).people()
     np.testing.assert_allclose(person.curve.sum(axis=1), 1.0, atol=1e-5)
     assert (np.diff(person.times) > 0).all()
     np.testing.assert_allclose(person.curve[:, HAPPY], 0.79, atol=1e-5)
 
 
-def test_a_stall_of_a_live_source_counts_for_max_gap_and_a_reconnect_not_at_all() -> None:
+def test_a_stall_counts_for_max_gap_and_a_reconnect_does_not_count() -> None:
     summary = Summary(FERPLUS8, max_gap=1.0)
     for t in (0.0, 0.1, 0.2, 10.2, 10.3):
         summary.add(seen(t, {1: HAPPY}))
@@ -107,7 +107,7 @@ def test_a_stall_of_a_live_source_counts_for_max_gap_and_a_reconnect_not_at_all(
     assert summary.people()[0].seconds == pytest.approx(0.4)
 
 
-def test_one_frame_alone_has_no_length_but_an_expression() -> None:
+def test_a_single_frame_has_no_duration_but_an_expression() -> None:
     (person,) = run([seen(3.0, {1: HAPPY})]).people()
     assert person.seconds == 0.0
     assert person.shares(FERPLUS8) == {"happiness": 1.0}
@@ -115,9 +115,9 @@ def test_one_frame_alone_has_no_length_but_an_expression() -> None:
     assert person.curve[0, HAPPY] == pytest.approx(0.79)
 
 
-def test_long_runs_coarsen_and_keep_their_sums() -> None:
+def test_long_runs_become_coarser_and_keep_their_sums() -> None:
     frames = [seen(i / 10, {1: HAPPY if i % 2 else SAD}) for i in range(5000)]
-    summary = run(frames, max_stretches=300)
+    summary = run(frames, max_intervals=300)
     (person,) = summary.people()
     assert len(person.times) <= 300
     assert person.seconds == pytest.approx(500.0)
@@ -125,7 +125,7 @@ def test_long_runs_coarsen_and_keep_their_sums() -> None:
     assert (person.first, person.last) == pytest.approx((0.0, 500.0))
 
 
-def test_crowds_are_forgotten_shortest_first_but_nobody_who_is_there() -> None:
+def test_people_who_left_are_dropped_shortest_first() -> None:
     frames = [seen(i / 10, {1: HAPPY, 100 + i: SAD}) for i in range(300)]
     summary = run(frames, max_people=50)
     people = summary.people()
@@ -149,14 +149,14 @@ def test_wrong_number_of_classes() -> None:
 
 
 def colors_in(png: bytes) -> dict[tuple[int, int, int], int]:
-    """Pixels per RGB colour."""
+    """Count the pixels of each RGB color."""
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert image is not None
     packed, counts = np.unique(image @ np.array([65536, 256, 1]), return_counts=True)
     return {(c >> 16, c >> 8 & 255, c & 255): n for c, n in zip(packed.tolist(), counts.tolist(), strict=True)}
 
 
-def test_the_timeline_shows_the_emotions_in_their_colours() -> None:
+def test_the_timeline_shows_emotions_in_their_colors() -> None:
     summary = run([seen(i / 25, {1: HAPPY if i < 50 else SAD}) for i in range(100)])
     shown = colors_in(timeline_png(summary, "clip.mp4"))
     for name in ("happiness", "sadness"):
@@ -174,7 +174,7 @@ def test_the_timeline_shows_the_emotions_in_their_colours() -> None:
         [seen(i / 10, dict.fromkeys(range(20), HAPPY)) for i in range(10)],
     ],
 )
-def test_the_timeline_draws_whatever_came(frames: list[Estimates]) -> None:
+def test_the_timeline_can_draw_any_run(frames: list[Estimates]) -> None:
     png = timeline_png(run(frames), "映像 $x_1$ " + "long " * 40)
     assert png.startswith(b"\x89PNG")
     assert len(colors_in(png)) > 5

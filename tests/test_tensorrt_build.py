@@ -1,4 +1,4 @@
-"""The TensorRT builder through the real one of TensorRT-RTX, which needs no GPU."""
+"""Building plans, with the real builder of TensorRT-RTX, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiny(tmp_path: Path) -> onnx.ModelProto:
 
 
 @RTX
-def test_a_graph_with_a_free_batch_becomes_a_plan(rtx: Any, tiny: onnx.ModelProto) -> None:
+def test_a_graph_with_a_dynamic_batch_becomes_a_plan(rtx: Any, tiny: onnx.ModelProto) -> None:
     built = build_plan(rtx, tiny.SerializeToString(), Profile(1, 4, 32))
     assert len(built.plan) > 1000
     assert built.timings == b""  # TensorRT-RTX keeps none
@@ -37,7 +37,7 @@ def test_a_graph_with_a_free_batch_becomes_a_plan(rtx: Any, tiny: onnx.ModelProt
 
 @RTX
 @pytest.mark.parametrize("content", [b"rubbish", None])
-def test_rubbish_is_refused(rtx: Any, tiny: onnx.ModelProto, content: bytes | None) -> None:
+def test_a_damaged_graph_is_rejected(rtx: Any, tiny: onnx.ModelProto, content: bytes | None) -> None:
     data = tiny.SerializeToString()[:-200] if content is None else content
     with pytest.raises(ModelError, match=r"tensorrt_rtx .* cannot parse this graph"):
         build_plan(rtx, data, Profile())
@@ -53,7 +53,7 @@ def test_an_unsupported_operator_is_named(rtx: Any, tiny: onnx.ModelProto) -> No
 
 
 @RTX
-def test_mixed_types_are_named(rtx: Any, tiny: onnx.ModelProto) -> None:
+def test_wrong_types_are_named(rtx: Any, tiny: onnx.ModelProto) -> None:
     next(t for t in tiny.graph.initializer if t.name == "small").CopyFrom(
         numpy_helper.from_array(np.float16(1 / 255), "small")
     )
@@ -87,7 +87,7 @@ def test_wrong_profiles_are_named(sizes: tuple[int, int, int]) -> None:
 
 
 @RTX
-def test_a_profile_that_the_module_refuses_is_an_error(rtx: Any, tiny: onnx.ModelProto) -> None:
+def test_a_profile_that_tensorrt_rejects_is_an_error(rtx: Any, tiny: onnx.ModelProto) -> None:
     bad = Profile()
     object.__setattr__(bad, "best", 64)  # beyond the largest: past our own check, so that TensorRT's is met
     with pytest.raises(ModelError, match="refuses the profile"):
@@ -102,11 +102,11 @@ def test_a_profile_that_the_module_refuses_is_an_error(rtx: Any, tiny: onnx.Mode
         (types.SimpleNamespace(__name__="tensorrt", __version__="10.2.0", Builder=1), "10.2.0 is not supported"),
     ],
 )
-def test_unfit_modules_are_refused(module: Any, words: str) -> None:
+def test_unsupported_modules_are_rejected(module: Any, words: str) -> None:
     with pytest.raises(BackendError, match=words):
         check_module(module)
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "10.13.2.6", "11.4.0"])
-def test_versions_ten_and_eleven_are_taken(version: str) -> None:
+def test_versions_10_and_11_are_supported(version: str) -> None:
     assert check_module(types.SimpleNamespace(__name__="tensorrt", __version__=version, Builder=1)).endswith(version)

@@ -1,4 +1,4 @@
-"""The look for a driver, which must survive a machine without one, and what runs on a GPU alone."""
+"""Detection of the GPU, which must work without a driver, and tests that need a GPU."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from leaf_rt.models.spec import load_spec
 
 NO_GPU = all(backend.problem() for backend in BACKENDS if backend.device == "cuda")
 
-# Without a driver, in processes of their own: what goes wrong here is a crash, not an exception.
+# Without a driver: in child processes, because TensorRT may crash.
 
 
-def test_without_a_driver_every_way_in_survives(tmp_path: Path) -> None:
+def test_every_entry_point_works_without_a_driver(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     tiny_onnx(model)
     code = f"""
@@ -48,7 +48,7 @@ print("alive")
         assert done.stdout.count("error: --backend") == 2
 
 
-def test_the_probe_says_what_to_do_in_every_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_has_a_remedy_for_every_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(error: int, count: int) -> None:
         module = types.ModuleType("cuda.bindings.runtime")
         module.cudaGetDeviceCount = lambda: (error, count)  # type: ignore[attr-defined]
@@ -87,26 +87,26 @@ def test_the_probe_says_what_to_do_in_every_case(tmp_path: Path, monkeypatch: py
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_GPU, reason="needs an NVIDIA GPU and its driver")
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_the_real_engine_answers_as_onnx_runtime(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_matches_onnx_runtime(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
     model = tmp_path / "m.onnx"
     tiny_onnx(model)
-    said: list[str] = []
+    messages: list[str] = []
     reference = open_backend(model, "onnxruntime")
     for _ in range(2):  # built, then from the cache
-        opened = open_backend(model, name, notify=said.append)
+        opened = open_backend(model, name, notify=messages.append)
         for count in (1, 3, 32, 50):
             for _ in range(2):  # recorded, then replayed
                 np.testing.assert_allclose(
                     opened.infer(faces(count)).probs, reference.infer(faces(count)).probs, atol=1e-3
                 )
         opened.close()
-    assert len([text for text in said if "building" in text]) == 1
+    assert len([text for text in messages if "building" in text]) == 1
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_GPU, reason="needs an NVIDIA GPU and its driver")
-def test_a_foreign_plan_is_never_run_on_the_gpu(tmp_path: Path) -> None:
+def test_an_invalid_plan_is_refused(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     tiny_onnx(model)
     module = "tensorrt" if find_backend("tensorrt").version() else "tensorrt_rtx"

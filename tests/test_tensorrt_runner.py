@@ -17,7 +17,7 @@ def runner(cuda: FakeCuda, largest: int = 32, **options: Any) -> EngineRunner:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 31, 32, 33, 70])
-def test_any_batch_is_split_and_padded_and_right(count: int) -> None:
+def test_any_batch_is_split_and_padded_correctly(count: int) -> None:
     cuda = FakeCuda()
     with runner(cuda) as engine:
         crops = faces(count)
@@ -29,7 +29,7 @@ def test_any_batch_is_split_and_padded_and_right(count: int) -> None:
     assert cuda.alive == {}, "not everything was freed"
 
 
-def test_each_bucket_is_recorded_once_after_a_run_outside_the_record() -> None:
+def test_each_bucket_runs_once_and_is_then_recorded() -> None:
     cuda = FakeCuda()
     with runner(cuda) as engine:
         assert engine.buckets == (1, 2, 4, 8, 16, 32)
@@ -44,7 +44,7 @@ def test_each_bucket_is_recorded_once_after_a_run_outside_the_record() -> None:
         assert cuda.calls == ["launch", "synchronize"]
 
 
-def test_faces_of_the_batch_before_are_wiped() -> None:
+def test_padding_contains_no_earlier_faces() -> None:
     cuda = FakeCuda()
     with runner(cuda, largest=4) as engine:
         engine.infer(np.full((4, SIDE, SIDE, 3), 255, np.uint8))
@@ -53,7 +53,7 @@ def test_faces_of_the_batch_before_are_wiped() -> None:
         assert padding.max() == 0
 
 
-def test_answers_are_copies() -> None:
+def test_predictions_are_copies() -> None:
     with runner(FakeCuda()) as engine:
         first = engine.infer(faces(2))
         kept = first.probs.copy()
@@ -61,13 +61,13 @@ def test_answers_are_copies() -> None:
         np.testing.assert_array_equal(first.probs, kept)
 
 
-def test_a_largest_batch_that_is_no_power_of_two() -> None:
+def test_a_largest_batch_that_is_not_a_power_of_two() -> None:
     with runner(FakeCuda(), largest=6) as engine:
         assert engine.buckets == (1, 2, 4, 6)
         assert engine.infer(faces(13)).probs.shape == (13, CLASSES)
 
 
-def test_a_refused_shape_and_a_refused_run_are_errors_and_leave_no_record_open() -> None:
+def test_a_refused_shape_or_run_is_an_error_and_stops_the_recording() -> None:
     cuda = FakeCuda()
     engine = EngineRunner(FakeContext(cuda, network, largest=2), cuda, SIDE, CLASSES, DIM, 4)
     with pytest.raises(BackendError, match="refuses a batch of 4"):
@@ -84,7 +84,7 @@ def test_a_refused_shape_and_a_refused_run_are_errors_and_leave_no_record_open()
         engine.infer(faces(1))
 
 
-def test_a_run_refused_while_recording_ends_the_record() -> None:
+def test_a_run_refused_while_recording_stops_the_recording() -> None:
     cuda = FakeCuda()
 
     class Fickle(FakeContext):
@@ -101,7 +101,7 @@ def test_a_run_refused_while_recording_ends_the_record() -> None:
         assert engine.infer(faces(1)).probs.shape == (1, CLASSES)
 
 
-def test_an_engine_of_other_tensors_is_refused_and_freed() -> None:
+def test_an_engine_with_other_tensors_is_rejected_and_freed() -> None:
     cuda = FakeCuda()
 
     class Foreign(FakeContext):

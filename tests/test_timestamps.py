@@ -1,4 +1,4 @@
-"""Files whose own times start again, stand still or step back: media time goes on all the same."""
+"""Files whose timestamps start again: media time continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def times_of(path: Path) -> list[float]:
 
 
 def timed(path: Path, ticks: list[int]) -> Path:
-    """A clip of key frames alone at these times, in 1/1000 s."""
+    """A clip with only key frames, at these times in ms."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mjpeg", rate=20)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
@@ -33,7 +33,7 @@ def timed(path: Path, ticks: list[int]) -> Path:
 
 
 @pytest.mark.parametrize("sizes", [((180, 320), (180, 320)), ((180, 320), (240, 426), (180, 320))])
-def test_files_joined_end_to_end_go_on_at_their_own_rate(tmp_path: Path, sizes: tuple[tuple[int, int], ...]) -> None:
+def test_joined_files_continue_at_their_frame_rate(tmp_path: Path, sizes: tuple[tuple[int, int], ...]) -> None:
     joined = tmp_path / "joined.ts"
     with joined.open("wb") as out:
         for number, (height, width) in enumerate(sizes):
@@ -44,6 +44,6 @@ def test_files_joined_end_to_end_go_on_at_their_own_rate(tmp_path: Path, sizes: 
     assert np.diff(times) == pytest.approx(np.full(len(times) - 1, 1 / 30), abs=1e-4)
 
 
-def test_a_variable_frame_rate_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_variable_frame_rate_is_kept(tmp_path: Path) -> None:
     ticks = [0, 100, 150, 151, 900, 1000, 3000, 3040]
     assert times_of(timed(tmp_path / "v.mkv", ticks)) == [t / 1000 for t in ticks]

@@ -1,4 +1,4 @@
-"""Ids over time, on scripts of boxes."""
+"""The tracker, on scripted boxes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ids(tracks: Tracks) -> list[int]:
 
 
 def owner(tracks: Tracks, row: int) -> int:
-    """The id that got this row of the detections."""
+    """Return the id of a row of the detections."""
     return int(tracks.track_id[tracks.detection_index.tolist().index(row)])
 
 
@@ -27,7 +27,7 @@ def looking(detections: Detections, value: float) -> Detections:
     return replace(detections, appearance=np.full((len(detections), 12), value, np.float32))
 
 
-def test_a_sure_face_has_its_id_at_once_and_keeps_it():
+def test_a_confident_face_gets_its_id_at_once_and_keeps_it():
     tracker = FaceTracker()
     for i in range(100):
         tracks = tracker.update(face_at(50 + 2 * i, 40), i / 30)
@@ -36,7 +36,7 @@ def test_a_sure_face_has_its_id_at_once_and_keeps_it():
         assert tracks.time_since_update.tolist() == [0]
 
 
-def test_an_unsure_face_needs_a_second_look_and_a_flicker_costs_no_id():
+def test_an_unconfident_face_needs_a_second_detection():
     tracker = FaceTracker()
     assert ids(tracker.update(face_at(50, 40, confidence=0.6), 0.0)) == []
     assert ids(tracker.update(NONE, 0.7)) == []
@@ -46,7 +46,7 @@ def test_an_unsure_face_needs_a_second_look_and_a_flicker_costs_no_id():
 
 @pytest.mark.parametrize("fps", [10, 25, 60])
 def test_two_faces_that_cross_keep_their_ids(fps):
-    # They walk through each other within 2 s at different heights; while they overlap only the front one is seen.
+    # Two faces cross within 2 s at different heights. While they overlap, only the front one is detected.
     tracker = FaceTracker()
     for i in range(2 * fps + 1):
         t = i / fps
@@ -60,7 +60,7 @@ def test_two_faces_that_cross_keep_their_ids(fps):
 
 
 @pytest.mark.parametrize("gap", [0.2, 0.5, 0.9])
-def test_a_short_loss_keeps_the_id(gap):
+def test_an_id_survives_a_short_loss(gap):
     tracker = FaceTracker()
     for i in range(30):
         tracker.update(face_at(50 + 2 * i, 40), i / 30)
@@ -68,11 +68,11 @@ def test_a_short_loss_keeps_the_id(gap):
     assert ids(lost) == [1]
     assert lost.detection_index.tolist() == [-1]
     assert lost.time_since_update[0] == pytest.approx(gap / 2)
-    assert lost.xyxy[0, 0] > 108  # it moved on
+    assert lost.xyxy[0, 0] > 108  # predicted further
     assert ids(tracker.update(face_at(108 + 30 * gap, 40), 29 / 30 + gap)) == [1]
 
 
-def test_a_long_loss_ends_the_id_for_good():
+def test_a_long_loss_ends_the_id():
     tracker = FaceTracker(TrackOptions(max_lost=0.5))
     tracker.update(face_at(50, 40), 0.0)
     assert ids(tracker.update(NONE, 0.5)) == [1]
@@ -80,8 +80,8 @@ def test_a_long_loss_ends_the_id_for_good():
     assert ids(tracker.update(face_at(50, 40), 0.6)) == [2]
 
 
-def test_who_was_lost_takes_nobody_elses_face():
-    # B is hidden while A walks over the place where B was.
+def test_a_lost_track_does_not_take_over_another_face():
+    # B is hidden while A passes the place where B was.
     tracker = FaceTracker()
     for i in range(10):
         tracker.update(join(face_at(0 + 5 * i, 40), face_at(150, 40)), i / 30)
@@ -90,7 +90,7 @@ def test_who_was_lost_takes_nobody_elses_face():
         assert owner(tracks, 0) == 1
 
 
-def test_a_stranger_in_the_same_place_gets_an_id_of_their_own():
+def test_another_person_in_the_same_place_gets_a_new_id():
     tracker = FaceTracker()
     for i in range(10):
         tracker.update(looking(face_at(50, 40), 100.0), i / 30)
@@ -98,7 +98,7 @@ def test_a_stranger_in_the_same_place_gets_an_id_of_their_own():
     assert owner(tracker.update(looking(face_at(52, 40), 110.0), 0.6), 0) == 1
 
 
-def test_jitter_and_one_wild_box_do_not_throw_a_track():
+def test_jitter_and_one_outlier_do_not_break_a_track():
     rng = np.random.default_rng(0)
     tracker = FaceTracker()
     for i in range(60):
@@ -123,10 +123,10 @@ def test_the_same_motion_at_10_and_60_fps_gives_the_same_boxes_and_ids():
                 out.append(tracks.xyxy[0])
         return np.array(out)
 
-    assert np.abs(boxes(10) - boxes(60)).max() < 4  # px, of a face of 60
+    assert np.abs(boxes(10) - boxes(60)).max() < 4  # px; the face has 60 px
 
 
-def test_dropped_frames_and_irregular_steps_change_no_id():
+def test_dropped_frames_and_irregular_steps_keep_the_ids():
     rng = np.random.default_rng(1)
     tracker = FaceTracker()
     for i in range(300):
@@ -139,7 +139,7 @@ def test_dropped_frames_and_irregular_steps_change_no_id():
             assert (owner(tracks, 0), owner(tracks, 1)) == (1, 2)
 
 
-def test_time_that_stands_still_or_goes_back_is_survived():
+def test_repeated_and_decreasing_timestamps_are_accepted():
     tracker = FaceTracker()
     for t in (0.0, 0.0, 1.0, 0.5, 1.0, 1.1):
         tracks = tracker.update(face_at(50, 40), t)
@@ -147,7 +147,7 @@ def test_time_that_stands_still_or_goes_back_is_survived():
         assert np.isfinite(tracks.xyxy).all()
 
 
-def test_ids_are_per_tracker_and_are_not_given_twice_after_a_reset():
+def test_ids_are_per_tracker_and_not_reused_after_a_reset():
     first, second = FaceTracker(), FaceTracker()
     first.update(face_at(50, 40), 0.0)
     assert ids(second.update(face_at(50, 40), 0.0)) == [1]
@@ -156,7 +156,7 @@ def test_ids_are_per_tracker_and_are_not_given_twice_after_a_reset():
     assert ids(first.update(face_at(50, 40), 0.0)) == [2]
 
 
-def test_rows_are_in_order_of_ids_and_no_detection_has_two_owners():
+def test_rows_are_sorted_by_id_and_no_detection_has_two_tracks():
     rng = np.random.default_rng(2)
     tracker = FaceTracker()
     places = rng.uniform(0, 1500, (20, 2))
@@ -171,6 +171,6 @@ def test_rows_are_in_order_of_ids_and_no_detection_has_two_owners():
         assert ((tracks.time_since_update == 0) == (tracks.detection_index >= 0)).all()
 
 
-def test_a_wrong_option_is_named():
+def test_errors_name_the_wrong_option():
     with pytest.raises(ValueError, match=r"TrackOptions\.max_lost"):
         TrackOptions(max_lost=-1.0)

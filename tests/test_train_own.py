@@ -94,7 +94,7 @@ def test_an_exported_model_on_data_without_splits(trained: Path, capsys: pytest.
 def test_a_test_folder_can_be_added_later(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(trained, "--split", "test") == 15
     assert (
-        "no test split of its own; put labelled pictures that training never sees into test/" in capsys.readouterr().err
+        "no test split of its own; put labelled images that training never sees into test/" in capsys.readouterr().err
     )
     root = copied(trained, tmp_path)
     write_folder(tmp_path / "more", per_class=1, valid=3)
@@ -112,7 +112,7 @@ def test_pictures_that_changed_since_are_refused(
     (root / "data" / "fear" / "000.png").unlink()
     assert evaluate(root) == 15
     said = capsys.readouterr().err
-    assert "the data changed since it was made (1 pictures gone, 0 new)" in said
+    assert "the data changed since it was made (1 images are missing, 0 are new)" in said
     assert said.rstrip().endswith("or take --split all")
 
 
@@ -210,7 +210,7 @@ def test_the_unlabelled_batch_follows_the_batch(
 ) -> None:
     assert train(trained, tmp_path / "run", "--batch", "8", "--dry-run", *options) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert f"each step sees 8 labelled and {unlabelled} unlabelled images" in said
+    assert f"each step uses 8 labelled and {unlabelled} unlabelled images" in said
     assert (f"run.batch_unlabelled is {unlabelled}, in the recipe's proportion" in said) == (unlabelled != 5)
 
 

@@ -4,11 +4,11 @@ import pytest
 from leaf_rt.types import Detections, Estimates, Frame, Prediction, Tracks
 
 
-def F32(shape):  # noqa: N802 - reads like the type it makes
+def F32(shape):  # noqa: N802 - named like the type that it returns
     return np.zeros(shape, np.float32)
 
 
-def test_an_error_names_field_wanted_and_got():
+def test_errors_name_the_field_and_both_shapes():
     with pytest.raises(ValueError, match=r"Detections\.confidence: wanted float32 \(2\), got float64 \(2,\)"):
         Detections(F32((2, 4)), np.zeros(2), F32((2, 6, 2)), F32((2, 0)))
 
@@ -25,12 +25,12 @@ def test_an_error_names_field_wanted_and_got():
         lambda: Prediction([[1.0]], np.zeros((1, 4), np.float32)),  # type: ignore[arg-type]
     ],
 )
-def test_wrong_shapes_and_types_are_refused(make):
+def test_wrong_shapes_and_dtypes_raise(make):
     with pytest.raises(ValueError, match="wanted"):
         make()
 
 
-def test_rows_of_detections_are_picked_in_order():
+def test_rows_of_detections_are_selected_in_order():
     xyxy = np.arange(12, dtype=np.float32).reshape(3, 4)
     confidence = np.array([0.1, 0.2, 0.3], np.float32)
     some = Detections(xyxy, confidence, F32((3, 6, 2)), xyxy)[np.array([2, 0])]
@@ -39,7 +39,7 @@ def test_rows_of_detections_are_picked_in_order():
     assert len(some) == 2
 
 
-def test_estimates_share_one_number_of_rows():
+def test_all_fields_of_estimates_need_the_same_number_of_rows():
     with pytest.raises(ValueError, match=r"Estimates\.emotion"):
         Estimates(
             0.0,

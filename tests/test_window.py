@@ -1,4 +1,4 @@
-"""The window, against a fake of the few calls of OpenCV's GUI that it makes."""
+"""The window, with a fake of OpenCV's GUI functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leaf_rt.types import Estimates, Frame
 
 
 class FakeScreen:
-    """Remembers windows and pictures; ``keys`` are pressed one per frame."""
+    """Records windows and images. Presses one of ``keys`` per frame."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shown: dict[str, list[np.ndarray]] = {}
@@ -47,7 +47,7 @@ def nobody() -> Estimates:
 
 
 @pytest.mark.parametrize("key", [ord("q"), 27])
-def test_a_key_closes_it(screen: FakeScreen, key: int) -> None:
+def test_a_key_closes_the_window(screen: FakeScreen, key: int) -> None:
     window = Window(("a", "b"), blur=False)
     screen.keys = [-1, key]
     window.show("door", frame(), nobody())
@@ -59,20 +59,20 @@ def test_a_key_closes_it(screen: FakeScreen, key: int) -> None:
     assert screen.shown == {}
 
 
-def test_its_own_button_closes_it(screen: FakeScreen) -> None:
+def test_the_close_button_closes_the_window(screen: FakeScreen) -> None:
     window = Window(("a", "b"), blur=False)
     screen.visible = False
     window.show("door", frame(), nobody())
     assert window.closed
 
 
-def test_a_large_picture_fits_the_screen_and_keeps_its_shape(screen: FakeScreen) -> None:
+def test_a_large_frame_fits_the_screen_and_keeps_its_aspect_ratio(screen: FakeScreen) -> None:
     window = Window(("a", "b"), blur=False)
     window.show("door", frame(3840, 2160), nobody())
     assert list(screen.sizes.values()) == [(1280, 720)]
 
 
-def test_blur_hides_a_face_that_is_no_person_yet(screen: FakeScreen) -> None:
+def test_blur_hides_an_unconfirmed_face(screen: FakeScreen) -> None:
     window = Window(("a", "b"), blur=True)
     noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
     once = replace(nobody(), seen=np.array([[100, 60, 180, 160]], np.float32))
@@ -81,13 +81,13 @@ def test_blur_hides_a_face_that_is_no_person_yet(screen: FakeScreen) -> None:
     assert len(np.unique(image[60:160, 100:180].reshape(-1, 3), axis=0)) < 50
 
 
-def test_no_display_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_display_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leaf_rt.render.window.why_no_window", lambda: "no display")
     with pytest.raises(OutputError, match="--show: no display"):
         Window(("a", "b"), blur=False)
 
 
-def test_q_ends_a_run_in_good_order(
+def test_q_stops_a_run_cleanly(
     screen: FakeScreen, capfd: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("window")

@@ -1,4 +1,4 @@
-"""The same as in test_live, against GStreamer's RTSP server, where the system has it."""
+"""The tests of test_live with the RTSP server of GStreamer, if the system has it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_frames_arrive_and_a_wrong_path_is_named(port: int) -> None:
+def test_frames_arrive_and_a_wrong_path_is_an_error(port: int) -> None:
     with serving(port):
         with open_source(f"rtsp://127.0.0.1:{port}/live") as source:
             frames = [frame for frame, _ in zip(source, range(20), strict=False)]
@@ -76,8 +76,8 @@ def test_a_server_that_is_killed_and_started_again(port: int) -> None:
     assert stats.sources[0].reconnects == 1
 
 
-def test_a_server_that_is_frozen_and_thawed(port: int) -> None:
-    """With the default options: found within 10 s and a moment."""
+def test_a_server_that_is_suspended_and_resumed(port: int) -> None:
+    """With the default options the stall is detected after 10 s."""
     with serving(port) as process:
         watch = Watching([Target(f"rtsp://127.0.0.1:{port}/live", SourceOptions(name="cam"))])
         watch.until(lambda: len(watch.rows) > 10)
@@ -91,7 +91,7 @@ def test_a_server_that_is_frozen_and_thawed(port: int) -> None:
 
 
 def test_over_udp_frames_arrive_and_a_killed_server_is_a_loss(port: int) -> None:
-    """From a server that speaks nothing else, so that it is UDP indeed."""
+    """The server supports only UDP, so that the test cannot use TCP by mistake."""
     udp = SourceOptions(name="cam", rtsp_transport="udp", read_timeout=2.0)
     with serving(port, "udp"):
         with pytest.raises(LeafError) as caught:

@@ -101,7 +101,7 @@ def _tensorrt_rtx(model: Path, spec: ModelSpec, config: BackendConfig) -> Backen
     return engine.open_engine(engine.environment("tensorrt_rtx"), model, spec, config)
 
 
-# In the order in which "auto" tries them. The CPU back ends are measured; their order decides nothing.
+# In the order in which "auto" tries them; CPU back ends are timed instead. Stored choices depend on this order.
 BACKENDS: tuple[BackendEntry, ...] = (
     BackendEntry(
         name="tensorrt", title="TensorRT", device="cuda", precisions=("fp32", "fp16"), formats=(".onnx", ".plan"),

@@ -161,12 +161,9 @@ def _fastest(cpu: list[Variant], config: BackendConfig, folder: Path, no_gpu: st
 
 def _reason(winner: Variant, cpu: list[Variant], why: str, no_gpu: str) -> str:
     """Why this variant runs, and how to get the fp32 file if an int8 file won without being requested."""
-    hint = "; use --precision fp32 for the unquantized model" if winner.quantized and len(cpu) > len(_int8(cpu)) else ""
+    unrequested = winner.quantized and not all(variant.quantized for variant in cpu)
+    hint = "; use --precision fp32 for the unquantized model" if unrequested else ""
     return f"the fastest here ({why}); {no_gpu}{hint}"
-
-
-def _int8(cpu: list[Variant]) -> list[Variant]:
-    return [variant for variant in cpu if variant.quantized]
 
 
 def _reference(opened: dict[str, Backend], variant: Variant, threads: int) -> Prediction | None:

@@ -5,7 +5,7 @@ Knows every part of the runtime by its interface; must not know how options are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
-from leaf_rt.render.overlay import Anonymizer, mark
+from leaf_rt.render.overlay import FrameAnnotator
 from leaf_rt.render.window import Window
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
@@ -30,7 +30,7 @@ from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.files import write_whole
 from leaf_rt.system.signals import StopSignal, stop_on_signals
-from leaf_rt.types import U8, Estimates, Frame
+from leaf_rt.types import Estimates, Frame
 
 _LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
 
@@ -164,7 +164,7 @@ class Run:
 
     def _open_sinks(self, info: SourceInfo) -> Sequence[Sink]:
         context = self._context
-        draw = _drawer(context.outputs.blur)
+        draw = FrameAnnotator(context.outputs.blur).draw
         return open_source_sinks(self._results[info.name].files, context.backend.spec.labels, draw)
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
@@ -212,16 +212,3 @@ class Run:
         if missing:
             timelines = [source.files.timeline for source in missing]
             self._reporter.stopped_at_once([path for path in timelines if path is not None])
-
-
-def _drawer(blur: bool) -> Callable[[U8, Estimates, Sequence[str]], U8]:
-    """A function that draws on the frames of one source, in place: the sink passes copies."""
-    anonymizer = Anonymizer() if blur else None
-
-    def draw(image: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
-        if anonymizer is not None:
-            anonymizer.hide(image, estimates)
-        mark(image, estimates, labels)
-        return image
-
-    return draw

@@ -1,6 +1,6 @@
-"""Looks at the whole and changes nothing: doctor, bench, metrics.
+"""Observes leaf-rt: checks of the machine, end-to-end benchmark, metrics of a run.
 
-Knows every runtime room but the command line.
+Knows every room of the runtime except the command line.
 """
 
 __all__ = ["bench", "doctor", "metrics"]

@@ -1,7 +1,7 @@
-"""How fast a clip goes through, from its file to its estimates, and where the time stays.
+"""Measures how fast a clip is processed, from the file to the estimates, and how long each stage takes.
 
-Two passes over the same clip without any writing: one through the threaded shell, as users run it, for the frames per
-second; one step by step in a single thread, in which every second is accounted for, for the shares.
+The clip is processed twice, and nothing is written: once with threads, as users run it, to get the frames per second;
+once in a single thread, to get the time of each stage.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.runner import run
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
+DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 _ESSENTIAL = ("decode", "detect", "infer")
 
 
 @dataclass(frozen=True, slots=True)
 class EndToEnd:
-    """What was measured.
+    """The result of a measurement.
 
     Attributes:
         clip: Name of the file.
         width: px.
         height: px.
-        frames: Frames finished.
-        faces: Faces estimated, over all frames.
-        frames_per_s: Frames finished / wall time, through the threaded shell.
-        stages_ms: Mean per frame in a single thread, by stage; "rest" is what no stage accounts for.
-        outside: Share of the single thread's time outside decode, detect and infer.
-        backend: What ran, at which precision, and why.
+        frames: Number of frames.
+        faces: Number of classified faces, all frames together.
+        frames_per_s: Frames per second of wall time, with threads.
+        stages_ms: Mean time per frame in a single thread, ms, by stage; "rest" is the time outside all stages.
+        outside: Share of the time in a single thread that is not spent in decode, detect and infer, 0 to 1.
+        backend: See ``Backend.reason``.
     """
 
     clip: str
@@ -53,7 +53,7 @@ class EndToEnd:
     backend: str
 
     def json(self) -> str:
-        """All of it on one line."""
+        """The result as one line of JSON."""
         return json.dumps({"bench": "end_to_end", **asdict(self)}, ensure_ascii=False)
 
 
@@ -61,18 +61,16 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
     """Measure one clip.
 
     Args:
-        clip: A video file; None takes the repository's demo clip.
+        clip: A video file; None means the demo clip of the repository.
         recognition: How faces are found and classified.
 
     Raises:
-        NotFound: No clip was given and the demo clip is not there.
+        NotFound: ``clip`` is None and this installation has no demo clip.
         LeafError: The clip or the model cannot be opened.
     """
     path = clip or DEMO
     if clip is None and not path.is_file():
-        raise NotFound(
-            "bench: the demo clip comes with the repository alone; give a clip, as in leaf-rt bench clip.mp4"
-        )
+        raise NotFound("bench: the demo clip is only in the repository; give a clip, as in leaf-rt bench clip.mp4")
     backend = recognition.open_backend()
 
     def pipeline(_: SourceInfo) -> Pipeline:
@@ -99,12 +97,12 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
 
 
 def rows(result: EndToEnd) -> dict[str, str]:
-    """The result for people: what, and how much."""
+    """The result as a table for users: what was measured, and its value."""
     stages = ", ".join(f"{name} {ms:.2f}" for name, ms in result.stages_ms.items())
     return {
-        "clip": f"{result.clip}: {result.width}x{result.height}, {result.frames} frames, {result.faces} faces in all",
+        "clip": f"{result.clip}: {result.width}x{result.height}, {result.frames} frames, {result.faces} faces in total",
         "back end": result.backend,
-        "end to end": f"{result.frames_per_s:.0f} frames/s, decoding included, nothing written",
+        "end to end": f"{result.frames_per_s:.0f} frames/s, including decoding, nothing written",
         "ms per frame": f"{stages} (one thread)",
         "outside decode, detect and infer": f"{result.outside:.1%} of the time",
     }
@@ -113,7 +111,11 @@ def rows(result: EndToEnd) -> dict[str, str]:
 def _step_by_step(
     path: Path, pipeline: Callable[[SourceInfo], Pipeline]
 ) -> tuple[SourceInfo, int, int, dict[str, float], float]:
-    """One thread, every second booked: source, frames, faces, seconds per stage, and the wall time of it all."""
+    """Process a clip in a single thread.
+
+    Returns:
+        The source, the number of frames and of faces, the seconds per stage, and the wall time in seconds.
+    """
     spent = dict.fromkeys(("decode", *STAGES), 0.0)
     frames = faces = 0
     with open_source(str(path)) as source:
@@ -132,5 +134,5 @@ def _step_by_step(
         finally:
             steps.close()
         if frames == 0:
-            raise NoFrames(f"{path}: the clip holds no frame to measure with")
+            raise NoFrames(f"{path}: the clip has no frames")
         return source.info, frames, faces, spent, wall

@@ -1,6 +1,6 @@
-"""/metrics for Prometheus and /healthz for whoever restarts things, about the run that goes on.
+"""Serves the state of a run over HTTP: /metrics for Prometheus, /healthz for health checks.
 
-Knows the counters of a run and prometheus-client, which is loaded once a server is started; must not know pipelines.
+Knows the counters of a run and prometheus-client, which is imported when a server starts; must not know pipelines.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _COUNTERS = {
-    "captured": "Frames that came in",
-    "processed": "Frames whose estimates were finished",
-    "dropped": "Frames that a newer one replaced",
-    "failed": "Frames that broke the pipeline",
-    "reconnects": "Connections after the first",
-    "stalls": "Times that no frame came for too long",
-    "jumps": "Times that the stream's clock jumped",
+    "captured": "Frames received",
+    "processed": "Frames processed",
+    "dropped": "Frames dropped because a newer one arrived",
+    "failed": "Frames on which the pipeline failed",
+    "reconnects": "Reconnections",
+    "stalls": "Times that no frame arrived for too long",
+    "jumps": "Jumps of the clock of the stream",
 }
 _GAUGES = {
-    "capture_fps": "Frames that came in per second, over the last seconds",
-    "fps": "Frames finished per second, over the last seconds",
+    "capture_fps": "Frames received per second, over the last seconds",
+    "fps": "Frames processed per second, over the last seconds",
     "faces": "People in the newest frame",
-    "queued": "Frames that wait for the pipeline",
-    "level": "Load shedding, 0 for none",
-    "demand": "Work that all live frames ask for, 1 is all that can be done",
-    "frozen": "1 while the picture stands still",
+    "queued": "Frames waiting for the pipeline",
+    "level": "Level of load shedding, 0 for none",
+    "demand": "Work needed to process all live frames, as a share of the available time",
+    "frozen": "1 while the picture does not change",
 }
 _QUANTILES = ("0.5", 50.0), ("0.95", 95.0)
 
 
 class MetricsServer(Closing):
-    """Answers GET /metrics and GET /healthz while it is open; a context manager.
+    """Answers GET /metrics and GET /healthz until it is closed; a context manager.
 
     Args:
-        port: TCP port; 0 takes a free one, see ``port``.
-        host: Address to listen on; the default is seen by this machine alone.
+        port: TCP port; 0 means a free port, which the attribute ``port`` then names.
+        host: Address to listen on; the default accepts connections from this machine only.
         clock: The clock of the run, s, monotonic.
 
     Raises:
         BackendError: prometheus-client is not installed.
-        OutputError: The port is taken.
+        OutputError: The port is in use.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,7 +72,7 @@ class MetricsServer(Closing):
                     healthy, body = server.health()
                     self._answer(200 if healthy else 503, "application/json", json.dumps(body).encode())
                 else:
-                    self._answer(404, "text/plain", b"there are /metrics and /healthz\n")
+                    self._answer(404, "text/plain", b"not found; use /metrics or /healthz\n")
 
             def _answer(self, code: int, kind: str, body: bytes) -> None:
                 self.send_response(code)
@@ -82,7 +82,7 @@ class MetricsServer(Closing):
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Scrapes are no news."""
+                """Do not log requests."""
 
         server = self
         try:
@@ -95,17 +95,21 @@ class MetricsServer(Closing):
         self._thread.start()
 
     def update(self, stats: RunStats) -> None:
-        """Show this run from now on; fits ``Hooks.progress``."""
+        """Serve the state of this run from now on. Can be passed as ``Hooks.progress``."""
         self._stats = stats
 
     def close(self) -> None:
-        """Stop answering; may be called twice."""
+        """Stop the server. May be called twice."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether every source gives frames, and how each one stands."""
+        """The health of the run.
+
+        Returns:
+            Whether all sources and sinks work, and the details as JSON values.
+        """
         now = self._clock()
         sources = [_health(source, now) for source in self._stats.sources]
         failures = [str(e) if isinstance(e, LeafError) else type(e).__name__ for e in self._stats.failures]
@@ -126,13 +130,13 @@ def _health(source: SourceStats, now: float) -> dict[str, Any]:
 
 
 class _Collector:
-    """Reads the counters when they are asked for."""
+    """Reads the counters of a run for each request."""
 
     def __init__(self, stats: Callable[[], RunStats]) -> None:
         self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric of the run."""
+        """All metrics of the run."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
         stats = self._stats()
@@ -146,7 +150,7 @@ class _Collector:
             for source in stats.sources:
                 gauge.add_metric([source.info.name], float(getattr(source, name)))
             yield gauge
-        up = GaugeMetricFamily("leaf_up", "1 while a source gives frames", labels=["source"])
+        up = GaugeMetricFamily("leaf_up", "1 while a source delivers frames", labels=["source"])
         for source in stats.sources:
             up.add_metric([source.info.name], float(source.state == "open"))
         yield up
@@ -155,21 +159,21 @@ class _Collector:
             for sink in stats.sinks:
                 counter.add_metric([sink.name], getattr(sink, name))
             yield counter
-        queue = GaugeMetricFamily("leaf_sink_queued", "Frames that wait for a sink", labels=["sink"])
+        queue = GaugeMetricFamily("leaf_sink_queued", "Frames waiting for a sink", labels=["sink"])
         for sink in stats.sinks:
             queue.add_metric([sink.name], sink.queued)
         yield queue
-        yield CounterMetricFamily("leaf_inference_errors", "Calls of the back end that failed", stats.inference_errors)
-        yield CounterMetricFamily("leaf_batches", "Calls of the back end that held a face", stats.batches)
-        latency = SummaryMetricFamily("leaf_latency_seconds", "From capture to estimates", labels=["source"])
+        yield CounterMetricFamily("leaf_inference_errors", "Failed calls of the back end", stats.inference_errors)
+        yield CounterMetricFamily("leaf_batches", "Calls of the back end with at least one face", stats.batches)
+        latency = SummaryMetricFamily("leaf_latency_seconds", "Time from capture to estimates", labels=["source"])
         percentile = GaugeMetricFamily(
-            "leaf_latency_newest_seconds", "The same, of the newest frames", labels=["source", "quantile"]
+            "leaf_latency_newest_seconds", "Quantiles over the newest frames", labels=["source", "quantile"]
         )
         for source in stats.sources:
             _add(latency, percentile, source.info.name, source.latency)
         stages = SummaryMetricFamily("leaf_stage_seconds", "Time in a stage", labels=["stage"])
         stage_percentile = GaugeMetricFamily(
-            "leaf_stage_newest_seconds", "The same, of the newest frames", labels=["stage", "quantile"]
+            "leaf_stage_newest_seconds", "Quantiles over the newest frames", labels=["stage", "quantile"]
         )
         for name, stage in stats.stages.items():
             _add(stages, stage_percentile, name, stage)

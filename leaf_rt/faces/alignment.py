@@ -1,6 +1,6 @@
-"""Where a face lies in its crop: the one copy of the alignment, used by runtime, data preparation and engines.
+"""Aligns faces: cuts them out of an image so that eyes and mouth have fixed positions.
 
-Knows points, similarity transforms and warps (numpy, OpenCV); must not know detectors, models or files.
+The runtime, data preparation and the engines all use this module. Does not know detectors, models or files.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Columns of a detector's six keypoints, seen from the person: right eye, left eye, nose tip, mouth, ears.
+# Order of the six keypoints of a detector. Left and right are as seen by the person.
 RIGHT_EYE, LEFT_EYE, NOSE, MOUTH, RIGHT_EAR, LEFT_EAR = range(6)
 ALIGN_POINTS = (RIGHT_EYE, LEFT_EYE, MOUTH)
 
-# Where eyes and mouth stand in a crop of margin 0, as a share of its side: their mean place in the FER2013 training
-# pictures, made symmetric. Aligned crops so show what the plain pictures show (`python -m train prepare` prints it).
+# Positions of eyes and mouth in a crop of margin 0, as a share of its side: their mean in the FER2013 training images,
+# made symmetric. So aligned crops show the same as those images (`leaf-rt prepare` prints the positions).
 TEMPLATE: NDArray[np.float32] = np.array([[0.324, 0.388], [0.676, 0.388], [0.5, 0.772]], dtype=np.float32)
 
-MIN_EYE_DISTANCE = 8.0  # px in the frame; below, a 64 px crop is enlarged more than 2.5 times
-MAX_TURN = 0.45  # offset of the nose from between the eyes over their distance
-MIN_DETAIL = 0.2  # see _detail; 99 % of 4,000 aligned FER2013 pictures, themselves 48 px wide, lie above
+MIN_EYE_DISTANCE = 8.0  # px in the frame; a smaller face is enlarged more than 2.5 times for a 64 px crop
+MAX_TURN = 0.45  # offset of the nose from the middle between the eyes / distance of the eyes
+MIN_DETAIL = 0.2  # see _detail; 99 % of 4,000 aligned FER2013 images, which are 48 px wide, have more
 
 
 def template(side: int, margin: float = 0.0) -> NDArray[np.float32]:
-    """The places of right eye, left eye and mouth in a crop.
+    """Return the positions of right eye, left eye and mouth in a crop.
 
     Args:
         side: Side of the square crop, px.
-        margin: Share of the margin-0 crop's side added on every side; 0.1 shows 20 % more in width and height.
+        margin: Border added on every side, as a share of the side without it. 0.1 shows 20 % more in width and height.
 
     Returns:
         (3, 2) float32, x and y in px of the crop.
@@ -36,16 +36,16 @@ def template(side: int, margin: float = 0.0) -> NDArray[np.float32]:
 
 
 def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The rotation, scale and shift that bring points onto points with the least squared error.
+    """Fit rotation, scale and shift that map points to target points, with the least squared error.
 
-    Source: Umeyama, IEEE TPAMI 13(4), 1991, in its closed form for the plane (no reflection).
+    Source: Umeyama, IEEE TPAMI 13(4), 1991; closed form for two dimensions, without reflection.
 
     Args:
         source: (N, K, 2) float32, K >= 2 points per face.
-        target: (K, 2) float32, where they should come to lie.
+        target: (K, 2) float32, the target points.
 
     Returns:
-        (N, 2, 3) float32 affine matrices from source to target; not finite where all points of a face coincide.
+        (N, 2, 3) float32, affine matrices from source to target. Not finite if all points of a face coincide.
     """
     a = source - source.mean(axis=1, keepdims=True)  # (N, K, 2)
     b = target - target.mean(axis=0)  # (K, 2)
@@ -59,19 +59,19 @@ def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDAr
 
 
 def crop_faces(image: NDArray[np.uint8], keypoints: NDArray[np.float32], side: int, margin: float) -> NDArray[np.uint8]:
-    """Cut aligned faces out of a picture.
+    """Cut aligned faces out of an image.
 
-    Where a face is more than twice as large as its crop, the picture is first shrunk by area averaging, so that the
-    warp does not alias. OutputPaths outside the picture repeat its border.
+    If a face is more than twice as large as its crop, the image is first shrunk by area averaging to avoid aliasing.
+    Outside the image, its border is repeated.
 
     Args:
         image: (H, W) or (H, W, 3) uint8.
-        keypoints: (N, 6, 2) float32, px; the centre of the first pixel lies at (0.5, 0.5).
-        side: Side of the crops, px.
+        keypoints: (N, 6, 2) float32, px. The center of the first pixel is at (0.5, 0.5).
+        side: Side of the square crops, px.
         margin: See ``template``.
 
     Returns:
-        (N, side, side) or (N, side, side, 3) uint8. A face whose points coincide comes out as zeros.
+        (N, side, side) or (N, side, side, 3) uint8. A face whose points coincide gives zeros.
     """
     matrices = similarity(np.ascontiguousarray(keypoints[:, ALIGN_POINTS]), template(side, margin))
     crops = np.zeros((len(keypoints), side, side, *image.shape[2:]), dtype=np.uint8)
@@ -82,24 +82,24 @@ def crop_faces(image: NDArray[np.uint8], keypoints: NDArray[np.float32], side: i
 
 
 def plain_matrix(height: int, width: int, side: int, margin: float) -> NDArray[np.float32]:
-    """The affine (2, 3) that shows a whole tight face picture as a crop; for pictures in which no face was found."""
+    """Return the affine matrix (2, 3) that fits a whole image into a crop, for face images without a detection."""
     scale = side / (max(height, width) * (1.0 + 2.0 * margin))
     return np.array([[scale, 0, side / 2 - scale * width / 2], [0, scale, side / 2 - scale * height / 2]], np.float32)
 
 
 def crop_plain(image: NDArray[np.uint8], side: int, margin: float) -> NDArray[np.uint8]:
-    """The whole picture as a crop, see ``plain_matrix``; (side, side) or (side, side, 3) uint8."""
+    """Fit a whole image into a crop, see ``plain_matrix``. Returns (side, side) or (side, side, 3) uint8."""
     out = np.zeros((side, side, *image.shape[2:]), dtype=np.uint8)
     _warp(image, plain_matrix(image.shape[0], image.shape[1], side, margin).astype(np.float64), out)
     return out
 
 
 def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
-    """Warp with pixel centres at half integers, shrinking by area first where the scale is below one half."""
+    """Warp an image. Pixel centers are at half integers. For scales below 0.5, shrink by area averaging first."""
     side = out.shape[0]
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
-        # Only the part of the picture that the crop shows is shrunk: the cost does not grow with the picture.
+        # Shrink only the part that the crop shows, so that the cost does not depend on the size of the image.
         inverse = cv2.invertAffineTransform(matrix)
         corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64) @ inverse[:, :2].T + inverse[:, 2]
         factor = int(1.0 / scale)
@@ -114,12 +114,12 @@ def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], out: NDArray[np
             matrix[:, 2] += matrix[:, :2] @ low
             matrix[:, :2] *= factor
     shifted = matrix.copy()
-    shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the centre of the first pixel
+    shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # in OpenCV the center of the first pixel is at (0, 0)
     cv2.warpAffine(image, shifted, (side, side), dst=out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def is_low_quality(keypoints: NDArray[np.float32], crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which faces are too small, too far turned or too blurred for a trustworthy answer.
+    """Tell which faces are too small, turned too far or too blurred for a reliable result.
 
     Args:
         keypoints: (N, 6, 2) float32, px of the frame.
@@ -131,12 +131,12 @@ def is_low_quality(keypoints: NDArray[np.float32], crops: NDArray[np.uint8]) -> 
     eyes = keypoints[:, LEFT_EYE] - keypoints[:, RIGHT_EYE]  # (N, 2)
     distance = np.maximum(np.linalg.norm(eyes, axis=1), 1e-6)
     nose = keypoints[:, NOSE] - (keypoints[:, LEFT_EYE] + keypoints[:, RIGHT_EYE]) / 2
-    turn = np.abs((nose * eyes).sum(axis=1)) / distance**2  # 0 frontal, 0.5 when the nose stands before one eye
+    turn = np.abs((nose * eyes).sum(axis=1)) / distance**2  # 0 is frontal; 0.5 means the nose is in front of one eye
     blurred = np.array([_detail(crop) < MIN_DETAIL for crop in crops], dtype=np.bool_)
     return np.asarray((distance < MIN_EYE_DISTANCE) | (turn > MAX_TURN) | blurred, dtype=np.bool_)
 
 
 def _detail(crop: NDArray[np.uint8]) -> float:
-    """Share of fine detail in a crop: deviation of its Laplacian over its own deviation."""
-    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_32F).std() / max(float(grey.std()), 1.0))
+    """Return the share of fine detail: standard deviation of the Laplacian / standard deviation of the crop."""
+    gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    return float(cv2.Laplacian(gray, cv2.CV_32F).std() / max(float(gray.std()), 1.0))

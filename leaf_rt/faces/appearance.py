@@ -1,7 +1,7 @@
-"""How a head looks from afar, to tell two people in the same place apart: colours on a coarse grid, nothing finer.
+"""A coarse description of a head, to tell two people in the same place apart: colors on an 8 x 8 grid.
 
-Good for seconds within one video, not for recognising anybody: it holds hair, skin and collar, and any change of
-clothes or light makes it another. It lives and dies with its track and is never stored. Knows pixels, not tracks.
+It is valid for seconds within one video and cannot identify a person: it describes hair, skin and collar, and changes
+with clothes and light. It is deleted together with its track and never stored. Knows pixels, not tracks.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import numpy as np
 from leaf_rt.faces.regions import Window
 from leaf_rt.types import F32, U8
 
-GRID = 8  # cells in a row and in a column
-REACH = 1.8  # side of the grid over the width of the face: the whole head
-CHROMA = 2.0  # weight of the colour channels; they vary less than lightness and say more
-SIZE = GRID * GRID * 3  # numbers per face
+GRID = 8  # cells per row and per column
+REACH = 1.8  # side of the grid / width of the face; covers the whole head
+CHROMA = 2.0  # weight of the color channels, which vary less than lightness and tell more
+SIZE = GRID * GRID * 3  # values per face
 
 
 def describe(frame: U8, xyxy: F32) -> F32:
-    """The appearance of faces.
+    """Describe the appearance of faces.
 
     Args:
         frame: (H, W, 3) uint8, BGR.
         xyxy: (N, 4) float32, px.
 
     Returns:
-        (N, SIZE) float32: CIE L*a*b* in OpenCV's 8-bit steps on the grid; mean lightness 0, so that a change of
-        exposure changes little.
+        (N, SIZE) float32: CIE L*a*b* of the cells in OpenCV's 8-bit steps. The mean lightness is 0, so that exposure
+        has little influence.
     """
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
     for cells, box in zip(out, xyxy, strict=True):
@@ -41,9 +41,17 @@ def describe(frame: U8, xyxy: F32) -> F32:
 
 
 def change(a: F32, b: F32) -> F32:
-    """How different appearances (N, A) and (M, A) are, (N, M): root mean square, 8-bit steps; 0 where A is 0.
+    """Return the difference between every pair of appearances.
 
-    On the street clip the same head a second later is at 9 (median) and under 28 (95 %), another one at 37 (median).
+    On a street clip, the difference of the same head one second later has a median of 9 and is below 28 in 95 % of the
+    cases. The median between two heads is 37.
+
+    Args:
+        a: (N, A) float32.
+        b: (M, A) float32.
+
+    Returns:
+        (N, M) float32, root mean square in 8-bit steps; 0 if A is 0.
     """
     if a.shape[1] == 0 or b.shape[1] == 0:
         return np.zeros((len(a), len(b)), np.float32)

@@ -1,7 +1,7 @@
-"""Ids over time: which face of this frame is which person of the last ones.
+"""Assigns ids to faces over time.
 
-Every duration is in seconds and steps may be irregular, so a clip gives the same ids at 10, 30 and 60 frames/s.
-Knows boxes, appearances and times (numpy, SciPy); must not know pictures, detectors or clocks.
+All durations are in seconds and timestamps may be irregular, so a clip gives the same ids at 10, 30 and 60 frames/s.
+Knows boxes, appearances and times. Does not know images, detectors or clocks.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from leaf_rt.types import F32, Detections, Tracks
 
 F64 = NDArray[np.float64]
 
-POSITION_NOISE = 0.04  # of a detected box: deviation of its centre and (half) of its size, in face widths
-ACCELERATION = 3.0  # face widths/s^2: how hard people change their speed
-DAMPING = 0.4  # s in which a face that is out of sight loses 63 % of its speed
-OUTLIER = 3.0  # standard deviations; a larger surprise counts as this one, so one bad box does not throw a track
-MEMORY = 0.3  # share of a new appearance in the mean one of its track
-RECENT = 0.3  # s; tracks seen since choose their detections before those out of sight
+POSITION_NOISE = 0.04  # standard deviation of the center of a detected box, in face widths; the size has half of it
+ACCELERATION = 3.0  # face widths/s^2, standard deviation
+DAMPING = 0.4  # s in which the speed of a face that is not detected drops by 63 %
+OUTLIER = 3.0  # standard deviations; larger innovations are clipped, so that one bad box does not throw a track off
+MEMORY = 0.3  # weight of a new appearance in the mean appearance of its track
+RECENT = 0.3  # s; tracks seen within this time are matched first
 
 
 @dataclass(frozen=True, slots=True)
 class TrackOptions:
-    """When a face is a person, and for how long.
+    """When a face becomes a track, and for how long.
 
     Attributes:
-        max_lost: s without a detection after which a track ends and its id is gone for good.
-        confirm_confidence: A face found with at least this confidence has its id at once, others when found twice.
-        confirm_within: s within which the second find must come.
-        reach: How far from its predicted place a face may turn up, in face widths; grows with the time out of sight.
-        reach_growth: Face widths/s by which it grows.
-        max_reach: Its limit.
-        max_change: How different a head may look from one find to the next, see ``appearance.change``. Who
-            looks more different is somebody else, wherever they stand.
+        max_lost: Seconds without a detection after which a track ends for good.
+        confirm_confidence: A face detected with at least this confidence gets an id at once. Other faces get one when
+            they are detected a second time.
+        confirm_within: Seconds within which the second detection must follow.
+        reach: Largest distance between the predicted and the detected position, in face widths. It grows while the face
+            is not detected.
+        reach_growth: Growth of ``reach``, face widths/s.
+        max_reach: Limit of ``reach``.
+        max_change: How much the appearance may change between two detections, see ``appearance.change``. A face that
+            differs more is another person, wherever it is.
     """
 
     max_lost: float = 1.0
@@ -57,11 +59,11 @@ class TrackOptions:
 
 
 class FaceTracker:
-    """Gives faces their ids; one instance per source.
+    """Assigns ids to the faces of one source.
 
-    Each track is a constant-velocity Kalman filter over centre and logarithm of width and height, with noise in units
-    of the face's own width. Detections are assigned to all tracks at once (the least total cost), first to the tracks
-    seen lately, then to those out of sight, so that who has long been gone takes no one's face.
+    Each track is a constant-velocity Kalman filter over the center and the logarithm of width and height. Its noise is
+    in units of the face width. Detections are assigned to tracks at the least total cost: first to tracks that were
+    seen recently, then to the others, so that a person who left does not take over another face.
     """
 
     def __init__(self, options: TrackOptions | None = None) -> None:
@@ -71,32 +73,32 @@ class FaceTracker:
         self._time = -math.inf  # s, of the newest frame
 
     def reset(self) -> None:
-        """Drop all tracks, after a reconnect; ids go on counting."""
+        """Drop all tracks, after a reconnect. Ids continue to count up."""
         self._tracks.clear()
         self._time = -math.inf
 
     def update(self, detections: Detections, timestamp: float) -> Tracks:
-        """Follow everybody to this time.
+        """Update all tracks with the detections of a frame.
 
         Args:
-            detections: Faces of this frame; a face that is absent was not found or not looked for.
-            timestamp: s, media time. One that is older than the last counts as equal to it.
+            detections: Faces of this frame. A missing face was not found, or not looked for.
+            timestamp: Media time, s. A time before the last one counts as equal to it.
 
         Returns:
-            Every living, confirmed track, those out of sight included (``detection_index`` -1). An id that is absent
-            is gone for good.
+            All living, confirmed tracks, including those that were not detected (``detection_index`` -1). A missing
+            id is gone for good.
         """
         now = max(timestamp, self._time)
         self._time = now
-        self._tracks = [t for t in self._tracks if now - t.seen <= self._patience(t)]
+        self._tracks = [t for t in self._tracks if now - t.seen <= self._max_age(t)]
         for track in self._tracks:
             track.predict(now)
         indices: dict[int, int] = {}  # position in self._tracks -> row of detections
         free = list(range(len(detections)))
         recent = [k for k, t in enumerate(self._tracks) if t.track_id > 0 and now - t.seen <= RECENT]
-        stale = [k for k, t in enumerate(self._tracks) if t.track_id > 0 and now - t.seen > RECENT]
-        fresh = [k for k, t in enumerate(self._tracks) if t.track_id == 0]
-        for group in (recent, stale, fresh):
+        lost = [k for k, t in enumerate(self._tracks) if t.track_id > 0 and now - t.seen > RECENT]
+        unconfirmed = [k for k, t in enumerate(self._tracks) if t.track_id == 0]
+        for group in (recent, lost, unconfirmed):
             for k, row in self._assign(group, detections, free, now):
                 self._tracks[k].correct(detections.xyxy[row], detections.appearance[row], now)
                 indices[k] = row
@@ -106,31 +108,32 @@ class FaceTracker:
             self._tracks.append(_Track(detections.xyxy[row], detections.appearance[row], now))
         for k, row in indices.items():
             track = self._tracks[k]
-            sure = float(detections.confidence[row]) >= self.options.confirm_confidence
-            if track.track_id == 0 and (track.hits > 1 or sure):
+            confident = float(detections.confidence[row]) >= self.options.confirm_confidence
+            if track.track_id == 0 and (track.hits > 1 or confident):
                 track.track_id = self._next_id
                 self._next_id += 1
         return self._rows(indices, now)
 
-    def _patience(self, track: _Track) -> float:
+    def _max_age(self, track: _Track) -> float:
+        """Return the seconds without a detection after which a track ends."""
         return self.options.max_lost if track.track_id > 0 else self.options.confirm_within
 
     def _assign(self, group: list[int], detections: Detections, free: list[int], now: float) -> list[tuple[int, int]]:
-        """Pairs (track, row) among a group of tracks and the free rows, of least total cost."""
+        """Match a group of tracks with the free rows at the least total cost; return pairs (track, row)."""
         if not group or not free:
             return []
-        boxes = _measured(detections.xyxy[free])  # (F, 4)
+        boxes = _to_state(detections.xyxy[free])  # (F, 4)
         tracks = np.array([self._tracks[k].state[0] for k in group])  # (G, 4)
-        lost = np.array([now - self._tracks[k].seen for k in group])
+        lost_for = np.array([now - self._tracks[k].seen for k in group])
         width = np.exp(0.5 * (tracks[:, None, 2] + boxes[None, :, 2]))  # (G, F), geometric mean
         distance = np.hypot(tracks[:, None, 0] - boxes[None, :, 0], tracks[:, None, 1] - boxes[None, :, 1]) / width
         growth = np.abs(tracks[:, None, 2] - boxes[None, :, 2])
-        reach = np.minimum(self.options.reach + self.options.reach_growth * lost, self.options.max_reach)[:, None]
+        reach = np.minimum(self.options.reach + self.options.reach_growth * lost_for, self.options.max_reach)[:, None]
         appearance = detections.appearance[free]
-        changes = np.array([change(self._tracks[k].looks, appearance).min(axis=0) for k in group])
+        changes = np.array([change(self._tracks[k].appearances, appearance).min(axis=0) for k in group])
         cost = distance + growth + changes / self.options.max_change
         allowed = (distance <= reach) & (growth <= math.log(2.0)) & (changes <= self.options.max_change)
-        # A forbidden pair costs more than any number of allowed ones, so that it never displaces one.
+        # A forbidden pair costs more than all allowed pairs together, so that it never replaces one of them.
         penalty = 1e3
         rows, columns = linear_sum_assignment(np.where(allowed, cost, penalty))
         return [(group[r], free[c]) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if allowed[r, c]]
@@ -146,8 +149,8 @@ class FaceTracker:
         )
 
 
-def _measured(xyxy: F32) -> F64:
-    """Boxes (N, 4) as centre, log width, log height (N, 4)."""
+def _to_state(xyxy: F32) -> F64:
+    """Convert boxes (N, 4) to center x, center y, log width, log height (N, 4)."""
     box = xyxy.astype(np.float64)
     size = np.maximum(box[:, 2:] - box[:, :2], 1.0)
     return np.concatenate([(box[:, :2] + box[:, 2:]) / 2, np.log(size)], axis=1)
@@ -155,71 +158,79 @@ def _measured(xyxy: F32) -> F64:
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """One person: newest and mean appearance, and a filter over where the face is.
+    """One person: the appearance, and a Kalman filter of the position.
 
-    ``looks`` is (2, A). ``state`` (2, 4) holds value and speed of centre x, y (px) and log width, height. The four are
-    filtered on their own: the rows of ``covariance`` (3, 4) are of value, of value with speed, and of speed.
-    ``track_id`` is 0 until the track is confirmed.
+    Attributes:
+        box: (4,) the first detection, px.
+        seen: When the face was last detected, s.
+        track_id: 0 until the track is confirmed.
+        hits: Number of detections.
+        appearances: (2, A), the newest and the mean appearance.
+        time: Time of the state, s.
+        state: (2, 4), value and speed of center x, center y (px), log width and log height.
+        covariance: (3, 4). The four values are filtered independently; the rows are the variance of the value, the
+            covariance of value and speed, and the variance of the speed.
     """
 
-    first: F32
-    look: InitVar[F32]
+    box: F32
+    appearance: InitVar[F32]
     seen: float
     track_id: int = 0
     hits: int = 1
-    looks: F32 = field(init=False)
+    appearances: F32 = field(init=False)
     time: float = field(init=False)
     state: F64 = field(init=False)
     covariance: F64 = field(init=False)
 
-    def __post_init__(self, look: F32) -> None:
-        self.looks = np.stack([look, look])
+    def __post_init__(self, appearance: F32) -> None:
+        self.appearances = np.stack([appearance, appearance])
         self.time = self.seen
-        self.state = np.stack([_measured(self.first[None])[0], np.zeros(4)])
+        self.state = np.stack([_to_state(self.box[None])[0], np.zeros(4)])
         unit = self._unit()
-        # The speed is unknown at first: one face width per second either way.
+        # The speed is unknown at first: standard deviation of one face width per second.
         self.covariance = np.stack([(POSITION_NOISE * unit) ** 2, np.zeros(4), unit**2])
 
     def _unit(self) -> F64:
-        """What noise is measured in: the face's width for the centre, half of a logarithm's 1 for the size."""
+        """Return the unit of the noise: the face width for the center, 0.5 for the logarithms of the size."""
         width = math.exp(self.state[0, 2])
         return np.array([width, width, 0.5, 0.5])
 
     def predict(self, now: float) -> None:
-        """Move on to a time; the longer out of sight, the slower."""
+        """Predict the state at a time. A face that is not detected slows down."""
         dt = now - self.time
         if dt <= 0:
             return
         self.time = now
         tau = DAMPING if now - self.seen > dt + 1e-9 else math.inf
-        fade = math.exp(-dt / tau)
-        way = dt if math.isinf(tau) else tau * (1.0 - fade)
-        self.state[0] += self.state[1] * way
-        self.state[1] *= fade
+        decay = math.exp(-dt / tau)
+        distance = dt if math.isinf(tau) else tau * (1.0 - decay)
+        self.state[0] += self.state[1] * distance
+        self.state[1] *= decay
         p, c, v = self.covariance
         q = (ACCELERATION * self._unit()) ** 2
         self.covariance = np.stack(
             [
-                p + 2 * way * c + way**2 * v + q * dt**4 / 4,
-                fade * (c + way * v) + q * dt**3 / 2,
-                fade**2 * v + q * dt**2,
+                p + 2 * distance * c + distance**2 * v + q * dt**4 / 4,
+                decay * (c + distance * v) + q * dt**3 / 2,
+                decay**2 * v + q * dt**2,
             ]
         )
 
-    def correct(self, xyxy: F32, look: F32, now: float) -> None:
-        """Take a detection, box (4,) and appearance (A,), of the time it was predicted to."""
+    def correct(self, xyxy: F32, appearance: F32, now: float) -> None:
+        """Update the state with a detection, box (4,) and appearance (A,), at the predicted time."""
         p, c, v = self.covariance
-        spread = p + (POSITION_NOISE * self._unit()) ** 2
-        surprise = _measured(xyxy[None])[0] - self.state[0]
-        limit = OUTLIER * np.sqrt(spread)
-        surprise = np.clip(surprise, -limit, limit)
-        self.state = self.state + np.stack([p, c]) / spread * surprise
-        self.covariance = np.stack([p - p * p / spread, c - p * c / spread, v - c * c / spread])
-        self.looks = np.stack([look, (1 - MEMORY) * self.looks[1] + MEMORY * look]).astype(np.float32)
+        variance = p + (POSITION_NOISE * self._unit()) ** 2
+        innovation = _to_state(xyxy[None])[0] - self.state[0]
+        limit = OUTLIER * np.sqrt(variance)
+        innovation = np.clip(innovation, -limit, limit)
+        self.state = self.state + np.stack([p, c]) / variance * innovation
+        self.covariance = np.stack([p - p * p / variance, c - p * c / variance, v - c * c / variance])
+        mean = (1 - MEMORY) * self.appearances[1] + MEMORY * appearance
+        self.appearances = np.stack([appearance, mean]).astype(np.float32)
         self.seen = now
         self.hits += 1
 
     def xyxy(self) -> list[float]:
-        """The box, px."""
-        centre, half = self.state[0, :2], np.exp(self.state[0, 2:]) / 2
-        return [*(centre - half).tolist(), *(centre + half).tolist()]
+        """Return the box, px."""
+        center, half = self.state[0, :2], np.exp(self.state[0, 2:]) / 2
+        return [*(center - half).tolist(), *(center + half).tolist()]

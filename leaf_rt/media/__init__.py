@@ -1,6 +1,6 @@
-"""Decoding with libraries: pictures by OpenCV, packets and frames by FFmpeg.
+"""Reads and decodes media: pictures with OpenCV, video and audio with FFmpeg.
 
-Knows files and arrays. It must not know faces or sources.
+Knows files and arrays. Does not know faces or sources.
 """
 
 __all__ = ["ffmpeg", "images"]

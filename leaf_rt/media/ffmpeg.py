@@ -1,7 +1,4 @@
-"""FFmpeg through PyAV: the pieces that files and network streams share.
-
-Knows PyAV's containers, frames and errors; must not know options of ours, threads or reconnecting.
-"""
+"""FFmpeg through PyAV: the functions that video files and network streams share."""
 
 from __future__ import annotations
 
@@ -17,15 +14,14 @@ from av.video.stream import VideoStream
 
 from leaf_rt.types import U8
 
-# FFmpeg's own log lines would run into the terminal; what matters comes as errors, which we put into words.
+# FFmpeg would write log lines to the terminal. All that matters is raised as an error as well.
 av.logging.set_level(None)
 
-# AttachedPic marks the cover of a song: a video stream by name only.
-_ATTACHED_PIC = 0x0400
+_ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
 
 def open_container(target: str, options: dict[str, str], timeout: tuple[float, float] | None = None) -> InputContainer:
-    """Open for reading; raises what PyAV raises."""
+    """Open a file or an address for reading. Raises what PyAV raises."""
     container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace")
     if not isinstance(container, InputContainer):
         raise TypeError(f"av.open: wanted an InputContainer, got {type(container).__name__}")
@@ -33,7 +29,7 @@ def open_container(target: str, options: dict[str, str], timeout: tuple[float, f
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first stream of moving pictures, or None."""
+    """Return the first video stream, or None."""
     for stream in container.streams.video:
         if not int(stream.disposition) & _ATTACHED_PIC:
             return stream
@@ -41,26 +37,24 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def decoder_name(stream: VideoStream) -> str:
-    """For people: codec and who decodes it."""
+    """Return the codec and the decoder, for messages."""
     return f"{stream.codec_context.name} (FFmpeg)"
 
 
 def use_threads(stream: VideoStream) -> None:
-    """Frame threads only where a picture is large.
+    """Use frame threads for large images only.
 
-    On 640x360 they cost more than they give (1.15 ms a frame against 0.78), and they hold back a few frames.
+    At 640x360 they are slower (1.15 instead of 0.78 ms per frame), and they delay a few frames.
     """
     stream.thread_type = "AUTO" if stream.codec_context.width > 1280 else "SLICE"
 
 
 def to_bgr(frame: VideoFrame, mirror: bool = False) -> U8:
-    """The picture as it is meant to be seen.
-
-    Any pixel format and depth becomes 8 bit BGR; the rotation that the file asks for is applied.
+    """Convert a frame of any pixel format to 8-bit BGR, and apply the rotation that the file specifies.
 
     Args:
         frame: A decoded frame.
-        mirror: Swap left and right.
+        mirror: Whether to swap left and right.
 
     Returns:
         (H, W, 3) uint8, contiguous.
@@ -75,5 +69,5 @@ def to_bgr(frame: VideoFrame, mirror: bool = False) -> U8:
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg says, without the address, in which a password may stand."""
+    """Return FFmpeg's message without the address, which may contain a password."""
     return str(getattr(error, "strerror", None) or type(error).__name__)

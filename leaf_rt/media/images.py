@@ -1,7 +1,4 @@
-"""Still pictures: read any of them as BGR, write an annotated one.
-
-Knows files and OpenCV's codecs; must not know detectors, models or terminals.
-"""
+"""Reads, decodes and writes pictures. The only picture decoder of the runtime and of training."""
 
 from __future__ import annotations
 
@@ -19,28 +16,34 @@ from leaf_rt.types import U8
 
 
 def read_picture(path: Path) -> U8:
-    """Read a picture the way a viewer shows it.
+    """Read a picture as an image viewer shows it.
 
-    Turned as its EXIF note says; grey becomes colour, 16 bit becomes 8 bit, and what is transparent lies on white.
+    Applies the EXIF rotation, converts gray to color and 16 bits to 8, and puts transparent pixels on white.
+
+    Args:
+        path: The file.
 
     Returns:
         (H, W, 3) uint8 BGR.
 
     Raises:
-        NotFound: There is no such file.
-        NoPermission: It may not be read.
-        NotAVideo: It is a folder, empty, or holds no picture.
-        CodecError: It is a picture, but damaged, too large, or of numbers without a scale.
+        NotFound: The file does not exist.
+        NoPermission: The file may not be read.
+        NotAVideo: It is a folder, empty, or not a picture.
+        CodecError: It is a picture, but damaged, too large, or has a number format without a known range.
     """
     return decode_picture(_read(path), str(path))
 
 
 def decode_picture(data: bytes, name: str) -> U8:
-    """Decode the bytes of a picture file, as ``read_picture`` does.
+    """Decode a picture from memory, as ``read_picture`` does.
 
     Args:
-        data: The whole file.
+        data: The content of the file.
         name: Name of the picture in error messages.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
 
     Raises:
         NotAVideo: It is empty or not a picture.
@@ -49,13 +52,13 @@ def decode_picture(data: bytes, name: str) -> U8:
     if not data:
         raise NotAVideo(f"{name}: the file is empty (0 bytes)")
     encoded = np.frombuffer(data, np.uint8)
-    jpeg = data.startswith(b"\xff\xd8")  # has no alpha
+    is_jpeg = data.startswith(b"\xff\xd8")  # has no alpha channel
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # what is wrong is said below, in one sentence
+    cv2.utils.logging.setLogLevel(0)  # the errors below say what is wrong
     try:
         with suppress_native_stderr():
             image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-            raw = None if jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+            raw = None if is_jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
             raise CodecError(f"{name}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
@@ -66,22 +69,22 @@ def decode_picture(data: bytes, name: str) -> U8:
         if raw is not None:
             kind = f"{raw.dtype.itemsize * 8}-bit {'float' if raw.dtype.kind == 'f' else 'integer'}"
             raise CodecError(
-                f"{name}: is a {kind} picture, which does not say what is black and what is white; save it with 8 or "
+                f"{name}: is a {kind} picture, in which the values of black and white are unknown; save it with 8 or "
                 "16 bits per channel"
             )
         if _has_picture_format(data):
             raise CodecError(f"{name}: the picture is damaged and cannot be decoded; get a fresh copy of it")
-        raise NotAVideo(f"{name}: no picture that can be read; give a JPEG, PNG, WebP, TIFF or BMP file")
+        raise NotAVideo(f"{name}: not a picture that can be read; use a JPEG, PNG, WebP, TIFF or BMP file")
     picture = np.asarray(image, dtype=np.uint8)
     if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw.shape[:2] == picture.shape[:2]:
-        full = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
-        alpha = np.clip(raw[..., 3:].astype(np.float32) / full, 0.0, 1.0)
+        white = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
+        alpha = np.clip(raw[..., 3:].astype(np.float32) / white, 0.0, 1.0)
         picture = (picture * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
     return picture
 
 
 def _has_picture_format(data: bytes) -> bool:
-    """Whether a file that starts like this is in a format that OpenCV knows."""
+    """Whether the data is in a format that OpenCV knows, by its first bytes."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(data[:4096])
         file.flush()
@@ -89,14 +92,14 @@ def _has_picture_format(data: bytes) -> bool:
 
 
 def write_picture(path: Path, image: U8) -> None:
-    """Write a picture in the format that the name's ending asks for, whole or not at all.
+    """Write a picture completely or not at all, in the format of the path's suffix.
 
     Raises:
-        NoPermission, OutputError: It cannot be written there.
+        NoPermission, OutputError: It cannot be written.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 93] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    fine, encoded = cv2.imencode(path.suffix, image, options)
-    if not fine:
+    ok, encoded = cv2.imencode(path.suffix, image, options)
+    if not ok:
         raise OutputError(
             f"{path}: OpenCV cannot write a {path.suffix} picture of {image.shape[1]}x{image.shape[0]} px"
         )
@@ -104,14 +107,14 @@ def write_picture(path: Path, image: U8) -> None:
 
 
 def _read(path: Path) -> bytes:
-    if re.match(r"[a-z]{2,}:/", str(path)):  # its text may hold a password
-        raise NotAVideo("an address is no picture file; fetch the picture first, then give the file")
+    if re.match(r"[a-z]{2,}:/", str(path)):  # do not print the address: it may contain a password
+        raise NotAVideo("an address is not a picture file; download the picture first, then use the file")
     try:
         data = path.read_bytes()
     except FileNotFoundError as e:
         raise NotFound(f"{path}: no such file") from e
     except IsADirectoryError as e:
-        raise NotAVideo(f"{path}: is a folder; give the pictures in it, as in {path}/*.jpg") from e
+        raise NotAVideo(f"{path}: is a folder; name the pictures in it, as in {path}/*.jpg") from e
     except PermissionError as e:
         raise NoPermission(f"{path}: no permission to read it") from e
     except OSError as e:

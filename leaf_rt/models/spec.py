@@ -1,6 +1,6 @@
-"""ModelSpec: what a model file is, in a JSON beside it, checked whenever the model is loaded.
+"""``ModelSpec``: the description of a model file, stored as JSON beside it and checked whenever the model is loaded.
 
-Knows JSON, hashes and the bundled default model; must not know any inference runtime.
+Knows JSON, hashes and the bundled models; must not know any inference runtime.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPEC_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
-# The face detectors as they stand inside the mediapipe 0.10.21 wheel: file and sha256, by the name of their range.
+# The face detectors from the mediapipe 0.10.21 wheel: file and sha256 by the name of the range.
 DETECTORS = {
     "short": (
         "face_detection_short_range.tflite",
@@ -28,36 +28,38 @@ DETECTORS = {
         "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
     ),
 }
-# Crops of real faces on which every engine built here is compared with its fp32 model: a square picture of tiles.
+# Crops of real faces, on which every engine is compared with its fp32 model: a square picture of tiles.
 GOLDEN = MODELS / "golden.jpg"
 GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything the runtime must know to use a model rightly.
+    """Everything the runtime must know to use a model.
 
-    The graph takes raw crops, ``faces`` (N, side, side, 3) uint8 BGR, does colour, resizing and normalisation itself,
-    and gives ``probs`` (N, C) float32, rows summing to 1, and ``features`` (N, D) float32.
+    The input of the graph is ``faces`` (N, side, side, 3) uint8 BGR, raw crops; the graph itself converts colours,
+    resizes and normalizes. Its outputs are ``probs`` (N, C) float32, whose rows sum to 1, and ``features`` (N, D)
+    float32.
 
     Attributes:
-        labels: Class names in the order of the output.
+        labels: Class names in the order of ``probs``.
         side: Side of the crops, px.
-        margin: Margin of the crop geometry, see ``leaf_rt.faces.alignment.template``.
-        color: "grey" or "rgb": what the network sees inside the graph.
+        margin: Margin of the crops as a share of their side, see ``leaf_rt.faces.alignment.template``.
+        color: Input of the network inside the graph: "grey" or "rgb".
         net_side: Side to which the graph resizes the crops before the network, px.
-        mean: Per-channel mean in [0, 1] that the graph subtracts.
-        std: Per-channel deviation by which it divides.
-        flip: Whether the graph averages over the crop and its mirror image.
-        feature_dim: D.
-        precision: "fp32", "fp16", "int8".
+        mean: Per-channel mean that the graph subtracts, for pixels in [0, 1].
+        std: Per-channel standard deviation by which the graph divides.
+        flip: Whether the graph averages the predictions of the crop and its mirror image.
+        feature_dim: Number of features D.
+        precision: "fp32", "fp16" or "int8".
         opset: ONNX opset; 0 for a TensorRT plan.
-        sha256: Of the model file beside the JSON.
-        training: Data, protocol, start and seed, in words and figures.
-        metrics: What was measured with this very file, by name.
-        licence: Of the weights.
-        tensorrt: For plans: version, GPU, compute capability and the like; empty otherwise.
-        parent: sha256 of the fp32 model that this file was made from; empty for an fp32 model itself.
+        sha256: Hash of the model file.
+        training: Data, protocol, initial weights and seed.
+        metrics: Results measured with this file, by name of the data set.
+        licence: Licence of the weights.
+        tensorrt: What a TensorRT plan depends on, such as version and GPU; empty for other files.
+        parent: sha256 of the fp32 model that this file was made from; empty for the fp32 model itself.
+        version: Version of this format.
     """
 
     labels: tuple[str, ...]
@@ -80,8 +82,9 @@ class ModelSpec:
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
-        def wrong(name: str, wanted: str) -> ModelError:
-            return ModelError(f"ModelSpec.{name}: wanted {wanted}, got {getattr(self, name)!r}; export the model again")
+        def wrong(name: str, expected: str) -> ModelError:
+            value = getattr(self, name)
+            return ModelError(f"ModelSpec.{name}: wanted {expected}, got {value!r}; export the model again")
 
         if self.version != SPEC_VERSION:
             raise wrong("version", str(SPEC_VERSION))
@@ -96,7 +99,7 @@ class ModelSpec:
         if self.feature_dim < 1:
             raise wrong("feature_dim", "at least 1")
         if not 0 <= self.margin <= 1:
-            raise wrong("margin", "a share between 0 and 1")
+            raise wrong("margin", "a number between 0 and 1")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise wrong("std", "three positive numbers, as many as in mean")
         if self.color not in ("grey", "rgb"):
@@ -106,10 +109,13 @@ class ModelSpec:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a model file's bytes; for OpenVINO's .xml also of the .bin that holds its weights.
+    """Hash of a model file. For an OpenVINO .xml file, it includes the .bin file with the weights.
+
+    Returns:
+        The hex digest.
 
     Raises:
-        ModelError: The .bin is missing.
+        ModelError: The .bin file is missing.
     """
     files = [path]
     if path.suffix == ".xml":
@@ -125,33 +131,38 @@ def sha256_of(path: Path) -> str:
 
 
 def variant_path(model: Path, precision: str, suffix: str = "") -> Path:
-    """Where the same model in another precision lies: beside it, as NAME-int8.onnx beside NAME.onnx.
+    """The path of a model in another precision: NAME-int8.onnx for NAME.onnx.
 
-    OpenVINO's own format, suffix ".xml", has a name of its own, for the description beside it: NAME-int8-openvino.xml.
+    A file in OpenVINO's format is called NAME-int8-openvino.xml, so that its JSON description has its own name.
+
+    Args:
+        model: The fp32 model.
+        precision: The other precision.
+        suffix: Suffix of the other file; "" for that of ``model``.
     """
-    own = "-openvino" if suffix == ".xml" else ""
-    return model.with_name(f"{model.stem}-{precision}{own}{suffix or model.suffix}")
+    openvino = "-openvino" if suffix == ".xml" else ""
+    return model.with_name(f"{model.stem}-{precision}{openvino}{suffix or model.suffix}")
 
 
 def spec_path(model: Path) -> Path:
-    """The JSON beside a model file."""
+    """The path of the JSON file beside a model file."""
     return model.with_suffix(".json")
 
 
 def save_spec(spec: ModelSpec, model: Path) -> None:
-    """Write the JSON beside ``model``, readable by people."""
+    """Write the JSON file beside ``model``."""
     spec_path(model).write_text(json.dumps(asdict(spec), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_spec(model: Path) -> ModelSpec:
-    """Read and check the JSON beside a model, and the model's hash against it.
+    """Read the description of a model, and check it and the hash of the model file.
 
     Raises:
-        NotFound: There is no such model.
-        ModelError: The JSON is missing or broken, lacks or has foreign fields, or the hash disagrees.
+        NotFound: The model file does not exist.
+        ModelError: The JSON file is missing or invalid, or the hash is wrong.
     """
     if not model.is_file():
-        raise NotFound(f"model {model}: no such file; give a file that `leaf-rt export` wrote")
+        raise NotFound(f"model {model}: no such file; give a file that `leaf-rt export` has written")
     path = spec_path(model)
     if not path.is_file():
         raise ModelError(f"model {model}: its description {path.name} is missing; keep the two files together")
@@ -160,10 +171,10 @@ def load_spec(model: Path) -> ModelSpec:
     except (ValueError, UnicodeDecodeError) as e:
         raise ModelError(f"{path}: not valid JSON ({e}); export the model again") from e
     known = {f.name for f in fields(ModelSpec)}
-    needed = {f.name for f in fields(ModelSpec) if f.default is MISSING and f.default_factory is MISSING}
-    if not isinstance(raw, dict) or set(raw) - known or needed - set(raw):
-        odd = sorted(set(raw) - known | needed - set(raw)) if isinstance(raw, dict) else ["not an object"]
-        raise ModelError(f"{path}: is no leaf-rt model description (fields that differ: {', '.join(odd)})")
+    required = {f.name for f in fields(ModelSpec) if f.default is MISSING and f.default_factory is MISSING}
+    if not isinstance(raw, dict) or set(raw) - known or required - set(raw):
+        differing = sorted(set(raw) - known | required - set(raw)) if isinstance(raw, dict) else ["not an object"]
+        raise ModelError(f"{path}: is not a leaf-rt model description (fields that differ: {', '.join(differing)})")
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         spec = ModelSpec(**values)
@@ -173,6 +184,6 @@ def load_spec(model: Path) -> ModelSpec:
     if actual != spec.sha256:
         raise ModelError(
             f"{model}: its bytes do not match {path.name} (sha256 {actual[:12]}..., "
-            f"described {spec.sha256[:12]}...); the file is damaged or foreign, export it again"
+            f"described {spec.sha256[:12]}...); the file is damaged or was changed; export it again"
         )
     return spec

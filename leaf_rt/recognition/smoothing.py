@@ -1,7 +1,7 @@
-"""Probabilities over time: a filter with a time constant, and a shown label that does not flicker.
+"""Smooths probabilities over time, and chooses a label that does not flicker.
 
-Every duration is in seconds and times may be irregular, so a clip gives the same curve at 10, 30 and 60 frames/s.
-Knows numpy; must not know faces, models or clocks.
+All durations are in seconds and timestamps may be irregular, so a clip gives the same curve at 10, 30 and 60 frames/s.
+Does not know faces, models or clocks.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ UNCERTAIN_INDEX = -1
 
 @dataclass(frozen=True, slots=True)
 class SmoothOptions:
-    """How fast the answer follows the face.
+    """How fast the result follows the face.
 
     Attributes:
-        time_constant: s until the filter has covered 63 % of a step; larger is calmer and later. 0 filters nothing.
-        max_gap: s without an answer after which the filter starts afresh.
-        margin: Lead in probability that a new label needs over the shown one.
-        min_dwell: s that a label stays at least.
-        uncertain_below: A leading probability below this counts as "uncertain".
+        time_constant: Seconds in which the filter covers 63 % of a step. Larger values are smoother but slower. 0
+            switches the filter off.
+        max_gap: Seconds without a classification after which the filter starts again.
+        margin: How much more probable a new label must be than the shown one.
+        min_dwell: Shortest time for which a label is shown, s.
+        uncertain_below: If the largest probability is below this, the label is "uncertain".
     """
 
     time_constant: float = 0.3
@@ -42,17 +43,22 @@ class SmoothOptions:
 
 @dataclass(slots=True)
 class _State:
-    """One person: newest raw answer and filter state at ``time``, and the shown label since ``since``."""
+    """The filter of one track."""
 
-    time: float
-    raw: F32  # (C,)
-    value: F32  # (C,)
-    emotion: int
-    since: float
+    time: float  # s, of the newest result
+    raw: F32  # (C,), the newest result
+    value: F32  # (C,), filtered up to ``time``
+    emotion: int  # shown label
+    since: float  # s, when the label was first shown
 
 
 class Smoother:
-    """Filters the answers of many tracks of one source; a track's state is freed with ``keep_only``."""
+    """Smooths the results of all tracks of one source. Call ``keep_only`` to free ended tracks.
+
+    Args:
+        num_classes: C.
+        options: How to smooth.
+    """
 
     def __init__(self, num_classes: int, options: SmoothOptions | None = None) -> None:
         self.num_classes = num_classes
@@ -63,26 +69,26 @@ class Smoother:
         return len(self._states)
 
     def reset(self) -> None:
-        """Forget every track."""
+        """Forget all tracks."""
         self._states.clear()
 
     def keep_only(self, track_ids: I64) -> None:
-        """Forget every track but these (M,)."""
+        """Forget all tracks except these, (M,) int64."""
         alive = set(track_ids.tolist())
         for track_id in [t for t in self._states if t not in alive]:
             del self._states[track_id]
 
     def update(self, track_id: int, probs: F32, timestamp: float) -> None:
-        """Take a new answer for a track.
+        """Add a new result of a track.
 
-        The filter is first order, dy/dt = (p - y) / time_constant, solved exactly for answers that run in a straight
-        line from one sample to the next. The step is a convex combination, so rows stay probabilities. An answer that
-        is not finite, or that is not newer than the last, changes nothing.
+        The filter is of first order, dy/dt = (p - y) / time_constant, solved exactly for results that are linear
+        between two samples. Each step is a convex combination, so the values stay probabilities. A result that is not
+        finite, or not newer than the last one, is ignored.
 
         Args:
             track_id: The track.
             probs: (C,) float32, sums to 1.
-            timestamp: s, media time.
+            timestamp: Media time, s.
         """
         if not np.isfinite(probs).all():
             return
@@ -104,9 +110,16 @@ class Smoother:
                 state.emotion, state.since = candidate, timestamp
 
     def at(self, track_id: int, timestamp: float) -> tuple[F32, int]:
-        """The filtered probabilities (C,) and the shown class at a time at or after the newest answer.
+        """Return the smoothed probabilities of a track at a time, and its shown label.
 
-        Between answers the newest one is taken to hold. A track without any finite answer is uniform and uncertain.
+        After the newest result, that result is assumed to continue. A track without results is uniform and uncertain.
+
+        Args:
+            track_id: The track.
+            timestamp: Media time, s, not before the newest result.
+
+        Returns:
+            (C,) float32, and the index of the label; ``UNCERTAIN_INDEX`` for "uncertain".
         """
         state = self._states.get(track_id)
         if state is None:
@@ -133,5 +146,5 @@ class Smoother:
         return top if value[top] >= self.options.uncertain_below else UNCERTAIN_INDEX
 
     def _score(self, value: F32, emotion: int) -> float:
-        """The standing of a class; "uncertain" takes part with the threshold as its probability."""
+        """Return the probability of a label. For "uncertain" this is the threshold."""
         return self.options.uncertain_below if emotion == UNCERTAIN_INDEX else float(value[emotion])

@@ -1,4 +1,4 @@
-"""The Python API: one object that recognises expressions in pictures, streams and videos.
+"""The Python API: one object that recognizes expressions in pictures, streams and videos.
 
 Knows the whole runtime. It must not know the command line. `leaf_rt` exports its public names.
 """

@@ -1,8 +1,9 @@
-"""A run of the streaming shell in a thread of its own, and the queue that hands its frames to the caller."""
+"""Runs a source in a background thread and passes the results to the caller through a queue."""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ class Item:
 
 
 class FrameQueue:
-    """A sink that the caller reads from; see ``Sink``.
+    """A sink from which another thread takes the frames; see ``Sink``.
 
-    A file waits until there is room, so no frame is lost. Of a live source only the newest frame is kept.
+    For files, ``write`` waits until there is room, so no frame is lost. For live sources, only the newest frame is
+    kept.
 
     Args:
         capacity: Frames that may wait.
@@ -44,7 +46,7 @@ class FrameQueue:
         self._ended = self._cancelled = False
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
-        """Hand over one frame; returns at once after ``cancel``."""
+        """Add a frame. Waits for room, except after ``cancel``."""
         with self._changed:
             if source.is_live:
                 self._items.clear()
@@ -55,7 +57,7 @@ class FrameQueue:
                 self._changed.notify_all()
 
     def get(self) -> Item | None:
-        """The next frame; None once there is none and none will come."""
+        """Return the next frame, or None at the end."""
         with self._changed:
             while not self._items and not self._ended:
                 self._changed.wait(_GLANCE)
@@ -66,32 +68,32 @@ class FrameQueue:
             return item
 
     def end(self) -> None:
-        """No frame will come any more; those that wait can still be taken."""
+        """Mark the end. Frames in the queue can still be taken."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """The caller wants no more frames."""
+        """Drop all frames, now and later."""
         with self._changed:
             self._ended = self._cancelled = True
             self._items.clear()
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nothing; the end of the run calls ``end``, also where it never began to write."""
+        """Do nothing: ``BackgroundRun`` calls ``end``, even if the run fails before its first frame."""
 
 
 class BackgroundRun:
-    """One run in a thread.
+    """One run in a thread of its own.
 
     Args:
         work: Runs until the source ends or the signal is set.
-        frames: Where the frames go, if the caller takes them one by one.
+        frames: Receives the frames, if the caller takes them one by one.
 
     Attributes:
-        stats: Counters of the run, once it is over.
-        error: What ended it, or made its source or a sink give up.
+        stats: Counters of the run, when it is over.
+        error: The error that ended the run, its source or a sink.
     """
 
     def __init__(self, work: Callable[[StopSignal], RunStats], frames: FrameQueue | None = None) -> None:
@@ -103,22 +105,21 @@ class BackgroundRun:
         self._thread = threading.Thread(target=self._run, name="leaf_rt run", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` s; whether the run is over."""
+        """Wait up to ``timeout`` s. Return whether the run is over."""
         return self._over.wait(timeout)
 
     def close(self) -> None:
-        """End the run in good order and wait for its thread; may be called twice."""
+        """Stop the run and wait for its threads. May be called twice."""
         if self._frames is not None:
             self._frames.cancel()
         self._stop.set()
-        if self._thread is not threading.current_thread():  # the garbage collector may call this in any thread
-            while not self._over.wait(_GLANCE):
-                pass
-            self._thread.join()
+        while not self._over.wait(_GLANCE):
+            pass
+        self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -131,3 +132,23 @@ class BackgroundRun:
             if self._frames is not None:
                 self._frames.end()
             self._over.set()
+
+
+def close_with(owner: object, close: Callable[[], None]) -> weakref.finalize[..., object]:
+    """Call ``close`` when the owner is collected or the program ends, unless the finalizer is detached before.
+
+    The garbage collector runs in any thread, also in one that ``close`` would wait for. There, a new thread closes.
+
+    Args:
+        owner: ``close`` must not refer to it.
+        close: Frees what the owner holds.
+    """
+    safe = {threading.get_ident(), threading.main_thread().ident}
+
+    def collected() -> None:
+        if threading.get_ident() in safe:
+            close()
+        else:
+            threading.Thread(target=close, name="leaf_rt close").start()
+
+    return weakref.finalize(owner, collected)

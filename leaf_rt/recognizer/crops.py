@@ -1,4 +1,4 @@
-"""Pictures that already show one face each: aligned or not, of any size. Knows the detector and the back end."""
+"""Classifies crops: pictures of any size that show one face each."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""What a recognizer holds and must free: back end, detector, runs. Knows the runtime; must not know the recognizer."""
+"""Resources of a recognizer: back end, image detector, background runs. Must not know the recognizer."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.image_detector import ImageFaceDetector
-from leaf_rt.faces.video_detector import VideoFaceDetector
-from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.factory import build_detector, build_pipeline
+from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.recognizer.background import BackgroundRun
 from leaf_rt.recognizer.source import Opener, is_live
 from leaf_rt.sinks.base import Sink
@@ -26,8 +26,8 @@ class SharedBackend:
 
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, threading.Lock()
-        self.name, self.reason, self.spec = backend.name, backend.reason, backend.spec
-        self.device = backend.device
+        self.name, self.device = backend.name, backend.device
+        self.reason, self.spec = backend.reason, backend.spec
 
     def infer(self, faces: U8) -> Prediction:
         """Classify crops."""
@@ -41,23 +41,23 @@ class SharedBackend:
 
 
 class Parts:
-    """What a recognizer must free. It does not know the recognizer, so that this one can be collected."""
+    """Resources of a recognizer. They do not refer to it, so that it can be garbage-collected."""
 
-    def __init__(self, backend: Backend, face_range: Literal["auto", "short", "full"]) -> None:
+    def __init__(self, config: RecognitionConfig, backend: Backend) -> None:
+        self.config = config
         self.backend = SharedBackend(backend)
         self.detector_lock = threading.Lock()
-        self._range = face_range
         self._detector: ImageFaceDetector | None = None
         self._runs: list[BackgroundRun] = []
 
     def detector(self) -> ImageFaceDetector:
         """The detector of pictures; call under ``detector_lock``."""
         if self._detector is None:
-            self._detector = ImageFaceDetector(range=self._range)
+            self._detector = ImageFaceDetector(range=self.config.range)
         return self._detector
 
     def start(self, background: BackgroundRun) -> None:
-        """Begin a run, and end it with the recognizer."""
+        """Start a run. It is stopped when the recognizer is closed."""
         self._runs = [other for other in self._runs if not other.wait(0)]
         background.start()
         self._runs.append(background)
@@ -66,20 +66,34 @@ class Parts:
         self,
         target: Target,
         opener: Opener,
-        pipeline: Callable[[VideoFaceDetector], Pipeline],
         sinks: Callable[[SourceInfo], Sequence[Sink]],
         hooks: Hooks,
         options: RunOptions,
         stop: StopSignal,
+        *,
+        blur: bool = False,
     ) -> RunStats:
-        """Run one source to its end, in this thread."""
-        ready = [self._video_detector()] if is_live(target) else []  # live frames do not wait for models to load
+        """Run one source to its end, in this thread.
 
-        def make(info: SourceInfo) -> Pipeline:
-            return pipeline(ready.pop() if ready else self._video_detector())
+        Args:
+            target: What to read.
+            opener: Opens the target.
+            sinks: Makes the sinks of the source.
+            hooks: Called during the run.
+            options: Options of the run.
+            stop: Set it to stop the run.
+            blur: Whether faces are hidden in the output.
+        """
+        ready: list[Detector] = []
+        if is_live(target):  # live frames do not wait for models to load
+            ready.append(build_detector(self.config, hide_faces=blur))
+
+        def pipeline(info: SourceInfo) -> Pipeline:
+            detector = ready.pop() if ready else None
+            return build_pipeline(self.config, self.backend, hide_faces=blur, detector=detector)
 
         try:
-            return run([target], make, self.backend, sinks, (), hooks, options, stop, opener)
+            return run([target], pipeline, self.backend, sinks, (), hooks, options, stop, opener)
         finally:
             for detector in ready:
                 detector.close()
@@ -92,8 +106,3 @@ class Parts:
             if self._detector is not None:
                 self._detector.close()
         self.backend.close()
-
-    def _video_detector(self) -> VideoFaceDetector:
-        detector = VideoFaceDetector(range=self._range)
-        detector.warm_up()
-        return detector

@@ -1,4 +1,4 @@
-"""Pictures that go in and out: whatever a caller has becomes an array, and drawings show themselves in notebooks."""
+"""Loads pictures in any form that callers have, and shows plots in notebooks."""
 
 from __future__ import annotations
 

@@ -1,25 +1,20 @@
-"""The recognizer: one loaded model for pictures, crops, streams and videos. Knows the whole runtime."""
+"""``Recognizer``: one loaded model for pictures, crops, streams and videos."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-from leaf_rt.errors import NoFrames
-from leaf_rt.faces.tracker import FaceTracker
-from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
 from leaf_rt.recognition.images import recognize_image
-from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
-from leaf_rt.recognizer.background import BackgroundRun, FrameQueue
+from leaf_rt.recognizer.background import BackgroundRun, FrameQueue, close_with
 from leaf_rt.recognizer.crops import classify_crops
 from leaf_rt.recognizer.faces import Faces
 from leaf_rt.recognizer.parts import Parts
@@ -27,13 +22,11 @@ from leaf_rt.recognizer.picture import load_picture
 from leaf_rt.recognizer.progress import progress_bar
 from leaf_rt.recognizer.source import SourceArguments, StreamSource, has_end, target_of
 from leaf_rt.recognizer.stream import Stream
-from leaf_rt.recognizer.video import Collector, VideoResult
-from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import SourceInfo, redact
+from leaf_rt.recognizer.video import VideoJob, VideoResult
+from leaf_rt.sources.base import redact
 from leaf_rt.stream.options import Hooks, RunOptions
-from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import U8, Estimates
 
 if TYPE_CHECKING:
     from leaf_rt.recognizer.picture import PictureLike
@@ -46,7 +39,7 @@ _LOOK = 0.1  # s between two looks at the progress
 
 
 class Recognizer:
-    """Recognises facial expressions in pictures, crops, streams and videos. A context manager.
+    """Recognizes facial expressions in pictures, crops, streams and videos. A context manager.
 
     The model is loaded once. One recognizer may be used from several threads; calls of the model take turns.
 
@@ -110,9 +103,8 @@ class Recognizer:
             max_classify_fps=max_classify_fps,
         )
         opened = self._config.open_backend(_log.info)
-        self._costs = self._config.pipeline_options(opened)
-        self._parts = Parts(opened, face_range)
-        self._finalizer = weakref.finalize(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
+        self._parts = Parts(self._config, opened)
+        self._finalizer = close_with(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
         self.labels = opened.spec.labels
         self.backend, self.reason = opened.name, opened.reason
 
@@ -171,7 +163,7 @@ class Recognizer:
     def stream(
         self, source: StreamSource, *, duration: float | None = None, **options: Unpack[SourceArguments]
     ) -> Stream:
-        """Recognise frame by frame, while the source is read in the background.
+        """Recognize frame by frame, while the source is read in the background.
 
         Args:
             source: Video file; number or path of a camera; address (rtsp://, http://, ...); or an iterable of frames:
@@ -194,9 +186,9 @@ class Recognizer:
         run_options = RunOptions(duration=duration, handle_signals=False, drain_timeout=_PATIENCE)
 
         def work(stop: StopSignal) -> RunStats:
-            return parts.run(target, opener, pipelines, lambda info: [frames], Hooks(), run_options, stop)
+            return parts.run(target, opener, lambda info: [frames], Hooks(), run_options, stop)
 
-        parts, pipelines = self._parts, self._pipelines()
+        parts = self._parts
         background = BackgroundRun(work, frames)
         self._parts.start(background)
         return Stream(self, background, frames, self.labels)
@@ -207,15 +199,17 @@ class Recognizer:
         *,
         progress: bool = False,
         save_video: str | os.PathLike[str] | None = None,
+        blur: bool = False,
         duration: float | None = None,
         **options: Unpack[SourceArguments],
     ) -> VideoResult:
-        """Recognise a whole video and keep all records in memory, about 200 bytes per face and frame.
+        """Recognize a whole video and keep all records in memory, about 150 bytes per face and frame.
 
         Args:
             source: As for ``stream``. A camera or an address needs ``duration``.
             progress: Show a progress bar, in a terminal or a notebook.
             save_video: Also write the annotated video (.mp4) there.
+            blur: Hide the faces in the annotated video.
             duration: s of wall time after which to stop.
             options: What to read and how; see ``SourceArguments``.
 
@@ -230,46 +224,30 @@ class Recognizer:
         video = None if save_video is None else Path(save_video)
         if video is not None:
             _check_output(video, [Path(target.target), *self._config.files])
-        collected: list[Collector] = []
-        warnings: list[str] = []
-        counts: list[tuple[int, int | None]] = []
-
-        def sinks(info: SourceInfo) -> Sequence[Sink]:
-            collected.append(Collector(info, labels))
-            return [*collected, *([] if video is None else [_video_sink(video, labels)])]
-
-        def note(event: Event) -> None:
-            if event.level != "info":
-                warnings.append(event.text)
-
-        def count(stats: RunStats) -> None:
-            counts[:] = [(s.processed, s.info.frame_count) for s in stats.sources]
+        job, parts = VideoJob(self.labels, video, blur), self._parts
+        run_options = RunOptions(duration=duration, handle_signals=False)
 
         def work(stop: StopSignal) -> RunStats:
-            hooks = Hooks(event=note, progress=count)
-            return parts.run(target, opener, pipelines, sinks, hooks, run_options, stop)
+            return parts.run(target, opener, job.sinks, job.hooks, run_options, stop, blur=blur)
 
-        parts, pipelines, labels = self._parts, self._pipelines(), self.labels
-        run_options = RunOptions(duration=duration, handle_signals=False)
         background = BackgroundRun(work)
         name = target.options.name or Path(redact(target.target)).name
         self._parts.start(background)
         try:
             with progress_bar(name, progress) as update:
                 while not background.wait(_LOOK):
-                    update(*(counts[0] if counts else (0, None)))
-                update(*(counts[0] if counts else (0, None)))
+                    update(job.done, job.total)
+                update(job.done, job.total)
         finally:
             background.close()
         if background.error is not None:
             raise background.error
-        if not collected:
-            raise NoFrames(f"{name}: gave no frame in time; give a longer duration")
-        return collected[0].result(warnings, video)
+        return job.result(name)
 
     def close(self) -> None:
-        """End all streams and free the model; may be called twice."""
-        self._finalizer()
+        """Stop all streams and free the model. May be called twice."""
+        if self._finalizer.detach() is not None:
+            self._parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -287,10 +265,6 @@ class Recognizer:
         if not self._finalizer.alive:
             raise ValueError("Recognizer: it is closed; make a new one")
 
-    def _pipelines(self) -> Callable[[VideoFaceDetector], Pipeline]:
-        backend, smooth, costs = self._parts.backend, self._config.smooth, self._costs
-        return lambda detector: Pipeline(detector, FaceTracker(), backend, smooth, costs)
-
 
 def _check_number(name: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
@@ -301,14 +275,3 @@ def _check_output(video: Path, read: Sequence[Path]) -> None:
     from leaf_rt.sinks.paths import OutputPaths
 
     OutputPaths(read, [("save_video", video)])
-
-
-def _video_sink(path: Path, labels: tuple[str, ...]) -> Sink:
-    from leaf_rt.render.overlay import mark
-    from leaf_rt.sinks.video import VideoSink
-
-    def draw(image: U8, estimates: Estimates, names: Sequence[str]) -> U8:
-        mark(image, estimates, names)
-        return image
-
-    return VideoSink(path, labels, draw)

@@ -1,4 +1,4 @@
-"""What a caller may give as a source, and what opens it. Knows sources."""
+"""Turns what callers give as a source into a target and a function that opens it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SourceArguments(TypedDict, total=False):
 
 
 def target_of(source: StreamSource, arguments: SourceArguments) -> tuple[Target, Opener]:
-    """What to read, and what opens it."""
+    """Return the target for a source, and the function that opens it."""
     options = SourceOptions(**arguments)
     if isinstance(source, str | os.PathLike | int) and not isinstance(source, bool):
         return Target(os.fspath(source) if isinstance(source, os.PathLike) else str(source), options), open_source

@@ -1,13 +1,12 @@
-"""The frames of a source, one after the other. Knows the background run; reads no clock."""
+"""Iterates over the results of a source, frame by frame."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from leaf_rt.recognizer.background import BackgroundRun, FrameQueue
+from leaf_rt.recognizer.background import BackgroundRun, FrameQueue, close_with
 from leaf_rt.recognizer.faces import Faces, FrameResult
 
 
@@ -22,7 +21,7 @@ class Stream(Iterator[FrameResult]):
     def __init__(self, owner: object, run: BackgroundRun, frames: FrameQueue, labels: tuple[str, ...]) -> None:
         self._owner = owner  # keeps the recognizer alive
         self._run, self._frames, self._labels = run, frames, labels
-        self._finalizer = weakref.finalize(self, run.close)
+        self._finalizer = close_with(self, run.close)
 
     def __next__(self) -> FrameResult:
         """The next frame.
@@ -56,8 +55,9 @@ class Stream(Iterator[FrameResult]):
         )
 
     def close(self) -> None:
-        """End the run in good order and wait for its threads; may be called twice."""
-        self._finalizer()
+        """Stop the run and wait for its threads. May be called twice."""
+        self._finalizer.detach()
+        self._run.close()
 
     def __enter__(self) -> Self:
         return self

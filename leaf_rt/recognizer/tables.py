@@ -1,4 +1,4 @@
-"""Data frames of pandas and polars from columns. Knows neither library before it is needed."""
+"""Data frames of pandas and polars. Imports these libraries only when they are needed."""
 
 from __future__ import annotations
 

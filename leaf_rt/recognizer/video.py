@@ -1,4 +1,4 @@
-"""The result of a whole video: all records as columns, a summary per person, a timeline. Knows sinks and drawing."""
+"""The result of a whole video: records as columns, a summary per person, a timeline."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leaf_rt.errors import NoFrames
 from leaf_rt.recognizer import tables
 from leaf_rt.results.columns import ColumnBuilder, Columns
-from leaf_rt.results.records import SCHEMA_VERSION, record, utc
+from leaf_rt.results.records import SCHEMA_VERSION, frame_records, utc
 from leaf_rt.results.summary import Summary
+from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import SourceInfo
+from leaf_rt.stream.options import Hooks
+from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.types import Estimates, Frame
 
 if TYPE_CHECKING:
@@ -20,29 +24,79 @@ if TYPE_CHECKING:
 _LIVE_MAX_GAP = 1.0  # s; while a live source stalls, nobody is on screen
 
 
-class Collector:
+class VideoJob:
+    """Collects and writes the results of one call of ``Recognizer.video``.
+
+    Args:
+        labels: Names of the C classes.
+        video: Path of the annotated video; None writes none.
+        blur: Hide the faces in it.
+
+    Attributes:
+        done: Frames finished.
+        total: Frames in all, if known.
+    """
+
+    def __init__(self, labels: Sequence[str], video: Path | None, blur: bool) -> None:
+        self.done = 0
+        self.total: int | None = None
+        self._labels, self._video, self._blur = tuple(labels), video, blur
+        self._collector: _Collector | None = None
+        self._warnings: list[str] = []
+        self.hooks = Hooks(event=self._note, progress=self._count)
+
+    def sinks(self, info: SourceInfo) -> Sequence[Sink]:
+        """The sinks of the source."""
+        video = [] if self._video is None else [_video_sink(self._video, self._labels, self._blur)]
+        self._collector = _Collector(info, self._labels)
+        return [self._collector, *video]
+
+    def result(self, name: str) -> VideoResult:
+        """Everything that was collected.
+
+        Raises:
+            NoFrames: The run ended before the first frame.
+        """
+        found = self._collector
+        if found is None:
+            raise NoFrames(f"{name}: no frame came in time; give a longer duration")
+        return VideoResult(found.info, found.summary, found.builder.build(), self._warnings, self._video)
+
+    def _note(self, event: Event) -> None:
+        if event.level != "info":
+            self._warnings.append(event.text)
+
+    def _count(self, stats: RunStats) -> None:
+        (source,) = stats.sources
+        self.done, self.total = source.processed, source.info.frame_count
+
+
+class _Collector:
     """A sink that keeps every record of one source in memory; see ``Sink``."""
 
     name = "records"
     wants_image = False
 
-    def __init__(self, info: SourceInfo, labels: Sequence[str]) -> None:
+    def __init__(self, info: SourceInfo, labels: tuple[str, ...]) -> None:
         self.info = info
-        self.summary = Summary(tuple(labels), max_gap=_LIVE_MAX_GAP if info.is_live else None)
-        self._builder = ColumnBuilder(len(labels))
+        self.summary = Summary(labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        self.builder = ColumnBuilder(len(labels))
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Keep one frame."""
         self.summary.add(estimates, frame.generation)
-        self._builder.add(frame, estimates, latency)
+        self.builder.add(frame, estimates, latency)
 
     def close(self) -> None:
         """Count the last frame."""
         self.summary.finish()
 
-    def result(self, warnings: Sequence[str], video: Path | None) -> VideoResult:
-        """Everything that was collected."""
-        return VideoResult(self.info, self.summary, self._builder.build(), warnings, video)
+
+def _video_sink(path: Path, labels: tuple[str, ...], blur: bool) -> Sink:
+    from leaf_rt.render.overlay import FrameAnnotator
+    from leaf_rt.sinks.video import VideoSink
+
+    return VideoSink(path, labels, FrameAnnotator(blur).draw)
 
 
 class VideoResult:
@@ -107,8 +161,7 @@ class VideoResult:
     def records(self) -> Iterator[dict[str, Any]]:
         """The records as dictionaries, as in the JSON lines; docs/records.md explains the fields."""
         for frame, estimates, latency in self.columns.frames(self.source):
-            for row in range(len(estimates)):
-                yield record(self._info, frame, estimates, row, self.labels, latency)
+            yield from frame_records(self._info, frame, estimates, self.labels, latency)
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with a row per face and frame; columns are named as in the CSV files.

@@ -1,6 +1,6 @@
-"""Draws results: overlay on frames, timeline, window.
+"""Draws results: overlay on frames, anonymized faces, timeline, window.
 
-Knows estimates and summaries. It must not know sources or threads.
+Knows estimates and summaries. Does not know sources or threads.
 """
 
-__all__ = ["overlay", "timeline", "window"]
+__all__ = ["anonymize", "overlay", "timeline", "window"]

@@ -1,7 +1,4 @@
-"""What a person sees on a frame: boxes, the shown emotion, its probabilities; and faces made unrecognisable.
-
-Knows OpenCV, the label colours and ``Estimates``; must not know sources, files, windows or time.
-"""
+"""Draws boxes, emotions and probabilities on a frame. Does not know sources, files, windows or time."""
 
 from __future__ import annotations
 
@@ -11,45 +8,41 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leaf_rt.geometry import iou
 from leaf_rt.labels import UNCERTAIN, rgb
+from leaf_rt.render.anonymize import Anonymizer, blur_faces
 from leaf_rt.types import F32, U8, Estimates
 
 _INK = (24, 24, 24)  # BGR, dark text and panels
 _PAPER = (245, 245, 245)  # BGR, light text
-_BLUR_CELLS = 6  # a hidden face keeps this many cells on its longer side
-_SAME_PLACE = 0.3  # intersection over union from which on a face is taken for the one that was there before
-_BLUR_MARGIN = 0.2  # share of the box added on every side before it is hidden: hair, chin and ears
 
 
 def color_of(label: str) -> tuple[int, int, int]:
-    """The BGR colour of a label."""
+    """Return the BGR color of a label."""
     red, green, blue = rgb(label)
     return blue, green, red
 
 
 def annotate(image: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False) -> U8:
-    """A marked copy of a picture; see ``mark``."""
+    """Return a copy of an image with everything drawn on it; see ``draw_estimates``."""
     canvas = image.copy()
-    mark(canvas, estimates, labels, blur)
+    draw_estimates(canvas, estimates, labels, blur)
     return canvas
 
 
-def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False) -> None:
-    """Mark everybody on a picture, in place.
+def draw_estimates(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False) -> None:
+    """Draw all faces with their emotions on an image, in place.
 
-    A box carries its person's number and shown emotion in the emotion's colour; an untrustworthy face
-    (``low_quality``) has a hollow label. Where the picture has room, all probabilities stand as bars beside the
-    box, else as one stripe below it.
+    Each box carries the number of the person and the emotion, in the color of the emotion. A face of low quality has
+    a hollow label. If there is room, bars beside the box show all probabilities; else a stripe below it does.
 
     Args:
         canvas: (H, W, 3) uint8 BGR.
-        estimates: Who is on it.
+        estimates: The faces.
         labels: Names of the C classes.
-        blur: Hide every face in sight.
+        blur: Whether to hide all faces first.
 
     Raises:
-        ValueError: ``labels`` and ``estimates`` disagree about C.
+        ValueError: The number of labels is not C.
     """
     if estimates.probs.shape[1] != len(labels):
         raise ValueError(f"labels: wanted {estimates.probs.shape[1]} names, got {len(labels)}")
@@ -65,86 +58,52 @@ def mark(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = F
     tags = {row: pen.tag_box(boxes[row], texts[row]) for row in visible}
     taken = [*boxes, *tags.values()]
     for row in visible:
-        spot = pen.panel_spot(boxes[row], len(labels), taken)
+        spot = pen.panel_box(boxes[row], len(labels), taken)
         if spot is not None:
             taken.append(spot)
             pen.panel(spot, estimates.smoothed[row], labels, int(estimates.emotion[row]))
         else:
             pen.stripe(boxes[row], estimates.smoothed[row], labels, tags[row])
-    for row in visible:  # last, so that in a crowd nothing lies on a label but another label
+    for row in visible:  # last, so that in a crowd only other labels can cover a label
         size = pen.tag_size(boxes[row])
         pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.low_quality[row]))
 
 
-def blur_faces(image: U8, xyxy: F32) -> None:
-    """Make faces unrecognisable, in place: a few flat cells per face, from which nothing can be computed back.
+class FrameAnnotator:
+    """Annotates the frames of one source.
 
     Args:
-        image: (H, W, 3) uint8.
-        xyxy: (N, 4) float32, px; parts outside the picture are ignored.
-    """
-    height, width = image.shape[:2]
-    for x0, y0, x1, y1 in xyxy[np.isfinite(xyxy).all(axis=1)].tolist():
-        dx, dy = (x1 - x0) * _BLUR_MARGIN, (y1 - y0) * _BLUR_MARGIN
-        left, top = max(0, int(x0 - dx)), max(0, int(y0 - dy))
-        right, bottom = min(width, int(np.ceil(x1 + dx))), min(height, int(np.ceil(y1 + dy)))
-        if right <= left or bottom <= top:
-            continue
-        part = image[top:bottom, left:right]
-        scale = _BLUR_CELLS / max(right - left, bottom - top)
-        cells = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
-        small = cv2.resize(part, cells, interpolation=cv2.INTER_AREA)
-        part[:] = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
-
-
-class Anonymizer:
-    """Hides the faces of one source's frames, and for a while the places where faces were just lost.
-
-    A detector misses a face now and then for a few frames; those must not show it. A face that has no row yet is hidden
-    like any other.
+        blur: Whether to hide the faces first, also those that were lost a moment ago; see ``Anonymizer``.
     """
 
-    def __init__(self, linger: float = 1.0) -> None:
-        """Start with nobody; ``linger`` is the time in s for which the place of a lost face stays hidden."""
-        self.linger = linger
-        self._people: dict[int, tuple[float, F32]] = {}  # track -> time s, box (4,)
-        self._others: list[tuple[float, F32]] = []  # of faces without a row
+    def __init__(self, blur: bool) -> None:
+        self._anonymizer = Anonymizer() if blur else None
 
-    def hide(self, canvas: U8, estimates: Estimates) -> None:
-        """Make every face on the next frame, (H, W, 3) uint8, unrecognisable, in place."""
-        now = estimates.timestamp
-        for track_id, box in zip(estimates.track_id.tolist(), estimates.xyxy, strict=True):
-            self._people[track_id] = (now, box)
-        self._people = {k: (t, box) for k, (t, box) in self._people.items() if 0 <= now - t <= self.linger}
-        present = np.concatenate([estimates.xyxy, estimates.seen])
-        self._others = [
-            (t, box)
-            for t, box in self._others
-            if 0 <= now - t <= self.linger and not (iou(box[None], present) > _SAME_PLACE).any()
-        ]
-        lost = [box for _, box in (*self._people.values(), *self._others)]
-        blur_faces(canvas, np.concatenate([estimates.seen, np.array(lost, np.float32).reshape(-1, 4)]))
-        known = (iou(estimates.seen, estimates.xyxy) > _SAME_PLACE).any(axis=1)
-        self._others += [(now, box) for box in estimates.seen[~known]]
+    def draw(self, canvas: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
+        """Draw on the next frame, (H, W, 3) uint8 BGR, in place, and return it."""
+        if self._anonymizer is not None:
+            self._anonymizer.hide(canvas, estimates)
+        draw_estimates(canvas, estimates, labels)
+        return canvas
 
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px, inside the picture
 
 
 class _Pen:
-    """Draws on one canvas, with sizes that follow the picture's."""
+    """Draws on one canvas. All sizes follow the size of the canvas."""
 
     def __init__(self, canvas: U8) -> None:
         self.canvas = canvas
-        self.font = cv2.FontFace("sans")  # comes inside OpenCV; one per drawing, for several threads draw
+        self.font = cv2.FontFace("sans")  # part of OpenCV; one per drawing, because several threads draw
         self.height, self.width = canvas.shape[:2]
         side = min(self.height, self.width)
-        self.size = int(np.clip(round(side / 27), 10, 40))  # px, of the text
+        self.size = int(np.clip(round(side / 27), 10, 40))  # px, of text
         self.line = max(1, round(side / 300))  # px
         self.row = round(self.size * 1.3)  # px, of one bar in a panel
 
     def clip(self, box: NDArray[np.float32]) -> Box:
-        """A box as whole pixels inside the picture; empty where it lies outside or is not finite."""
+        """Round a box to whole px and clip it to the image. Empty if it is outside or not finite."""
         if not np.isfinite(box).all():
             return 0, 0, 0, 0
         x0, y0, x1, y1 = (round(float(v)) for v in box)
@@ -152,15 +111,15 @@ class _Pen:
         return max(0, x0), max(0, y0), min(limit_x, x1), min(limit_y, y1)
 
     def text(self, text: str, x: int, baseline: int, color: tuple[int, int, int], size: int, weight: int) -> None:
-        """Text from ``x`` on, standing on ``baseline``."""
+        """Draw text that starts at ``x`` and stands on ``baseline``."""
         cv2.putText(self.canvas, text, (x, baseline), color, self.font, size, weight)
 
     def text_width(self, text: str, size: int, weight: int) -> int:
-        """Width of a text, px."""
+        """Return the width of a text, px."""
         return int(cv2.getTextSize((0, 0), text, (0, 0), self.font, size, weight)[2])
 
     def brackets(self, box: Box, color: tuple[int, int, int]) -> None:
-        """The four corners of a box, rounded, on a dark edge that keeps them visible on any ground."""
+        """Draw the four rounded corners of a box, with a dark edge that keeps them visible on any background."""
         x0, y0, x1, y1 = box
         arm = max(3, min(round(min(x1 - x0, y1 - y0) * 0.22), 5 * self.size))
         radius = max(1, min(arm // 3, self.size))
@@ -174,7 +133,7 @@ class _Pen:
                 cv2.ellipse(self.canvas, center, (radius, radius), angle, 0, 90, tint, thickness, cv2.LINE_AA)
 
     def tag_box(self, box: Box, text: str) -> Box:
-        """Where the label of a box lies: above it, below where there is no room above."""
+        """Return where the label of a box goes: above the box, or below it if there is no room above."""
         x0, y0, _, y1 = box
         size = self.tag_size(box)
         width, height = self.text_width(text, size, 600) + 2 * _padding(size), round(size * 1.5)
@@ -185,7 +144,7 @@ class _Pen:
         return left, top, left + width, top + height
 
     def tag(self, tag: Box, text: str, size: int, color: tuple[int, int, int], hollow: bool) -> None:
-        """A label at its place: on the colour, or in the colour on dark ground."""
+        """Draw a label: dark or light text on the color, or, if hollow, colored text on a dark background."""
         if hollow:
             self.shade(tag, _INK, 0.7)
             ink = color
@@ -195,7 +154,7 @@ class _Pen:
         self.text(text, tag[0] + _padding(size), tag[1] + round(size * 1.08), ink, size, 600)
 
     def tag_size(self, box: Box) -> int:
-        """Text size for a box, px: small faces in a crowd get smaller labels."""
+        """Return the text size of the label, px. Small faces get smaller labels."""
         return int(np.clip(round((box[2] - box[0]) / 6), min(11, self.size), self.size))
 
     def rounded(self, box: Box, color: tuple[int, int, int], radius: int) -> None:
@@ -208,18 +167,18 @@ class _Pen:
                 cv2.circle(self.canvas, (x, y), radius, color, -1, cv2.LINE_AA)
 
     def shade(self, box: Box, color: tuple[int, int, int], alpha: float) -> None:
-        """A translucent rectangle."""
+        """Draw a translucent rectangle."""
         x0, y0, x1, y1 = box
         part = self.canvas[max(0, y0) : y1, max(0, x0) : x1]
         if part.size:
             cv2.addWeighted(part, 1 - alpha, np.full_like(part, color), alpha, 0, dst=part)
 
-    def panel_spot(self, box: Box, rows: int, taken: list[Box]) -> Box | None:
-        """Room for the bars beside a box, clear of everything taken; None where there is none."""
+    def panel_box(self, box: Box, rows: int, taken: list[Box]) -> Box | None:
+        """Find room for the bars next to a box that overlaps nothing in ``taken``; None if there is none."""
         x0, y0, x1, y1 = box
         width, height = round(self.size * 11.5), rows * self.row + round(self.size * 0.6)
         gap = round(self.size * 0.6)
-        if (y1 - y0) * 2 < height:  # a panel far larger than its face explains nothing
+        if (y1 - y0) * 2 < height:  # the panel would be far larger than the face
             return None
         tag = round(self.size * 1.5) + self.line + 2
         top = int(np.clip(y0, 0, max(0, self.height - height)))
@@ -233,7 +192,7 @@ class _Pen:
         return None
 
     def panel(self, spot: Box, probs: F32, labels: Sequence[str], shown: int) -> None:
-        """All probabilities (C,) as bars with names and per cent."""
+        """Draw all probabilities (C,) as bars with names and percentages."""
         left, top, right, _ = spot
         self.shade(spot, _INK, 0.62)
         size = round(self.size * 0.82)
@@ -254,7 +213,7 @@ class _Pen:
             self.text(percent, right - pad - self.text_width(percent, size, weight), baseline, ink, size, weight)
 
     def stripe(self, box: Box, probs: F32, labels: Sequence[str], tag: Box) -> None:
-        """All probabilities (C,) as one stripe of colours under a box, or under its label where that lies there."""
+        """Draw all probabilities (C,) as a stripe of colors below a box, or below its label if that is there."""
         x0, _, x1, y1 = box
         height = max(3, self.line * 2)
         top = (tag[3] if tag[1] >= y1 else y1 + self.line) + 2
@@ -266,7 +225,7 @@ class _Pen:
 
 
 def _tag_text(estimates: Estimates, row: int, name: str, box: Box) -> str:
-    """Number and shown emotion; with its probability where the face is large enough for so much text."""
+    """Return the number and the emotion, with its probability if the face is large enough."""
     shown = int(estimates.emotion[row])
     sure = shown >= 0 and box[2] - box[0] >= 64
     percent = f" {estimates.smoothed[row, shown] * 100:.0f}%" if sure else ""

@@ -1,6 +1,6 @@
-"""The timeline picture: per person, smoothed probabilities over time and the shown emotion as a band.
+"""Draws the timeline: for each person, the probabilities over time and the shown emotion as a band.
 
-Knows matplotlib (its object interface, never the process-wide pyplot state) and ``Summary``; must not know sources.
+Uses matplotlib's object interface, never the global state of pyplot. Does not know sources.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from leaf_rt.results.summary import Person, Summary
 
 _INK, _PALE, _GROUND = "#20242a", "#7c838d", "#f4f5f7"
 _DPI = 150
-_WIDTH, _LANE, _HEAD, _FOOT = 10.0, 1.5, 0.98, 0.3  # inches: picture, one person, title and legend, time axis
-_LEFT, _RIGHT = 1.45, 0.3  # inches beside the lanes
+_WIDTH, _LANE, _HEAD, _FOOT = 10.0, 1.5, 0.98, 0.3  # inches: image, one person, title and legend, time axis
+_LEFT, _RIGHT = 1.45, 0.3  # inches left and right of the lanes
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 14400)  # s
-_BAND = 0.2  # height of the band of shown emotions, as a share of the probabilities' height
+_BAND = 0.2  # height of the band of emotions / height of the probabilities
 
 
 def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
-    """Draw a finished summary.
+    """Draw the timeline of a finished summary.
 
     Args:
-        summary: What to draw; without any people the picture says so.
-        title: Stands above it, usually the name of the source.
-        max_people: Lanes at most, for who was on screen longest; a note counts the others.
+        summary: What to draw. If it has no people, the image says so.
+        title: Title of the image, usually the name of the source.
+        max_people: Maximum number of lanes. The people on screen longest get one; a note counts the others.
 
     Returns:
         The bytes of a PNG file.
@@ -62,7 +62,7 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
     _head(figure, height, title, summary, len(people) - len(lanes))
     out = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a letter that no font here has becomes a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # such a letter is drawn as a box
         figure.savefig(out, format="png", metadata={"Title": title, "Software": "leaf-rt"})
     return out.getvalue()
 
@@ -73,7 +73,7 @@ def _color(label: str) -> tuple[float, float, float]:
 
 
 def _style(label: str) -> dict[str, Any]:
-    """How a patch of a label looks; "uncertain" is hatched, for no emotion is."""
+    """Return the style of a label's patch. Only "uncertain" is hatched."""
     hatch = {"hatch": "/////", "edgecolor": "white"} if label == UNCERTAIN else {"edgecolor": "none"}
     return {"facecolor": _color(label), "linewidth": 0, **hatch}
 
@@ -116,9 +116,9 @@ def _frame(axes: Axes, last: bool) -> None:
 
 
 def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> None:
-    """One person: stacked probabilities, and the band of what was shown below them."""
+    """Draw one person: stacked probabilities, and below them the band of shown emotions."""
     pixels = (_WIDTH - _LEFT - _RIGHT) * _DPI
-    for part in _unbroken(person.times):
+    for part in _segments(person.times):
         times, curve = person.times[part], person.curve[part]
         step = float(np.median(np.diff(person.times))) if len(person.times) > 1 else span
         half = max(min(step, span) / 2, span / pixels)
@@ -143,8 +143,8 @@ def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> N
     axes.text(x, 0.74, "\n".join(lines[:4]), transform=where, fontsize=7.5, color=_PALE, va="top", linespacing=1.45)
 
 
-def _unbroken(times: NDArray[np.float64]) -> list[slice]:
-    """The stretches of rising ``times`` (T,) without an absence: no step far above the usual one."""
+def _segments(times: NDArray[np.float64]) -> list[slice]:
+    """Split ascending times (T,) where a step is much longer than usual, because the person was absent."""
     if len(times) < 2:
         return [slice(0, len(times))]
     steps = np.diff(times)
@@ -153,7 +153,7 @@ def _unbroken(times: NDArray[np.float64]) -> list[slice]:
 
 
 def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """First row and end of every run of equal values."""
+    """Return start and end of every run of equal values."""
     cuts = np.flatnonzero(np.diff(values)) + 1
     return list(pairwise([0, *cuts.tolist(), len(values)]))
 
@@ -163,7 +163,7 @@ def _tick(seconds: float, step: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as people read them: 4.2 s, 12:07 min, 3:04:59 h."""
+    """Format a duration: 4.2 s, 12:07 min, 3:04:59 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(math.floor(seconds + 0.5), 60)

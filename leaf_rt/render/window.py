@@ -1,7 +1,4 @@
-"""A window per source that shows the drawn frames live.
-
-Knows OpenCV's windows; must not know threads or pipelines. All calls come from one thread, the main one.
-"""
+"""Shows annotated frames live, in one window per source. All calls must come from the main thread."""
 
 from __future__ import annotations
 
@@ -11,14 +8,14 @@ import sys
 import cv2
 
 from leaf_rt.errors import OutputError
-from leaf_rt.render.overlay import Anonymizer, mark
+from leaf_rt.render.overlay import FrameAnnotator
 from leaf_rt.types import Estimates, Frame
 
 _QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
 
 
 def why_no_window() -> str | None:
-    """Why no window can be opened here, None where one can."""
+    """Return why no window can be opened on this machine, or None if one can."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
     gui = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
@@ -28,46 +25,50 @@ def why_no_window() -> str | None:
 
 
 class Window:
-    """Shows frames; ``closed`` tells that the person has seen enough (q, Esc, or the window's own button)."""
+    """Shows the frames of all sources.
+
+    Args:
+        labels: Class names in the order of the model.
+        blur: Whether to hide all faces.
+
+    Attributes:
+        closed: Whether the user pressed q or Esc, or closed a window.
+
+    Raises:
+        OutputError: No window can be opened on this machine.
+    """
 
     def __init__(self, labels: tuple[str, ...], blur: bool) -> None:
-        """Check that windows can be opened here.
-
-        Raises:
-            OutputError: They cannot.
-        """
         reason = why_no_window()
         if reason is not None:
-            raise OutputError(f"--show: {reason}; leave it out, the annotated video and the records need no window")
+            raise OutputError(f"--show: {reason}; omit it, because the annotated video and the records need no window")
         self.closed = False
         self._labels, self._blur = labels, blur
-        self._names: set[str] = set()
-        self._veils: dict[str, Anonymizer] = {}
+        self._titles: set[str] = set()
+        self._annotators: dict[str, FrameAnnotator] = {}
 
     def show(self, name: str, frame: Frame, estimates: Estimates) -> None:
-        """Draw a frame and show it in the window ``name``."""
+        """Draw a frame and show it in the window of the source ``name``."""
         title = f"leaf-rt: {name}"
-        if title not in self._names:
+        if title not in self._titles:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
             cv2.resizeWindow(title, *_fitting(frame.image.shape[1], frame.image.shape[0]))
-            self._names.add(title)
-        canvas = frame.image.copy()
-        if self._blur:
-            self._veils.setdefault(name, Anonymizer()).hide(canvas, estimates)
-        mark(canvas, estimates, self._labels)
+            self._titles.add(title)
+        annotator = self._annotators.setdefault(name, FrameAnnotator(self._blur))
+        canvas = annotator.draw(frame.image.copy(), estimates, self._labels)
         cv2.imshow(title, canvas)
         key = cv2.waitKey(1) & 0xFF
         if key in _QUIT or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
             self.closed = True
 
     def close(self) -> None:
-        """Close every window of this object."""
-        for title in self._names:
+        """Close all windows."""
+        for title in self._titles:
             cv2.destroyWindow(title)
-        self._names.clear()
+        self._titles.clear()
 
 
 def _fitting(width: int, height: int) -> tuple[int, int]:
-    """A window size that fits a usual screen."""
+    """Return a window size that fits a usual screen."""
     scale = min(1.0, 1280 / max(1, width), 800 / max(1, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -78,7 +78,7 @@ class Columns:
 
 
 class ColumnBuilder:
-    """Collects frames into ``Columns``; about 100 bytes per face and frame."""
+    """Collects frames into ``Columns``; about 150 bytes per face and frame."""
 
     def __init__(self, num_classes: int) -> None:
         shape = (num_classes,)

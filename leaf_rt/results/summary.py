@@ -1,7 +1,7 @@
-"""What a run found, per person: time on screen, share of time per expression, and the curve of its probabilities.
+"""Summarizes a run per person: time on screen, share of each expression, and probabilities over time.
 
-Knows ``Estimates``; must not know sources, clocks, plots or terminals. Memory does not grow with the length of a run:
-the curves coarsen, and who was on screen shortest is forgotten first.
+Memory use does not grow with the length of a run: the curves become coarser, and the people who were on screen for the
+shortest time are dropped. Does not know sources, clocks or plots.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
-    """One track over the whole run, its curve cut into stretches of equal length.
+    """One track over the whole run. Its curve is divided into intervals of equal length.
 
     Attributes:
-        track_id: Its number.
-        first: s, media time of the first frame it was seen on.
-        last: s, when the last one made way for the next.
-        seconds: s on screen; gaps do not count.
-        shown: (C + 1,) s for which each label was shown, above 0 in sum; the last is "uncertain".
-        times: (T,) s, the middle of each stretch, rising; stretches without the person are left out.
-        curve: (T, C) mean smoothed probabilities over the stretch; rows sum to 1.
-        emotion: (T,) int64, the label shown longest in the stretch; -1 is "uncertain".
+        track_id: Id of the track.
+        first: Media time of the first frame that shows the person, s.
+        last: Media time of the end of the last frame that shows the person, s.
+        seconds: Time on screen without gaps, s.
+        shown: (C + 1,) time for which each label was shown, s; the last one is "uncertain". The sum is positive.
+        times: (T,) middle of each interval, s, ascending. Intervals without the person are omitted.
+        curve: (T, C) mean smoothed probabilities of each interval; rows sum to 1.
+        emotion: (T,) int64, the label shown longest in each interval; -1 is "uncertain".
     """
 
     track_id: int
@@ -42,14 +42,14 @@ class Person:
     emotion: NDArray[np.int64]
 
     def shares(self, labels: tuple[str, ...]) -> dict[str, float]:
-        """Share of the time on screen per label that was shown at all, largest first; "uncertain" included."""
+        """Return the share of the time on screen of every label that was shown, largest first."""
         pairs = zip((*labels, UNCERTAIN), (self.shown / self.shown.sum()).tolist(), strict=True)
         return dict(sorted(((name, share) for name, share in pairs if share > 0), key=lambda pair: -pair[1]))
 
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """Sums of one person; a row of ``bins`` holds the weight, C probabilities x weight, C + 1 seconds shown."""
+    """Sums of one person. ``bins`` maps an interval to its weight, C weighted probabilities, and C + 1 label times."""
 
     first: float
     last: float
@@ -57,25 +57,25 @@ class _Track:
     bins: dict[int, F64] = field(default_factory=dict)
 
     def add(self, number: int, row: F64) -> int:
-        """Sum a row into a stretch; gives how many stretches that added."""
-        have = self.bins.get(number)
-        if have is None:
+        """Add a row to an interval; return 1 if the interval is new, else 0."""
+        total = self.bins.get(number)
+        if total is None:
             self.bins[number] = row
             return 1
-        have += row
+        total += row
         return 0
 
 
 class Summary:
-    """Gathers the estimates of one source. Every frame counts for the media time until the next one.
+    """Collects the estimates of one source. Every frame counts for the time until the next frame.
 
     Attributes:
         labels: Names of the C classes.
-        frames: Frames taken.
-        frames_with_faces: Of these, with at least one person.
-        people_forgotten: People who were dropped to keep memory bounded.
-        start: s, media time of the first frame; 0 before it.
-        end: s, end of the newest frame counted.
+        frames: Number of frames.
+        frames_with_faces: Number of frames with at least one person.
+        people_forgotten: Number of people who were dropped to limit memory use.
+        start: Media time of the first frame, s; 0 before it.
+        end: End of the newest frame that was counted, s.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class Summary:
         *,
         max_gap: float | None = None,
         resolution: float = 0.02,
-        max_stretches: int = 20_000,
+        max_intervals: int = 20_000,
         max_people: int = 200,
     ) -> None:
-        """Start empty.
+        """Create an empty summary.
 
         Args:
             labels: Names of the C classes.
-            max_gap: s; no frame counts for longer than this (live sources stall). None sets no limit.
-            resolution: s, length of a stretch; doubled whenever ``max_stretches`` is passed.
-            max_stretches: Stretches kept over all people.
-            max_people: People kept who are no longer on screen.
+            max_gap: Longest time for which a frame counts, s, because live sources may stall. None sets no limit.
+            resolution: Length of an interval, s. It doubles whenever there are more than ``max_intervals``.
+            max_intervals: Largest number of intervals of all people together.
+            max_people: Largest number of people to keep, unless more are on screen.
         """
         self.labels = labels
         self.frames = 0
@@ -102,22 +102,22 @@ class Summary:
         self.people_forgotten = 0
         self.start = 0.0
         self.end = 0.0
-        self._max_gap, self._max_stretches, self._max_people = max_gap, max_stretches, max_people
+        self._max_gap, self._max_intervals, self._max_people = max_gap, max_intervals, max_people
         self._resolution = resolution
         self._tracks: dict[int, _Track] = {}
-        self._stretches = 0
-        self._open: tuple[Estimates, int] | None = None  # the newest frame and its generation; its end is not known yet
-        self._duration = 0.0  # s, of the frame before it
+        self._intervals = 0
+        self._open: tuple[Estimates, int] | None = None  # newest frame and its generation; its end is still unknown
+        self._duration = 0.0  # s, of the frame before the newest one
 
     def add(self, estimates: Estimates, generation: int = 0) -> None:
-        """Take the next frame.
+        """Add the next frame.
 
         Args:
-            estimates: Everybody on it.
-            generation: Of the frame; the time lost between two generations counts for nobody.
+            estimates: All people in the frame.
+            generation: Generation of the frame. The time between two generations does not count.
 
         Raises:
-            ValueError: The number of classes differs from that of ``labels``.
+            ValueError: The number of classes is not that of ``labels``.
         """
         if estimates.probs.shape[1] != len(self.labels):
             raise ValueError(f"estimates: wanted {len(self.labels)} classes, got {estimates.probs.shape[1]}")
@@ -135,13 +135,13 @@ class Summary:
         self._open = (estimates, generation)
 
     def finish(self) -> None:
-        """Count the last frame for as long as the one before it. May be called twice."""
+        """Count the last frame for as long as the one before. May be called twice."""
         if self._open is not None:
             self._close(self._open[0])
             self._open = None
 
     def people(self) -> list[Person]:
-        """Everybody, who was on screen longest first."""
+        """Return all people. Those on screen longest come first."""
         found = [self._person(track_id, track) for track_id, track in self._tracks.items()]
         return sorted(found, key=lambda p: (-p.seconds, p.track_id))
 
@@ -152,29 +152,29 @@ class Summary:
             track = self._tracks.setdefault(track_id, _Track(now, now))
             track.last = self.end
             track.seconds += seconds
-            weight = max(seconds, 1e-9)  # the one frame of a picture has no length, but it shows something
+            weight = max(seconds, 1e-9)  # a still image has no duration, but must count
             values = np.zeros(2 * c + 2)
             values[0] = weight
             values[1 : c + 1] = estimates.smoothed[row] * weight
             values[c + 1 + int(estimates.emotion[row]) % (c + 1)] = weight  # -1 becomes c: "uncertain"
-            self._stretches += track.add(int(now // self._resolution), values)
-        if self._stretches > self._max_stretches:
+            self._intervals += track.add(int(now // self._resolution), values)
+        if self._intervals > self._max_intervals:
             self._coarsen()
         if len(self._tracks) > self._max_people:
             self._forget(now)
 
     def _coarsen(self) -> None:
         self._resolution *= 2
-        self._stretches = 0
+        self._intervals = 0
         for track in self._tracks.values():
             old, track.bins = track.bins, {}
-            self._stretches += sum(track.add(number // 2, row) for number, row in old.items())
+            self._intervals += sum(track.add(number // 2, row) for number, row in old.items())
 
     def _forget(self, now: float) -> None:
-        """Drop the shortest of those who are gone; a tenth at once, so that this is rare."""
-        gone = sorted((t.seconds, track_id) for track_id, t in self._tracks.items() if t.last < now)
-        for _, track_id in gone[: max(1, self._max_people // 10)]:
-            self._stretches -= len(self._tracks.pop(track_id).bins)
+        """Drop people who left, those on screen shortest first. Drop a tenth at once, so that this is rare."""
+        left = sorted((t.seconds, track_id) for track_id, t in self._tracks.items() if t.last < now)
+        for _, track_id in left[: max(1, self._max_people // 10)]:
+            self._intervals -= len(self._tracks.pop(track_id).bins)
             self.people_forgotten += 1
 
     def _person(self, track_id: int, track: _Track) -> Person:

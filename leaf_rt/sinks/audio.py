@@ -1,4 +1,4 @@
-"""The sound of a file, brought over into another file beside its new pictures. Knows PyAV."""
+"""Copies the sound of a video file into the annotated video."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from av.packet import Packet
 
 from leaf_rt.media.ffmpeg import open_container
 
-_COPIED = frozenset({"aac", "mp3", "mp3float"})  # fit into an MP4 as they are; others become AAC
-_RATE = 48000  # Hz of sound that is encoded anew
-_SLACK = _RATE // 20  # samples by which the times of such sound may be off without a gap or an overlap
+_COPIED = frozenset({"aac", "mp3", "mp3float"})  # codecs that MP4 supports; others are encoded as AAC
+_RATE = 48000  # Hz, of sound that is encoded
+_SLACK = _RATE // 20  # samples by which timestamps may differ before this counts as a gap or an overlap
 
 
 class Soundtrack:
-    """Copies the first sound stream of ``path`` into ``output``, from the media time ``start`` (s) on.
+    """Copies the first audio stream of a file.
 
-    Construct it before the first packet is written to ``output``. Sound whose times run backwards is left out. Where a
-    method raises, the sound is over, but ``output`` still takes pictures.
+    Create it before the first packet is written to ``output``. Sound whose timestamps go backwards is skipped. If a
+    method raises, the sound ends, but video can still be written to ``output``.
+
+    Args:
+        path: The file to read.
+        output: The file to write.
+        start: Media time from which the sound is copied, s.
 
     Attributes:
-        skipped: Pieces of sound that were left out.
+        skipped: Number of packets or frames that were skipped.
 
     Raises:
-        LookupError, av.error.FFmpegError, OSError, ValueError: The sound cannot be read or taken over.
+        LookupError, av.error.FFmpegError, OSError, ValueError: The sound cannot be read or copied.
     """
 
     def __init__(self, path: Path, output: OutputContainer, start: float) -> None:
@@ -39,17 +44,17 @@ class Soundtrack:
         self._input = open_container(f"file:{path}", {})
         try:
             if not self._input.streams.audio:
-                raise ValueError("no sound stream")
+                raise ValueError("no audio stream")
             source: AudioStream = self._input.streams.audio[0]
             self._start = start
-            self._zero = (self._input.start_time or 0) / 1e6  # s on the file's own clock where media time is 0
+            self._zero = (self._input.start_time or 0) / 1e6  # s, timestamp in the file at media time 0
             if start > 0:
                 self._input.seek(round((self._zero + start) * 1e6), backward=True)
             codec = source.codec_context
-            # AAC without a header of its own, as in transport streams, carries one in each packet: MP4 refuses that.
+            # AAC in transport streams has its header in each packet, which MP4 does not support.
             self._copied = codec.name in _COPIED and not (codec.name == "aac" and codec.extradata is None)
-            self._dts: int | None = None  # of the newest packet that was copied
-            self._position: int | None = None  # samples that were encoded anew, from ``start`` on
+            self._dts: int | None = None  # of the newest copied packet
+            self._position: int | None = None  # samples encoded so far, from ``start`` on
             if self._copied:
                 self._stream: AudioStream = output.add_stream_from_template(source)
             else:
@@ -63,11 +68,11 @@ class Soundtrack:
             raise
 
     def advance(self, output: OutputContainer, until: float) -> None:
-        """Write what sounds before the media time ``until``, s.
+        """Write the sound up to the media time ``until``, s.
 
         Raises:
-            av.error.FFmpegError, ValueError: The sound does not decode, or ``output`` does not take it.
-            OSError: It cannot be written.
+            av.error.FFmpegError, ValueError: The sound cannot be decoded, or not be written to ``output``.
+            OSError: The file cannot be written.
         """
         while self._next is not None and (time := self._time(self._next)) < until:
             if time >= self._start:
@@ -75,21 +80,21 @@ class Soundtrack:
             self._next = self._read()
 
     def finish(self, output: OutputContainer, until: float) -> None:
-        """Write the rest up to the media time ``until``, s; once, at the end. Raises as ``advance``."""
+        """Write the rest up to the media time ``until``, s. Call it once. Raises what ``advance`` raises."""
         self.advance(output, until)
         if not self._copied:
             output.mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Close the file that is read."""
+        """Close the input file."""
         self._input.close()
 
     def _time(self, packet: Packet[AudioStream]) -> float:
-        """Media time of a packet, s."""
+        """Return the media time of a packet, s."""
         return float((packet.pts or 0) * (packet.time_base or Fraction(1))) - self._zero
 
     def _read(self) -> Packet[AudioStream] | None:
-        with contextlib.suppress(av.error.FFmpegError, OSError):  # damaged: the sound ends here
+        with contextlib.suppress(av.error.FFmpegError, OSError):  # a damaged packet ends the sound
             for packet in self._packets:
                 if packet.pts is not None:
                     return packet
@@ -115,7 +120,7 @@ class Soundtrack:
         output.mux(packet)
 
     def _encode(self, output: OutputContainer, decoded: AudioFrame) -> None:
-        """Encode anew, as one row of samples without a seam: silence fills gaps, and overlaps are left out."""
+        """Encode a frame so that the samples are continuous: fill gaps with silence, skip overlaps."""
         if decoded.time is not None:
             due = round((decoded.time - self._zero - self._start) * _RATE)
             if self._position is None:

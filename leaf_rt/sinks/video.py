@@ -1,6 +1,6 @@
-"""Annotated video: H.264 in a fragmented MP4 that plays up to its last fragment however the process ends.
+"""Annotated video: H.264 in a fragmented MP4, which can be played even if the process is killed.
 
-Knows PyAV; must not know how faces are drawn, threads or clocks.
+Does not know how faces are drawn, threads or clocks.
 """
 
 from __future__ import annotations
@@ -35,25 +35,31 @@ from leaf_rt.types import U8, Estimates, Frame
 Draw: TypeAlias = Callable[[U8, Estimates, Sequence[str]], U8]
 
 TIME_BASE = Fraction(1, 90000)
-FRAGMENT = 1.0  # s of video that a killed process loses at most, besides the encoder's few frames
+FRAGMENT = 1.0  # s of video that is lost at most if the process is killed, besides a few frames in the encoder
 
 _log = logging.getLogger(__name__)
-_log.addHandler(logging.NullHandler())  # who wants the lines adds a handler; the terminal belongs to the caller
+_log.addHandler(logging.NullHandler())  # the application decides where log lines go
 av.logging.set_level(None)
 
 
 class VideoSink(Closing):
-    """Writes one source's annotated frames at the times they were taken; see ``Sink``.
+    """Writes the annotated frames of one source with their original timestamps; see ``Sink``.
 
-    Frames that were dropped leave the one before them standing, so the speed is right whatever happened. The sound of
-    a file goes along. A frame of another size than the first is fitted into the first one's.
+    If frames were dropped, the frame before them is shown longer, so the speed stays right. The sound of a file is
+    copied. A frame whose size differs from the first one is fitted into the size of the first one.
 
     Args:
-        path: The .mp4 to write.
-        labels: Class names in the model's order, handed to ``draw``.
-        draw: Gives the annotated picture; may draw into the one it gets, which is a copy.
-        codec: The encoder's name in FFmpeg.
-        sound: Keep the sound of a file.
+        path: The .mp4 file to write.
+        labels: Class names in the order of the model, passed to ``draw``.
+        draw: Returns the annotated image. It gets a copy of the frame and may draw on it.
+        codec: FFmpeg name of the encoder.
+        sound: Whether to copy the sound of a file.
+
+    Attributes:
+        draw_time: Seconds that drawing the newest frame took.
+
+    Raises:
+        OutputError, NoPermission: The file cannot be created, or another process writes it.
     """
 
     wants_image = True
@@ -74,14 +80,14 @@ class VideoSink(Closing):
         self._first = self._end = self._key = 0.0  # s, media time
         self._pts = -1
         self._failed = False
-        self._refused = f"the encoder {codec} refuses the frames"
+        self._encode_failure = f"the encoder {codec} rejects the frames"
         if codec not in av.codecs_available:
-            raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; leave the video out with --no-save-video")
-        self._claim = open_exclusive(path)  # FFmpeg itself creates the file no sooner than the first frame
+            raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; omit the video with --no-save-video")
+        self._lock = open_exclusive(path)  # FFmpeg creates the file only at the first frame
         try:
             container = av.open(f"file:{os.fspath(path)}", "w", format="mp4", options=_container_options())
         except OSError as e:
-            os.close(self._claim)
+            os.close(self._lock)
             raise output_error(path, e) from e
         if not isinstance(container, OutputContainer):
             raise TypeError(f"av.open: wanted an OutputContainer, got {type(container).__name__}")
@@ -96,16 +102,16 @@ class VideoSink(Closing):
         image = self._draw(frame.image.copy(), estimates, self._labels)
         self.draw_time = time.perf_counter() - start
         if self._stream is None:
-            with self._reported(self._refused):
+            with self._reported(self._encode_failure):
                 self._stream = self._begin(container, source, frame, image)
-        with self._reported(self._refused):
+        with self._reported(self._encode_failure):
             packets = self._encode(self._stream, image, frame.timestamp, source.fps)
         with self._reported():
             container.mux(packets)
-            self._bring_sound(container, frame.timestamp)
+            self._copy_sound(container, frame.timestamp)
 
     def close(self) -> None:
-        """Finish the file; a video that got no frame is removed."""
+        """Complete the file. A video without frames is removed."""
         container, self._container = self._container, None
         if container is None:
             return
@@ -114,30 +120,30 @@ class VideoSink(Closing):
                 container.close()
                 self._path.unlink(missing_ok=True)
             elif self._failed:
-                with contextlib.suppress(av.error.FFmpegError, OSError):  # it was reported when it happened
+                with contextlib.suppress(av.error.FFmpegError, OSError):  # reported when it happened
                     container.close()
             else:
-                with self._reported(self._refused):
+                with self._reported(self._encode_failure):
                     packets = self._stream.encode(None)
                 with self._reported():
                     container.mux(packets)
-                    self._bring_sound(container, self._end, last=True)
+                    self._copy_sound(container, self._end, last=True)
                     container.close()
         finally:
             if self._sound is not None:
                 self._sound.close()
-            os.close(self._claim)
+            os.close(self._lock)
 
     def _begin(self, container: OutputContainer, source: SourceInfo, frame: Frame, image: U8) -> VideoStream:
-        """Settle size and streams by the first frame."""
+        """Create the streams for the size of the first frame."""
         height, width = image.shape[:2]
-        self._size = (width + width % 2, height + height % 2)  # half-size colour planes need even sides
+        self._size = (width + width % 2, height + height % 2)  # the color planes have half the size, so it must be even
         rate = Fraction(source.fps or 25.0).limit_denominator(1001)
-        # No B frames and a short look-ahead: what is encoded is soon on the disk.
+        # No B frames and a short look-ahead, so that frames are written soon.
         options = {"preset": "veryfast", "crf": "23", "bf": "0", "rc-lookahead": "10", "forced-idr": "1", "g": "100000"}
         stream = container.add_stream(self._codec, rate=rate, options=options if self._codec == "libx264" else {})
         if not isinstance(stream, VideoStream):
-            raise OutputError(f"{self.name}: {self._codec} is no video encoder; choose another one")
+            raise OutputError(f"{self.name}: {self._codec} is not a video encoder; choose another one")
         stream.width, stream.height = self._size
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = TIME_BASE
@@ -147,11 +153,11 @@ class VideoSink(Closing):
             try:
                 self._sound = Soundtrack(source.path, container, frame.timestamp)
             except (LeafError, av.error.FFmpegError, OSError, ValueError) as e:
-                _log.warning("%s: its sound cannot be taken along (%s)", source.name, e)
+                _log.warning("%s: the sound cannot be copied (%s)", source.name, e)
         return stream
 
-    def _bring_sound(self, container: OutputContainer, until: float, last: bool = False) -> None:
-        """Take the sound along up to the media time ``until``, s; sound that fails ends alone."""
+    def _copy_sound(self, container: OutputContainer, until: float, last: bool = False) -> None:
+        """Copy the sound up to the media time ``until``, s. If it fails, only the sound ends."""
         sound = self._sound
         if sound is None:
             return
@@ -161,14 +167,18 @@ class VideoSink(Closing):
             else:
                 sound.advance(container, until)
         except (av.error.FFmpegError, ValueError) as e:
-            if isinstance(e, OSError):  # the disk is full, or the like: the pictures fail as well
+            if isinstance(e, OSError):  # for example a full disk: the video fails as well
                 raise
             _log.warning("%s: the sound ends early (%s)", self.name, e)
             self._sound = None
             sound.close()
         else:
             if last and sound.skipped:
-                _log.warning("%s: %d pieces of sound whose times run back were left out", self.name, sound.skipped)
+                _log.warning(
+                    "%s: skipped %d parts of the sound with decreasing timestamps",
+                    self.name,
+                    sound.skipped,
+                )
 
     def _encode(self, stream: VideoStream, image: U8, timestamp: float, fps: float | None) -> list[Packet[VideoStream]]:
         picture = VideoFrame.from_ndarray(letterbox(image, *self._size), format="bgr24")
@@ -183,7 +193,7 @@ class VideoSink(Closing):
 
     @contextlib.contextmanager
     def _reported(self, failure: str = "the video cannot be written") -> Iterator[None]:
-        """Turn FFmpeg's errors into ours; ``failure`` tells what did not work."""
+        """Convert FFmpeg's errors to ours. ``failure`` says what did not work."""
         try:
             yield
         except OSError as e:
@@ -195,12 +205,12 @@ class VideoSink(Closing):
 
 
 def letterbox(image: U8, width: int, height: int) -> U8:
-    """Fit a picture into a size without distorting it, black around; (height, width, 3) uint8, contiguous."""
+    """Fit an image into a size, with black borders and without distortion. Returns (height, width, 3) uint8."""
     h, w = image.shape[:2]
     if (w, h) == (width, height):
         return np.ascontiguousarray(image)
     out = np.zeros((height, width, 3), np.uint8)
-    if width - w in (0, 1) and height - h in (0, 1):  # the first size itself, made even: repeat the border
+    if width - w in (0, 1) and height - h in (0, 1):  # the first size made even: repeat the border
         return np.asarray(cv2.copyMakeBorder(image, 0, height - h, 0, width - w, cv2.BORDER_REPLICATE), np.uint8)
     scale = min(width / w, height / h)
     new_w, new_h = max(round(w * scale), 1), max(round(h * scale), 1)

@@ -33,12 +33,12 @@ def as_bgr(image: object, what: str) -> U8:
     """
     if not isinstance(image, np.ndarray):
         raise TypeError(f"{what}: wanted a NumPy array, got {type(image).__name__}")
-    colour = image.ndim == 3 and image.shape[2] == 3
-    if image.dtype != np.uint8 or not (colour or image.ndim == 2) or image.size == 0:
+    color = image.ndim == 3 and image.shape[2] == 3
+    if image.dtype != np.uint8 or not (color or image.ndim == 2) or image.size == 0:
         raise ValueError(
             f"{what}: wanted uint8 (H, W, 3) in BGR order or uint8 (H, W) grey, got {image.dtype} {image.shape}"
         )
-    bgr = image if colour else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
+    bgr = image if color else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(bgr, dtype=np.uint8)
 
 
@@ -83,7 +83,7 @@ class ArraySource(Closing):
         for index, (image, time) in enumerate(self._pictures()):
             if options.end is not None and time >= options.end:
                 return
-            if time >= options.start and selector.wants(index, time):
+            if time >= options.start and selector.selects(index, time):
                 picture = image[:, ::-1] if options.mirror else image
                 yield Frame(np.array(picture, order="C"), index, time, self.info.name)
 

@@ -65,7 +65,7 @@ def run(
         backend: Classifies the faces of all sources. It stays open.
         sinks: Makes the sinks of one source. The run closes them.
         shared: Sinks of all sources. The run closes them, unless ``RunOptions.close_shared`` is False.
-        hooks: Called while the run goes on.
+        hooks: Called during the run.
         options: How the run works.
         stop: Set it to stop the run in good order.
         opener: Opens a target.

@@ -179,7 +179,7 @@ class SinkStats:
 
 @dataclass(slots=True)
 class RunStats:
-    """State of a run. It is updated while the run goes on.
+    """State of a run, updated during the run.
 
     Attributes:
         sources: Counters of each source, in the order of the targets.

@@ -1,4 +1,4 @@
-"""Helpers around the operating system: files, locks, signals, the cache folder, native stderr.
+"""The operating system: files, locks, the processor, the cache folder, native stderr.
 
 Knows errors and text. It must not know pictures, models or records.
 """

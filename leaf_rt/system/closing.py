@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with` block. Imports nothing of leaf-rt."""
+"""A mixin for classes with a ``close`` method. Imports nothing of leaf-rt."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Closing:
         self.close()
 
     def close(self) -> None:
-        """Free what is held and finish what is open; may be called twice."""
+        """Finish writing and free resources. May be called twice."""

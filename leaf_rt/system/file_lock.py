@@ -1,4 +1,9 @@
-"""A result has one writer at a time: a second run into the same file is refused. Knows the operating system's locks."""
+"""Opens result files so that only one process writes to each of them.
+
+Uses ``flock`` directly. The filelock package cannot replace it: it locks a file of its own and does not give its
+descriptor away, so the result file could not be checked and truncated under the lock, and every result would get a
+lock file beside it.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +18,27 @@ from leaf_rt.system.files import output_error
 
 
 def open_exclusive(path: Path | str, flags: int = 0, name: Path | str | None = None) -> int:
-    """Open a file for writing, empty, and hold it against other writers until the descriptor is closed.
+    """Open an empty file for writing, and lock it until the descriptor is closed.
 
-    The lock goes with the process, however that ends. Pipes and devices are not held: many may write to them.
+    The operating system releases the lock when the process ends in any way. Pipes and devices are not locked, because
+    several processes may write to them.
 
     Args:
-        path: Created where it does not exist.
-        flags: For ``os.open``, beside those that make it writable.
-        name: What people call it, where that is not its path.
+        path: The file; it is created if it does not exist.
+        flags: More flags for ``os.open``.
+        name: Name of the file for users, if that is not its path.
+
+    Returns:
+        The file descriptor.
 
     Raises:
-        NoPermission, OutputError: It cannot be created, or somebody is writing it; it is then left as it was.
+        NoPermission, OutputError: The file cannot be created, or another run is writing it. It is left unchanged.
     """
     name = path if name is None else name
-    fd = _held(path, flags, name)
-    if not _stands(fd, path):  # its writer moved or removed it just before letting go: this is that one's result
+    fd = _open_locked(path, flags, name)
+    if not _is_at(path, fd):  # the previous writer moved or removed it before it released the lock
         os.close(fd)
-        fd = _held(path, flags, name)
+        fd = _open_locked(path, flags, name)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             os.ftruncate(fd, 0)
@@ -43,7 +52,7 @@ def release(fd: int, path: Path | str) -> None:
     """Close a descriptor of ``open_exclusive``.
 
     Raises:
-        NoPermission, OutputError: A network file system says only now that the data was lost.
+        NoPermission, OutputError: Data could not be written; network file systems report this only on closing.
     """
     try:
         os.close(fd)
@@ -51,8 +60,8 @@ def release(fd: int, path: Path | str) -> None:
         raise output_error(path, e) from e
 
 
-def _held(path: Path | str, flags: int, name: Path | str) -> int:
-    """Open a file as it is, and lock it."""
+def _open_locked(path: Path | str, flags: int, name: Path | str) -> int:
+    """Open a file without truncating it, and lock it if it is a regular file."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
     except OSError as e:
@@ -63,7 +72,7 @@ def _held(path: Path | str, flags: int, name: Path | str) -> int:
     except BlockingIOError as e:
         os.close(fd)
         raise OutputError(
-            f"{name}: is being written already, by another run or another option of this one; wait until that has "
+            f"{name}: is already being written by another run or another option of this run; wait until it has "
             "ended, or choose another place with --out"
         ) from e
     except OSError as e:
@@ -72,8 +81,8 @@ def _held(path: Path | str, flags: int, name: Path | str) -> int:
     return fd
 
 
-def _stands(fd: int, path: Path | str) -> bool:
-    """Whether the path still names the open file."""
+def _is_at(path: Path | str, fd: int) -> bool:
+    """Whether the path still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(fd), Path(path).stat())
     except OSError:
@@ -84,5 +93,5 @@ def _lock(fd: int) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
-        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):  # a file system without locks
+        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):  # this file system has no locks
             raise

@@ -1,4 +1,4 @@
-"""Folders and files of results: made, written whole or not at all, and what a refusal of the system means."""
+"""Creates folders, writes files atomically, and turns operating system errors into messages for users."""
 
 from __future__ import annotations
 
@@ -14,30 +14,39 @@ from leaf_rt.errors import LeafError, NoPermission, OutputError
 
 
 def output_error(path: str | Path, error: OSError) -> LeafError:
-    """What an operating system's refusal to write means to a person."""
+    """The error to show to the user for a failed write.
+
+    Args:
+        path: What could not be written.
+        error: What the operating system reported.
+    """
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return NoPermission(f"{path}: may not be written; choose another place with --out, or change its permissions")
+        return NoPermission(f"{path}: no permission to write; change its permissions, or choose another place")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError(f"{path}: no room left to write; free some space (what was written so far is valid)")
+        return OutputError(f"{path}: no room left to write; free some space (everything written so far is valid)")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return OutputError(f"{path}: its folder does not exist; create it first")
+        return OutputError(f"{path}: the folder does not exist; create it first")
     if isinstance(error, IsADirectoryError):
-        return OutputError(f"{path}: is a folder; give the name of a file")
+        return OutputError(f"{path}: this is a folder; give the name of a file")
     if isinstance(error, BrokenPipeError):
-        return OutputError(f"{path}: the reader has closed the pipe; nothing more can be written to it")
+        return OutputError(f"{path}: the reader has closed the pipe; nothing more can be written")
     return OutputError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:
-    """Make the folder for results that an option asked for.
+    """Create a folder for results.
+
+    Args:
+        folder: The folder; parents are created too.
+        option: The command line option that named it, for error messages.
 
     Raises:
-        NoPermission, OutputError: It cannot be made, or it is not a folder.
+        NoPermission, OutputError: It cannot be created, or it is not a folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except PermissionError as e:
-        raise NoPermission(f"{option} {folder}: no permission to make this folder; choose another place") from e
+        raise NoPermission(f"{option} {folder}: no permission to create this folder; choose another place") from e
     except OSError as e:
         reason = (
             "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
@@ -46,17 +55,17 @@ def make_folder(folder: Path, option: str = "--out") -> None:
 
 
 def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object], *, parents: bool = False) -> None:
-    """Write a file under a temporary name, flush it to the disk, then move it to its place.
+    """Write a file atomically: readers see the old file or the new one, never a part of it.
 
-    A reader sees the old file or the new one, never a part.
+    The content is written under a temporary name and flushed to the disk; then the file is renamed.
 
     Args:
         path: The file.
         content: Its bytes, or a function that writes them to an open file.
-        parents: Create missing folders.
+        parents: Whether to create missing folders.
 
     Raises:
-        NoPermission, OutputError: It cannot be written; an older file of that name stays as it was.
+        NoPermission, OutputError: It cannot be written; an existing file is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -72,7 +81,7 @@ def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object], *, p
                 os.fsync(f.fileno())
             temporary.replace(path)
         finally:
-            with contextlib.suppress(OSError):  # the error that follows is the one that counts
+            with contextlib.suppress(OSError):  # must not hide the error from writing
                 temporary.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -86,7 +95,11 @@ def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object], *, p
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON; see ``write_whole``, which creates missing folders here.
+    """Write a value as indented JSON, atomically; missing folders are created.
+
+    Args:
+        path: The file.
+        value: What ``json.dumps`` accepts, without NaN or infinity.
 
     Raises:
         NoPermission, OutputError: It cannot be written, or a number in it is not finite.
@@ -94,5 +107,5 @@ def save_json(path: Path, value: Any) -> None:
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as e:
-        raise OutputError(f"{path}: cannot be written: a number in it is not finite") from e
+        raise OutputError(f"{path}: cannot be written because a number in it is not finite") from e
     write_whole(path, text.encode(), parents=True)

@@ -1,8 +1,8 @@
-"""Keeps the log lines of native libraries off the user's terminal.
+"""Hides the log lines of native libraries from the terminal.
 
-MediaPipe's C++ parts write to file descriptor 2 whatever Python's logging says. Around the few calls that do so the
-descriptor leads into a temporary file; what a native logger wrote there goes to Python's logging at level DEBUG,
-everything else (Python's own stderr, of any thread) is written on when the descriptor is back.
+C++ code, as in MediaPipe, writes to file descriptor 2 regardless of Python's logging. During the calls that do this,
+the descriptor is redirected to a temporary file. Afterwards the lines of native loggers go to Python's logging at level
+DEBUG, and all other lines (Python's own stderr, of any thread) are written to stderr.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 _log = logging.getLogger(__name__)
 
-# TFLite and LiteRT ("INFO: [file.cc:36] ..."), absl ("W0000 00:00:1795440567.8 9256 file.cc:14] ..."), their heralds,
-# and the picture decoders.
+# TFLite and LiteRT ("INFO: [file.cc:36] ..."), absl ("W0000 00:00:1795440567.8 9256 file.cc:14] ..."), the first lines
+# of these loggers, and the picture decoders.
 _NATIVE = re.compile(
     rb"(INFO|WARNING|ERROR|VERBOSE): \[[\w.]+:\d+\] "
     rb"|[IWEF]\d{4} \d\d:\d\d:[\d.]+ +\d+ [\w./]+:\d+\] "
@@ -30,8 +30,8 @@ _NATIVE = re.compile(
 )
 
 
-class _Diversion:
-    """The one diversion of descriptor 2, shared by all threads that want it at the same time."""
+class _Redirection:
+    """The redirection of descriptor 2, shared by all threads that use it at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class _Diversion:
             _flush_stderr()
             try:
                 self._saved = os.dup(2)
-            except OSError:  # no stderr at all: nothing to keep clean
+            except OSError:  # there is no stderr
                 return
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
             os.dup2(self._file.fileno(), 2)
@@ -71,20 +71,20 @@ class _Diversion:
                 os.write(2, line)
 
 
-_diversion = _Diversion()
+_redirection = _Redirection()
 
 
 @contextlib.contextmanager
 def suppress_native_stderr() -> Iterator[None]:
-    """Keep native log lines off the terminal while the block runs; lines of Python's own come a little later."""
-    _diversion.begin()
+    """Hide native log lines while the block runs. Lines that Python writes to stderr appear after the block."""
+    _redirection.begin()
     try:
         yield
     finally:
-        _diversion.end()
+        _redirection.end()
 
 
 def _flush_stderr() -> None:
     if sys.stderr is not None:
-        with contextlib.suppress(ValueError):  # closed by its owner
+        with contextlib.suppress(ValueError):  # closed
             sys.stderr.flush()

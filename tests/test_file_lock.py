@@ -1,4 +1,4 @@
-"""A result has one writer at a time: a second run is refused, and what the first has written stays as it is."""
+"""Only one run writes a result file: a second one is rejected, and the file is left unchanged."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from leaf_rt.system import file_lock
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "video"])
-def test_a_second_writer_is_refused_until_the_first_has_closed(tmp_path: Path, kind: str) -> None:
+def test_a_second_writer_is_rejected_until_the_first_has_closed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"r.{kind}"
     first = make(kind, path)
     for index in range(30):
         first.write(INFO, frame(index), estimates(index / 25), 0.0)
-    with pytest.raises(OutputError, match=f"{path}: is being written already"):
+    with pytest.raises(OutputError, match=f"{path}: is already being written"):
         make(kind, path)
     first.close()
     whole = path.read_bytes()
     assert len(whole) > 1000
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     make(kind, path).close()
-    assert not path.exists() or path.read_bytes() != whole  # it began anew; a video without frames leaves no file
+    assert not path.exists() or path.read_bytes() != whole  # it was truncated; a video without frames leaves no file
 
 
-def test_a_result_that_is_finished_in_this_very_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_finished_while_it_is_opened_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make("parquet", tmp_path / "r.parquet")
     first.write(INFO, frame(0), estimates(0.0), 0.0)
     lock = file_lock._lock
 
     def too_late(fd: int) -> None:
-        first.close()  # gives the file its name between the second writer's opening and its locking
+        first.close()  # renames the file between open and lock of the second writer
         lock(fd)
 
     monkeypatch.setattr(file_lock, "_lock", too_late)
     second = make("parquet", tmp_path / "r.parquet")
     whole = (tmp_path / "r.parquet").read_bytes()
     assert len(whole) > 1000
-    with pytest.raises(OutputError, match="is being written already"):
+    with pytest.raises(OutputError, match="is already being written"):
         make("parquet", tmp_path / "r.parquet")
     second.close()
 
 
-def test_pipes_and_devices_have_many_writers() -> None:
+def test_pipes_and_devices_are_not_locked() -> None:
     sinks = [make("jsonl", Path("/dev/null")) for _ in range(2)]
     for sink in sinks:
         sink.write(INFO, frame(0), estimates(0.0), 0.0)
@@ -67,7 +67,7 @@ def test_two_options_cannot_share_a_file(leaf: Leaf, clip: Path, tmp_path: Path)
     assert not both.exists()
 
 
-def test_a_second_run_into_the_same_folder_is_refused(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_folder_is_rejected(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     records = tmp_path / "face.leaf.jsonl"
     command = [sys.executable, "-m", "leaf_rt", "video", clip, "--loop", "--save-video", "--out", tmp_path]
     command += ["--no-plot"]
@@ -86,8 +86,8 @@ def test_a_second_run_into_the_same_folder_is_refused(leaf: Leaf, clip: Path, tm
             _, err = first.communicate(timeout=30)
     assert first.returncode == 0, err
     assert (done.code, only_records.code) == (OutputError.exit_code, OutputError.exit_code)
-    assert "face.leaf.mp4: is being written already" in done.sentence()
-    assert "face.leaf.jsonl: is being written already" in only_records.sentence()
+    assert "face.leaf.mp4: is already being written" in done.sentence()
+    assert "face.leaf.jsonl: is already being written" in only_records.sentence()
     frames = [json.loads(line)["frame_index"] for line in records.read_text().splitlines()]
     assert frames == sorted(frames)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["face.leaf.jsonl", "face.leaf.mp4"]

@@ -1,4 +1,4 @@
-"""Native log lines vanish from stderr, everything else stays, in its order."""
+"""Native log lines are removed from stderr; all other lines stay in order."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ def test_native_lines_go_to_logging_and_others_to_stderr(capfd, caplog):
     assert [r.getMessage() for r in caplog.records] == [line.decode().rstrip() for line in NATIVE]
 
 
-def test_threads_share_it_and_lose_nothing(capfd):
+def test_threads_share_the_redirection_and_lose_no_line(capfd):
     def work(number: int) -> None:
         for turn in range(50):
             with suppress_native_stderr():
@@ -43,7 +43,7 @@ def test_threads_share_it_and_lose_nothing(capfd):
     assert sorted(lines) == sorted(f"{n} {turn}" for n in range(4) for turn in range(50))
 
 
-def test_an_error_inside_comes_out_and_stderr_is_back(capfd):
+def test_stderr_is_restored_after_an_error(capfd):
     try:
         with suppress_native_stderr():
             os.write(2, b"mine\n")

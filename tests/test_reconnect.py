@@ -1,4 +1,4 @@
-"""The rules of a live connection, with the time as a number."""
+"""Rules of a live connection: delays, media time, frozen pictures. Times are plain numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_backoff_doubles_from_one_to_thirty_seconds() -> None:
     assert [backoff.lost(0.0) for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_backoff_never_waits_longer_than_thirty_seconds_and_never_in_step() -> None:
+def test_backoff_is_at_most_thirty_seconds_and_has_jitter() -> None:
     backoff = Backoff(random.Random(0))
     delays = [backoff.lost(0.0) for _ in range(200)]
     assert all(d is not None and d <= 30.0 for d in delays)
@@ -24,7 +24,7 @@ def test_backoff_never_waits_longer_than_thirty_seconds_and_never_in_step() -> N
     assert all(0.9 <= d <= 1.1 for d in firsts if d is not None)
 
 
-def test_backoff_begins_anew_after_ten_healthy_seconds_alone() -> None:
+def test_backoff_is_reset_only_after_ten_healthy_seconds() -> None:
     backoff = Backoff(random.Random(0), jitter=0.0)
     assert [backoff.lost(0.0) for _ in range(4)] == [1, 2, 4, 8]
     backoff.connected(100.0)
@@ -33,13 +33,13 @@ def test_backoff_begins_anew_after_ten_healthy_seconds_alone() -> None:
     assert backoff.lost(210.0) == 1
 
 
-def test_backoff_gives_up_after_so_many_attempts_in_a_row() -> None:
+def test_backoff_limits_the_attempts_in_a_row() -> None:
     backoff = Backoff(random.Random(0), jitter=0.0, attempts=2)
     assert [backoff.lost(0.0) for _ in range(3)] == [1, 2, None]
     assert Backoff(random.Random(0), attempts=0).lost(0.0) is None
 
 
-def test_backoff_counts_for_years() -> None:
+def test_backoff_does_not_overflow() -> None:
     backoff = Backoff(random.Random(0))
     for _ in range(5000):
         assert backoff.lost(0.0) is not None
@@ -53,7 +53,7 @@ def test_media_time_follows_the_stream_from_zero() -> None:
     assert clock.jumps == 0
 
 
-def test_media_time_goes_on_by_the_wall_after_a_reconnect() -> None:
+def test_media_time_continues_by_wall_time_after_a_reconnect() -> None:
     clock = MediaClock()
     clock.stamp(100.0, 10.0)
     clock.stamp(101.0, 11.0)
@@ -64,28 +64,28 @@ def test_media_time_goes_on_by_the_wall_after_a_reconnect() -> None:
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, -0.04, 2.5])
-def test_a_jump_of_the_streams_clock_is_taken_out(jump: float) -> None:
+def test_a_jump_of_the_stream_clock_is_removed(jump: float) -> None:
     clock = MediaClock()
     times = [clock.stamp(i / 25 + (jump if i >= 50 else 0.0), i / 25) for i in range(100)]
     assert np.diff(times) == pytest.approx(np.full(99, 0.04), abs=1e-9)
     assert clock.jumps == 1
 
 
-def test_frames_that_come_in_a_burst_keep_their_distance() -> None:
-    """The network held them back; the stream's own times are right."""
+def test_frames_that_arrive_in_a_burst_keep_their_intervals() -> None:
+    """The network delayed them; the timestamps of the stream are right."""
     clock = MediaClock()
-    came = [0.0, 0.04, 2.0, 2.001, 2.002, 2.003]
-    assert [clock.stamp(i / 25, now) for i, now in enumerate(came)] == pytest.approx([i / 25 for i in range(6)])
+    arrived = [0.0, 0.04, 2.0, 2.001, 2.002, 2.003]
+    assert [clock.stamp(i / 25, now) for i, now in enumerate(arrived)] == pytest.approx([i / 25 for i in range(6)])
 
 
-def test_frames_lost_on_the_way_leave_a_gap() -> None:
+def test_lost_frames_leave_a_gap() -> None:
     clock = MediaClock()
     clock.stamp(0.0, 0.0)
     assert clock.stamp(5.0, 5.1) == pytest.approx(5.0)
     assert clock.jumps == 0
 
 
-def test_media_time_grows_whatever_comes() -> None:
+def test_media_time_grows_with_any_timestamps() -> None:
     rng = np.random.default_rng(3)
     clock, now, times = MediaClock(), 0.0, []
     for _ in range(2000):
@@ -97,14 +97,14 @@ def test_media_time_grows_whatever_comes() -> None:
     assert times[-1] < now + 60
 
 
-def test_a_frozen_picture_is_told_once_and_forgotten_when_it_moves() -> None:
-    watch, still = FreezeWatch(10.0), np.zeros((48, 64, 3), np.uint8)
-    told = [watch.see(still, t) for t in range(15)]
-    assert told.index(True) == 10
-    assert sum(told) == 1
+def test_a_frozen_picture_is_reported_once_until_it_changes() -> None:
+    watch, image = FreezeWatch(10.0), np.zeros((48, 64, 3), np.uint8)
+    reported = [watch.see(image, t) for t in range(15)]
+    assert reported.index(True) == 10
+    assert sum(reported) == 1
     assert watch.frozen
-    moved = still.copy()
-    moved[8, 8] = 1
-    assert not watch.see(moved, 15.0)
+    changed = image.copy()
+    changed[8, 8] = 1
+    assert not watch.see(changed, 15.0)
     assert not watch.frozen
-    assert [watch.see(moved, t) for t in (24.9, 25.0)] == [False, True]
+    assert [watch.see(changed, t) for t in (24.9, 25.0)] == [False, True]

@@ -1,4 +1,4 @@
-"""A model and its description belong together, and every way in which they do not has its own words."""
+"""The description of a model: saving, loading, and a message for every error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def edit(model: Path, **fields: object) -> None:
     spec_path(model).write_text(json.dumps({**raw, **fields}))
 
 
-def test_what_is_saved_is_loaded(model: Path) -> None:
+def test_a_saved_description_can_be_loaded(model: Path) -> None:
     spec = load_spec(model)
     save_spec(spec, model)
     assert load_spec(model) == spec
@@ -40,7 +40,7 @@ def test_a_changed_byte_is_found(model: Path) -> None:
 
 def test_a_truncated_file_is_found(model: Path) -> None:
     model.write_bytes(model.read_bytes()[:-40])
-    with pytest.raises(ModelError, match="damaged or foreign"):
+    with pytest.raises(ModelError, match="damaged or was changed"):
         load_spec(model)
 
 
@@ -76,7 +76,7 @@ def test_wrong_fields_are_named(model: Path, fields: dict[str, object], words: s
         load_spec(model)
 
 
-def test_broken_json_and_lacking_fields(model: Path) -> None:
+def test_invalid_json_and_missing_fields(model: Path) -> None:
     spec_path(model).write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):
         load_spec(model)
@@ -104,6 +104,6 @@ def test_the_hash_of_an_openvino_model_covers_its_weights(tmp_path: Path) -> Non
         load_spec(xml)
 
 
-def test_variants_lie_beside_the_model() -> None:
+def test_paths_of_variants() -> None:
     assert variant_path(Path("a/m.onnx"), "int8") == Path("a/m-int8.onnx")
     assert variant_path(Path("a/m.onnx"), "int8", ".xml") == Path("a/m-int8-openvino.xml")
