@@ -1,4 +1,4 @@
-"""Views: the operations against Pillow, ranges, and independence of the batch."""
+"""Views: comparison of the operations with Pillow, ranges of values, independence of the batch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from train.augment.transforms import (
 )
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(20, 230, (24, 24, 3), dtype=np.uint8)
-PICTURE[4:12, 4:12] //= 3
+IMAGE = RNG.integers(20, 230, (24, 24, 3), dtype=np.uint8)
+IMAGE[4:12, 4:12] //= 3
 
 
-def tensor(picture: Any) -> Tensor:
-    array = np.atleast_3d(np.asarray(picture))
+def tensor(image: Any) -> Tensor:
+    array = np.atleast_3d(np.asarray(image))
     return to_float(torch.from_numpy(np.moveaxis(array, 2, 0).copy())[None])
 
 
@@ -48,26 +48,26 @@ def tensor(picture: Any) -> Tensor:
     ],
     ids=["autocontrast", "equalize", "posterize", "solarize", "brightness", "contrast", "color", "sharpness"],
 )
-def test_as_pillow_does(ours: Callable[[Tensor], Tensor], theirs: Callable[[Any], Any], grey: bool) -> None:
-    picture = Image.fromarray(PICTURE).convert("L" if grey else "RGB")
-    got = ours(tensor(picture)) * 255
-    torch.testing.assert_close(got, tensor(theirs(picture)) * 255, atol=2.0, rtol=0)
+def test_operations_match_pillow(ours: Callable[[Tensor], Tensor], theirs: Callable[[Any], Any], grey: bool) -> None:
+    image = Image.fromarray(IMAGE).convert("L" if grey else "RGB")
+    actual = ours(tensor(image)) * 255
+    torch.testing.assert_close(actual, tensor(theirs(image)) * 255, atol=2.0, rtol=0)
 
 
 @pytest.mark.parametrize(("operation", "shift"), [(ra.translate_x, (0, 6)), (ra.translate_y, (6, 0))])
 def test_translate_by_whole_pixels(operation: Callable[[Tensor, Tensor], Tensor], shift: tuple[int, int]) -> None:
-    x = tensor(PICTURE[:20, :20])
-    got = operation(x, torch.tensor([1.0]))  # 0.3 of 20 px
-    wanted = torch.zeros_like(x)
-    wanted[:, :, : 20 - shift[0], : 20 - shift[1]] = x[:, :, shift[0] :, shift[1] :]
-    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    x = tensor(IMAGE[:20, :20])
+    actual = operation(x, torch.tensor([1.0]))  # 0.3 of 20 px
+    expected = torch.zeros_like(x)
+    expected[:, :, : 20 - shift[0], : 20 - shift[1]] = x[:, :, shift[0] :, shift[1] :]
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_rotation_keeps_the_centre_and_turns() -> None:
+def test_rotation_keeps_the_centre_and_the_angle() -> None:
     x = torch.zeros(1, 1, 21, 21)
     x[:, :, 10, 18] = 1
-    got = ra.rotate(x, torch.tensor([1.0]))[0, 0]
-    row, column = divmod(int(got.argmax()), 21)
+    actual = ra.rotate(x, torch.tensor([1.0]))[0, 0]
+    row, column = divmod(int(actual.argmax()), 21)
     assert np.hypot(row - 10, column - 10) == pytest.approx(8, abs=0.8)
     assert abs(np.degrees(np.arctan2(row - 10, column - 10))) == pytest.approx(30, abs=4)
 
@@ -85,7 +85,7 @@ VIEWS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_is_varied_alike_in_any_batch(name: str, channels: int) -> None:
+def test_views_do_not_depend_on_the_batch(name: str, channels: int) -> None:
     numbers, view = VIEWS[name]
     x = torch.rand(40, channels, 24, 24, generator=torch.Generator().manual_seed(0))
     u = draw_numbers(40, numbers, torch.Generator().manual_seed(1))
@@ -98,7 +98,7 @@ def test_a_picture_is_varied_alike_in_any_batch(name: str, channels: int) -> Non
 
 
 def test_weak_view_flips_and_shifts() -> None:
-    x = tensor(PICTURE)
+    x = tensor(IMAGE)
     still = torch.tensor([[0.5, 0.5, 0.9, 0.9]])
     torch.testing.assert_close(weak_view(x, still, 24), x, atol=1e-5, rtol=0)
     flipped = torch.tensor([[0.5, 0.5, 0.9, 0.1]])

@@ -1,4 +1,4 @@
-"""The crop cache and what comes of bad, odd and double pictures."""
+"""The crop cache and the data of a run, with damaged, unusual and duplicate images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PHOTO = Path(__file__).parents[2] / "shared" / "media" / "happy-baby.jpeg"
 
 
 class Counting(FolderStore):
-    """Counts what is read."""
+    """Counts the reads of each image."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -39,7 +39,7 @@ def save(path: Path, image: object) -> None:
     assert cv2.imwrite(str(path), image)  # type: ignore[call-overload]
 
 
-def test_every_kind_of_picture(tmp_path: Path) -> None:
+def test_images_of_every_kind_are_cropped(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     color = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
     save(tmp_path / "color.png", color)
@@ -75,7 +75,7 @@ def test_nothing_is_read_twice(tmp_path: Path) -> None:
     assert changed.images[changed.row[0], 0, 0, 0] == 200
 
 
-def test_other_crops_are_refused(tmp_path: Path) -> None:
+def test_a_cache_of_other_crops_is_an_error(tmp_path: Path) -> None:
     save(tmp_path / "0.png", np.zeros((20, 20), np.uint8))
     prepare(["0.png"], FolderStore(tmp_path), tmp_path / "cache", PLAIN)
     with pytest.raises(DataError, match="holds other crops"):
@@ -115,7 +115,7 @@ def test_copies_across_splits_are_reported_and_dropped_on_request(tmp_path: Path
     assert len(kept.unlabelled) - len(dropped.unlabelled) == 2
 
 
-def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
+def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data")
     (root / "train" / "fear" / "broken.png").write_bytes(b"\x89PNG broken")
     recipe = tiny(tmp_path)
@@ -123,7 +123,7 @@ def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     assert any("1 images that cannot be read" in n and "train/fear/broken.png" in n for n in data.notes)
 
 
-def test_targets_are_the_winner_or_the_votes(tmp_path: Path) -> None:
+def test_targets_are_hard_labels_or_votes(tmp_path: Path) -> None:
     soft = 0.6 * np.eye(8) + 0.4 * np.roll(np.eye(8), 1, axis=1)
     lines = ["Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"]
     (tmp_path / "data").mkdir()
@@ -153,7 +153,7 @@ def test_training_never_sees_the_test_split(tmp_path: Path) -> None:
     assert set(samples.row.tolist()) == test_rows
 
 
-def test_a_saved_split_is_reused_and_refused(tmp_path: Path) -> None:
+def test_a_saved_split_is_reused_and_checked(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data")
     recipe = tiny(tmp_path, split__path=str(tmp_path / "split.json"))
     first = load_data(recipe.data, recipe.split)
@@ -167,7 +167,7 @@ def test_a_saved_split_is_reused_and_refused(tmp_path: Path) -> None:
         load_data(recipe.data, recipe.split)
 
 
-def test_a_saved_split_keeps_its_share_for_validation(tmp_path: Path) -> None:
+def test_a_saved_split_keeps_its_validation_share(tmp_path: Path) -> None:
     write_folder(tmp_path / "data", valid=0)
     recipe = tiny(tmp_path, split__path=str(tmp_path / "split.json"), data__validation=0.25)
     made = load_data(recipe.data, recipe.split)
@@ -180,7 +180,7 @@ def test_a_saved_split_keeps_its_share_for_validation(tmp_path: Path) -> None:
         load_data(other.data, other.split)
 
 
-def test_the_folder_where_one_stands_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_can_be_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "data")
     monkeypatch.chdir(tmp_path / "data")
     listing, _ = open_crops(tiny(tmp_path, data__path=".").data)
@@ -189,7 +189,7 @@ def test_the_folder_where_one_stands_is_data(tmp_path: Path, monkeypatch: pytest
         open_crops(tiny(tmp_path, data__path="").data)
 
 
-def test_stream_is_a_function_of_its_position() -> None:
+def test_stream_depends_on_seed_and_position_only() -> None:
     stream = Stream(7, seed=3)
     whole = stream.take(0, 100)
     assert sorted(whole[:7].tolist()) == list(range(7))
@@ -200,7 +200,7 @@ def test_stream_is_a_function_of_its_position() -> None:
         Stream(0, seed=0)
 
 
-def test_images_stay_on_disk_beyond_the_budget() -> None:
+def test_images_above_the_budget_stay_on_disk() -> None:
     import torch
 
     array = np.arange(4 * 16 * 16, dtype=np.uint8).reshape(4, 1, 16, 16)

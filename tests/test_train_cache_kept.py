@@ -1,4 +1,4 @@
-"""What of a crop cache outlives a kill, an interruption and damage, and that it grows without being held in memory."""
+"""The crop cache after a kill, an interruption and damage; and that it grows on disk, not in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IDS = [f"{i}.png" for i in range(8)]
 
 
 class Broken(FolderStore):
-    """Is interrupted at the picture ``last``; sees how many crops are saved whenever it is asked."""
+    """Is interrupted at the image ``last``. Records the number of saved crops at every read."""
 
     def __init__(self, root: Path, last: str) -> None:
         super().__init__(root)
@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def check(crops: Crops, ids: list[str] = IDS) -> None:
-    """Every picture has its own crop, and a hash of its own."""
+    """Check that every image has its own crop and hash."""
     assert crops.unreadable == ()
     assert crops.images[crops.row, 0, 8, 8].tolist() == [20 * IDS.index(name) for name in ids]
     assert len(crops.pixels) == len(crops.found) == len(crops.images)
@@ -57,7 +57,7 @@ def check(crops: Crops, ids: list[str] = IDS) -> None:
 
 
 @pytest.mark.parametrize("known", [0, 3])
-def test_a_kill_between_the_two_files(root: Path, known: int) -> None:
+def test_a_kill_between_writing_the_two_files(root: Path, known: int) -> None:
     folder = root / "cache"
     meta = folder / "cache.json"
     if known:
@@ -89,7 +89,7 @@ def test_a_kill_between_the_two_files(root: Path, known: int) -> None:
         ("images.npy", np.zeros((8, 1, 16, 16), np.float32)),
     ],
 )
-def test_damage_is_named(root: Path, name: str, content: bytes | int | np.ndarray) -> None:
+def test_a_damaged_cache_is_an_error(root: Path, name: str, content: bytes | int | np.ndarray) -> None:
     folder = root / "cache"
     prepare(IDS, FolderStore(root), folder, PLAIN)
     if isinstance(content, np.ndarray):
@@ -106,7 +106,7 @@ def test_damage_is_named(root: Path, name: str, content: bytes | int | np.ndarra
 
 @pytest.mark.parametrize("key", ["files", "entries"])
 @pytest.mark.parametrize("value", [None, [], {"x": 1}, {"x": []}])
-def test_damaged_tables_are_named(root: Path, key: str, value: object) -> None:
+def test_a_damaged_table_is_an_error(root: Path, key: str, value: object) -> None:
     meta = root / "cache" / "cache.json"
     prepare(IDS, FolderStore(root), root / "cache", PLAIN)
     meta.write_text(json.dumps({**json.loads(meta.read_text()), key: value}))
@@ -114,7 +114,7 @@ def test_damaged_tables_are_named(root: Path, key: str, value: object) -> None:
         prepare(IDS, FolderStore(root), root / "cache", PLAIN)
 
 
-def test_an_interruption_keeps_what_is_done(root: Path) -> None:
+def test_an_interruption_keeps_finished_work(root: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(IDS, Broken(root, "5.png"), root / "cache", PLAIN)
     source = Broken(root, "")
@@ -122,7 +122,7 @@ def test_an_interruption_keeps_what_is_done(root: Path) -> None:
     assert source.reads == IDS[5:]
 
 
-def test_saves_on_the_way_grow_with_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_between_saves_grows_with_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crop_cache, "MIN_NEW", 1)
     source = Broken(root, "")
     crops = prepare(IDS, source, root / "cache", PLAIN)
@@ -134,7 +134,7 @@ def test_saves_on_the_way_grow_with_the_cache(root: Path, monkeypatch: pytest.Mo
     assert (root / "whole" / "images.npy").read_bytes() == (root / "cache" / "images.npy").read_bytes()
 
 
-def test_a_cache_that_is_whole_is_not_written(root: Path) -> None:
+def test_a_complete_cache_is_not_written(root: Path) -> None:
     folder = root / "cache"
     prepare([*IDS, "gone.png"], FolderStore(root), folder, PLAIN)
     before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
@@ -143,7 +143,7 @@ def test_a_cache_that_is_whole_is_not_written(root: Path) -> None:
     assert set(before) == {"cache.json", "images.npy"}
 
 
-def test_what_could_not_be_read_is_looked_for_again(root: Path) -> None:
+def test_unreadable_images_are_tried_again(root: Path) -> None:
     class Failing(FolderStore):
         def read(self, name: str) -> bytes:
             raise OSError("a broken cable")
@@ -152,7 +152,7 @@ def test_what_could_not_be_read_is_looked_for_again(root: Path) -> None:
     check(prepare(IDS, FolderStore(root), root / "cache", PLAIN))
 
 
-def test_a_full_disk_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
     with pytest.raises(OutputError, match=r"images\.npy: no room left to write"):
         prepare(IDS, FolderStore(root), root / "cache", PLAIN)
@@ -161,12 +161,12 @@ def test_a_full_disk_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     check(prepare(IDS, FolderStore(root), root / "cache", PLAIN))
 
 
-def test_a_cache_that_cannot_be_a_folder_is_named_by_its_option(root: Path) -> None:
+def test_an_error_about_the_cache_folder_names_the_option(root: Path) -> None:
     with pytest.raises(OutputError, match=r"--data\.cache .*0\.png: cannot be made \(a file of that name"):
         prepare(IDS, FolderStore(root), root / "0.png", PLAIN)
 
 
-def test_halves_of_killed_processes_are_removed(root: Path) -> None:
+def test_incomplete_files_of_killed_processes_are_removed(root: Path) -> None:
     folder = root / "cache"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:

@@ -1,4 +1,4 @@
-"""Checkpoints and backbones: what is written comes back; what is broken or foreign is said."""
+"""Checkpoints and backbones: saving and loading, and errors for damaged and foreign files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def saved(path: Path, step: int = 3, **options: object) -> FaceModel:
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
-def test_a_model_comes_back_the_same(tmp_path: Path, mode: str) -> None:
+def test_a_loaded_model_equals_the_saved_one(tmp_path: Path, mode: str) -> None:
     spec = {"experts": 4, "hidden": 8, "k": 2, "shared": False, "combine": "sum", "noise": True, "control": False}
     options = {"instance_on": "features", "unit_features": True} if mode == "official" else {}
     model = saved(tmp_path / "last.pt", semantic=spec, instance=spec, **options)
@@ -49,7 +49,7 @@ def test_a_model_comes_back_the_same(tmp_path: Path, mode: str) -> None:
     assert "ema" not in described
 
 
-def test_the_selected_checkpoint_speaks_for_the_run(tmp_path: Path) -> None:
+def test_the_best_checkpoint_represents_the_run(tmp_path: Path) -> None:
     saved(tmp_path / "last.pt")
     best = saved(tmp_path / "best.pt")
     model, meta = checkpoint.load_model(tmp_path)
@@ -57,7 +57,7 @@ def test_the_selected_checkpoint_speaks_for_the_run(tmp_path: Path) -> None:
     assert torch.equal(model.classifier.weight, best.classifier.weight)
 
 
-def test_broken_and_foreign_checkpoints(tmp_path: Path) -> None:
+def test_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such file"):
         checkpoint.load_model(tmp_path)
     path = tmp_path / "last.pt"
@@ -87,7 +87,7 @@ def test_a_run_killed_before_its_first_checkpoint_can_be_started_again(tmp_path:
         checkpoint.load_model(tmp_path)
 
 
-def test_code_in_a_checkpoint_is_not_run_nor_advised(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_run_and_not_recommended(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     torch.save({"format": 1, "model": nn.Linear(1, 1)}, path)
     with pytest.raises(ModelError, match="cannot be loaded: it holds Python objects, which could run code") as e:
@@ -103,13 +103,13 @@ def test_code_in_a_checkpoint_is_not_run_nor_advised(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # torch's own word on its archives
-def test_an_archive_of_code_is_not_run_either(tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_not_run(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), str(tmp_path / "net.pt"))
     with pytest.raises(DataError, match="it is a TorchScript archive; save the state dict of its network"):
         load_backbone(build_backbone("tiny"), "tiny", tmp_path / "net.pt")
 
 
-def test_a_disk_that_fails_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_not_reported_as_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
     saved(path)
     for error, raised, words in (
@@ -126,13 +126,13 @@ def test_a_disk_that_fails_is_not_called_a_damaged_file(tmp_path: Path, monkeypa
         assert "cannot be loaded" not in str(e.value)
 
 
-def test_json_holds_finite_numbers_alone(tmp_path: Path) -> None:
+def test_json_holds_finite_numbers_only(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="a number in it is not finite"):
         files.save_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
 
 
-def test_how_far_a_run_came_is_known_from_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_the_progress_of_a_run_is_read_from_its_latest_checkpoint(tmp_path: Path) -> None:
     saved(tmp_path / "best.pt", step=1)
     saved(tmp_path / "last.pt", step=2)
     _, meta = checkpoint.load_model(tmp_path)
@@ -183,7 +183,7 @@ def test_vision_transformer_at_any_side() -> None:
         assert net(torch.randn(2, 3, 48, 48)).shape == (2, 32)
 
 
-def test_names_are_torchvisions() -> None:
+def test_parameter_names_are_those_of_torchvision() -> None:
     resnet = set(build_backbone("resnet18").state_dict())
     assert {
         "conv1.weight",
@@ -203,7 +203,7 @@ def test_names_are_torchvisions() -> None:
     }  # fmt: skip
 
 
-def test_a_published_checkpoint_loads_and_a_wrong_one_names_its_keys(tmp_path: Path) -> None:
+def test_a_published_checkpoint_loads_and_wrong_keys_are_named(tmp_path: Path) -> None:
     donor = build_backbone("resnet18")
     state: dict[str, Tensor] = {f"module.{k}": v for k, v in donor.state_dict().items()}
     path = tmp_path / "msceleb.pt"
@@ -240,7 +240,7 @@ def test_the_shared_weights_load() -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilefacenet", "resnet18", "resnet14"])
-def test_folding_keeps_the_function(name: str) -> None:
+def test_folding_keeps_the_output(name: str) -> None:
     torch.manual_seed(0)
     encoder = build_backbone(name)
     with torch.no_grad():
@@ -254,7 +254,7 @@ def test_folding_keeps_the_function(name: str) -> None:
     assert set(build_model(name, 4, folded=True).encoder.state_dict()) == set(encoder.state_dict())
 
 
-def test_levels_are_where_the_mode_puts_them() -> None:
+def test_the_mode_decides_where_the_levels_are() -> None:
     spec = FusingSpec(4, 8, 2)
     paper = build_model("tiny", 5, semantic=spec, instance=spec)
     official = build_model("tiny", 5, semantic=spec, instance=spec, instance_on="features", unit_features=True)

@@ -1,4 +1,4 @@
-"""Every data layout from a few files, and what is said when one is wrong."""
+"""Every data layout, made of a few files, and the errors for wrong data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data as people have it: outputs inside it, other spellings, other encodings, damaged files; one sentence for each."""
+"""Data sets with run outputs in them, other spellings, other encodings and damaged files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_both_spellings_of_unlabelled(tmp_path: Path, name: str, top: str) -> No
 
 @pytest.mark.parametrize("top", ["", "train/"])
 @pytest.mark.parametrize("out", ["runs/last", "out", "deep/er/out", ""])
-def test_runs_inside_the_data_are_no_pictures(tmp_path: Path, top: str, out: str) -> None:
+def test_runs_inside_the_data_are_ignored(tmp_path: Path, top: str, out: str) -> None:
     for picture in (f"{top}a/1.png", f"{top}b/2.png", f"{top}c/3.png", "test/a/4.png"):
         write(tmp_path / picture)
     before = read_index("folder", tmp_path)
@@ -54,7 +54,7 @@ def test_runs_inside_the_data_are_no_pictures(tmp_path: Path, top: str, out: str
     assert any(n == f"ignored folders of runs, models and crop caches: {own}" for n in index.notes)
 
 
-def test_a_second_run_sees_what_the_first_saw(tmp_path: Path) -> None:
+def test_a_second_run_sees_the_same_data(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     recipe = tiny(tmp_path, data__cache=str(tmp_path / "data" / "train" / "cache"))
     first = load_data(recipe.data, recipe.split)
@@ -70,7 +70,7 @@ def test_a_second_run_sees_what_the_first_saw(tmp_path: Path) -> None:
     "files",
     [("models/f.onnx", "models/f.json"), ("study/results.jsonl",), ("cache/images.npy",), ("logs/deep/er/events.0",)],
 )
-def test_folders_without_a_picture_are_no_classes(tmp_path: Path, top: str, files: tuple[str, ...]) -> None:
+def test_folders_without_images_are_not_classes(tmp_path: Path, top: str, files: tuple[str, ...]) -> None:
     for file in ("a/1.png", "b/2.png", "b/notes.txt", *files):
         write(tmp_path / top / file)
     index = read_index("folder", tmp_path)
@@ -83,7 +83,7 @@ def test_folders_without_a_picture_are_no_classes(tmp_path: Path, top: str, file
     )
 
 
-def test_classes_of_unknown_pictures_are_named_and_empty_ones_refused(tmp_path: Path) -> None:
+def test_classes_without_known_images_are_named_and_empty_ones_are_an_error(tmp_path: Path) -> None:
     for file in ("a/1.png", "b/2.heic"):
         write(tmp_path / file)
     with pytest.raises(DataError, match=r"at least two classes, got \['a'\]; ignored folders without images: b$"):
@@ -105,7 +105,7 @@ def test_a_run_in_the_data_folder_itself(tmp_path: Path) -> None:
     assert index.notes == ("ignored folders of runs, models and crop caches: before, tensorboard",)
 
 
-def test_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_left_out(tmp_path: Path) -> None:
     for picture in (b"a/1.png", b"b/2.png", b"a/caf\xe9.png", b"caf\xe9/3.png"):
         write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + picture)))
     index = read_index("folder", tmp_path)
@@ -115,7 +115,7 @@ def test_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
     assert index.notes == ("left out 2 images whose names are not valid UTF-8: 'a/caf\\udce9.png', 'caf\\udce9/3.png'",)
 
 
-def test_impossible_names_in_a_list_are_left_out(tmp_path: Path) -> None:
+def test_invalid_names_in_a_list_are_left_out(tmp_path: Path) -> None:
     rows = [("1.png", "a"), ("2\0.png", "a"), ("\ud800.png", "b"), ("3.png", "b")]
     write(tmp_path / "x.jsonl", "\n".join(json.dumps({"Path": p, "Label": c}) for p, c in rows))
     index = read_index("auto", tmp_path / "x.jsonl")
@@ -196,13 +196,13 @@ def test_bad_annotations(tmp_path: Path, value: list[str] | str) -> None:
         ("x.csv", "rafdb", "is a file; the rafdb layout needs the folder"),
     ],
 )
-def test_the_wrong_file(tmp_path: Path, name: str, layout: str, words: str) -> None:
+def test_a_file_of_the_wrong_kind(tmp_path: Path, name: str, layout: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_index(layout, write(tmp_path / name, b"PK\xff\xfe"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the root user may read everything")
-def test_what_may_not_be_read(tmp_path: Path) -> None:
+def test_no_permission_to_read(tmp_path: Path) -> None:
     write(tmp_path / "x.csv").chmod(0)
     with pytest.raises(NoPermission, match=r"no permission to read .*x\.csv"):
         read_index("list", tmp_path / "x.csv")
@@ -241,7 +241,7 @@ def test_a_damaged_member_of_an_archive_is_left_out(tmp_path: Path, how: str) ->
 
 
 @pytest.mark.parametrize("how", ["name", "version"])
-def test_an_archive_whose_table_makes_no_sense(tmp_path: Path, how: str) -> None:
+def test_an_archive_with_a_damaged_table(tmp_path: Path, how: str) -> None:
     write(tmp_path / "fer2013new.csv", f"{FERPLUS}Training,1.png,9,0,0,0,0,0,0,0,0,0\n")
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("FER2013Train/1.png", b"x")

@@ -1,4 +1,4 @@
-"""The loop: every method learns; resuming, accumulating and many processes change nothing."""
+"""The training loop: every method learns, and resuming and accumulating do not change the result."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def prepared(recipe: Recipe) -> TrainingData:
 
 
 def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0) -> Training:
-    """Train without a view; ``stop_after`` steps as if a signal had come."""
+    """Train without a live table. ``stop_after`` stops after that many steps, as a signal would."""
     training = Training(recipe, prepared(recipe), ALONE, out, resumed=resume)
     if resume:
         training.restore()
@@ -110,14 +110,14 @@ def test_every_method_trains_and_resumes_bit_for_bit(root: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
-def test_unlabelled_pictures_wait_for_the_end_of_the_delay(root: Path, name: str) -> None:
+def test_unlabelled_images_are_used_from_the_start_step_on(root: Path, name: str) -> None:
     fit(tiny(root, run__epochs=1, run__steps=3, method__delay=2, **METHODS[name]), root / "late")
     steps = [r for r in read_log(root / "late") if r["event"] == "step"]
     assert ["loss_u" in r for r in steps] == [False, False, True]
     assert all(np.isfinite(r["loss"]) for r in steps)
 
 
-def test_leaf_learns_what_can_be_learned(root: Path) -> None:
+def test_leaf_learns_an_easy_task(root: Path) -> None:
     recipe = tiny(root, run__epochs=8, run__steps=25, run__input_sizes=[20], optim__lr=1e-2, optim__ema_decay=0.9,
                   split__labels=40, model__dropout=0.0)  # fmt: skip
     training = fit(recipe, root / "run")
@@ -131,10 +131,10 @@ def test_leaf_learns_what_can_be_learned(root: Path) -> None:
 
 
 def test_accumulated_micro_batches_equal_one_batch(root: Path) -> None:
-    """With a loss that is a mean over labelled pictures, without dropout and noise."""
+    """For a loss that is a mean over labelled images, without dropout and noise."""
     one = fit(tiny(root, method__name="supervised", model__dropout=0.0, run__epochs=1), root / "one")
     recipe = tiny(root, method__name="supervised", model__dropout=0.0, run__epochs=1, optim__accumulate=2)
-    # The random numbers belong to the micro-batch, so the views are set aside: the pictures themselves are compared.
+    # The random numbers differ between micro-batches, so the images are used without augmentation.
     for training in (one, Training(recipe, one.data, ALONE, root / "two")):
         training.views.labelled = lambda crops, u, side: crops.float() / 255  # type: ignore[method-assign]
         training.state.step = 0
@@ -144,13 +144,13 @@ def test_accumulated_micro_batches_equal_one_batch(root: Path) -> None:
         )
         training.train_step(16)
         if training is one:
-            wanted = {k: v.clone() for k, v in one.state.student.state_dict().items()}
+            expected = {k: v.clone() for k, v in one.state.student.state_dict().items()}
         else:
             for k, v in training.state.student.state_dict().items():
-                torch.testing.assert_close(v, wanted[k], atol=1e-6, rtol=1e-5)
+                torch.testing.assert_close(v, expected[k], atol=1e-6, rtol=1e-5)
 
 
-def test_test_split_and_log_are_left_alone_by_selection(root: Path) -> None:
+def test_selection_uses_the_validation_split_only(root: Path) -> None:
     recipe = tiny(root, run__select="validation", run__epochs=3, optim__lr=5e-3, method__name="supervised")
     fit(recipe, root / "run")
     records = [r for r in read_log(root / "run") if r["event"] == "epoch"]
@@ -160,7 +160,7 @@ def test_test_split_and_log_are_left_alone_by_selection(root: Path) -> None:
 
 
 def steps_of(recipe: Recipe, here: DistributedContext) -> list[Any]:
-    """Terms, weights (5,000 of each tensor at most) and thresholds after three steps, as plain values."""
+    """Terms, weights (at most 5,000 of each tensor) and thresholds after three steps, as plain values."""
     training = Training(recipe, prepared(recipe), here, Path())
     terms = []
     for _ in range(3):
@@ -170,7 +170,7 @@ def steps_of(recipe: Recipe, here: DistributedContext) -> list[Any]:
     return [terms, state, training.state.threshold.thresholds.tolist()]
 
 
-def test_what_is_said_of_a_run_is_said_of_its_selected_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_describe_the_selected_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.5, 0.75, 0.25])
     monkeypatch.setattr("train.loop.training.measure", lambda *args: {**measure(*args), "accuracy": next(accuracies)})
     recipe = tiny(root, run__select="validation", run__epochs=3, method__name="supervised")
@@ -182,16 +182,14 @@ def test_what_is_said_of_a_run_is_said_of_its_selected_checkpoint(root: Path, mo
     assert "75.00 % of 20" in write_report(root / "run").read_text()
 
 
-def test_the_best_checkpoint_is_there_before_the_last_one_knows_of_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_checkpoint_is_written_before_the_last(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
     monkeypatch.setattr("train.loop.checkpoint.write_whole", lambda path, write, parents: written.append(path.name))
     fit(tiny(root, run__select="validation", run__epochs=1, method__name="supervised"), root / "run")
     assert [name for name in written if name.endswith(".pt")] == ["best.pt", "last.pt"]
 
 
-def test_a_diverged_run_ends_with_a_sentence_and_keeps_its_last_good_checkpoint(
+def test_a_diverged_run_is_an_error_and_keeps_its_last_good_checkpoint(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tiny(root, run__epochs=3, optim__name="sgd", optim__clip=0.0, method__name="supervised")
@@ -249,7 +247,7 @@ def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
     assert not list(run.glob(".*.part"))
 
 
-def test_refusals(root: Path) -> None:
+def test_data_that_does_not_fit_the_recipe_is_an_error(root: Path) -> None:
     recipe = tiny(root)
     data = prepared(recipe)
     with pytest.raises(DataError, match=r"run.batch: wanted a multiple of processes x accumulate, got 8"):
@@ -263,7 +261,7 @@ def test_refusals(root: Path) -> None:
         Training(tiny(root, run__select="validation"), unseen, ALONE, root)
 
 
-def test_fewer_pictures_than_the_batch_repeat(root: Path) -> None:
+def test_images_repeat_in_a_batch_larger_than_the_data(root: Path) -> None:
     recipe = tiny(root, split__labels=5, run__batch=16)
     training = Training(recipe, prepared(recipe), ALONE, root / "run")
     assert np.isfinite(training.train_step(16)["loss"])

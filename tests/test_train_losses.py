@@ -1,4 +1,4 @@
-"""The loss terms: identities, a fast form against a naive one, half precision, and the corners."""
+"""The loss terms: identities, fast against naive form, half precision and edge cases."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def random_case(classes: int, n: int = 200, scale: float = 3.0) -> tuple[Tensor,
 @pytest.mark.parametrize("classes", [4, 7, 8, 20])
 def test_fast_equals_naive(classes: int) -> None:
     logits, probs = random_case(classes)
-    _, chosen = positives(probs)
-    fast = ambiguous_loss(logits, chosen)
-    torch.testing.assert_close(fast.double(), ambiguous_loss_naive(logits, chosen), atol=1e-5, rtol=1e-5)
+    _, is_positive = positives(probs)
+    fast = ambiguous_loss(logits, is_positive)
+    torch.testing.assert_close(fast.double(), ambiguous_loss_naive(logits, is_positive), atol=1e-5, rtol=1e-5)
 
 
 def test_one_positive_is_cross_entropy() -> None:
     logits, probs = random_case(7)
     label = probs.argmax(1)
-    got = ambiguous_loss(logits, F.one_hot(label, 7).bool())
-    torch.testing.assert_close(got, F.cross_entropy(logits, label, reduction="none"))
+    actual = ambiguous_loss(logits, F.one_hot(label, 7).bool())
+    torch.testing.assert_close(actual, F.cross_entropy(logits, label, reduction="none"))
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_one_positive_is_cross_entropy() -> None:
         ([0.97, 0.01, 0.01, 0.01], 1),
     ],
 )
-def test_k_is_the_least_that_reaches_the_mass(probs: list[float], k: int) -> None:
-    got, chosen = positives(torch.tensor([probs]))
-    assert got.tolist() == [k]
-    assert chosen[0].nonzero()[:, 0].tolist() == list(range(k))
+def test_k_is_the_smallest_that_reaches_the_mass(probs: list[float], k: int) -> None:
+    actual, is_positive = positives(torch.tensor([probs]))
+    assert actual.tolist() == [k]
+    assert is_positive[0].nonzero()[:, 0].tolist() == list(range(k))
 
 
 def test_ties_still_give_k_positives() -> None:
-    got, chosen = positives(torch.full((2, 8), 1 / 8))
-    assert got.tolist() == [3, 3]
-    assert chosen.sum(1).tolist() == [3, 3]
+    actual, is_positive = positives(torch.full((2, 8), 1 / 8))
+    assert actual.tolist() == [3, 3]
+    assert is_positive.sum(1).tolist() == [3, 3]
 
 
 def test_too_few_classes_are_a_clear_error() -> None:
@@ -70,7 +70,7 @@ def test_too_few_classes_are_a_clear_error() -> None:
 
 
 @pytest.mark.parametrize("kind", ["concave", "linear", "convex", "none"])
-def test_weight_is_a_share(kind: str) -> None:
+def test_weight_is_between_0_and_1(kind: str) -> None:
     _, probs = random_case(8)
     weight = ambiguity_weight(probs, positives(probs)[0], kind)
     assert ((weight >= 0) & (weight <= 1)).all()
@@ -122,7 +122,7 @@ def test_rescaled_value_and_gradient() -> None:
     assert x.grad.item() == pytest.approx(6.0)  # the factor 2 is no part of the graph
 
 
-def test_mask_gates_the_hard_part_alone() -> None:
+def test_mask_gates_the_hard_part_only() -> None:
     logits, probs = random_case(8)
     none, pseudo = torch.zeros(len(logits)), probs.argmax(1)
     assert unsupervised_loss(logits, probs, pseudo, none, "hard") == 0
@@ -135,26 +135,26 @@ def test_mask_gates_the_hard_part_alone() -> None:
 def test_ambiguous_part_has_the_value_of_cross_entropy() -> None:
     logits, probs = random_case(8)
     pseudo = probs.argmax(1)
-    got = unsupervised_loss(logits, probs, pseudo, torch.ones(len(logits)), "ambiguous")
-    assert got.item() == pytest.approx(F.cross_entropy(logits, pseudo).item(), rel=1e-5)
+    actual = unsupervised_loss(logits, probs, pseudo, torch.ones(len(logits)), "ambiguous")
+    assert actual.item() == pytest.approx(F.cross_entropy(logits, pseudo).item(), rel=1e-5)
 
 
-def test_contrast_by_hand() -> None:
+def test_contrastive_loss_of_a_known_case() -> None:
     first, second = torch.eye(4)[:2] * 5, torch.eye(4)[:2] * 0.1
     near = math.exp(1 / 0.07)
-    wanted = -math.log(near / (near + 2))  # the partner, and two others at a right angle
-    assert contrastive_loss(first, second).item() == pytest.approx(wanted, abs=1e-6)
+    expected = -math.log(near / (near + 2))  # the partner, and two others at a right angle
+    assert contrastive_loss(first, second).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_contrast_needs_two(n: int) -> None:
+def test_contrastive_loss_needs_two_samples(n: int) -> None:
     features = torch.randn(n, 4, requires_grad=True)
     loss = contrastive_loss(features, features)
     loss.backward()
     assert loss.item() == 0.0
 
 
-def test_fairness_prefers_even_answers() -> None:
+def test_fairness_prefers_balanced_predictions() -> None:
     mask, mean, histogram = torch.ones(8), torch.full((4,), 0.25), torch.full((4,), 0.25)
     even = torch.eye(4).repeat(2, 1) * 4
     skewed = even.clone()

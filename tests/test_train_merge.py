@@ -1,4 +1,4 @@
-"""Several runs as one model."""
+"""Merging several runs into one model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(out: Path, seed: int, side: int, **changes: object) -> Path:
     return out
 
 
-def test_a_merged_model_answers_the_weighted_mean_of_its_parts(
+def test_logits_of_an_ensemble_are_the_weighted_mean_of_its_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = run(tmp_path / "one", 1, 24), run(tmp_path / "two", 2, 16)
@@ -84,7 +84,7 @@ def test_networks_with_and_without_batch_norms_are_merged(tmp_path: Path) -> Non
 
 
 class NormFirst(torch.nn.Module):
-    """Its batch norm follows no convolution, as in some of timm's networks."""
+    """A batch norm without a convolution before it, as in some networks of timm."""
 
     dim = 3
 
@@ -97,7 +97,7 @@ class NormFirst(torch.nn.Module):
         return out.mean((2, 3))
 
 
-def test_a_batch_norm_that_cannot_be_folded_is_named(
+def test_a_batch_norm_that_cannot_be_folded_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("train.models.backbones.Tiny", NormFirst)
@@ -123,7 +123,9 @@ def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
     assert load_model(both)[1].model["backbone"] == "mobilefacenet@24+resnet14@20"
 
 
-def test_what_has_no_mean_of_weights_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_whose_weights_cannot_be_averaged_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, other = run(tmp_path / "one", 1, 24), run(tmp_path / "other", 2, 16)
     normed = run(tmp_path / "normed", 1, 24, model=OPTIONS | {"backbone": "mobilefacenet"})
     for first, second, words in (
@@ -153,7 +155,7 @@ def test_recipes_are_trained_first(tmp_path: Path) -> None:
     assert train_command(["merge", str(out / "seed1"), "nothing", "--out", str(tmp_path / "none"), "--quiet"]) == 3
 
 
-def test_what_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
+def test_a_run_that_two_recipes_start_from_is_trained_once(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     common = {"method__name": "supervised", "run__epochs": 1}
     start = tmp_path / "start.toml"
@@ -183,7 +185,7 @@ def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:
     assert (tmp_path / "models" / "leaf-tiny-tiny.onnx").is_file()
 
 
-def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_do_not_fit_together_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = run(tmp_path / "one", 1, 16)
     other = run(tmp_path / "other", 2, 16, labels=LABELS[::-1])
     wide = run(tmp_path / "wide", 2, 16, geometry=Geometry(20, 0.3, "grey", 16))
@@ -210,6 +212,6 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("name", ["tiny@", "tiny@16+tiny", "tiny@0", "what@16"])
-def test_an_ensemble_is_named_by_parts_and_sides(name: str) -> None:
+def test_wrong_names_of_ensembles_are_an_error(name: str) -> None:
     with pytest.raises(ModelError, match=r"model\.backbone"):
         build_backbone(name)

@@ -1,4 +1,4 @@
-"""Gate, experts and balance."""
+"""Gate, experts and load balance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train.models.moe import (
 )
 
 
-def test_shared_experts_with_one_each_are_a_residual_mlp() -> None:
+def test_shared_experts_with_k_1_are_a_residual_mlp() -> None:
     torch.manual_seed(0)
     moe = MixtureOfExperts(32, FusingSpec(8, 16, 1, shared=True, combine="log")).train()
     x = torch.randn(64, 32)
@@ -50,7 +50,7 @@ def test_a_single_expert_is_weighted_by_its_probability() -> None:
     torch.testing.assert_close(fused.y, x + fused.gates.amax(1, keepdim=True) * added)
 
 
-def test_noise_in_training_alone() -> None:
+def test_noise_in_training_only() -> None:
     moe = MixtureOfExperts(8, FusingSpec(4, 4, 2))
     x = torch.randn(16, 8)
     assert not torch.equal(moe(x).gates, moe(x).gates)
@@ -60,16 +60,16 @@ def test_noise_in_training_alone() -> None:
     assert torch.equal(quiet(x).gates, quiet(x).gates)
 
 
-def test_chance_agrees_with_drawing_the_noise_again() -> None:
+def test_selection_probability_matches_sampled_noise() -> None:
     torch.manual_seed(0)
     clean, deviation = torch.randn(1, 5), torch.full((1, 5), 0.7)
     noisy = clean + torch.randn(1, 5) * deviation
-    wanted = torch.zeros(5)
+    expected = torch.zeros(5)
     for j in range(5):
         again = noisy.repeat(20000, 1)
         again[:, j] = clean[0, j] + torch.randn(20000) * deviation[0, j]
-        wanted[j] = (again.topk(2, dim=1).indices == j).any(1).float().mean()
-    torch.testing.assert_close(chance_in_top_k(clean, noisy, deviation, 2)[0], wanted, atol=0.015, rtol=0)
+        expected[j] = (again.topk(2, dim=1).indices == j).any(1).float().mean()
+    torch.testing.assert_close(chance_in_top_k(clean, noisy, deviation, 2)[0], expected, atol=0.015, rtol=0)
 
 
 def test_balance_is_zero_for_equal_use() -> None:
@@ -99,7 +99,7 @@ def test_safe_under_autocast(dtype: torch.dtype) -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in moe.parameters())
 
 
-def test_control_has_as_many_parameters_and_no_gate() -> None:
+def test_the_mlp_baseline_has_as_many_parameters_and_no_gate() -> None:
     spec = FusingSpec(8, 16, 2)
     experts = MixtureOfExperts(32, spec)
     control = MixtureOfExperts(32, FusingSpec(8, 16, 2, control=True))

@@ -1,4 +1,4 @@
-"""Several processes train as one, agree on what they have learned, and say a problem once."""
+"""Several processes train like one, agree on the result, and report an error once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMPARED = ("leaf", "freematch")
 
 
 def in_two(*arguments: str) -> list[tuple[int, str]]:
-    """Exit code and standard error of two processes that run Python with these arguments together."""
+    """Exit code and standard error of two connected processes that run Python with these arguments."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -47,22 +47,22 @@ def in_two(*arguments: str) -> list[tuple[int, str]]:
         for rank in ("0", "1")
     ]
     try:
-        words = [process.communicate(timeout=100)[1] for process in both]
+        outputs = [process.communicate(timeout=100)[1] for process in both]
     finally:
         for process in both:
             process.kill()
-    return [(process.returncode, said) for process, said in zip(both, words, strict=True)]
+    return [(process.returncode, stderr) for process, stderr in zip(both, outputs, strict=True)]
 
 
 def in_two_parts(part: Callable[[Path], None], root: Path) -> None:
-    """Let two processes do a part, a function of this file, which must go well in both."""
+    """Run a function of this file in two processes; it must succeed in both."""
     done = in_two("-c", PART, part.__name__, str(root))
-    assert [code for code, _ in done] == [0, 0], "".join(said for _, said in done)
+    assert [code for code, _ in done] == [0, 0], "".join(stderr for _, stderr in done)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, and what two processes learned from them, see ``learn``."""
+    """A folder with data and with the results of ``learn`` in two processes."""
     root = tmp_path_factory.mktemp("processes")
     write_folder(root / "data")
     in_two_parts(learn, root)
@@ -75,7 +75,7 @@ def compared(root: Path, name: str) -> Recipe:
 
 
 def folded(root: Path, **values: Any) -> Recipe:
-    """ResNet-18, whose batch norms are folded away unless ``values`` say otherwise."""
+    """ResNet-18, with folded batch norms unless ``values`` say otherwise."""
     given = {"model__backbone": "resnet18", "model__fold_batch_norm": True, "model__dropout": 0.0,
              "method__noise": False, "run__input_sizes": [20], "optim__lr": 1e-3, "optim__name": "sgd"}  # fmt: skip
     return tiny(root, **{**given, **values})
@@ -86,13 +86,13 @@ def recipes(root: Path) -> list[Recipe]:
 
 
 def learn(root: Path) -> None:
-    """Some steps of each recipe, and an epoch with batch norms."""
+    """Do some steps of each recipe, and an epoch with batch norms."""
     recipe = folded(root, model__fold_batch_norm=False, method__p_cutoff=0.1, run__epochs=1, run__steps=2,
                     optim__ema_decay=0.5, run__select="validation")  # fmt: skip
     with distributed_context("cpu") as here:
-        got = [steps_of(recipe, here) for recipe in recipes(root)]
+        actual = [steps_of(recipe, here) for recipe in recipes(root)]
         if here.is_main:
-            (root / "two.json").write_text(json.dumps(got))
+            (root / "two.json").write_text(json.dumps(actual))
         training = Training(recipe, prepared(recipe), here, root / "normed")
         training.fit(None, StopSignal())
         state = {**training.state.ema.state_dict(), "thresholds": training.state.threshold.thresholds}
@@ -100,26 +100,26 @@ def learn(root: Path) -> None:
 
 
 def test_two_processes_equal_one(root: Path) -> None:
-    wanted = [steps_of(recipe, ALONE) for recipe in recipes(root)]
-    got = json.loads((root / "two.json").read_text())
-    for (one, weights, thresholds), (two, weights2, thresholds2) in zip(wanted, got, strict=True):
+    expected = [steps_of(recipe, ALONE) for recipe in recipes(root)]
+    actual = json.loads((root / "two.json").read_text())
+    for (one, weights, thresholds), (two, weights2, thresholds2) in zip(expected, actual, strict=True):
         for a, b in zip(one, two, strict=True):
             for key in set(a) - {"seconds_input"}:
                 assert a[key] == pytest.approx(b[key], abs=1e-5), key
         assert thresholds == pytest.approx(thresholds2, abs=1e-5)
         for key, value in weights.items():
             np.testing.assert_allclose(value, weights2[key], atol=1e-5, err_msg=key)
-    assert all(any(t["coverage"] > 0 for t in one) for one, _, _ in wanted[: len(COMPARED)])
+    assert all(any(t["coverage"] > 0 for t in one) for one, _, _ in expected[: len(COMPARED)])
 
 
-def test_processes_agree_on_the_teacher_and_its_thresholds_where_there_are_batch_norms(root: Path) -> None:
+def test_processes_agree_on_teacher_and_thresholds_with_batch_norms(root: Path) -> None:
     one, two = (torch.load(root / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert (one["encoder.bn1.running_mean"] != 0).all()
     assert [k for k, v in one.items() if not torch.equal(v, two[k])] == []
     assert {p.name for p in (root / "normed").iterdir()} == {"best.pt", LAST, "meta.json", "split.json"}
 
 
-def test_batch_norms_that_cannot_see_the_joint_batch_are_counted() -> None:
+def test_batch_norms_that_are_not_synchronized_are_counted() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm2d(2)))
     assert sync_batch_norms(net) == 2
     assert type(net[1]) is nn.BatchNorm2d
@@ -132,7 +132,7 @@ def fail_in_the_second(here: DistributedContext) -> None:
 
 
 def wait_and_fail(root: Path) -> None:
-    """The main process has much to do; then the other one has a problem."""
+    """The main process is slow; then the other one raises an error."""
     distributed.STEP_TIMEOUT = timedelta(seconds=1)
     with distributed_context("cpu") as here:
         with here.synchronized():
@@ -142,7 +142,7 @@ def wait_and_fail(root: Path) -> None:
             fail_in_the_second(here)
 
 
-def test_processes_wait_for_each_other_and_the_problem_of_one_ends_all(tmp_path: Path) -> None:
+def test_processes_wait_for_each_other_and_an_error_in_one_ends_all(tmp_path: Path) -> None:
     in_two_parts(wait_and_fail, tmp_path)
 
 
@@ -152,12 +152,12 @@ def test_processes_wait_for_each_other_and_the_problem_of_one_ends_all(tmp_path:
     ("--out=/dev/null/run", "cannot be made"),
     ("--optim.lr=1e30", "lower --optim.lr, which is 1e+30, in a new run"),
 ])  # fmt: skip
-def test_a_problem_of_all_is_said_once(root: Path, tmp_path: Path, option: str, sentence: str) -> None:
+def test_an_error_in_all_processes_is_reported_once(root: Path, tmp_path: Path, option: str, sentence: str) -> None:
     (tmp_path / "recipe.toml").write_text(to_toml(tiny(root)))
     options = ["--recipe", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "run"), "--quiet", option]
-    (code, said), (other, words) = in_two("-m", "train", *options)
-    assert code == other > 2, said + words
-    assert said.count("error:") == 1
-    assert sentence in said
-    assert "Traceback" not in said + words
-    assert "error:" not in words
+    (code, stderr), (other, outputs) = in_two("-m", "train", *options)
+    assert code == other > 2, stderr + outputs
+    assert stderr.count("error:") == 1
+    assert sentence in stderr
+    assert "Traceback" not in stderr + outputs
+    assert "error:" not in outputs

@@ -1,4 +1,4 @@
-"""What the live view of a training says."""
+"""The live table and the log of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def view(out: Path, *calls: dict[str, float]) -> str:
     return page.getvalue()
 
 
-def test_the_live_view_says_loss_pseudo_labels_thresholds_and_expert_load(tmp_path: Path) -> None:
+def test_the_live_table_shows_loss_pseudo_labels_thresholds_and_expert_load(tmp_path: Path) -> None:
     page = view(tmp_path, TERMS)
     assert "epoch 1: loss 0.0000, validation 50.00 %" in page
     assert "epoch 1, step 1 of 20" in page
@@ -40,19 +40,19 @@ def test_the_live_view_says_loss_pseudo_labels_thresholds_and_expert_load(tmp_pa
     assert "expert load 2: 0.40 0.60" in page
 
 
-def test_the_live_view_claims_nothing_of_pseudo_labels_where_there_are_none(tmp_path: Path) -> None:
+def test_the_live_table_shows_no_pseudo_labels_without_any(tmp_path: Path) -> None:
     page = view(tmp_path, {"loss": 0.75, "loss_x": 0.75, "seconds_input": 0.0})
     assert "loss 0.750: labelled 0.750" in page
     assert "pseudo-labels" not in page
 
 
-def test_unknown_truth_is_no_accuracy(tmp_path: Path) -> None:
+def test_unknown_labels_give_no_accuracy(tmp_path: Path) -> None:
     page = view(tmp_path, {**TERMS, "judged": 0.0, "correct": 0.0})
     assert "pseudo-labels: 25.0 % confident; 2.00 classes each" in page
     assert "pseudo_accuracy" not in read_log(tmp_path)[-1]
 
 
-def test_a_training_of_days_has_days_left(tmp_path: Path) -> None:
+def test_the_remaining_time_can_be_days(tmp_path: Path) -> None:
     page = io.StringIO()
     console = Console(file=page, force_terminal=True, no_color=True, width=120)
     with Reporter(tmp_path, ["calm", "glad"], batch=48, every=1, console=console, tensorboard=False) as reporter:
@@ -61,7 +61,7 @@ def test_a_training_of_days_has_days_left(tmp_path: Path) -> None:
     assert "1 day, 14:00:0" in page.getvalue()
 
 
-def test_what_is_not_finite_is_null_and_a_line_that_is_no_record_is_passed_over(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_null_and_incomplete_lines_are_skipped(tmp_path: Path) -> None:
     with Reporter(tmp_path, ["calm"], batch=8, every=1, tensorboard=False) as reporter:
         reporter.step(1, 10, 20, {"loss": float("nan")}, [0.8])
     with (tmp_path / "log.jsonl").open("a") as f:
@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_null_and_a_line_that_is_no_record_is_passed_over(
 
 
 class Board:
-    """A SummaryWriter that keeps what it is told."""
+    """A SummaryWriter that records its calls."""
 
     def __init__(self) -> None:
         self.scalars: dict[str, tuple[float, int]] = {}
@@ -85,7 +85,7 @@ class Board:
         """Nothing is open."""
 
 
-def test_tensorboard_holds_what_the_log_holds_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_and_the_log_agree_on_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board()
     monkeypatch.setattr("train.loop.run_log._open_tensorboard", lambda out: board)
     metrics = {"epoch": 2, "accuracy": 0.5, "balanced_accuracy": 0.5, "calibration_error": 0.125,

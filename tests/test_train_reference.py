@@ -1,4 +1,4 @@
-"""The official functions' recorded outputs, every array of the reference file, to 1e-5."""
+"""Comparison with recorded outputs of the official functions: every array of the reference file, to 1e-5."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reference() -> dict[str, Tensor]:
 
 @pytest.fixture(params=["", "c8_"])
 def part(request: pytest.FixtureRequest, reference: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays of one number of classes, without the prefix."""
+    """The arrays for one number of classes, without the prefix."""
     return {
         k.removeprefix(request.param): v for k, v in reference.items() if k.startswith("c8_") == bool(request.param)
     }
@@ -37,9 +37,9 @@ def weak_probs(part: dict[str, Tensor]) -> Tensor:
 
 
 def test_category_loss_and_weight(part: dict[str, Tensor]) -> None:
-    k, chosen = positives(weak_probs(part))
+    k, is_positive = positives(weak_probs(part))
     assert k.unique().tolist() == [1, 2, 3]
-    torch.testing.assert_close(ambiguous_loss(part["strong_logits"], chosen), part["category_loss"], **CLOSE)
+    torch.testing.assert_close(ambiguous_loss(part["strong_logits"], is_positive), part["category_loss"], **CLOSE)
     torch.testing.assert_close(ambiguity_weight(weak_probs(part), k), part["category_weight"], **CLOSE)
 
 
@@ -61,8 +61,8 @@ def test_unsupervised_loss(part: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("epoch", [1, 5, 20])
 def test_class_thresholds(part: dict[str, Tensor], epoch: int) -> None:
-    got = class_thresholds(part["labeled_logits"].softmax(1), part["labeled_targets"], epoch)
-    torch.testing.assert_close(got, part[f"thresholds_epoch{epoch}"], **CLOSE)
+    actual = class_thresholds(part["labeled_logits"].softmax(1), part["labeled_targets"], epoch)
+    torch.testing.assert_close(actual, part[f"thresholds_epoch{epoch}"], **CLOSE)
 
 
 def test_contrastive_loss(part: dict[str, Tensor]) -> None:
@@ -79,16 +79,16 @@ def test_shared_experts(reference: dict[str, Tensor], k: int) -> None:
         moe.b1.copy_(part["fc1_b"][None])
         moe.w2.copy_(part["fc2_w"][None])
         moe.b2.copy_(part["fc2_b"][None])
-        got = moe(part["x"]).y
-    torch.testing.assert_close(got, part["shared_y"], **CLOSE)
+        actual = moe(part["x"]).y
+    torch.testing.assert_close(actual, part["shared_y"], **CLOSE)
 
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_individual_experts(reference: dict[str, Tensor], k: int) -> None:
     part = {name.removeprefix(f"moe_k{k}_"): v for name, v in reference.items() if name.startswith(f"moe_k{k}_")}
     experts = torch.einsum("bi,koi->bko", part["x"], part["ind_w"]) + part["ind_b"]
-    got = combine(experts, top_k_gates(part["x"] @ part["ind_w_gate"], k), "log")
-    torch.testing.assert_close(got, part["ind_y"], **CLOSE)
+    actual = combine(experts, top_k_gates(part["x"] @ part["ind_w_gate"], k), "log")
+    torch.testing.assert_close(actual, part["ind_y"], **CLOSE)
 
 
 def test_every_array_has_its_test(reference: dict[str, Tensor]) -> None:

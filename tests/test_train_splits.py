@@ -1,4 +1,4 @@
-"""Splits: exact numbers, disjoint parts, and the refusal of changed data."""
+"""Splits: exact numbers, disjoint parts, and errors for changed data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_exactly_n(kind: str, n: int) -> None:
     assert (counts >= (1 if n >= 7 else 0)).all()
 
 
-def test_balanced_is_as_equal_as_can_be() -> None:
+def test_balanced_is_as_equal_as_possible() -> None:
     assert sorted(label_counts(Split("balanced", 100), AVAILABLE, RAFDB7).tolist()) == [14] * 5 + [15] * 2
     counts = label_counts(Split("balanced", 2800), AVAILABLE, RAFDB7)
     assert counts[1] == 281  # all there are; the others share the rest
@@ -49,12 +49,12 @@ def test_balanced_is_as_equal_as_can_be() -> None:
 
 
 @pytest.mark.parametrize(("n", "fear", "other"), [(100, 10, 15), (400, 40, 60), (1000, 100, 150), (2000, 200, 300)])
-def test_uneven_is_adacms(n: int, fear: int, other: int) -> None:
+def test_uneven_gives_the_numbers_of_adacm(n: int, fear: int, other: int) -> None:
     counts = label_counts(Split("uneven", n), AVAILABLE, RAFDB7)
     assert counts.tolist() == [fear if name == "fear" else other for name in RAFDB7]
 
 
-def test_uneven_by_hand() -> None:
+def test_uneven_with_given_counts() -> None:
     options = Split("uneven", 2000, counts=("fear=200", "disgust=100"))
     counts = label_counts(options, AVAILABLE, RAFDB7)
     assert (counts[1], counts[2], counts.sum()) == (200, 100, 2000)
@@ -71,28 +71,28 @@ def test_uneven_by_hand() -> None:
         ([20, 20, 20], 10, ("fear=\u00b2",), "wanted class=number"),
     ],
 )
-def test_counts_by_hand_that_cannot_be(available: list[int], n: int, counts: tuple[str, ...], words: str) -> None:
+def test_given_counts_that_are_impossible(available: list[int], n: int, counts: tuple[str, ...], words: str) -> None:
     with pytest.raises(DataError, match=words):
         label_counts(Split("uneven", n, counts=counts), np.array(available), ("anger", "fear", "joy"))
 
 
-def test_counts_by_hand_may_be_all() -> None:
+def test_given_counts_may_be_complete() -> None:
     counts = label_counts(Split("uneven", 10, counts=("fear=8", "joy=2")), np.array([20, 20, 20]), ("a", "fear", "joy"))
     assert counts.tolist() == [0, 8, 2]
 
 
-def test_apportion_refuses_more_than_there_is() -> None:
+def test_apportion_of_too_many_is_an_error() -> None:
     with pytest.raises(ValueError, match="at most 5, got 6"):
         apportion(np.ones(2), np.array([2, 3]), 6)
 
 
-def test_longtail_falls_by_the_imbalance() -> None:
+def test_longtail_decreases_by_the_imbalance() -> None:
     counts = np.sort(label_counts(Split("longtail", 1000, imbalance=20.0), AVAILABLE, RAFDB7))
     assert counts[-1] / counts[0] == pytest.approx(20, rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_apportion_never_exceeds_what_there_is(seed: int) -> None:
+def test_apportion_never_exceeds_the_available_number(seed: int) -> None:
     rng = np.random.default_rng(seed)
     available = rng.integers(0, 50, 9)
     n = int(rng.integers(0, available.sum() + 1))
@@ -126,12 +126,12 @@ def test_seed_and_folds() -> None:
         (Split("uneven", 100, rare="joy"), "'joy' is not one of the classes"),
     ],
 )
-def test_impossible_wishes(options: Split, words: str) -> None:
+def test_impossible_options_are_an_error(options: Split, words: str) -> None:
     with pytest.raises(DataError, match=words):
         split(options)
 
 
-def test_saved_reused_refused(tmp_path: Path) -> None:
+def test_a_saved_split_is_checked_against_the_data(tmp_path: Path) -> None:
     pixels = [f"p{i}" for i in range(len(IDS))]
     hash_ = data_hash(IDS, LABEL, pixels)
     order = np.random.default_rng(0).permutation(len(IDS))
@@ -164,7 +164,7 @@ def test_saved_reused_refused(tmp_path: Path) -> None:
         (Split("balanced", 100), None, False),  # the data brings its own
     ],
 )
-def test_another_share_for_validation_is_refused(options: Split, holdout: float | None, refused: bool) -> None:
+def test_another_validation_share_is_an_error(options: Split, holdout: float | None, refused: bool) -> None:
     saved = split(options, holdout=0.3)
     if refused:
         with pytest.raises(DataError, match=r"data\.validation is 0\.3 there, not 0\.2"):
