@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -153,7 +152,7 @@ def test_unreadable_images_are_tried_again(root: Path) -> None:
 
 
 def test_a_full_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
+    monkeypatch.setattr(crop_cache, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
     with pytest.raises(OutputError, match=r"images\.npy: no room left to write"):
         prepare(IDS, FolderStore(root), root / "cache", PLAIN)
     assert list((root / "cache").iterdir()) == []

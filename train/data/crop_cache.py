@@ -11,11 +11,11 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -207,7 +207,7 @@ class _CacheFolder:
         channels_first = crop[None] if crop.ndim == 2 else np.moveaxis(crop, 2, 0)
         try:
             if self._pending is None:
-                self._pending = tempfile.TemporaryFile(dir=self._image_file.parent)  # noqa: SIM115 - see close()
+                self._pending = TemporaryFile(dir=self._image_file.parent)  # noqa: SIM115 - see close()
             self._pending.write(channels_first.tobytes())
         except OSError as e:
             raise OutputError(f"cache {self._image_file.parent}: cannot be written ({e})") from e
