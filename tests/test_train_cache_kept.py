@@ -153,7 +153,7 @@ def test_unreadable_images_are_tried_again(root: Path) -> None:
 
 
 def test_a_full_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = SimpleNamespace(TemporaryFile=lambda **_: Path("/dev/full").open("w+b"))
+    full = SimpleNamespace(TemporaryFile=lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
     monkeypatch.setattr(crop_cache, "tempfile", full)  # of the cache only: others would read /dev/full for ever
     with pytest.raises(OutputError, match=r"images\.npy: no room left to write"):
         prepare(IDS, FolderStore(root), root / "cache", PLAIN)
