@@ -166,6 +166,7 @@ def test_a_model_that_cannot_be_timed(leaf: Leaf, tmp_path: Path, kind: str) -> 
     hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("setpriv") is None,
     reason="root without setpriv cannot be refused",
 )
+@pytest.mark.slow
 def test_a_read_only_cache_folder_gives_a_message(face: Path, tmp_path: Path) -> None:
     tiny_onnx(tmp_path / "mine.onnx")
     closed = tmp_path / "closed"

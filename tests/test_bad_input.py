@@ -68,6 +68,7 @@ def test_a_file_that_is_not_a_video_or_picture(
     assert list((tmp_path / "out").iterdir()) == []  # no empty results
 
 
+@pytest.mark.slow
 def test_frames_before_the_end_of_a_truncated_video_are_kept(leaf: Leaf, tmp_path: Path) -> None:
     """Matroska needs no index at its end, so all frames before the cut can be read."""
     path = write_clip(tmp_path / "cut.mkv", demo_frames(48))
@@ -81,6 +82,7 @@ def test_frames_before_the_end_of_a_truncated_video_are_kept(leaf: Leaf, tmp_pat
     assert (tmp_path / "cut.leaf.png").exists()
 
 
+@pytest.mark.slow
 def test_the_frame_size_may_change(leaf: Leaf, tmp_path: Path) -> None:
     frames = demo_frames(24)
     large = write_clip(tmp_path / "a.ts", frames[:12]).read_bytes()
@@ -207,6 +209,7 @@ def unprivileged() -> tuple[str, ...]:
     return ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root without setpriv cannot be refused"
 )
@@ -228,6 +231,7 @@ def test_missing_permissions(clip: Path, tmp_path: Path) -> None:
         assert "no face found" not in done.out
 
 
+@pytest.mark.slow
 def test_stdout_on_a_full_disk() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "leaf_rt", "doctor"]
@@ -236,6 +240,7 @@ def test_stdout_on_a_full_disk() -> None:
     assert done.stderr == "error: standard output: no space left on the device; free some space\n"
 
 
+@pytest.mark.slow
 def test_records_on_a_full_disk(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     """/dev/full rejects every byte, like a full disk."""
     done = leaf("video", clip, "--jsonl", "/dev/full", "--out", tmp_path)
@@ -246,6 +251,7 @@ def test_records_on_a_full_disk(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     assert frames_in(tmp_path / "face.leaf.mp4") == 30  # the other results are complete
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
     done = child("video", clip, "--out", tmp_path, "--classify-fps", "0", file_size=12_000)
     assert done.code == errors.OutputError.exit_code, done.err

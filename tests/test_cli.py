@@ -70,6 +70,7 @@ def test_a_video_gets_three_results_next_to_it(leaf: Leaf, clip: Path) -> None:
     assert "\x1b" not in done.out + done.err  # no terminal: no colors, no progress bar
 
 
+@pytest.mark.slow
 def test_loading_models_does_not_count_as_latency(clip: Path) -> None:
     with child("video", clip, "--no-save-video", "--no-plot", "--jsonl", "-") as process:
         out, err = process.communicate(timeout=60)
@@ -85,6 +86,7 @@ def test_stdout_carries_only_records(leaf: Leaf, clip: Path, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["face.leaf.png"]
 
 
+@pytest.mark.slow
 def test_each_result_can_be_moved_or_omitted(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     done = leaf(
         "video", clip, "--no-save-video", "--no-jsonl", "--csv", tmp_path / "a.csv", "--plot", tmp_path / "b.png"
@@ -272,7 +274,7 @@ def test_a_failed_picture_does_not_stop_the_others(leaf: Leaf, face: Path, tmp_p
 def test_an_address_given_as_a_picture_does_not_reveal_its_password(leaf: Leaf) -> None:
     done = leaf("image", "http://user:secret@host/face.jpg")
     assert done.code == 5
-    assert "fetch the picture" in done.sentence()
+    assert "download the picture" in done.sentence()
     assert "secret" not in done.out + done.err
 
 
@@ -358,6 +360,7 @@ def child(*arguments: object, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_causes_no_error_message(clip: Path) -> None:
     with child("video", clip, "--jsonl", "-", "--no-save-video", "--no-plot", "--loop", "--duration", "20") as process:
         assert process.stdout is not None
@@ -371,6 +374,7 @@ def test_a_reader_that_stops_early_causes_no_error_message(clip: Path) -> None:
     assert "error:" not in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_valid_files_and_a_summary(clip: Path, tmp_path: Path) -> None:
     with child(
         "video", clip, "--loop", "--save-video", "--out", tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -17,6 +17,7 @@ from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, save_spec, sha256_of, 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
 
 
+@pytest.mark.slow
 def test_events_and_parquet(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     events, table = tmp_path / "events.jsonl", tmp_path / "faces.parquet"
     done = leaf("video", clip, *QUIET, "--events", events, "--parquet", table)

@@ -48,6 +48,7 @@ def scrape(port: int, until: float) -> tuple[str, str]:
     raise TimeoutError("no metrics of a finished frame")
 
 
+@pytest.mark.slow
 def test_metrics_are_served_until_the_command_ends(clip: Path, port: int) -> None:
     command = [sys.executable, "-m", "leaf_rt", "video", str(clip), *QUIET, "--realtime", "--loop", "--duration", "60"]
     with subprocess.Popen([*command, "--metrics", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:

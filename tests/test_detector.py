@@ -112,6 +112,7 @@ def test_one_person_is_one_track_from_the_first_to_the_last_frame(media):
     assert all(t.track_id.tolist() == [1] and t.detection_index.tolist() == [0] for _, _, t in shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "start", "end"),
     # Checked by eye: the man is visible until 2.367 s in the first clip, and from 3.945 s on in the second.
@@ -128,6 +129,7 @@ def test_a_clip_without_faces_gives_no_detections(media):
     assert sum(len(found) for _, found, _ in follow(media / "no_face.mp4")) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 3])
 def test_one_person_stays_one_track_behind_hands_and_in_turns(stride):
     shown = follow(DEMO, stride=stride)
@@ -135,6 +137,7 @@ def test_one_person_stays_one_track_behind_hands_and_in_turns(stride):
     assert np.mean([len(found) == 1 for _, found, _ in shown]) > 0.98
 
 
+@pytest.mark.slow
 def test_a_street_scene_costs_about_two_calls_per_frame(media, monkeypatch):
     calls = count_calls(monkeypatch)
     shown = follow(media / "street_1080p.mp4")

@@ -53,6 +53,7 @@ def decoded(path: Path) -> Iterator[float]:
             return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_complete_files_and_a_correct_summary(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path) as process:
@@ -74,6 +75,7 @@ def test_a_signal_leaves_complete_files_and_a_correct_summary(tmp_path: Path, nu
     assert all(r["captured_at"] for r in records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_sigkill_leaves_valid_files(tmp_path: Path, seed: int) -> None:
     wait = random.Random(seed).uniform(0.0, 2.5)
@@ -91,6 +93,7 @@ def test_sigkill_leaves_valid_files(tmp_path: Path, seed: int) -> None:
     assert (tmp_path / "r.csv").read_bytes().endswith(b"\n")
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once_and_leaves_complete_files(tmp_path: Path) -> None:
     with start(tmp_path) as process:
         wait_for_records(tmp_path / "demo.leaf.jsonl", 25)

@@ -20,6 +20,8 @@ from engines.release import BEGIN, END, delete_inaccurate, install, make_files, 
 from leaf_rt.errors import LeafError, ModelError, OutputError
 from leaf_rt.models.spec import load_spec, variant_path
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["data", "model"]  # fixtures
 FORMS = ("m-fp16.onnx", "m-int8.onnx", "m-int8-openvino.xml")
 

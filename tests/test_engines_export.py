@@ -29,6 +29,8 @@ from leaf_rt.models.spec import load_spec, sha256_of, variant_path
 from train.loop.checkpoint import CheckpointMeta, Geometry, save
 from train.models.face_model import FaceModel, build_model
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 64  # input size of the network; small, so that the tests are fast
 

@@ -76,6 +76,7 @@ def built(name: str) -> FaceModel:
     return shake(MODELS[name]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_fused_equals_unfused_on_real_faces(name: str) -> None:
     model = built(name)

@@ -21,6 +21,8 @@ from leaf_rt.errors import BackendError, DataError
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.spec import load_spec, variant_path
 
+pytestmark = pytest.mark.slow
+
 COUNT = 96
 
 

@@ -24,6 +24,7 @@ def run_example(name: str, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
 
 
+@pytest.mark.slow
 def test_webcam(clip: Path) -> None:
     done = run_example("webcam.py", clip)
     assert (done.returncode, done.stderr) == (0, "")
@@ -43,6 +44,7 @@ def test_folder_to_csv(face: Path, tmp_path: Path) -> None:
     assert sum(float(row[label]) for label in list(row)[7:]) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_rtsp_to_webhook() -> None:
     posted: list[dict[str, object]] = []
 
@@ -71,6 +73,7 @@ def test_own_model(model: Path, clip: Path) -> None:
     assert f"{model}: neutral, " in done.stdout
 
 
+@pytest.mark.slow
 def test_the_notebook(tmp_path: Path) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -75,6 +75,7 @@ def test_every_row_has_its_own_recipe() -> None:
         rows(9)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_training_step_runs(tmp_path: Path) -> None:
     result = bench(tiny(tmp_path), steps=3)
     assert result["images_per_s"] > 0

@@ -67,6 +67,7 @@ def test_two_options_cannot_share_a_file(leaf: Leaf, clip: Path, tmp_path: Path)
     assert not both.exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_rejected(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     records = tmp_path / "face.leaf.jsonl"
     command = [sys.executable, "-m", "leaf_rt", "video", clip, "--loop", "--save-video", "--out", tmp_path]

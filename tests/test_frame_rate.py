@@ -19,6 +19,8 @@ from leaf_rt.sources.base import SourceOptions
 from leaf_rt.sources.opening import open_source
 from leaf_rt.types import Frame
 
+pytestmark = pytest.mark.slow
+
 START, END = 5.0, 11.0  # s: the face changes from sadness over surprise to happiness
 # A face is classified 10 times per second, at instants that depend on the frame rate.
 # Mean over all classes; 95th percentile over time of the class that differs most. Measured: 0.007 and 0.065.

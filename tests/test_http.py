@@ -77,6 +77,7 @@ def test_a_motion_jpeg_camera_has_real_timestamps(base: str) -> None:
     assert frames[-1].timestamp - frames[0].timestamp == pytest.approx(elapsed, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_video_file_on_a_server_is_not_live(base: str) -> None:
     with open_source(f"{base}/video.mp4", SourceOptions(stride=24)) as source:
         assert not source.info.is_live

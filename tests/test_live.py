@@ -113,6 +113,7 @@ def test_frames_arrive_quickly_and_have_a_date(server: RtspServer) -> None:
     assert watch.rows[0][3] == 0.0
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_and_starts_again(units: list[list[bytes]], server: RtspServer) -> None:
     """The lost source reconnects after the documented delays, in a new generation. The other source loses nothing."""
     options = SourceOptions(name="dying")

@@ -16,6 +16,8 @@ from leaf_rt.backends.registry import find_backend
 from leaf_rt.backends.tensorrt.build import Profile, build_plan
 from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, load_spec, variant_path
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = {
     "fp16": variant_path(DEFAULT_MODEL, "fp16"),
     "int8": variant_path(DEFAULT_MODEL, "int8"),

@@ -26,6 +26,7 @@ def test_one_face_from_first_to_last_frame():
     assert last.smoothed.sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_classify_fps_does_not_depend_on_the_frame_rate():
     for fps in (30.0, 25.0, 60.0):
         backend = FakeBackend()
@@ -47,6 +48,7 @@ def test_many_faces_take_turns_over_the_frames():
     assert len(out[-1]) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [10, 25, 60])
 @pytest.mark.parametrize(("faces", "rate"), [(1, 10), (4, 40), (16, 40), (29, 43.5)])
 def test_a_crowd_needs_no_more_classifications_per_second_than_four_faces(faces, rate, fps):

@@ -86,12 +86,14 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_that_closes_nothing_ends_quietly(ending: str, model: Path) -> None:
     done = python(f"import leaf_rt\nr = leaf_rt.Recognizer({str(model)!r}, backend='onnxruntime')\n{ENDINGS[ending]}\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_program_with_a_plain_traceback(model: Path) -> None:
     code = f"""
 import leaf_rt, signal, threading, _thread

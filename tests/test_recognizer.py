@@ -61,6 +61,7 @@ def test_every_form_of_a_picture_gives_the_same(recognizer: leaf_rt.Recognizer, 
     assert [equal(recognizer.image(form), expected) for form in forms] == [True] * 4
 
 
+@pytest.mark.slow
 def test_pil_pictures_are_turned_and_laid_on_white(recognizer: leaf_rt.Recognizer, media: Path, tmp_path: Path) -> None:
     clear = media / "Image_with_alpha.png"
     from_file, from_pil = recognizer.image(clear), recognizer.image(Image.open(clear))
@@ -136,6 +137,7 @@ def test_crops_are_found_aligned_or_taken_whole(recognizer: leaf_rt.Recognizer, 
         faces.annotated()
 
 
+@pytest.mark.slow
 def test_aligned_crops_are_only_resized(recognizer: leaf_rt.Recognizer) -> None:
     from leaf_rt.backends.parity import golden_faces
 

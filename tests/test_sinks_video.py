@@ -53,6 +53,7 @@ def test_video_shows_the_result_of_draw_and_keeps_the_frame(tmp_path: Path) -> N
     assert one.image.max() == 0
 
 
+@pytest.mark.slow
 def test_sound_is_copied_in_sync(tmp_path: Path) -> None:
     for options in (SourceOptions(), SourceOptions(start=4.0, end=7.0)):
         with open_source(str(DEMO), options) as source, VideoSink(tmp_path / "v.mp4", LABELS, plain) as sink:
@@ -155,6 +156,7 @@ def child(path: Path, count: int, pause: float, limit: int = resource.RLIM_INFIN
     )
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_playable_video(tmp_path: Path) -> None:
     with child(tmp_path / "v.mp4", 100_000, 0.002) as process:
         assert process.stdout is not None
@@ -163,6 +165,7 @@ def test_a_killed_process_leaves_a_playable_video(tmp_path: Path) -> None:
     assert frames_in(tmp_path / "v.mp4") >= 50  # of 100; a fragment has 25 frames, and a few more are in the encoder
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_playable_video(tmp_path: Path) -> None:
     with child(tmp_path / "v.mp4", 100_000, 0.0, limit=200_000) as process:
         out, _ = process.communicate(timeout=60)

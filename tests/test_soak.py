@@ -23,6 +23,8 @@ from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
 
+pytestmark = pytest.mark.slow
+
 MINUTES = os.environ.get("LEAF_SOAK_MINUTES")
 
 

@@ -124,6 +124,7 @@ def no_sink(info: SourceInfo) -> list[Keeping]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -196,6 +196,7 @@ class Crowd:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("faces", "most"), [(4, 0.16), (100, 1.0)])
 def test_classifications_are_reduced_once_and_stay_frequent_enough_for_the_filter(faces: int, most: float) -> None:
     """``most``: largest allowed share of the classifications that is left at the highest level."""

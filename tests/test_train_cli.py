@@ -52,6 +52,7 @@ def test_train_report_evaluate(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert "accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     first = tiny(root, run__epochs=3, run__stop=2, method__name="supervised")
     (root / "first.toml").write_text(to_toml(first))
@@ -71,6 +72,7 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     assert all((first_model[k] == again[k]).all() for k in first_model)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_files_it_began_with(root: Path) -> None:
     assert train(root, "--out", str(root / "first")) == 0
     start = (root / "first" / "last.pt").rename(root / "X.pt")
@@ -94,6 +96,7 @@ def test_a_missing_start_is_noticed_before_the_data_is_loaded(
     assert not (root / "run").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_trains_like_one_process(root: Path) -> None:
     recipe = tiny(root, method__noise=False, model__dropout=0.0, optim__name="sgd", optim__lr=0.05)
     (root / "small.toml").write_text(to_toml(recipe))
@@ -186,6 +189,7 @@ def test_three_classes_with_ambiguous_labels(root: Path, capsys: pytest.CaptureF
     assert "need more than 3 classes, the data has 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_neither_overwritten_nor_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(root / "run")
     assert train(root, "--out", out, "--run.steps", "1") == 0
@@ -254,6 +258,7 @@ def test_some_labels_are_chosen_evenly_unless_said_otherwise() -> None:
     assert resolve({"split.labels": 100, "split.kind": "floor"}).split.kind == "floor"
 
 
+@pytest.mark.slow
 def test_own_faces_need_no_recipe(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--epochs", "1", "--steps", "1", "--batch", "4", "--run.batch_unlabelled", "4", "--input-sizes", "16"]
     data = ["--data", str(root / "data"), "--labels", "10", "--data.align", "no", "--data.cache", str(root / "own")]

@@ -117,6 +117,7 @@ def test_unlabelled_images_are_used_from_the_start_step_on(root: Path, name: str
     assert all(np.isfinite(r["loss"]) for r in steps)
 
 
+@pytest.mark.slow
 def test_leaf_learns_an_easy_task(root: Path) -> None:
     recipe = tiny(root, run__epochs=8, run__steps=25, run__input_sizes=[20], optim__lr=1e-2, optim__ema_decay=0.9,
                   split__labels=40, model__dropout=0.0)  # fmt: skip
@@ -214,6 +215,7 @@ def test_a_diverged_model_is_neither_saved_nor_measured(root: Path) -> None:
     assert not (root / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_sigterm_saves(root: Path) -> None:
     recipe = tiny(root, run__epochs=2, run__steps=40, run__log_every=1, run__checkpoint_steps=7)
     fit(recipe, root / "whole")
@@ -276,6 +278,7 @@ def test_mixed_precision_stays_finite(root: Path, amp: str) -> None:
     assert all(torch.isfinite(p).all() for p in training.state.student.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile builds with g++, which is not installed")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own call
 def test_a_compiled_step_is_the_same_step(root: Path) -> None:

@@ -20,6 +20,8 @@ from train.models.backbones import build_backbone
 from train.models.face_model import build_model
 from train.recipes.loading import load_recipe, to_toml
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("anger", "fear", "happiness", "sadness", "surprise")
 OPTIONS = {
     "backbone": "tiny", "num_classes": 5, "dropout": 0.0, "folded": False, "semantic": None, "instance": None,

@@ -121,6 +121,7 @@ def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
     return run_engines("export", root / source, "--out", out, "--no-flip", *options)
 
 
+@pytest.mark.slow
 def test_int8_is_judged_on_what_the_run_held_out(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +161,7 @@ def test_one_face_of_few_may_change_its_label() -> None:
     assert engines.quantization.allowed_loss(3546) == engines.quantization.MAX_LOSS
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_says_so_when_exported(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +186,7 @@ def train(root: Path, out: Path, *options: str) -> int:
     return train_command(["train", *data, *OWN, "--out", str(out), *options])
 
 
+@pytest.mark.slow
 def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +205,7 @@ def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
     assert cost(cpu) * 20 < cost(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "unlabelled"), [((), 8), (("--recipe", "own"), 16), (("--run.batch_unlabelled", "5"), 5)]
 )

@@ -29,6 +29,8 @@ from train.loop.training import Training
 from train.recipes.loading import to_toml
 from train.recipes.schema import Recipe
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 PART = "import sys, test_train_processes as t; from pathlib import Path; getattr(t, sys.argv[1])(Path(sys.argv[2]))"
 COMPARED = ("leaf", "freematch")

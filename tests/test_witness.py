@@ -33,7 +33,10 @@ def available() -> bool:
     return subprocess.run([PYTHON, "-c", PROBE + plugins], capture_output=True, check=False, timeout=60).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not available(), reason="needs GStreamer's RTSP server: apt gir1.2-gst-rtsp-server-1.0")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not available(), reason="needs GStreamer's RTSP server: apt gir1.2-gst-rtsp-server-1.0"),
+]
 
 
 @contextmanager
