@@ -49,7 +49,7 @@ class Int8Verdict:
 
 
 def allowed_loss(count: int) -> float:
-    """Largest accepted loss of accuracy on so many faces: ``MAX_LOSS``, but at least one face."""
+    """Largest accepted loss of accuracy on this number of faces: ``MAX_LOSS``, but at least one face."""
     return max(MAX_LOSS, 1 / count + 1e-9)
 
 

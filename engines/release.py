@@ -158,7 +158,7 @@ def with_table(card: str, parity: ParityReport) -> str:
         return f"{card.rstrip()}\n\n{block}\n"
     _, mark, after = rest.partition(END)
     if not mark:
-        raise ModelError(f"the model card contains {BEGIN} without {END}; add it, the table stands between them")
+        raise ModelError(f"the model card contains {BEGIN} without {END}; add it; the table goes between them")
     return f"{before}{block}{after}"
 
 
@@ -228,7 +228,7 @@ def install(model: Path, target: Path) -> None:
                 with contextlib.suppress(OSError):  # must not hide the first error
                     part.unlink(missing_ok=True)
     except PermissionError as e:
-        raise NoPermission(f"--out {folder}: may not be written; choose another folder") from e
+        raise NoPermission(f"--out {folder}: no permission to write there; choose another folder") from e
     except OSError as e:
         raise OutputError(f"--out {folder}: could not be written ({e.strerror or e})") from e
 

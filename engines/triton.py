@@ -82,7 +82,7 @@ def write_repository(model: Path, spec: ModelSpec, out: Path, name: str) -> Path
         (folder / "labels.txt").write_text("\n".join(spec.labels) + "\n", encoding="utf-8")
         (folder / "config.pbtxt").write_text(text, encoding="utf-8")
     except PermissionError as e:
-        raise NoPermission(f"--out {out}: may not be written; choose another folder") from e
+        raise NoPermission(f"--out {out}: no permission to write there; choose another folder") from e
     except OSError as e:
         raise OutputError(f"--out {out}: could not be written ({e.strerror or e})") from e
     return folder

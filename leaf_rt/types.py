@@ -23,12 +23,12 @@ def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dt
         isinstance(value, np.ndarray)
         and value.dtype == dtype
         and value.ndim == len(shape)
-        and all(want is None or want == got for want, got in zip(shape, value.shape, strict=True))
+        and all(length is None or length == got for length, got in zip(shape, value.shape, strict=True))
     ):
         return
-    wanted = f"{np.dtype(dtype)} ({', '.join('any' if s is None else str(s) for s in shape)})"
+    expected = f"{np.dtype(dtype)} ({', '.join('any' if s is None else str(s) for s in shape)})"
     got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise ValueError(f"{owner}.{field}: wanted {wanted}, got {got}")
+    raise ValueError(f"{owner}.{field}: wanted {expected}, got {got}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

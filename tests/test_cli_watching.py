@@ -112,7 +112,7 @@ def test_an_event_is_logged_once_with_its_kind(leaf: Leaf, clip: Path) -> None:
     said = lines(done.err)
     (failed,) = [line for line in said if line["level"] == "error"]
     assert (failed["event"], failed["source"]) == ("sink", "/dev/full")
-    assert "no room left" in failed["text"]
+    assert "no space left" in failed["text"]
 
 
 @pytest.mark.parametrize("debug", [False, True])

@@ -137,7 +137,7 @@ def test_the_table_is_placed_between_its_marks() -> None:
     assert card.endswith(f"left out: B: not installed\n{END}\nafter\n")
     assert "All 3,546 faces of FERPlus, test, against A:" in card
     assert "old" not in card
-    with pytest.raises(ModelError, match="the table stands between them"):
+    with pytest.raises(ModelError, match="the table goes between them"):
         with_table(f"before\n{BEGIN}\nold", result)
 
 

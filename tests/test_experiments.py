@@ -90,7 +90,7 @@ def test_the_benchmark_of_the_training_step_runs(tmp_path: Path) -> None:
     [
         (["step", "--count", "0"], "--count: wanted 1 or more, got 0", 15),
         (["study", "--table", "1", "--seeds", "0"], "--seeds: wanted 1 or more, got 0", 15),
-        (["study", "--table", "1", "--runs", "{file}"], "--runs {file}: cannot be made (a file of that name", 9),
+        (["study", "--table", "1", "--runs", "{file}"], "--runs {file}: cannot be created (a file of that name", 9),
     ],
 )
 def test_errors_are_one_sentence(

@@ -103,7 +103,7 @@ def test_a_full_disk_keeps_the_older_file(tmp_path: Path) -> None:
     target = tmp_path / "full.bin"
     target.write_bytes(b"older")
     (tmp_path / f".full.bin.{os.getpid()}.part").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="no room left"):
+    with pytest.raises(OutputError, match="no space left"):
         write_whole(target, b"x" * 100_000)
     assert target.read_bytes() == b"older"
     assert [p.name for p in tmp_path.iterdir()] == ["full.bin"]

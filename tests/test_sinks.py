@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_no_partial_line(tmp_path: Path) -> None:
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
-    assert "no room left" in done.stderr
+    assert "no space left" in done.stderr
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert 0 < len(rows) < 3000
     assert len(rows) % 3 == 0
@@ -59,7 +59,7 @@ def test_a_full_disk_leaves_no_partial_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_full_device(kind: str) -> None:
-    with pytest.raises(OutputError, match="no room left"):
+    with pytest.raises(OutputError, match="no space left"):
         make(kind, Path("/dev/full")).write(INFO, frame(0), estimates(0.0), 0.0)
 
 

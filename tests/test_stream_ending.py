@@ -104,7 +104,7 @@ class Breaking(FakeBackend):
 
 def no_room(n: int) -> None:
     if n == 10:
-        raise OutputError("failing: no room left")
+        raise OutputError("failing: no space left")
 
 
 def break_off(info: SourceInfo, one: Frame, found: Estimates) -> None:

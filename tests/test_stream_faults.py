@@ -97,22 +97,22 @@ def test_a_second_failed_inference_ends_the_run_and_closes_every_file() -> None:
 def test_a_failing_sink_is_switched_off_and_the_others_continue() -> None:
     def full(n: int) -> None:
         if n == 3:
-            raise OutputError("failing: no room left")
+            raise OutputError("failing: no space left")
 
     bad, good, events = Failing(full), Keeping(), []
     stats = play(Opener(a=[Script(INFO, frames(50))]), "a", shared=[bad, good], hooks=Hooks(event=events.append))
     assert (len(bad.rows), len(good.rows), bad.closed) == (3, 50, 1)
-    assert [str(e) for e in stats.failures] == ["failing: no room left"]
-    assert [(e.level, e.source, e.text) for e in events] == [("error", "failing", "no room left")]
+    assert [str(e) for e in stats.failures] == ["failing: no space left"]
+    assert [(e.level, e.source, e.text) for e in events] == [("error", "failing", "no space left")]
     assert events[0].error is stats.failures[0]
 
 
 def test_the_run_ends_with_the_error_of_the_last_sink() -> None:
     def full(n: int) -> None:
-        raise OutputError("failing: no room left")
+        raise OutputError("failing: no space left")
 
     script = Script(INFO, slow_frames(3000, 0.001))
-    with pytest.raises(OutputError, match="no room left"):
+    with pytest.raises(OutputError, match="no space left"):
         play(Opener(a=[script]), "a", shared=[Failing(full)])
 
 

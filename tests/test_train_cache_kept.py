@@ -153,7 +153,7 @@ def test_unreadable_images_are_tried_again(root: Path) -> None:
 
 def test_a_full_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crop_cache, "TemporaryFile", lambda **_: Path("/dev/full").open("w+b"))  # noqa: SIM115 - the cache closes it
-    with pytest.raises(OutputError, match=r"images\.npy: no room left to write"):
+    with pytest.raises(OutputError, match=r"images\.npy: no space left on the device"):
         prepare(IDS, FolderStore(root), root / "cache", PLAIN)
     assert list((root / "cache").iterdir()) == []
     monkeypatch.undo()
@@ -161,7 +161,7 @@ def test_a_full_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_about_the_cache_folder_names_the_option(root: Path) -> None:
-    with pytest.raises(OutputError, match=r"--data\.cache .*0\.png: cannot be made \(a file of that name"):
+    with pytest.raises(OutputError, match=r"--data\.cache .*0\.png: cannot be created \(a file of that name"):
         prepare(IDS, FolderStore(root), root / "0.png", PLAIN)
 
 

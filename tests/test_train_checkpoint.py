@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         f.write(b"half")  # type: ignore[attr-defined]
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OutputError, match="no room left"):
+    with pytest.raises(OutputError, match="no space left"):
         files.write_whole(path, torn)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -150,7 +150,7 @@ def test_errors_are_one_sentence(
     ("arguments", "words", "code"),
     [
         (["--resume", "nowhere"], "contains no run", 3),
-        (["--recipe", "{recipe}", "--out", "{file}"], "--out {file}: cannot be made (a file of that name", 9),
+        (["--recipe", "{recipe}", "--out", "{file}"], "--out {file}: cannot be created (a file of that name", 9),
         (["evaluate", "{run}", "--backend", "onnxruntime"], "--backend onnxruntime: {run} is no exported model", 15),
     ],
 )

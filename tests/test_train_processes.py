@@ -151,7 +151,7 @@ def test_processes_wait_for_each_other_and_an_error_in_one_ends_all(tmp_path: Pa
 @pytest.mark.parametrize(("option", "sentence"), [
     ("--data.path=nowhere", "nowhere"),
     ("--optim.lr=-1", "optim.lr: wanted 0 or more, got -1.0"),
-    ("--out=/dev/null/run", "cannot be made"),
+    ("--out=/dev/null/run", "cannot be created"),
     ("--optim.lr=1e30", "lower --optim.lr, which is 1e+30, in a new run"),
 ])  # fmt: skip
 def test_an_error_in_all_processes_is_reported_once(root: Path, tmp_path: Path, option: str, sentence: str) -> None:

@@ -338,7 +338,7 @@ def _fit(training: Training, context: DistributedContext, event: str, console: C
 def _train_result(
     folder: Path, labels: tuple[str, ...], finished: bool, report: Path | None, notes: tuple[str, ...]
 ) -> TrainResult:
-    """The result; other processes than the main one read no file, for it may be written just now."""
+    """The result. Only the main process reads the checkpoint: it may still be writing the file."""
     checkpoint = find(folder)
     metrics = describe(load(checkpoint), checkpoint).metrics if report else {}
     return TrainResult(
@@ -357,7 +357,7 @@ def _train_result(
 def _train_first(
     recipe: str | Path, overrides: Mapping[str, Any], folder: Path, progress: Progress, init_from: str = ""
 ) -> TrainResult:
-    """Train, continue or find finished the run of a recipe that another run or a merged model needs."""
+    """Return the finished run of a recipe that another run or a merged model needs; train or continue it first."""
     given = {key: value for key, value in overrides.items() if key in OPTIONS and OPTIONS[key].resumable}
     if (folder / LAST).is_file():
         return train(resume=folder, overrides=given, progress=progress)

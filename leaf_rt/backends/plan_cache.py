@@ -1,7 +1,7 @@
 """The cache of TensorRT engines in the user's cache folder: each one is built once.
 
 Knows files, locks and hashes; must not know runtimes. If the folder cannot be written, engines are built for every
-run, and the user is told.
+run, and the user is notified.
 """
 
 from __future__ import annotations

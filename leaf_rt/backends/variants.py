@@ -1,4 +1,4 @@
-"""The ways to run a model: which back end, which of the model's files, at which precision.
+"""The variants of a model: combinations of a back end, one of the model's files and a precision.
 
 Knows the registry and model files; must not measure or choose.
 """
@@ -17,7 +17,7 @@ from leaf_rt.models.spec import ModelSpec, load_spec, variant_path
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run a model. Its file need not exist.
+    """A combination of back end, model file and precision. The file may be missing.
 
     Attributes:
         backend: What runs it.
@@ -33,7 +33,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For log messages and memory, as "openvino int8"."""
+        """For log messages and the stored choice, as "openvino int8"."""
         return f"{self.backend.name} {self.precision}"
 
     @property
@@ -94,7 +94,7 @@ class Variant:
 
 
 def variants(model: Path) -> list[Variant]:
-    """Every way to run an fp32 model: CPU back ends first, GPU back ends only if they can run here.
+    """All variants of an fp32 model: CPU back ends first, GPU back ends only if they can run here.
 
     Files and packages may be missing; ``Variant.open`` then raises an error that says so.
 

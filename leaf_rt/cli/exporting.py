@@ -1,6 +1,6 @@
 """``leaf-rt export``: from a trained run to a model file.
 
-Knows typer and, inside the command, `engines`. What an export does stands in `engines.entry`.
+Knows typer and, inside the command, `engines`. The export itself is in `engines.entry`.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ Loop: TypeAlias = Annotated[bool, _input("--loop", help="Repeat files until you 
 Realtime: TypeAlias = Annotated[bool, _input("--realtime", help="Read files as if they were live.")]
 Duration: TypeAlias = Annotated[
     float | None,
-    _input(parser=seconds, metavar="TIME", help="Stop each run after this much real time; files have a run each."),
+    _input(parser=seconds, metavar="TIME", help="Stop each run after this much real time; each file has its own run."),
 ]
 
 Sources: TypeAlias = Annotated[

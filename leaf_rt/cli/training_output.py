@@ -35,7 +35,7 @@ WIDE = 120  # columns; a narrower terminal has no room for the full class names 
 
 
 def progress(quiet: bool) -> Progress:
-    """Show notes, progress and finished runs on stderr; of a quiet command, only that a run was stopped."""
+    """Show notes, progress and finished runs on stderr. A quiet command only shows that a run was stopped."""
     if quiet:
         return Progress(finished=_show_stopped)
     out = console()

@@ -28,7 +28,7 @@ def read_picture(path: Path) -> U8:
 
     Raises:
         NotFound: The file does not exist.
-        NoPermission: The file may not be read.
+        NoPermission: There is no permission to read the file.
         NotAVideo: It is a folder, empty, or not a picture.
         CodecError: It is a picture, but damaged, too large, or has a number format without a known range.
     """

@@ -23,8 +23,8 @@ class PipelineOptions:
             is 0.
         min_classify_fps: Classifications per second that each face gets even in the largest crowd, as far as
             ``max_per_frame`` allows. With fewer, the smoother has nothing to work with.
-        max_per_frame: Most faces classified in one frame. No effect if ``classify_fps`` is 0.
-        max_faces: Most people reported per frame; the largest faces win. 0 sets no limit.
+        max_per_frame: Largest number of faces classified in one frame. No effect if ``classify_fps`` is 0.
+        max_faces: Largest number of people reported per frame; the largest faces are kept. 0 sets no limit.
         max_coast: Seconds for which a lost face is still reported, not counting the time in which the detector did
             not look for it.
         may_skip: Whether the detector may skip frames under load. Set it to False where faces are hidden: a face that

@@ -30,7 +30,7 @@ def recognize_image(
         image: (H, W, 3) uint8 BGR.
         detector: Finds the faces.
         backend: Classifies them.
-        max_faces: Most faces to report; the largest faces win. 0 sets no limit.
+        max_faces: Largest number of faces to report; the largest faces are kept. 0 sets no limit.
         uncertain_below: If the largest probability is below this, the emotion is "uncertain".
 
     Returns:

@@ -236,7 +236,7 @@ class Pipeline:
                 self._people.setdefault(track_id, _Person(confidence)).confidence = confidence
 
     def _report(self, pending: Pending, now: float) -> Estimates:
-        """Return the estimates of everybody who is visible."""
+        """Return the estimates of all visible people."""
         tracks = pending.tracks
         patience = self.options.max_coast + self.detector.lag
         visible = [

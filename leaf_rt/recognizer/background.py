@@ -13,7 +13,7 @@ from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import Estimates, Frame
 
-_GLANCE = 1.0  # s; a wait without an end would hide Ctrl-C on some systems
+_WAIT = 1.0  # s; a wait without a timeout would block Ctrl-C on some systems
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class FrameQueue:
             if source.is_live:
                 self._items.clear()
             while len(self._items) >= self._capacity and not self._cancelled:
-                self._changed.wait(_GLANCE)
+                self._changed.wait(_WAIT)
             if not self._cancelled:
                 self._items.append(Item(source, frame, estimates, latency))
                 self._changed.notify_all()
@@ -60,7 +60,7 @@ class FrameQueue:
         """Return the next frame, or None at the end."""
         with self._changed:
             while not self._items and not self._ended:
-                self._changed.wait(_GLANCE)
+                self._changed.wait(_WAIT)
             if not self._items:
                 return None
             item = self._items.popleft()
@@ -85,15 +85,15 @@ class FrameQueue:
 
 
 class BackgroundRun:
-    """One run in a thread of its own.
+    """A run in its own thread.
 
     Args:
         work: Runs until the source ends or the signal is set.
         frames: Receives the frames, if the caller takes them one by one.
 
     Attributes:
-        stats: Counters of the run, when it is over.
-        error: The error that ended the run, its source or a sink.
+        stats: Counters of the run; None until it has ended.
+        error: The error that ended the run, its source or a sink; None if there was none.
     """
 
     def __init__(self, work: Callable[[StopSignal], RunStats], frames: FrameQueue | None = None) -> None:
@@ -117,7 +117,7 @@ class BackgroundRun:
         if self._frames is not None:
             self._frames.cancel()
         self._stop.set()
-        while not self._over.wait(_GLANCE):
+        while not self._over.wait(_WAIT):
             pass
         self._thread.join()
 

@@ -24,10 +24,10 @@ def classify_crops(
 
     Args:
         crops: (H, W, 3) uint8 BGR each, any size.
-        detector: Finds the face to align it; the largest one counts, and the whole crop where there is none.
+        detector: Finds the face to align. The largest face is used, or the whole crop if there is none.
             None: the crops are aligned already and are only resized.
         backend: Classifies them.
-        uncertain_below: A leading probability below this is shown as "uncertain".
+        uncertain_below: If the largest probability is below this, the label is "uncertain".
 
     Returns:
         One row per crop, in order, boxes in px of the crop; and (N,) bool, whether a face was found in it.

@@ -29,11 +29,11 @@ class Face:
     Attributes:
         track_id: The person: in a video, the same number as long as the face is followed; from 1.
         xyxy: Left, top, right and bottom of the box, px.
-        confidence: That this is a face, 0 to 1.
+        confidence: Confidence of the face detection, 0 to 1.
         emotion: The label to show, or "uncertain". In a video it is smoothed over time.
         probs: Newest answer of the model: label to probability; they sum to 1.
         smoothed: The same, filtered over time; equal to ``probs`` for pictures and crops.
-        low_quality: Too small, too blurred or turned too far to be trusted.
+        low_quality: Whether the face is too small, too blurred or turned too far for a reliable result.
         classified: Whether the model saw the face in this very frame; in a video some frames reuse an answer.
         detected: False if ``Recognizer.crops`` classified the whole crop without looking for a face or finding one.
     """
@@ -134,22 +134,22 @@ class Faces(Sequence[Face]):
 
     @property
     def probs(self) -> F32:
-        """Newest answers of the model, (N, C) float32, in the order of ``labels``."""
+        """Newest outputs of the model, (N, C) float32, in the order of ``labels``."""
         return self._estimates.probs
 
     @property
     def smoothed(self) -> F32:
-        """The same, filtered over time, (N, C) float32."""
+        """``probs`` filtered over time, (N, C) float32; equal to it for pictures and crops."""
         return self._estimates.smoothed
 
     @property
     def emotion(self) -> list[str]:
-        """Label to show for each face."""
+        """Label to show for each face, N names; "uncertain" if no class leads."""
         return tables.label_names(self._estimates.emotion, self.labels)
 
     @property
     def low_quality(self) -> NDArray[np.bool_]:
-        """Which faces are not to be trusted, (N,) bool."""
+        """Whether each face is too small, too blurred or turned too far for a reliable result, (N,) bool."""
         return self._estimates.low_quality
 
     def annotated(self) -> U8:
@@ -254,8 +254,8 @@ class FrameResult:
         faces: The faces in it.
         image: The frame, (H, W, 3) uint8 BGR.
         latency: s from capture (live sources) or from the start of processing (files) to the result.
-        captured_at: When a live frame came, s since 1970, UTC; None for files.
-        connection: 0, and one more after every reconnect of the source; ``generation`` in records.
+        captured_at: When a live frame arrived, s since 1970, UTC; None for files.
+        connection: Number of reconnects of the source before this frame; ``generation`` in records.
     """
 
     time: float

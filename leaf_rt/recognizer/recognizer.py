@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("leaf_rt")
 _log.addHandler(logging.NullHandler())
 _READY_FRAMES = 2  # finished frames of a file that wait for the caller
-_PATIENCE = 1e6  # s; the caller may take as long as it likes for a frame
-_LOOK = 0.1  # s between two looks at the progress
+_NO_TIMEOUT = 1e6  # s; the caller may take any time for a frame
+_PROGRESS_PERIOD = 0.1  # s between two updates of the progress bar
 
 
 class Recognizer:
@@ -47,19 +47,20 @@ class Recognizer:
         model: Model file (.onnx, .xml, .plan) with its .json beside it; None takes the bundled model.
         backend: "auto", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx". "auto" takes the fastest one here.
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
-        threads: CPU threads of the model; 0 chooses.
+        threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
-        max_faces: Only the largest faces of a frame; 0 sets no limit.
-        classify_fps: In videos, answers of the model per second and face; 0 classifies every face in every frame.
-        max_classify_fps: In videos, answers per second of all faces together; 0 sets no limit; None chooses.
-        smooth: In videos, time constant of the filter over time, s; 0 filters nothing.
-        min_dwell: In videos, s that a shown label stays at least.
-        uncertain_below: "uncertain" is shown where the largest probability is below this.
+        max_faces: Largest number of faces per frame; the largest faces are kept. 0 sets no limit.
+        classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
+        max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
+            a CPU and no limit on a GPU.
+        smooth: In videos, time constant of the smoothing, s; 0 switches it off.
+        min_dwell: In videos, shortest time for which a label is shown, s.
+        uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
 
     Attributes:
         labels: Names of the classes, in the order of all probabilities.
         backend: Name of the back end that runs.
-        reason: One sentence: what runs, at which precision, and why.
+        reason: One sentence about the runtime, its precision, and why it was chosen.
 
     Raises:
         LeafError: The model or the back end cannot be loaded.
@@ -183,7 +184,7 @@ class Recognizer:
         self._check_open()
         target, opener = target_of(source, options)
         frames = FrameQueue(_READY_FRAMES)
-        run_options = RunOptions(duration=duration, handle_signals=False, drain_timeout=_PATIENCE)
+        run_options = RunOptions(duration=duration, handle_signals=False, drain_timeout=_NO_TIMEOUT)
 
         def work(stop: StopSignal) -> RunStats:
             return parts.run(target, opener, lambda info: [frames], Hooks(), run_options, stop)
@@ -235,7 +236,7 @@ class Recognizer:
         self._parts.start(background)
         try:
             with progress_bar(name, progress) as update:
-                while not background.wait(_LOOK):
+                while not background.wait(_PROGRESS_PERIOD):
                     update(job.done, job.total)
                 update(job.done, job.total)
         finally:
@@ -263,7 +264,7 @@ class Recognizer:
 
     def _check_open(self) -> None:
         if not self._finalizer.alive:
-            raise ValueError("Recognizer: it is closed; make a new one")
+            raise ValueError("Recognizer: it is closed; create a new one")
 
 
 def _check_number(name: str, value: float) -> None:

@@ -49,7 +49,7 @@ def target_of(source: StreamSource, arguments: SourceArguments) -> tuple[Target,
         raise TypeError(
             f"source: wanted a file, a camera number, an address or an iterable of arrays, got {type(source).__name__}"
         )
-    return Target("frames", options), lambda _, asked: ArraySource(source, asked)
+    return Target("frames", options), lambda _, given: ArraySource(source, given)
 
 
 def is_live(target: Target) -> bool:

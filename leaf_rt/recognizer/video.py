@@ -21,7 +21,7 @@ from leaf_rt.types import Estimates, Frame
 if TYPE_CHECKING:
     from leaf_rt.recognizer.picture import Plot
 
-_LIVE_MAX_GAP = 1.0  # s; while a live source stalls, nobody is on screen
+_LIVE_MAX_GAP = 1.0  # s; while a live source stalls, no person counts as on screen
 
 
 class VideoJob:
@@ -106,7 +106,7 @@ class VideoResult:
         source: Name of the source.
         labels: Names of the C classes.
         columns: One row per face and frame, as NumPy arrays.
-        warnings: What went wrong without ending the run, one sentence each, such as a damaged part of the file.
+        warnings: Problems that did not end the run, one sentence each, such as a damaged part of the file.
 
     Example:
         >>> result = recognizer.video("clip.mp4")
@@ -135,8 +135,8 @@ class VideoResult:
     def summary(self) -> dict[str, Any]:
         """The run in numbers, ready for JSON; times are seconds of media time.
 
-        ``people`` lists everybody, who was on screen longest first: ``track_id``, ``first``, ``last``, ``seconds`` on
-        screen, and ``shares``, the share of that time for which each label was shown.
+        ``people`` lists all people, those on screen longest first. Each has ``track_id``, ``first``, ``last``,
+        ``seconds`` on screen, and ``shares``: the share of that time for which each label was shown.
         """
         found = self._summary
         return {
@@ -183,7 +183,7 @@ class VideoResult:
         """The timeline: per person, probabilities over time and the shown label.
 
         Args:
-            max_people: People drawn at most, who was on screen longest first.
+            max_people: Maximum number of people. Those on screen longest are drawn.
 
         Returns:
             A PNG, which a notebook shows and ``save`` writes.
@@ -197,10 +197,10 @@ class VideoResult:
         """Write the files of the command line: NAME.leaf.jsonl, NAME.leaf.csv and NAME.leaf.png.
 
         Args:
-            folder: Where; it is created.
+            folder: Folder for the files. It is created if missing.
 
         Returns:
-            "records", "csv", "timeline" to path; "video" too where ``save_video`` wrote one.
+            "records", "csv" and "timeline" to their paths; also "video" if ``save_video`` wrote one.
 
         Raises:
             NoPermission, OutputError: A file cannot be written.
@@ -212,10 +212,10 @@ class VideoResult:
 
         into = Path(folder)
         make_folder(into, "save()")
-        places = OutputPaths([self._info.path] if self._info.path is not None else [])
+        paths = OutputPaths([self._info.path] if self._info.path is not None else [])
         stem = Path(self.source).stem
         endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
-        files = {kind: places.reserve(into, stem, ending) for kind, ending in endings.items()}
+        files = {kind: paths.reserve(into, stem, ending) for kind, ending in endings.items()}
         with JsonlSink(files["records"], self.labels) as jsonl, CsvSink(files["csv"], self.labels) as table:
             for frame, estimates, latency in self.columns.frames(self.source):
                 jsonl.write(self._info, frame, estimates, latency)

@@ -74,7 +74,7 @@ class SourceOptions:
         stride: Read every n-th frame.
         start: Position in a file at which to start, s.
         end: Position in a file at which to stop, s; None reads to its end.
-        max_fps: Read at most so many frames per second of media time; None reads all.
+        max_fps: Largest number of frames to read per second of media time; None reads all.
         loop: Start a file again at its end, without limit.
         realtime: Replay a file as if it were live.
         rtsp_transport: "tcp" or "udp".

@@ -108,7 +108,9 @@ class CameraSource(Closing):
             decoder="OpenCV",
         )
         size = (self.info.width, self.info.height)
-        if any(want not in (None, got) for want, got in zip((options.width, options.height), size, strict=True)):
+        if any(
+            requested not in (None, got) for requested, got in zip((options.width, options.height), size, strict=True)
+        ):
             self.warnings.append(f"{self._device}: does not support the requested size; it gives {size[0]}x{size[1]}")
 
     def __iter__(self) -> Iterator[Frame]:

@@ -20,7 +20,7 @@ Level: TypeAlias = Literal["info", "warning", "error"]
 
 
 class EventKind(StrEnum):
-    """What an event is about. The values stand in JSON logs."""
+    """What an event is about. The values appear in JSON logs."""
 
     LOST = "lost"  # a live source was lost and will be opened again
     RECONNECTED = "reconnected"  # a lost source is open again

@@ -23,7 +23,7 @@ def output_error(path: str | Path, error: OSError) -> LeafError:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return NoPermission(f"{path}: no permission to write; change its permissions, or choose another place")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError(f"{path}: no room left to write; free some space (everything written so far is valid)")
+        return OutputError(f"{path}: no space left on the device; free some space (everything written so far is valid)")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return OutputError(f"{path}: the folder does not exist; create it first")
     if isinstance(error, IsADirectoryError):
@@ -48,10 +48,8 @@ def make_folder(folder: Path, option: str = "--out") -> None:
     except PermissionError as e:
         raise NoPermission(f"{option} {folder}: no permission to create this folder; choose another place") from e
     except OSError as e:
-        reason = (
-            "a file of that name is in the way" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
-        )
-        raise OutputError(f"{option} {folder}: cannot be made ({reason}); choose another place") from e
+        reason = "a file of that name exists" if isinstance(e, FileExistsError | NotADirectoryError) else e.strerror
+        raise OutputError(f"{option} {folder}: cannot be created ({reason}); choose another place") from e
 
 
 def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object], *, parents: bool = False) -> None:

@@ -1,6 +1,6 @@
 """The training objective of a joint batch, for supervised, FixMatch, FreeMatch, Ada-CM and LEAF.
 
-The methods differ in the options of ``Method`` only; ``PRESETS`` in ``train.recipes.schema`` lists the options of each.
+The methods differ only in the options of ``Method``; ``PRESETS`` in ``train.recipes.presets`` lists them.
 Knows network outputs and losses; must not know images, networks or processes.
 """
 

@@ -35,7 +35,7 @@ class Threshold(Protocol):
 
     @abstractmethod
     def update(self, probs: Tensor) -> None:
-        """Learn from the weak-view probabilities (B, C) of a step, before ``mask`` judges them."""
+        """Learn from the weak-view probabilities (B, C) of a step, before ``mask`` is called with them."""
 
     @abstractmethod
     def end_epoch(self, predict_labelled: LabelledPredictions, epoch: int) -> None:
@@ -94,7 +94,7 @@ class ClassThreshold(Threshold):
         """Keep the thresholds within an epoch."""
 
     def end_epoch(self, predict_labelled: LabelledPredictions, epoch: int) -> None:
-        """Compute the thresholds anew, see ``class_thresholds``."""
+        """Compute new thresholds, see ``class_thresholds``."""
         probs, targets = predict_labelled()
         self.thresholds = class_thresholds(probs, targets, epoch, self._least).to(self.thresholds.device)
 

@@ -45,7 +45,7 @@ def read_index(layout: str, path: Path) -> DatasetIndex:
 
     Raises:
         NotFound: The path, or a file that the layout needs, is missing.
-        NoPermission: The data may not be read.
+        NoPermission: There is no permission to read the data.
         DataError: A label, a split or a row is wrong, or a class has no training image.
     """
     if not path.exists():
