@@ -113,7 +113,7 @@ def rows(table: int) -> list[Row]:
     raise DataError(f"--table {table}: wanted 1, 2 or 3; table 4 is made by `python -m experiments step`")
 
 
-def key(row: Row, recipe: Recipe) -> str:
+def key(recipe: Recipe) -> str:
     """The identity of a run: its recipe without local paths and the number of threads."""
     values = to_dict(recipe)
     for section, name in (("data", "path"), ("data", "cache"), ("model", "weights"), ("run", "threads")):
@@ -174,7 +174,7 @@ def run_study(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int, 
         for row, seed, recipe in plan(table, overrides, seeds, only):
             if stop.is_set():
                 break
-            if key(row, recipe) in done:
+            if key(recipe) in done:
                 continue
             name = f"{row.table}-{row.name}-{row.column}-{seed}".replace(" ", "_").replace("%", "pc").replace("/", "_")
             record = _run(row, seed, recipe, runs / name, stop)
@@ -205,7 +205,7 @@ def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
     seconds = time.monotonic() - start
     metrics = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
     return {
-        "key": key(row, recipe),
+        "key": key(recipe),
         "table": row.table,
         "row": row.name,
         "column": row.column,
@@ -222,7 +222,7 @@ def markdown(table: int, overrides: Mapping[str, Any], runs: Path, seeds: int) -
     done = read_results(runs)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row, _, recipe in plan(table, overrides, seeds):
-        record = done.get(key(row, recipe))
+        record = done.get(key(recipe))
         if record is not None:
             found.setdefault((row.name, row.column), []).append(record)
     columns = list(dict.fromkeys(row.column for row in rows(table)))

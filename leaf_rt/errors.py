@@ -5,11 +5,7 @@ A message is one sentence: what is wrong, where, and how to fix it. Knows only t
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from enum import StrEnum
-
-from leaf_rt.text import printable
 
 
 class LeafError(Exception):
@@ -151,22 +147,3 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or the name of its class if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def run_command(command: Callable[[], int], debug: bool) -> int:
-    """Run a command. A ``LeafError`` becomes one sentence on stderr and an exit code.
-
-    Args:
-        command: Returns its exit code.
-        debug: Raise the error instead, to show its traceback.
-
-    Returns:
-        The exit code of the command or of the error.
-    """
-    try:
-        return command()
-    except LeafError as e:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {printable(str(e))}\n")
-        return e.exit_code

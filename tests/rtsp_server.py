@@ -47,7 +47,6 @@ class RtspServer:
         self.units, self.fps, self.login, self.session = units, fps, login, session
         self.stalled = self.refusing = False
         self.jump = 0.0
-        self.sent = 0
         self._clients: set[socket.socket] = set()
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
@@ -160,7 +159,6 @@ class RtspServer:
                     with lock:
                         client.sendall(b"$\x00" + struct.pack("!H", 12 + len(payload)) + header + payload)
                     sequence += 1
-                self.sent += 1
 
 
 def _packets(nals: list[bytes]) -> list[tuple[bool, bytes]]:

@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("leaf_rt", "train", "engines")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-STDLIB = sys.stdlib_module_names
 
 # Where a heavy or optional library may be imported at the top of a file; elsewhere only inside functions, if at all.
 ADAPTERS: dict[str, tuple[str, ...]] = {

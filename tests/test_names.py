@@ -13,7 +13,6 @@ from rich.console import Console
 from leaf_rt.cli import console
 from leaf_rt.cli.targets import without_results
 from leaf_rt.diagnostics.doctor import OK, Finding
-from leaf_rt.errors import LeafError, run_command
 from leaf_rt.text import printable
 
 EVIL = "clip\x1b[2J\x1b]0;mine\x07\r\n.mp4"
@@ -90,14 +89,3 @@ def test_the_console_escapes_control_characters() -> None:
 def test_printable_keeps_letters() -> None:
     assert printable("Zoë 映画 [b].mp4") == "Zoë 映画 [b].mp4"
     assert printable("a\u202emp4.exe\x9b") == r"a\u202emp4.exe\x9b"
-
-
-def test_a_failed_command_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail() -> int:
-        raise LeafError(EVIL)
-
-    assert run_command(lambda: 7, debug=False) == 7
-    assert run_command(fail, debug=False) == LeafError.exit_code
-    assert capsys.readouterr().err == f"error: {SHOWN}\n"
-    with pytest.raises(LeafError):
-        run_command(fail, debug=True)

@@ -7,8 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
@@ -26,6 +25,7 @@ from leaf_rt.recognizer.video import VideoJob, VideoResult
 from leaf_rt.sources.base import redact
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import RunStats
+from leaf_rt.system.closing import Closing
 from leaf_rt.system.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _NO_TIMEOUT = 1e6  # s; the caller may take any time for a frame
 _PROGRESS_PERIOD = 0.1  # s between two updates of the progress bar
 
 
-class Recognizer:
+class Recognizer(Closing):
     """Recognizes facial expressions in pictures, crops, streams and videos. A context manager.
 
     The model is loaded once. One recognizer may be used from several threads; calls of the model take turns.
@@ -249,14 +249,6 @@ class Recognizer:
         """Stop all streams and free the model. May be called twice."""
         if self._finalizer.detach() is not None:
             self._parts.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = self.reason if self._finalizer.alive else "closed"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from leaf_rt.recognizer.background import BackgroundRun, FrameQueue, close_with
 from leaf_rt.recognizer.faces import Faces, FrameResult
+from leaf_rt.system.closing import Closing
 
 
-class Stream(Iterator[FrameResult]):
+class Stream(Iterator[FrameResult], Closing):
     """Results of a source, frame by frame; made by ``Recognizer.stream``. An iterator and a context manager.
 
     A file gives every frame in order; reading waits while the caller is slow. A live source (camera, network stream,
@@ -58,11 +57,3 @@ class Stream(Iterator[FrameResult]):
         """Stop the run and wait for its threads. May be called twice."""
         self._finalizer.detach()
         self._run.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -67,15 +67,6 @@ def ambiguous_loss(logits: Tensor, is_positive: Tensor) -> Tensor:
     return F.softplus(low + high)
 
 
-def ambiguous_loss_naive(logits: Tensor, is_positive: Tensor) -> Tensor:
-    """``ambiguous_loss`` by its definition, sample by sample; for tests."""
-    out = []
-    for s, p in zip(logits.double(), is_positive, strict=True):
-        pairs = s[~p][:, None] - s[p][None, :]
-        out.append(torch.log1p(pairs.exp().sum()))
-    return torch.stack(out)
-
-
 def ambiguity_weight(probs: Tensor, k: Tensor, kind: str = "concave") -> Tensor:
     """Weight of an ambiguous label: 1 if class K + 1 has probability 0, 0 if the K + 1 largest probabilities are equal.
 
