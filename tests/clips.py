@@ -26,7 +26,7 @@ def write_clip(path: Path, images: list[np.ndarray], rate: int = RATE, **contain
 
 
 def demo_frames(count: int, first: int = 0) -> list[np.ndarray]:
-    """Frames of the demo clip: one woman in every one of them."""
+    """Frames of the demo clip: each shows the same woman."""
     with av.open(str(DEMO)) as container:
         found: list[np.ndarray] = []
         for index, frame in enumerate(container.decode(video=0)):
@@ -38,13 +38,13 @@ def demo_frames(count: int, first: int = 0) -> list[np.ndarray]:
 
 
 def empty_frames(count: int, height: int = 180, width: int = 320) -> list[np.ndarray]:
-    """Frames without anybody: a slowly moving pattern."""
+    """Frames without people: a slowly moving pattern."""
     y, x = np.mgrid[0:height, 0:width]
     return [np.dstack([(x + i) % 256, (y * 2) % 256, (x + y + i) % 256]).astype(np.uint8) for i in range(count)]
 
 
 def write_sound(path: Path, seconds: float = 0.5) -> Path:
-    """A file that holds sound alone."""
+    """A file with sound only."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("aac", rate=44100)
         layout = "mono"
@@ -60,7 +60,7 @@ def write_sound(path: Path, seconds: float = 0.5) -> Path:
 
 
 def broken(kind: str, path: Path) -> Path:
-    """Put something there that is no whole video; "missing" puts nothing there."""
+    """Write a file that is not a complete video; "missing" writes nothing."""
     if kind == "folder":
         path.mkdir()
     elif kind == "text":
@@ -71,7 +71,7 @@ def broken(kind: str, path: Path) -> Path:
         path.write_bytes(np.random.default_rng(1).bytes(50_000))
     elif kind == "sound":
         write_sound(path)
-    elif kind == "index lost":  # an MP4 whose index stood at the end
+    elif kind == "index lost":  # an MP4 file with its index at the end
         data = write_clip(path, empty_frames(24)).read_bytes()
         path.write_bytes(data[: len(data) // 2])
     elif kind == "not a single frame":
@@ -83,6 +83,6 @@ def broken(kind: str, path: Path) -> Path:
 
 
 def frames_in(path: Path) -> int:
-    """How many frames a video file gives, decoded from first to last; raises where it is not valid."""
+    """Number of frames of a video file; raises if one cannot be decoded."""
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))

@@ -1,4 +1,4 @@
-"""Runs the command line inside the test's process and keeps what it said."""
+"""Runs the command line inside the test's process and captures its output."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from leaf_rt import cli
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: exit code, standard output, standard error."""
+    """The result of a command: exit code, standard output, standard error."""
 
     code: int
     out: str
     err: str
 
     def sentence(self) -> str:
-        """The error it said, checked to be a single one, no traceback and no bug."""
-        said = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert len(said) == 1, self.err
+        """The error message. There must be exactly one, without a traceback, and not about a bug."""
+        errors = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, self.err
         assert "Traceback" not in self.err
-        assert "bug in leaf-rt" not in said[0]
-        return said[0]
+        assert "bug in leaf-rt" not in errors[0]
+        return errors[0]
 
 
 class Leaf:

@@ -1,4 +1,4 @@
-"""What tests share: the command line, a clip with a face, and the media of ../shared/media where they are at hand."""
+"""Fixtures for all tests: the command line, a clip with a face, and the media of ../shared/media if it exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what uses the fixture ``media`` where there is none."""
+    """Skip tests that use the fixture ``media`` if the folder is missing."""
     for item in items:
         if "media" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.skipif(not MEDIA.is_dir(), reason=f"needs the pictures and clips of {MEDIA}"))
@@ -65,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An engine cache of the test's own."""
+    """An engine cache for this test only."""
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -1,4 +1,4 @@
-"""Small stand-ins for parts that are slow or need hardware. Each obeys the protocol of the real part."""
+"""Fakes for parts that are slow or need hardware. Each follows the protocol of the real part."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def frame(index: int, timestamp: float, generation: int = 0, value: int | None =
 
 
 class FakeDetector:
-    """Gives the detections of a script, one entry per call; then none."""
+    """Returns the detections of a list, one entry per call; then none."""
 
     def __init__(self, script: list[Detections]) -> None:
         self.script = list(script)

@@ -1,6 +1,6 @@
 """Serves a file over RTSP with GStreamer: python3 gst_server.py PORT FILE [udp]. Runs with the system's Python.
 
-An RTSP server that nobody of us wrote: the witness that the tests' own server speaks as others do.
+An independent RTSP server. It confirms that the tests' own server follows the protocol.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Measures the cost of sources and faces: the tables of docs/load.md.
+"""Measures the cost of sources and faces: the tables "More sources" and "More faces" of docs/speed.md.
 
     python tests/load.py [--seconds 20] [--crowd ../shared/media/solvay_1927.jpg] [--only sources|crowd]
 
@@ -77,17 +77,17 @@ def crowd(picture: np.ndarray, count: int, backend: Backend, frames: int = 225) 
         pad = 0.3 * (x1 - x0)
         cv2.rectangle(image, (int(x0 - pad), int(y0 - pad)), (int(x1 + pad), int(y1 + pad)), (90, 90, 90), -1)
     pipeline = Pipeline(VideoFaceDetector(), FaceTracker(), backend)
-    costs, cpu, seen, asked = [], [], [], []
+    costs, cpu, seen, classified = [], [], [], []
     for index in range(frames):
         begin = time.perf_counter(), time.process_time()
         estimates = pipeline.step(Frame(image, index, index / 25, "crowd"))
         costs.append(1e3 * (time.perf_counter() - begin[0]))
         cpu.append(1e3 * (time.process_time() - begin[1]))
         seen.append(len(estimates))
-        asked.append(int(estimates.classified.sum()))
+        classified.append(int(estimates.classified.sum()))
     pipeline.close()
     late = slice(frames // 3, None)
-    rate = 25 * np.mean(asked[late]) / count
+    rate = 25 * np.mean(classified[late]) / count
     return (
         f"| {count} | {int(np.median(seen[late]))} | {rate:.1f} | {np.mean(cpu[late]):.1f} |"
         f" {np.median(costs[late]):.1f} | {np.percentile(costs[late], 95):.1f} |"

@@ -1,4 +1,4 @@
-"""Makes sinks of every kind, for tests that apply to all of them."""
+"""Makes sinks of every kind, for tests of all sinks."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class FakeCapture:
 
     def __init__(self, opened: bool = True, pictures: int = 5, size: tuple[int, int] = (480, 640)) -> None:
         self.opened, self.left, self.size = opened, pictures, size
-        self.asked: dict[int, float] = {}
+        self.requested: dict[int, float] = {}
         self.released = 0
 
     def isOpened(self) -> bool:  # noqa: N802
@@ -160,7 +160,7 @@ class FakeCapture:
         return True, image
 
     def set(self, prop: int, value: float) -> bool:
-        self.asked[prop] = value
+        self.requested[prop] = value
         return True
 
     def get(self, prop: int) -> float:

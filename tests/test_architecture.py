@@ -1,6 +1,6 @@
-"""The rooms of the code: imports go down only, rooms use each other through their doors, and nothing is circular.
+"""The rooms of the code: imports go down only, only public modules are used by other rooms, and no import is circular.
 
-Imports inside functions count; those under ``TYPE_CHECKING`` do not, for they never run.
+Imports inside functions count; those under ``TYPE_CHECKING`` do not, because they never run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("leaf_rt", "train", "engines")
 
 # From the top down. A room may import from the rows below it, never from its own row or from above.
-# A room is a package, or a module that stands directly in leaf_rt/ or train/.
+# A room is a package, or a module directly in leaf_rt/ or train/.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.__main__", "train.__main__", "engines.__main__"),
     ("leaf_rt.cli",),
@@ -42,7 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.text", "leaf_rt.geometry"),
 )
 LEVEL = {room: len(FLOORS) - n for n, row in enumerate(FLOORS) for room in row}
-MOST_LOOSE = 6  # modules that stand directly in leaf_rt/ or train/
+MAX_TOP_LEVEL = 6  # modules directly in leaf_rt/ or train/
 
 
 def name_of(path: Path) -> str:
@@ -86,7 +86,7 @@ def imports(module: str) -> Iterator[str]:
 GRAPH = {module: set(imports(module)) for module in FILES}
 
 
-def doors(room: str) -> set[str]:
+def public_modules(room: str) -> set[str]:
     """The modules that a room's ``__init__`` lists in ``__all__``; for a room that is one module, that module."""
     path = FILES[room]
     if path.name != "__init__.py":
@@ -110,16 +110,16 @@ def test_imports_go_down(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", list(FILES))
-def test_rooms_are_used_through_their_doors(module: str) -> None:
+def test_rooms_are_used_through_their_public_modules(module: str) -> None:
     others = {target for target in GRAPH[module] if room_of(target) != room_of(module)}
-    assert {target for target in others if target not in doors(room_of(target))} == set()
+    assert {target for target in others if target not in public_modules(room_of(target))} == set()
 
 
-def test_no_circle_between_files() -> None:
+def test_no_circular_imports() -> None:
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, f"circle: {' -> '.join((*path[path.index(module) :], module))}"
+        assert module not in path, f"circular import: {' -> '.join((*path[path.index(module) :], module))}"
         if module not in done:
             for target in sorted(GRAPH[module] - {module}):
                 visit(target, (*path, module))
@@ -130,13 +130,13 @@ def test_no_circle_between_files() -> None:
 
 
 @pytest.mark.parametrize("package", ["leaf_rt", "train"])
-def test_few_modules_stand_loose(package: str) -> None:
-    loose = {p.stem for p in (ROOT / package).glob("*.py")} - {"__init__", "__main__"}
-    assert len(loose) <= MOST_LOOSE, sorted(loose)
+def test_few_modules_are_outside_of_packages(package: str) -> None:
+    top_level = {p.stem for p in (ROOT / package).glob("*.py")} - {"__init__", "__main__"}
+    assert len(top_level) <= MAX_TOP_LEVEL, sorted(top_level)
 
 
 @pytest.mark.parametrize("room", sorted({room_of(m) for m in FILES if FILES[m].name == "__init__.py"}))
-def test_a_room_says_what_it_is(room: str) -> None:
+def test_a_room_has_a_short_docstring(room: str) -> None:
     docstring = ast.get_docstring(ast.parse(FILES[room].read_text(encoding="utf-8")))
     assert docstring
     assert len(docstring.splitlines()) <= 5

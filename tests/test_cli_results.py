@@ -67,16 +67,16 @@ def test_int8_uses_the_quantized_file_of_the_model(leaf: Leaf, clip: Path, face:
     shutil.copy(DEFAULT_MODEL, model)
     spec = load_spec(DEFAULT_MODEL)
     save_spec(spec, model)
-    asked = ("--model", model, "--backend", "onnxruntime", "--precision", "int8")
+    requested = ("--model", model, "--backend", "onnxruntime", "--precision", "int8")
     for command in (("video", clip, *QUIET), ("image", face, "--no-save-picture", "--no-jsonl")):
-        done = leaf(*command, *asked)
+        done = leaf(*command, *requested)
         assert done.code == 10
         assert "--precision int8" in done.sentence()
     own = variant_path(model, "int8")
     shutil.copy(DEFAULT_MODEL, own)
     save_spec(replace(spec, precision="int8", parent=spec.sha256, sha256=sha256_of(own)), own)
-    done = leaf("video", clip, *QUIET, *asked)
+    done = leaf("video", clip, *QUIET, *requested)
     assert done.code == 0, done.err
     assert "int8" in next(line for line in done.err.splitlines() if line.startswith("precision"))
-    assert leaf("image", face, "--no-save-picture", "--no-jsonl", *asked).code == 0
+    assert leaf("image", face, "--no-save-picture", "--no-jsonl", *requested).code == 0
     assert leaf("webcam", "--precision", "int4").code == 2

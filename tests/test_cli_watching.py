@@ -93,14 +93,16 @@ def test_stderr_carries_only_json(leaf: Leaf, clip: Path, tmp_path: Path) -> Non
     broken.write_bytes(b"no film")
     done = leaf("video", clip, broken, "--no-save-video", "--no-plot", "--jsonl", "-", "--log-json")
     assert done.code == 5
-    said = lines(done.err)
-    for line in said:
+    messages = lines(done.err)
+    for line in messages:
         assert set(line) == {"time", "level", "source", "event", "text"}
         assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
         assert line["level"] in {"info", "warning", "error"}
-    told = [(line["event"], line["source"]) for line in said if line["event"] in {"opened", "finished"}]
-    assert told == [("opened", "face.mp4"), ("finished", "face.mp4")]
-    (error,) = [line for line in said if line["level"] == "error"]
+    opened_and_finished = [
+        (line["event"], line["source"]) for line in messages if line["event"] in {"opened", "finished"}
+    ]
+    assert opened_and_finished == [("opened", "face.mp4"), ("finished", "face.mp4")]
+    (error,) = [line for line in messages if line["level"] == "error"]
     assert "cut.mp4" in error["text"]
     assert len(lines(done.out)) == 30
 
@@ -109,8 +111,8 @@ def test_stderr_carries_only_json(leaf: Leaf, clip: Path, tmp_path: Path) -> Non
 def test_an_event_is_logged_once_with_its_kind(leaf: Leaf, clip: Path) -> None:
     done = leaf("video", clip, "--no-save-video", "--no-plot", "--jsonl", "/dev/full", "--log-json")
     assert done.code == 9
-    said = lines(done.err)
-    (failed,) = [line for line in said if line["level"] == "error"]
+    messages = lines(done.err)
+    (failed,) = [line for line in messages if line["level"] == "error"]
     assert (failed["event"], failed["source"]) == ("sink", "/dev/full")
     assert "no space left" in failed["text"]
 

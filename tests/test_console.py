@@ -38,9 +38,9 @@ def test_the_doctor_shows_all_findings_on_a_narrow_terminal(width: int) -> None:
     out = Console(file=io.StringIO(), width=width, color_system=None)
     console.findings(out, FOUND)
     assert isinstance(out.file, io.StringIO)
-    said = words(out.file.getvalue())
+    printed = words(out.file.getvalue())
     for finding in FOUND:
-        assert words(finding.found) in said
+        assert words(finding.found) in printed
 
 
 def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,8 +147,8 @@ def test_a_street_scene_costs_about_two_calls_per_frame(media, monkeypatch):
     for track_id, seen in sightings(shown).items():
         for (t0, a), (t1, b) in itertools.pairwise(seen):
             width = np.sqrt((a[2] - a[0]) * (b[2] - b[0]))
-            way = np.hypot(*((a[:2] + a[2:] - b[:2] - b[2:]) / 2)) / width
-            assert way < 0.5 + 8 * (t1 - t0), f"id {track_id} jumps at {t1:.2f} s"  # the fastest moves 6 widths/s
+            distance = np.hypot(*((a[:2] + a[2:] - b[:2] - b[2:]) / 2)) / width
+            assert distance < 0.5 + 8 * (t1 - t0), f"id {track_id} jumps at {t1:.2f} s"  # the fastest moves 6 widths/s
 
 
 def test_with_hide_period_new_faces_are_found_within_200_ms(media, image_detector):
@@ -246,7 +246,7 @@ def test_lag_is_the_time_since_a_face_was_last_looked_for():
 
 
 @pytest.mark.parametrize("detector_range", ["short", "full"])
-def test_each_range_alone_finds_a_near_face(detector_range):
+def test_every_range_finds_a_near_face(detector_range):
     frame = next(frames(DEMO))
     with VideoFaceDetector(range=detector_range) as detector:
         assert len(detector.detect(frame)) == 1

@@ -10,7 +10,7 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-HISTORY = {"LOG.md"}  # tells of options as they were called then
+HISTORY = {"LOG.md"}  # uses the old names of options
 OTHERS = {
     "--help",
     "--strict",
@@ -24,7 +24,7 @@ OTHERS = {
 
 
 def known() -> set[str]:
-    """Every option of every command, hidden ones not included."""
+    """All options of all commands, except hidden ones."""
     from experiments.commands import app as experiments
     from leaf_rt.cli.commands import app
     from leaf_rt.cli.maintenance import app as maintenance
@@ -62,7 +62,7 @@ def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_nothing_tells_people_to_install_from_an_index() -> None:
+def test_no_hint_installs_from_an_index() -> None:
     files = [p for folder in ("leaf_rt", "train", "engines", "examples") for p in (ROOT / folder).rglob("*.py")]
     hint = re.compile(r"pip install ['\"]?leaf[-_]rt")
     assert [p.name for p in [*files, *PAGES] if p.name not in HISTORY and hint.search(p.read_text("utf-8"))] == []

@@ -105,9 +105,9 @@ def test_a_second_interrupt_stops_at_once_and_leaves_complete_files(tmp_path: Pa
         out, err = process.communicate(timeout=30)
     assert time.monotonic() - begin < 10
     assert process.returncode == 130, err
-    said = [line for line in err.splitlines() if line.startswith(("note: stopped", "error", "Traceback"))]
-    assert len(said) == 1, err
-    assert f"not written: queued frames, {tmp_path / 'demo.leaf.png'}, the summary" in said[0]
+    messages = [line for line in err.splitlines() if line.startswith(("note: stopped", "error", "Traceback"))]
+    assert len(messages) == 1, err
+    assert f"not written: queued frames, {tmp_path / 'demo.leaf.png'}, the summary" in messages[0]
     assert out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.leaf.jsonl", "demo.leaf.mp4", "r.csv"]
     assert len(rows(tmp_path / "demo.leaf.jsonl")) >= 25
@@ -174,8 +174,8 @@ def test_a_stopped_command_names_the_files_without_complete_results(
     with ctrl_c_works():
         done = leaf("video", *films, "--out", tmp_path / "out", "--backend", "onnxruntime")
     assert done.code == 0, done.err
-    said = [line for line in done.err.splitlines() if line.startswith(("note", "error"))]
-    assert said == ["note: stopped early; not finished: b.mp4; not started: c.mp4, d.mp4, e.mp4 and 2 more"]
+    messages = [line for line in done.err.splitlines() if line.startswith(("note", "error"))]
+    assert messages == ["note: stopped early; not finished: b.mp4; not started: c.mp4, d.mp4, e.mp4 and 2 more"]
     titles = [line for line in done.out.splitlines() if " frames in " in line]
     assert [", stopped before its end" in title for title in titles] == [False, True]
     assert rows(tmp_path / "out" / "b.leaf.jsonl")
@@ -237,7 +237,9 @@ def test_a_second_ctrl_c_while_drawing_skips_unfinished_timelines(
     with ctrl_c_works():
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime", "--log-json")
     assert done.code == 130
-    said = [json.loads(line) for line in done.err.splitlines()]
-    assert [(line["level"], line["event"]) for line in said if line["event"] != "opened"] == [("warning", "stopped")]
-    assert str(tmp_path / "face.leaf.png") in said[-1]["text"]
+    messages = [json.loads(line) for line in done.err.splitlines()]
+    assert [(line["level"], line["event"]) for line in messages if line["event"] != "opened"] == [
+        ("warning", "stopped")
+    ]
+    assert str(tmp_path / "face.leaf.png") in messages[-1]["text"]
     assert len(list(decoded(tmp_path / "face.leaf.mp4"))) == 30

@@ -80,7 +80,7 @@ def test_locks_are_those_of_posix_everywhere() -> None:
     assert [name_of(f) for f in FILES if "msvcrt" in set.union(*imports(f))] == []
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     lacking = [name_of(f) for f in FILES if f.read_text() and not ast.get_docstring(ast.parse(f.read_text()))]
     assert lacking == []
 

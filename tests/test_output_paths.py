@@ -1,4 +1,4 @@
-"""No result repaths an input or another result, whatever paths and links lead there."""
+"""No result replaces an input or another result, whatever paths and links lead there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refused(done: Done, *words: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--events", "--parquet", "--plot"])
-def test_no_option_repaths_an_input(leaf: Leaf, video: Path, option: str) -> None:
+def test_no_option_replaces_an_input(leaf: Leaf, video: Path, option: str) -> None:
     film = video.rename(video.with_name("c"))  # a name that a timeline can have, too
     before = film.read_bytes()
     film.with_name("soft").symlink_to(film)
@@ -44,7 +44,7 @@ def test_no_option_repaths_an_input(leaf: Leaf, video: Path, option: str) -> Non
 
 
 @pytest.mark.parametrize("option", ["--jsonl", "--csv", "--parquet"])
-def test_no_option_repaths_a_picture(leaf: Leaf, face: Path, tmp_path: Path, option: str) -> None:
+def test_no_option_replaces_a_picture(leaf: Leaf, face: Path, tmp_path: Path, option: str) -> None:
     picture = Path(shutil.copy(face, tmp_path / "a.png"))
     before = picture.read_bytes()
     refused(leaf("image", face, picture, option, picture, "--out", tmp_path / "out"), option, "a.png")

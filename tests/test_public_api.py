@@ -1,4 +1,4 @@
-"""The public door: what it offers, how little it loads, and how quietly a program ends that never closed anything."""
+"""The public API: its names, how little it loads, and the exit of a program that closes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from clips import DEMO
-from test_architecture import doors, room_of
+from test_architecture import public_modules, room_of
 
 import leaf_rt
 
@@ -68,12 +68,12 @@ def test_type_checkers_see_what_is_imported() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(leaf_rt._HOMES))
-def test_names_come_from_the_doors_of_rooms(name: str) -> None:
-    """The one place where leaf_rt reaches up to train and engines: for training and export."""
+def test_names_come_from_public_modules(name: str) -> None:
+    """Only here, for training and export, does leaf_rt refer to train and engines."""
     home = leaf_rt._HOMES[name]
     assert find_spec(home) is not None
     if home.startswith("leaf_rt."):
-        assert home in doors(room_of(home))
+        assert home in public_modules(room_of(home))
     else:
         assert name in {"train.entry": ("train", "evaluate"), "engines.entry": ("export", "ExportConfig")}[home]
 

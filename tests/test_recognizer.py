@@ -111,7 +111,7 @@ def test_supervision(recognizer: leaf_rt.Recognizer, face: Path) -> None:
         assert unsure.image(face)[0].emotion == "uncertain"
 
 
-def test_nobody(recognizer: leaf_rt.Recognizer) -> None:
+def test_a_picture_without_faces(recognizer: leaf_rt.Recognizer) -> None:
     faces = recognizer.image(np.zeros((120, 160, 3), np.uint8))
     assert len(faces) == 0
     assert faces.probs.shape == (0, len(faces.labels))

@@ -37,7 +37,7 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[leaf_rt.Rec
 
 
 @pytest.fixture(autouse=True)
-def no_thread_of_ours_stays() -> Iterator[None]:
+def no_thread_stays_after_a_test() -> Iterator[None]:
     yield
     assert our_threads() == []
 
@@ -99,7 +99,7 @@ def test_closing_the_recognizer_ends_its_streams(model: Path) -> None:
     assert next(frames, None) is None
 
 
-def test_a_recognizer_that_nobody_holds(model: Path) -> None:
+def test_a_recognizer_without_references(model: Path) -> None:
     frames = leaf_rt.Recognizer(model, backend="onnxruntime").stream(DEMO, end=0.5)
     gc.collect()
     assert len(list(frames)) == 12

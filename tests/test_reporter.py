@@ -30,7 +30,7 @@ def test_an_error_that_an_event_reported_is_not_reported_again(capsys: pytest.Ca
     assert capsys.readouterr().err == "error: records.jsonl: no space left\n"
 
 
-def test_errors_are_told_apart_by_identity_not_by_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_distinguished_by_identity_not_by_text(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter()
     for error in (NotFound("a.mp4: no such file"), full(), full()):
         reporter.error(error)

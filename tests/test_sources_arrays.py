@@ -32,7 +32,7 @@ def test_options_choose_frames() -> None:
     assert [index for index, _, _ in read(PICTURES, fps=10, max_fps=5)] == [0, 2, 4]
 
 
-def test_what_is_known_of_it() -> None:
+def test_the_info_of_an_array_source() -> None:
     info = ArraySource(PICTURES, SourceOptions(fps=10, name="mine")).info
     assert (info.name, info.width, info.height, info.fps, info.is_live) == ("mine", 30, 20, 10, False)
     assert ArraySource(PICTURES, SourceOptions(fps=10)).info.frame_count == 6

@@ -40,7 +40,7 @@ def test_a_camera_gives_frames_until_it_is_unplugged(devices: Path) -> None:
         assert (info.name, info.width, info.height, info.fps, info.is_live) == ("camera 2", 640, 480, 30.0, True)
         assert source.warnings == ["camera 2: does not support the requested size; it gives 640x480"]
     assert capture.released == 1
-    assert capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 1280
+    assert capture.requested[cv2.CAP_PROP_FRAME_WIDTH] == 1280
     assert [f.index for f in got] == [0, 1, 2, 3, 4]
     assert (np.diff([f.timestamp for f in got]) > 0).all()
     assert got[0].image[0, -1].tolist() == [255, 255, 255]  # mirrored

@@ -89,7 +89,7 @@ def test_wrong_profiles_are_named(sizes: tuple[int, int, int]) -> None:
 @RTX
 def test_a_profile_that_tensorrt_rejects_is_an_error(rtx: Any, tiny: onnx.ModelProto) -> None:
     bad = Profile()
-    object.__setattr__(bad, "best", 64)  # beyond the largest: past our own check, so that TensorRT's is met
+    object.__setattr__(bad, "best", 64)  # beyond the largest: our own check is skipped, so that TensorRT's applies
     with pytest.raises(ModelError, match="refuses the profile"):
         build_plan(rtx, tiny.SerializeToString(), bad)
 

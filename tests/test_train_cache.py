@@ -56,7 +56,7 @@ def test_images_of_every_kind_are_cropped(tmp_path: Path) -> None:
     assert crops.unreadable == ("text.png", "empty.png", "gone.png")
     assert crops.row.tolist()[6:] == [-1, -1, -1]
     assert crops.pixels[0] == crops.pixels[1], "the same pixels in another file"
-    assert (crops.images[crops.row[4]] == 255).all(), "what is transparent lies on white"
+    assert (crops.images[crops.row[4]] == 255).all(), "transparent pixels become white"
     assert not crops.found.any()
 
 
@@ -94,11 +94,11 @@ def test_a_face_is_found_and_aligned() -> None:
     assert image is not None
     with FaceCropper(64, 0.05, "grey") as cropper:
         crop, found = cropper.crop(image)
-        blank, nobody = cropper.crop(np.full((48, 48, 3), 128, np.uint8))
+        blank, found_in_blank = cropper.crop(np.full((48, 48, 3), 128, np.uint8))
     assert found
     assert crop.shape == (64, 64)
     assert crop.std() > 20
-    assert not nobody
+    assert not found_in_blank
     assert (blank == 128).all()
 
 

@@ -102,7 +102,7 @@ def test_code_in_a_checkpoint_is_not_run_and_not_recommended(tmp_path: Path) -> 
         checkpoint.load(path)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # torch's own word on its archives
+@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # torch's own error message for its archives
 def test_a_torchscript_archive_is_not_run(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), str(tmp_path / "net.pt"))
     with pytest.raises(DataError, match="it is a TorchScript archive; save the state dict of its network"):

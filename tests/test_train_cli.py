@@ -65,7 +65,7 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
     assert json.loads((root / "run" / "before" / "meta.json").read_text())["training"]["epochs_done"] == 2
     assert all((first_model[k] == end[k]).all() for k in first_model)
     checkpoint = root / "run" / "before" / "last.pt"
-    assert str(root) not in (root / "run" / "meta.json").read_text(), "a model tells nobody of this machine's folders"
+    assert str(root) not in (root / "run" / "meta.json").read_text(), "a model contains no path of this machine"
     assert train(root, "--out", str(root / "third"), "--run.init_from", str(checkpoint)) == 0
     assert not (root / "third" / "before").exists()
     again = load_model(root / "third")[0].state_dict()
@@ -73,7 +73,7 @@ def test_a_run_after_another_starts_from_its_model(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_without_the_files_it_began_with(root: Path) -> None:
+def test_a_run_resumes_without_its_initial_files(root: Path) -> None:
     assert train(root, "--out", str(root / "first")) == 0
     start = (root / "first" / "last.pt").rename(root / "X.pt")
     (root / "small.toml").write_text(to_toml(tiny(root, run__init_from=str(start), run__checkpoint_steps=1)))
@@ -140,10 +140,10 @@ def test_errors_are_one_sentence(
     root: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str, code: int
 ) -> None:
     assert train(root, "--out", str(root / "run"), *options) == code
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert words in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert words in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize(
@@ -154,18 +154,18 @@ def test_errors_are_one_sentence(
         (["evaluate", "{run}", "--backend", "onnxruntime"], "--backend onnxruntime: {run} is no exported model", 15),
     ],
 )
-def test_other_commands_err_in_one_sentence(
+def test_errors_of_other_commands_are_one_sentence(
     root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int
 ) -> None:
     places = {"file": root / "file", "recipe": root / "small.toml", "run": root / "run"}
     places["file"].touch()
     assert train_command([a.format(**places) for a in arguments]) == code
-    said = capsys.readouterr().err
-    assert words.format(**places) in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert words.format(**places) in message
+    assert "Traceback" not in message
 
 
-def test_a_measurement_replaces_an_earlier_one_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_replaces_only_an_earlier_evaluation(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(root, "--out", str(root / "run"), "--run.steps", "1") == 0
     result = root / "result.json"
     for _ in range(2):
@@ -197,7 +197,7 @@ def test_a_run_is_neither_overwritten_nor_changed(root: Path, capsys: pytest.Cap
     assert "contains a run already" in capsys.readouterr().err
     assert train_command(["--resume", out, "--optim.lr", "1.0", "--quiet"]) == 15
     assert "optim.lr differ from the run's own recipe" in capsys.readouterr().err
-    assert train_command(["--resume", out, "--quiet"]) == 0  # finished already: the report is written anew
+    assert train_command(["--resume", out, "--quiet"]) == 0  # the run is finished: only the report is written again
     (root / "data" / "train" / "fear" / "000.png").unlink()
     assert train_command(["--resume", out, "--quiet"]) == 15
     assert "the data changed since it was made" in capsys.readouterr().err
@@ -251,7 +251,7 @@ def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
     assert recipe.split.counts == ("fear=3", "anger=4")
 
 
-def test_some_labels_are_chosen_evenly_unless_said_otherwise() -> None:
+def test_some_labels_are_chosen_evenly_by_default() -> None:
     assert resolve({"split.labels": 100}).split.kind == "balanced"
     assert resolve({"split.share": 0.1}).split.kind == "share"
     assert resolve({}).split.kind == "all"
@@ -329,7 +329,7 @@ def test_numbers_out_of_range_are_named(option: str, value: object, words: str) 
 
 
 @pytest.mark.parametrize("options", [{"method.name": "supervised"}, {"method.mode": "official"}])
-def test_another_method_than_that_of_a_run_s_recipe_is_whole(tmp_path: Path, options: dict[str, str]) -> None:
+def test_another_method_keeps_no_option_of_the_old_method(tmp_path: Path, options: dict[str, str]) -> None:
     changes = {"method.unsupervised_start_step": 100, "run.epochs": 3}
     (tmp_path / "r.toml").write_text(to_toml(resolve(changes)))
     assert load_recipe(tmp_path / "r.toml", options) == resolve(

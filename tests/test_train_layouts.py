@@ -154,7 +154,7 @@ def test_affectnet_annotations(tmp_path: Path) -> None:
             np.save(tmp_path / folder / "annotations" / f"{i}_exp.npy", np.array(str(c)))
     eight = read_index("affectnet8", tmp_path)
     assert eight.labels == AFFECTNET8
-    assert np.bincount(eight.split).tolist() == [8, 0, 2]  # what is published as validation is everybody's test
+    assert np.bincount(eight.split).tolist() == [8, 0, 2]  # the published validation set is the test split
     assert eight.ids[0] == "train_set/images/0.jpg"
     seven = read_index("affectnet7", tmp_path)
     assert np.bincount(seven.split).tolist() == [7, 0, 1]

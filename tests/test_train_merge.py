@@ -120,7 +120,7 @@ def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
     states = [model.state_dict() for model, _ in parts]
     for key, value in mean.state_dict().items():
         torch.testing.assert_close(value, 0.75 * states[0][key] + 0.25 * states[1][key])
-    # Nothing but its training tells it from a run: it can stand beside another network.
+    # It is an ordinary checkpoint, so it can be merged with another network.
     both = merge([out, run(tmp_path / "small", 3, 20, model=OPTIONS | {"backbone": "resnet14"})], tmp_path / "both")
     assert load_model(both)[1].model["backbone"] == "mobilefacenet@24+resnet14@20"
 

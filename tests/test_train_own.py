@@ -65,11 +65,13 @@ def test_a_run_is_measured_on_what_it_held_out(trained: Path, capsys: pytest.Cap
     assert "validation pictures that the run held out" in " ".join(capsys.readouterr().out.split())
 
 
-def test_all_labelled_pictures_are_no_test(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_all_says_that_it_includes_training_pictures(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(trained, "--split", "all") == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "all labelled pictures, training pictures among them" in said
-    assert f"of {len(CLASSES) * PER_CLASS}, balanced" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "all labelled pictures, training pictures among them" in printed
+    assert f"of {len(CLASSES) * PER_CLASS}, balanced" in printed
     root = copied(trained, tmp_path)
     (root / "data" / "fear" / "000.png").unlink()
     assert evaluate(root, "--split", "all", "--json", "-") == 0
@@ -82,9 +84,9 @@ def test_all_labelled_pictures_are_no_test(trained: Path, tmp_path: Path, capsys
 def test_an_exported_model_on_data_without_splits(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data.align", "false", "--data.cache", str(trained / "crops")]
     assert evaluate(trained, *options, model=str(DEFAULT_MODEL)) == 15
-    said = capsys.readouterr().err
-    assert "no validation split of its own; give the folder of the run" in said
-    assert "--split all" in said
+    printed = capsys.readouterr().err
+    assert "no validation split of its own; give the folder of the run" in printed
+    assert "--split all" in printed
     assert evaluate(trained, *options, "--split", "all", "--json", "-", model=str(DEFAULT_MODEL)) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["n"] == len(CLASSES) * PER_CLASS
@@ -111,9 +113,9 @@ def test_pictures_that_changed_since_are_refused(
     root = copied(trained, tmp_path)
     (root / "data" / "fear" / "000.png").unlink()
     assert evaluate(root) == 15
-    said = capsys.readouterr().err
-    assert "the data changed since it was made (1 images are missing, 0 are new)" in said
-    assert said.rstrip().endswith("or use --split all")
+    printed = capsys.readouterr().err
+    assert "the data changed since it was made (1 images are missing, 0 are new)" in printed
+    assert printed.rstrip().endswith("or use --split all")
 
 
 def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
@@ -122,18 +124,20 @@ def export(root: Path, out: Path, *options: str, source: str = "run") -> int:
 
 
 @pytest.mark.slow
-def test_int8_is_judged_on_what_the_run_held_out(
+def test_int8_is_evaluated_on_what_the_run_held_out(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = []
     quantize = engines.quantization.quantize_onnxruntime
     monkeypatch.setattr(engines.quantization, "quantize_onnxruntime", lambda *a: (seen.append(len(a[2])), quantize(*a)))
-    monkeypatch.setattr(engines.quantization, "allowed_loss", lambda count: 1.0)  # the subject is who judges, not how
+    monkeypatch.setattr(engines.quantization, "allowed_loss", lambda count: 1.0)  # only the choice of faces matters
     assert export(trained, tmp_path) == 0
     rest = len(CLASSES) * PER_CLASS - HELD
     assert seen == [rest]
-    said = capsys.readouterr().out
-    assert f"calibrated on {rest} faces, evaluated on {HELD} others (folder data, validation pictures that the" in said
+    printed = capsys.readouterr().out
+    assert (
+        f"calibrated on {rest} faces, evaluated on {HELD} others (folder data, validation pictures that the" in printed
+    )
     (measured,) = load_spec(tmp_path / "leaf-tiny-int8.onnx").metrics.values()
     assert measured["faces"] == HELD
     assert "unfinished" not in capsys.readouterr().err
@@ -162,7 +166,7 @@ def test_one_face_of_few_may_change_its_label() -> None:
 
 
 @pytest.mark.slow
-def test_an_unfinished_run_says_so_when_exported(
+def test_export_notes_that_a_run_is_unfinished(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained / "run", tmp_path / "run")
@@ -171,8 +175,8 @@ def test_an_unfinished_run_says_so_when_exported(
     torch.save(content, tmp_path / "run" / "last.pt")
     command = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--no-flip", "--limit", "8"]
     assert run_engines(*command) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert sum("unfinished, step 1 of 6; resume it with: leaf-rt train --resume" in line for line in said) == 1
+    printed = capsys.readouterr().err.splitlines()
+    assert sum("unfinished, step 1 of 6; resume it with: leaf-rt train --resume" in line for line in printed) == 1
     assert run_engines(*command[:1], trained / "run", *command[2:]) == 0
     assert "unfinished" not in capsys.readouterr().err
 
@@ -213,9 +217,9 @@ def test_the_unlabelled_batch_follows_the_batch(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], unlabelled: int
 ) -> None:
     assert train(trained, tmp_path / "run", "--batch", "8", "--dry-run", *options) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"each step uses 8 labelled and {unlabelled} unlabelled images" in said
-    assert (f"run.batch_unlabelled is {unlabelled}, in the recipe's proportion" in said) == (unlabelled != 5)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"each step uses 8 labelled and {unlabelled} unlabelled images" in printed
+    assert (f"run.batch_unlabelled is {unlabelled}, in the recipe's proportion" in printed) == (unlabelled != 5)
 
 
 def test_tables_show_every_word_at_80_columns(
@@ -230,13 +234,13 @@ def test_tables_show_every_word_at_80_columns(
     planned = capsys.readouterr().err
     data = ["--data", str(root), "--data.align", "no", "--data.cache", str(tmp_path / "own")]
     assert train_command(["prepare", *data]) == 0
-    for said, columns in (
+    for printed, columns in (
         (planned, ("labelled", "unlabelled", "validation")), (capsys.readouterr().err, ("train", "validation", "test"))
     ):  # fmt: skip
-        assert all(any(name in line.split() for line in said.splitlines()) for name in (*columns, "all")), said
-        assert all(any(f" {name} " in line for line in said.splitlines()) for name in FERPLUS8), said
+        assert all(any(name in line.split() for line in printed.splitlines()) for name in (*columns, "all")), printed
+        assert all(any(f" {name} " in line for line in printed.splitlines()) for name in FERPLUS8), printed
     assert evaluate(trained) == 0
-    said = capsys.readouterr().out
-    assert all(any(f" {name} " in line for line in said.splitlines()) for name in CLASSES), said
-    assert "recall" in said
-    assert all(len(line) <= 80 for line in said.splitlines()), said
+    printed = capsys.readouterr().out
+    assert all(any(f" {name} " in line for line in printed.splitlines()) for name in CLASSES), printed
+    assert "recall" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines()), printed

@@ -1,4 +1,4 @@
-"""Thresholds: the recipe option and the classes agree, and every class says what it does at the end of an epoch."""
+"""Thresholds: the recipe option and the classes agree, and every class defines what it does at the end of an epoch."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def frame(width: int = 320, height: int = 240) -> Frame:
     return Frame(np.zeros((height, width, 3), np.uint8), 0, 0.0, "fake")
 
 
-def nobody() -> Estimates:
+def no_faces() -> Estimates:
     zero, boxes, none = np.zeros((0, 2), np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     flags = np.zeros(0, np.bool_)
     return Estimates(0.0, none, boxes, zero[:, 0], zero, zero, none, flags, flags, boxes)
@@ -50,9 +50,9 @@ def nobody() -> Estimates:
 def test_a_key_closes_the_window(screen: FakeScreen, key: int) -> None:
     window = Window(("a", "b"), blur=False)
     screen.keys = [-1, key]
-    window.show("door", frame(), nobody())
+    window.show("door", frame(), no_faces())
     assert not window.closed
-    window.show("door", frame(), nobody())
+    window.show("door", frame(), no_faces())
     assert window.closed
     assert [len(images) for images in screen.shown.values()] == [2]
     window.close()
@@ -62,20 +62,20 @@ def test_a_key_closes_the_window(screen: FakeScreen, key: int) -> None:
 def test_the_close_button_closes_the_window(screen: FakeScreen) -> None:
     window = Window(("a", "b"), blur=False)
     screen.visible = False
-    window.show("door", frame(), nobody())
+    window.show("door", frame(), no_faces())
     assert window.closed
 
 
 def test_a_large_frame_fits_the_screen_and_keeps_its_aspect_ratio(screen: FakeScreen) -> None:
     window = Window(("a", "b"), blur=False)
-    window.show("door", frame(3840, 2160), nobody())
+    window.show("door", frame(3840, 2160), no_faces())
     assert list(screen.sizes.values()) == [(1280, 720)]
 
 
 def test_blur_hides_an_unconfirmed_face(screen: FakeScreen) -> None:
     window = Window(("a", "b"), blur=True)
     noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
-    once = replace(nobody(), seen=np.array([[100, 60, 180, 160]], np.float32))
+    once = replace(no_faces(), seen=np.array([[100, 60, 180, 160]], np.float32))
     window.show("door", Frame(noise, 0, 0.0, "fake"), once)
     ((image,),) = screen.shown.values()
     assert len(np.unique(image[60:160, 100:180].reshape(-1, 3), axis=0)) < 50

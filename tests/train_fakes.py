@@ -16,14 +16,14 @@ CLASSES = ("anger", "fear", "happiness", "sadness", "surprise")
 
 
 def picture(kind: int, rng: np.random.Generator, side: int = 20) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Grey noise under horizontal stripes whose width is the class."""
+    """Grey noise with horizontal stripes, whose width gives the class."""
     image = rng.integers(0, 90, (side, side), dtype=np.uint8)
     image[np.arange(side) // (kind + 1) % 2 == 0] += 120
     return image
 
 
 def write_folder(root: Path, per_class: int = 12, unlabelled: int = 20, valid: int = 4) -> Path:
-    """train/<class>, valid/<class>, test/<class> and unlabelled, all of different pictures."""
+    """train/<class>, valid/<class>, test/<class> and unlabelled, all with different pictures."""
     rng = np.random.default_rng(0)
     for split, n in (("train", per_class), ("valid", valid), ("test", valid)):
         for c, name in enumerate(CLASSES):
