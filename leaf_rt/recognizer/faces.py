@@ -27,15 +27,15 @@ class Face:
     """One face.
 
     Attributes:
-        track_id: The person: in a video, the same number as long as the face is followed; from 1.
+        track_id: Number of the person, from 1. In a video it stays the same while the face is tracked.
         xyxy: Left, top, right and bottom of the box, px.
         confidence: Confidence of the face detection, 0 to 1.
         emotion: The label to show, or "uncertain". In a video it is smoothed over time.
         probs: Newest answer of the model: label to probability; they sum to 1.
         smoothed: The same, filtered over time; equal to ``probs`` for pictures and crops.
         low_quality: Whether the face is too small, too blurred or turned too far for a reliable result.
-        classified: Whether the model saw the face in this very frame; in a video some frames reuse an answer.
-        detected: False if ``Recognizer.crops`` classified the whole crop without looking for a face or finding one.
+        classified: Whether the face was classified in this frame. If not, ``probs`` is older; this happens only in videos.
+        detected: False if ``Recognizer.crops`` classified the whole crop, because it found or searched no face.
     """
 
     track_id: int

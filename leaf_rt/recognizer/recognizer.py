@@ -122,6 +122,7 @@ class Recognizer(Closing):
         Raises:
             NotFound, NoPermission, NotAVideo, CodecError: The file or its bytes cannot be read as a picture.
             TypeError, ValueError: The array has the wrong type, dtype or shape.
+            ValueError: The recognizer is closed.
         """
         self._check_open()
         image = load_picture(picture)
@@ -216,7 +217,9 @@ class Recognizer(Closing):
 
         Raises:
             LeafError: The source, the model or the annotated video failed.
-            ValueError: A source without an end and no ``duration``.
+            TypeError: The source has the wrong type.
+            ValueError: An option is out of range, the source has no end and ``duration`` is missing, or the recognizer is
+                closed.
         """
         self._check_open()
         target, opener = target_of(source, options)
