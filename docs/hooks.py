@@ -38,12 +38,17 @@ def _commands() -> str:
 
 def _options(command: Any) -> list[str]:
     rows = ["| Option | Meaning | Default |", "|---|---|---|"]
+    recipe = any("." in name for parameter in command.params for name in parameter.opts)
     for parameter in command.params:
+        if "." in "".join(parameter.opts):  # the page of recipe options lists these
+            continue
         if parameter.param_type_name == "option" and not parameter.hidden:
             names = ", ".join(f"`{n}`" for n in [*parameter.opts, *parameter.secondary_opts])
             plain = isinstance(parameter.default, str | int | float) and not isinstance(parameter.default, bool)
             default = f"`{parameter.default}`" if plain and str(parameter.default) else ""
             rows.append(f"| {names} | {_text(parameter.help or '')} | {default} |")
+    if recipe:
+        rows += ["", "This command also takes every [option of a recipe](recipe-options.md) as `--section.key`."]
     return rows
 
 

@@ -7,7 +7,8 @@ the rows. Depends on NumPy only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 U8: TypeAlias = NDArray[np.uint8]
+
+Kind = Literal["file", "picture", "camera", "network"]
 
 
 def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
@@ -53,6 +56,52 @@ class Frame:
 
     def __post_init__(self) -> None:
         _check("Frame", "image", self.image, (None, None, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """Properties of an open source.
+
+    Attributes:
+        name: Name in records, logs and windows, without credentials.
+        target: The address, without credentials.
+        kind: "file", "picture", "camera" or "network".
+        width: Width of the first frame after rotation, px.
+        height: Height of the first frame after rotation, px.
+        fps: Nominal frames per second; None if unknown.
+        frame_count: Expected number of frames, according to the file; None if unknown.
+        duration: s of media time that will be read; None if unknown.
+        is_live: If true, the newest frame counts and older frames may be dropped. If false, every frame is processed,
+            in order.
+        decoder: Name of the decoder, for people.
+        has_audio: Whether there is an audio track.
+        path: The file, if it is one.
+        endless: Whether it is a file that starts again at its end.
+    """
+
+    name: str
+    target: str
+    kind: Kind
+    width: int
+    height: int
+    fps: float | None = None
+    frame_count: int | None = None
+    duration: float | None = None
+    is_live: bool = False
+    decoder: str = ""
+    has_audio: bool = False
+    path: Path | None = None
+    endless: bool = False
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it ends by itself, so that its results can be complete."""
+        return not (self.is_live or self.endless)
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether its end is a loss, after which it is opened again: a camera or a live stream, never a file."""
+        return self.is_live and self.kind in ("camera", "network")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

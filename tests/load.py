@@ -27,11 +27,11 @@ from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sinks.jsonl import JsonlSink
-from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 
 def sources(count: int, seconds: float, backend: Backend) -> str:

@@ -16,12 +16,12 @@ from fakes import FakeBackend, FakeDetector, face_at
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.recognition.pipeline import Pipeline
-from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Detections, Estimates, Frame
+from leaf_rt.types import Detections, Estimates, Frame, SourceInfo
 
 LABELS = FERPLUS8
 INFO = SourceInfo("clip.mp4", "clip.mp4", "file", 320, 240, 25.0)

@@ -17,8 +17,8 @@ import pytest
 from commands import Leaf
 
 from leaf_rt.cli.progress import status
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import SourceStats
+from leaf_rt.types import SourceInfo
 
 QUIET = ("--no-save-video", "--no-plot", "--no-jsonl")
 

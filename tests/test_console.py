@@ -10,8 +10,8 @@ from rich.console import Console
 from leaf_rt.cli import console
 from leaf_rt.cli.progress import ProgressBars
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, Finding
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import RunStats, SourceStats
+from leaf_rt.types import SourceInfo
 
 FOUND = [
     Finding("model leaf-mobilefacenet.onnx", OK, "8 classes"),

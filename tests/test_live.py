@@ -21,13 +21,13 @@ from streams import LABELS, Keeping, pipelines
 
 from leaf_rt.errors import AuthError, ConnectionLost, LeafError, NotFound, TimedOut
 from leaf_rt.sinks.video import VideoSink
-from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 
 @pytest.fixture(scope="module")

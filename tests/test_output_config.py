@@ -11,7 +11,7 @@ import pytest
 from leaf_rt.errors import OutputError
 from leaf_rt.sinks.config import STDOUT, OutputConfig, SourceOutputs, prepare_paths
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sources.base import SourceInfo
+from leaf_rt.types import SourceInfo
 
 FILE = SourceInfo("a.mp4", "films/a.mp4", "file", 640, 360, path=Path("films/a.mp4"))
 LOOP = replace(FILE, endless=True)

@@ -28,11 +28,10 @@ from streams import (
 )
 
 from leaf_rt.errors import BackendError, NotFound, OutputError
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import Estimates, Frame, Prediction
+from leaf_rt.types import Estimates, Frame, Prediction, SourceInfo
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 

@@ -25,9 +25,9 @@ from streams import (
 
 from leaf_rt.errors import BackendError, OutputError
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import SourceInfo, SourceOptions
+from leaf_rt.sources.base import SourceOptions
 from leaf_rt.stream.options import Hooks, RunOptions
-from leaf_rt.types import Frame, Prediction
+from leaf_rt.types import Frame, Prediction, SourceInfo
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 

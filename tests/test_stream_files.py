@@ -29,11 +29,12 @@ from streams import (
 from leaf_rt.errors import CodecError, NotFound
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.video import VideoSink
-from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, EventKind
+from leaf_rt.types import SourceInfo
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 

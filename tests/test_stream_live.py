@@ -29,14 +29,14 @@ from streams import (
 )
 
 from leaf_rt.errors import ConnectionLost, NotFound
-from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.camera import CameraSource
 from leaf_rt.stream import connection, reconnect
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 pytestmark = pytest.mark.usefixtures("no_thread_stays")
 

@@ -21,7 +21,7 @@ from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.smoothing import SmoothOptions
-from leaf_rt.sources.base import SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream import source_worker
 from leaf_rt.stream.context import Clock
 from leaf_rt.stream.load_shedding import HIGH_DEMAND, LOW_DEMAND, Counters, LoadControl
@@ -29,7 +29,7 @@ from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import Detections, Frame
+from leaf_rt.types import Detections, Frame, SourceInfo
 
 FPS = 25
 

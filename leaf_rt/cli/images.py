@@ -23,9 +23,8 @@ from leaf_rt.sinks.config import OutputConfig, prepare_paths
 from leaf_rt.sinks.factory import shared_sinks
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.text import counted, readable
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _SUFFIX = ".jpg"  # of annotated pictures
 

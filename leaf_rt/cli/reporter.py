@@ -15,9 +15,9 @@ from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import Event, EventKind, RunStats
 from leaf_rt.text import counted
+from leaf_rt.types import SourceInfo
 
 
 class Reporter:

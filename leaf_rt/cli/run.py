@@ -24,13 +24,13 @@ from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig, SourceOutputs
 from leaf_rt.sinks.factory import open_source_sinks
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sources.base import SourceInfo, Target
+from leaf_rt.sources.base import Target
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.files import write_whole
 from leaf_rt.system.signals import StopSignal, stop_on_signals
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from leaf_rt.sinks.paths import is_result
-from leaf_rt.sources.base import SourceInfo, Target, is_url
+from leaf_rt.sources.base import Target, is_url
 from leaf_rt.sources.opening import is_camera
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
 from leaf_rt.text import readable
+from leaf_rt.types import SourceInfo
 
 _MAX_NAMES = 3  # in a message
 

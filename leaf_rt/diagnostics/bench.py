@@ -17,10 +17,11 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
-from leaf_rt.sources.base import SourceInfo, Target
+from leaf_rt.sources.base import Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.runner import run
+from leaf_rt.types import SourceInfo
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 _ESSENTIAL = ("decode", "detect", "infer")

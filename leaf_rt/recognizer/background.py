@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _WAIT = 1.0  # s; a wait without a timeout would block Ctrl-C on some systems
 

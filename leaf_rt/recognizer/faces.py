@@ -34,7 +34,7 @@ class Face:
         probs: Newest answer of the model: label to probability; they sum to 1.
         smoothed: The same, filtered over time; equal to ``probs`` for pictures and crops.
         low_quality: Whether the face is too small, too blurred or turned too far for a reliable result.
-        classified: Whether the face was classified in this frame. If not, ``probs`` is older; this happens only in videos.
+        classified: Whether the face was classified in this frame. If not, ``probs`` is older (only in videos).
         detected: False if ``Recognizer.crops`` classified the whole crop, because it found or searched no face.
     """
 

@@ -13,12 +13,12 @@ from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.recognizer.background import BackgroundRun
 from leaf_rt.recognizer.source import Opener, is_live
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import SourceInfo, Target
+from leaf_rt.sources.base import Target
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
-from leaf_rt.types import U8, Prediction
+from leaf_rt.types import U8, Prediction, SourceInfo
 
 
 class SharedBackend:

@@ -218,8 +218,7 @@ class Recognizer(Closing):
         Raises:
             LeafError: The source, the model or the annotated video failed.
             TypeError: The source has the wrong type.
-            ValueError: An option is out of range, the source has no end and ``duration`` is missing, or the recognizer is
-                closed.
+            ValueError: An option is out of range, an endless source has no ``duration``, or the recognizer is closed.
         """
         self._check_open()
         target, opener = target_of(source, options)

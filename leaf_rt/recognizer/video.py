@@ -13,10 +13,9 @@ from leaf_rt.results.columns import ColumnBuilder, Columns
 from leaf_rt.results.records import SCHEMA_VERSION, frame_records, utc
 from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.stats import Event, RunStats
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 if TYPE_CHECKING:
     from leaf_rt.recognizer.picture import Plot

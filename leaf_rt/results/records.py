@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from leaf_rt.labels import UNCERTAIN
-from leaf_rt.sources.base import SourceInfo
-from leaf_rt.types import F32, Estimates, Frame
+from leaf_rt.types import F32, Estimates, Frame, SourceInfo
 
 SCHEMA_VERSION = 1
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from leaf_rt.sources.base import SourceInfo
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 
 class Sink(Protocol):

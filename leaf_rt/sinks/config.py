@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.files import make_folder
 from leaf_rt.text import readable
+from leaf_rt.types import SourceInfo
 
 STDOUT = Path("-")
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from leaf_rt.results.records import column_names, flatten, frame_records
 from leaf_rt.sinks.textfile import LineFile
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 
 class CsvSink(Closing):

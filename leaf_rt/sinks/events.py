@@ -10,9 +10,8 @@ from typing import TypeAlias
 
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.sinks.textfile import LineFile
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 SCHEMA_VERSION = 1
 _Person: TypeAlias = tuple[str, int, int]  # source, generation, track_id

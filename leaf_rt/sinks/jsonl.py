@@ -8,9 +8,8 @@ from pathlib import Path
 
 from leaf_rt.results.records import frame_records
 from leaf_rt.sinks.textfile import LineFile
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 
 class JsonlSink(Closing):

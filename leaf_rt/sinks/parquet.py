@@ -9,11 +9,10 @@ from typing import Any
 
 from leaf_rt.errors import BackendError, install_hint
 from leaf_rt.results.records import column_names, flatten, frame_records
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
 from leaf_rt.system.file_lock import open_exclusive
 from leaf_rt.system.files import output_error
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _GROUP_SIZE = 5000  # rows per row group
 _INTEGERS = frozenset({"schema_version", "frame_index", "generation", "track_id"})

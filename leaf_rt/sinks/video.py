@@ -26,11 +26,10 @@ from av.video.stream import VideoStream
 
 from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.sinks.audio import Soundtrack
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.system.closing import Closing
 from leaf_rt.system.file_lock import open_exclusive
 from leaf_rt.system.files import output_error
-from leaf_rt.types import U8, Estimates, Frame
+from leaf_rt.types import U8, Estimates, Frame, SourceInfo
 
 Draw: TypeAlias = Callable[[U8, Estimates, Sequence[str]], U8]
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from leaf_rt.errors import NoFrames
-from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
+from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import U8, Frame
+from leaf_rt.types import U8, Frame, SourceInfo
 
 ArrayItem: TypeAlias = U8 | tuple[U8, float]
 

@@ -8,61 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
-Kind = Literal["file", "picture", "camera", "network"]
 _SECRET = re.compile(r"pass|pwd|token|secret|auth|key|sig|user|login|cred", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceInfo:
-    """Properties of an open source.
-
-    Attributes:
-        name: Name in records, logs and windows, without credentials.
-        target: The address, without credentials.
-        kind: "file", "picture", "camera" or "network".
-        width: Width of the first frame after rotation, px.
-        height: Height of the first frame after rotation, px.
-        fps: Nominal frames per second; None if unknown.
-        frame_count: Expected number of frames, according to the file; None if unknown.
-        duration: s of media time that will be read; None if unknown.
-        is_live: If true, the newest frame counts and older frames may be dropped. If false, every frame is processed,
-            in order.
-        decoder: Name of the decoder, for people.
-        has_audio: Whether there is an audio track.
-        path: The file, if it is one.
-        endless: Whether it is a file that starts again at its end.
-    """
-
-    name: str
-    target: str
-    kind: Kind
-    width: int
-    height: int
-    fps: float | None = None
-    frame_count: int | None = None
-    duration: float | None = None
-    is_live: bool = False
-    decoder: str = ""
-    has_audio: bool = False
-    path: Path | None = None
-    endless: bool = False
-
-    @property
-    def has_end(self) -> bool:
-        """Whether it ends by itself, so that its results can be complete."""
-        return not (self.is_live or self.endless)
-
-    @property
-    def reconnects(self) -> bool:
-        """Whether its end is a loss, after which it is opened again: a camera or a live stream, never a file."""
-        return self.is_live and self.kind in ("camera", "network")
 
 
 @dataclass(frozen=True, slots=True)

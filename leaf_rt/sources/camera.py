@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from leaf_rt.errors import ConnectionLost, DeviceBusy, LeafError, NoFrames, NoPermission, NotFound
-from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
+from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 DEVICE_FOLDER = Path("/dev") if sys.platform.startswith("linux") else None
 

@@ -17,9 +17,9 @@ from av.video.frame import VideoFrame
 
 from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoFrames, NotAVideo, NotFound, TimedOut
 from leaf_rt.media import ffmpeg
-from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions, network_name, redact
+from leaf_rt.sources.base import Selector, SourceOptions, network_name, redact
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 
 class NetworkSource(Closing):

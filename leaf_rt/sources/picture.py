@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from leaf_rt.media.images import read_picture
-from leaf_rt.sources.base import SourceInfo, SourceOptions
+from leaf_rt.sources.base import SourceOptions
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 

@@ -18,9 +18,9 @@ from av.video.stream import VideoStream
 
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
 from leaf_rt.media import ffmpeg
-from leaf_rt.sources.base import Selector, SourceInfo, SourceOptions
+from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.system.closing import Closing
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 _MIN_STEP = 1e-3  # s between frames whose timestamps are equal or slightly out of order
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from leaf_rt.errors import ConnectionLost, LeafError, TimedOut
-from leaf_rt.sources.base import Source, SourceInfo, SourceOptions, Target
+from leaf_rt.sources.base import Source, SourceOptions, Target
 from leaf_rt.stream.connection import Connection
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame, FrameBuffer
 from leaf_rt.stream.stats import EventKind, SourceStats
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 Opener: TypeAlias = Callable[[str, SourceOptions], Source]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
 from leaf_rt.stream.stats import Event, EventKind, Level, SourceStats, State
-from leaf_rt.types import Frame
+from leaf_rt.types import Frame, SourceInfo
 
 
 class Connection:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.stats import Event, RunStats
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 
 def _ignore(*_: object) -> None:

@@ -19,7 +19,7 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import Source, SourceInfo, Target
+from leaf_rt.sources.base import Source, Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.capture import Capture, Opener
 from leaf_rt.stream.context import Clock, RunContext
@@ -32,7 +32,7 @@ from leaf_rt.stream.source_worker import SourceWorker, ready_workers
 from leaf_rt.stream.startup import first_info, open_targets, unique_name
 from leaf_rt.stream.stats import Event, EventKind, RunStats
 from leaf_rt.system.signals import StopSignal, stop_on_signals
-from leaf_rt.types import Prediction
+from leaf_rt.types import Prediction, SourceInfo
 
 _MAX_WAIT = 0.25  # s; how soon a stop is noticed while no frame comes
 

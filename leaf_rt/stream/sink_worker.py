@@ -16,10 +16,9 @@ import numpy as np
 
 from leaf_rt.errors import LeafError, OutputError, TimedOut
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.stats import Event, EventKind, SinkStats
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _MAX_FAILURES = 10  # failed frames in a row that switch a sink off
 _MIN_RECORD_QUEUE = 256  # frames; records are small, pictures are not

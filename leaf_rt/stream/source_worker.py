@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from leaf_rt.recognition.pipeline import Pending, Pipeline
-from leaf_rt.sources.base import SourceInfo
 from leaf_rt.stream.capture import Capture
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame
 from leaf_rt.stream.load_shedding import Counters, LoadControl
 from leaf_rt.stream.sink_worker import SinkWorker, Work
 from leaf_rt.stream.stats import Event, EventKind
-from leaf_rt.types import Estimates, Prediction
+from leaf_rt.types import Estimates, Prediction, SourceInfo
 
 _MAX_FAILURES = 30  # failed frames in a row that end a source
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from leaf_rt.errors import LeafError
-from leaf_rt.sources.base import Source, SourceInfo, Target, is_url, network_name, redact
+from leaf_rt.sources.base import Source, Target, is_url, network_name, redact
 from leaf_rt.sources.opening import is_camera
 from leaf_rt.stream.capture import Opener
+from leaf_rt.types import SourceInfo
 
 _MAX_THREADS = 16
 

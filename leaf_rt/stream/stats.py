@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from leaf_rt.sources.base import SourceInfo
+from leaf_rt.types import SourceInfo
 
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
 _WINDOW = 2048  # measurements that the percentiles use
