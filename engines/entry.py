@@ -71,6 +71,9 @@ class ExportConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("source", "out", "data"):  # texts are welcome as paths
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
         if self.precision not in PRECISIONS:
             raise BackendError(f"--precision {self.precision}: unknown; choose one of {', '.join(PRECISIONS)}")
         if self.target not in TARGETS:

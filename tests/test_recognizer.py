@@ -254,6 +254,14 @@ def test_bad_options(recognizer: leaf_rt.Recognizer, tmp_path: Path) -> None:
         leaf_rt.Recognizer(face_range="far")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="classify_fps: wanted a finite number >= 0, got nan"):
         leaf_rt.Recognizer(classify_fps=float("nan"))
+    with pytest.raises(ValueError, match="threads: wanted a number from 0 to 1024, got 100000"):
+        leaf_rt.Recognizer(threads=100_000)
+    with pytest.raises(TypeError, match=r"max_faces: wanted an integer, got 1\.5"):
+        leaf_rt.Recognizer(max_faces=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="uncertain_below: wanted a number from 0 to 1, got 2"):
+        leaf_rt.Recognizer(uncertain_below=2)
+    with pytest.raises(TypeError, match="smooth: wanted a number, got 'x'"):
+        leaf_rt.Recognizer(smooth="x")  # type: ignore[arg-type]
     with pytest.raises(errors.BackendError, match="abacus"):
         leaf_rt.Recognizer(backend="abacus")
     with pytest.raises(errors.NotFound):
@@ -293,3 +301,18 @@ def test_faces_are_hidden_in_the_written_video(recognizer: leaf_rt.Recognizer, c
     recognizer.video(clip, save_video=tmp_path / "hidden.mp4", blur=True)
     hidden = cv2.VideoCapture(str(tmp_path / "hidden.mp4")).read()[1]
     assert len(recognizer.image(hidden)) == 0
+
+
+def test_a_truncated_pil_image_is_damaged(recognizer: leaf_rt.Recognizer, face: Path) -> None:
+    from PIL import Image
+
+    jpeg = io.BytesIO()
+    Image.open(face).convert("RGB").save(jpeg, "JPEG")
+    half = Image.open(io.BytesIO(jpeg.getvalue()[: len(jpeg.getvalue()) // 2]))
+    with pytest.raises(errors.CodecError, match="damaged"):
+        recognizer.image(half)
+
+
+def test_a_very_thin_crop_costs_no_memory(recognizer: leaf_rt.Recognizer) -> None:
+    faces = recognizer.crops([np.zeros((40_000, 2, 3), np.uint8)])
+    assert [face.detected for face in faces] == [False]

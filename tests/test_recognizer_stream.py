@@ -220,3 +220,12 @@ def test_a_failing_iterable(recognizer: leaf_rt.Recognizer) -> None:
 
 def test_arguments_of_a_source_are_all_there() -> None:
     assert set(SourceArguments.__annotations__) == set(SourceOptions.__dataclass_fields__)
+
+
+def test_a_source_that_exits_ends_the_stream(recognizer: leaf_rt.Recognizer) -> None:
+    def arrays() -> Iterator[np.ndarray]:
+        yield np.zeros((64, 64, 3), np.uint8)
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match="the source raised SystemExit"):
+        list(recognizer.stream(arrays(), fps=30))

@@ -145,7 +145,10 @@ def evaluate(
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
+        ValueError: ``split`` is none of the three.
     """
+    if split not in ("validation", "test", "all"):
+        raise ValueError(f"split: wanted 'validation', 'test' or 'all', got {split!r}")
     path = Path(model)
     own = (path if path.is_dir() else path.parent) / RECIPE
     if recipe is None and own.is_file() and path.suffix not in evaluation.MODELS:

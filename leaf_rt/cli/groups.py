@@ -101,13 +101,11 @@ class OutputOptions:
             raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
         if self.parquet == STDOUT:
             raise typer.BadParameter("needs a file name; Parquet cannot go to stdout", param_hint="--parquet")
-        if [self.jsonl, self.csv, self.events].count(STDOUT) > 1:
-            raise typer.BadParameter("only one of --jsonl, --csv and --events can go to stdout", param_hint="-")
         if self.plot is not None and self.plot.suffix.lower() not in ("", ".png"):
             raise typer.BadParameter("the timeline is a PNG file; use a name that ends in .png", param_hint="--plot")
         if self.plot is not None and self.no_plot:
             raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
-        return OutputConfig(
+        config = OutputConfig(
             out=self.out,
             annotated=self.save,
             records=self.jsonl is None and not self.no_jsonl,
@@ -120,6 +118,10 @@ class OutputOptions:
             show=_can_show() if self.show is None else self.show,
             blur=self.blur,
         )
+        on_stdout = [option for option, path in config.shared.items() if path == STDOUT]
+        if len(on_stdout) > 1:
+            raise typer.BadParameter(f"only one of {' and '.join(on_stdout)} can go to stdout", param_hint="-")
+        return config
 
 
 @dataclass(frozen=True, slots=True)

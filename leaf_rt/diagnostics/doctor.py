@@ -66,8 +66,7 @@ def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
         _python,
         _processor,
         _gpu,
-        lambda: _package("onnxruntime", MISSING),
-        lambda: _package("openvino", LIMITED),
+        _cpu_runtimes,
         _tensorrt,
         lambda: _models(model),
         _cache,
@@ -122,6 +121,11 @@ def _package(name: str, absent: Status) -> Finding:
         return Finding(name, OK, version)
     hint = install_hint() if absent == MISSING else f"if you want it, {install_hint(name)}"
     return Finding(name, absent, "not installed", hint)
+
+
+def _cpu_runtimes() -> list[Finding]:
+    backends = [backend for backend in reversed(BACKENDS) if backend.device == "cpu"]
+    return [_package(backend.name, LIMITED if backend.extra else MISSING) for backend in backends]
 
 
 def _tensorrt() -> Finding:

@@ -15,6 +15,7 @@ from leaf_rt.types import F32, U8, Estimates
 
 _BATCH = 32  # faces per call of the back end
 _BORDER = 0.25  # of the longer side, on every side: the detector misses a face that fills the picture
+_MAX_ASPECT = 10  # longer over shorter side of a crop that is searched for a face
 
 
 def classify_crops(
@@ -70,7 +71,10 @@ def classify_crops(
 
 def _largest_face(crop: U8, detector: ImageDetector) -> tuple[F32, float, F32] | None:
     """Box (4,), confidence and keypoints (6, 2) of the largest face, in px of the crop."""
-    border = round(_BORDER * max(crop.shape[:2]))
+    shorter, longer = sorted(crop.shape[:2])
+    if longer > _MAX_ASPECT * shorter:  # no face fits, and the border would need gigabytes
+        return None
+    border = round(_BORDER * longer)
     bordered = np.asarray(
         cv2.copyMakeBorder(crop, border, border, border, border, cv2.BORDER_REPLICATE), dtype=np.uint8
     )

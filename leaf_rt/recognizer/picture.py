@@ -71,7 +71,11 @@ def _from_pil(image: Any) -> U8:
     """The same picture that ``read_picture`` reads from the file: turned by EXIF, transparent parts on white."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+        image.load()
+    except OSError as e:
+        raise CodecError("picture: the PIL image is damaged and cannot be decoded; get a fresh copy") from e
     if image.mode.startswith("I;16"):
         return as_bgr((np.asarray(image) // 256).astype(np.uint8), "picture")
     if image.mode in ("I", "F"):

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
@@ -36,6 +37,8 @@ _log.addHandler(logging.NullHandler())
 _READY_FRAMES = 2  # finished frames of a file that wait for the caller
 _NO_TIMEOUT = 1e6  # s; the caller may take any time for a frame
 _PROGRESS_PERIOD = 0.1  # s between two updates of the progress bar
+
+MAX_THREADS = 1024
 
 
 class Recognizer(Closing):
@@ -89,8 +92,12 @@ class Recognizer(Closing):
     ) -> None:
         if face_range not in ("auto", "short", "full"):
             raise ValueError(f"face_range: wanted 'auto', 'short' or 'full', got {face_range!r}")
-        for name, value in (("max_faces", max_faces), ("classify_fps", classify_fps), ("threads", threads)):
-            _check_number(name, value)
+        _check_integer("threads", threads, MAX_THREADS)
+        _check_integer("max_faces", max_faces)
+        _check_number("classify_fps", classify_fps)
+        _check_number("smooth", smooth)
+        _check_number("min_dwell", min_dwell)
+        _check_number("uncertain_below", uncertain_below, 1.0)
         if max_classify_fps is not None:
             _check_number("max_classify_fps", max_classify_fps)
         self._config = RecognitionConfig(
@@ -261,9 +268,18 @@ class Recognizer(Closing):
             raise ValueError("Recognizer: it is closed; create a new one")
 
 
-def _check_number(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}: wanted a finite number >= 0, got {value!r}")
+def _check_number(name: str, value: object, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: wanted a number, got {value!r}")
+    if not (math.isfinite(value) and 0 <= float(value) <= high):
+        span = "a finite number >= 0" if math.isinf(high) else f"a number from 0 to {high:g}"
+        raise ValueError(f"{name}: wanted {span}, got {value!r}")
+
+
+def _check_integer(name: str, value: object, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: wanted an integer, got {value!r}")
+    _check_number(name, value, high)
 
 
 def _check_output(video: Path, read: Sequence[Path]) -> None:

@@ -65,16 +65,20 @@ class OutputConfig:
     blur: bool = False
 
     @property
+    def shared(self) -> dict[str, Path | None]:
+        """The files that all sources share, by their options."""
+        return {"--jsonl": self.jsonl, "--csv": self.csv, "--events": self.events, "--parquet": self.parquet}
+
+    @property
     def on_stdout(self) -> bool:
         """Whether standard output carries results, so that messages must go to standard error."""
-        return STDOUT in (self.jsonl, self.csv, self.events)
+        return STDOUT in self.shared.values()
 
     @property
     def files(self) -> list[tuple[str, Path]]:
         """Files that the user named, each with its option. Parquet has a second file while it is being written."""
         part = self.parquet.with_name(f"{self.parquet.name}.part") if self.parquet and self.parquet.name else None
-        named = {"--jsonl": self.jsonl, "--csv": self.csv, "--events": self.events, "--plot": self.timeline_file}
-        named |= {"--parquet": self.parquet, "--parquet, while written,": part}
+        named = {**self.shared, "--plot": self.timeline_file, "--parquet, while written,": part}
         return [(option, path) for option, path in named.items() if path is not None and path != STDOUT]
 
     def for_source(self, info: SourceInfo, paths: OutputPaths, suffix: str = ".mp4") -> SourceOutputs:

@@ -145,6 +145,10 @@ class CaptureThread:
                 source = None
         except Exception as e:  # noqa: BLE001 a bug: it ends this source, and run() raises it or returns it in the counters
             self._end(e)
+        except BaseException as e:  # noqa: BLE001 such as SystemExit from an iterable of the caller: the run must not wait for ever
+            failure = RuntimeError(f"{self._connection.name}: the source raised {type(e).__name__}")
+            failure.__cause__ = e
+            self._end(failure)
 
     def _capture(self, source: Source | None) -> LeafError | None:
         """Open the source unless it is open, and read it to its end.
