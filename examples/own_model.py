@@ -1,7 +1,8 @@
 """Use a model of your own: compare it with the bundled one on a video.
 
-leaf-rt train ...; leaf-rt export ... -o mine.onnx
-python examples/own_model.py mine.onnx clip.mp4
+leaf-rt train --data faces --out runs/mine
+leaf-rt export runs/mine --out models
+python examples/own_model.py models/leaf-mobilefacenet.onnx clip.mp4
 """
 
 import sys

@@ -16,8 +16,8 @@ def main(camera: str = "0") -> None:
             for face in frame.faces:
                 if shown.get(face.track_id) != face.emotion:
                     shown[face.track_id] = face.emotion
-                    probability = face.smoothed.get(face.emotion, 0.0)
-                    print(f"{frame.time:7.2f} s  person {face.track_id}: {face.emotion} {probability:.0%}")
+                    share = "" if face.emotion == "uncertain" else f" {face.smoothed[face.emotion]:.0%}"
+                    print(f"{frame.time:7.2f} s  person {face.track_id}: {face.emotion}{share}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The emotion sets and the order of their labels. Imports nothing."""
+"""The emotion sets, the order of their labels, and their colors."""
 
 from __future__ import annotations
+
+import zlib
 
 # Order of the vote columns of FERPlus (Barsoum et al., 2016). The bundled model uses it.
 FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -28,6 +30,23 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 
 
+# Common names of classes in data sets of users.
+_SYNONYMS = {
+    "happy": "happiness",
+    "surprised": "surprise",
+    "sad": "sadness",
+    "angry": "anger",
+    "disgusted": "disgust",
+    "afraid": "fear",
+    "fearful": "fear",
+    "scared": "fear",
+}
+# For all other labels, chosen by their names, so that a label has the same color in every run.
+_OTHER_COLORS = ((0, 160, 160), (220, 90, 150), (120, 140, 40), (60, 60, 140), (200, 150, 110), (110, 190, 240))
+
+
 def rgb(label: str) -> tuple[int, int, int]:
-    """Return the RGB color of a label, 0 to 255 each. Unknown labels are gray."""
-    return COLORS.get(label, (170, 170, 170))
+    """Return the RGB color of a label, 0 to 255 each."""
+    name = label.lower()
+    name = _SYNONYMS.get(name, name)
+    return COLORS.get(name) or _OTHER_COLORS[zlib.crc32(name.encode()) % len(_OTHER_COLORS)]
