@@ -227,6 +227,8 @@ def test_old_names_of_renamed_options_work_but_are_hidden(leaf: Leaf) -> None:
     assert done.code == 2
     assert "--max-classify-fps: contradicts --classify-fps 0" in " ".join(done.err.replace("│", " ").split())
     assert leaf("video", "--", "--emotion-hz").sentence().startswith("error: --emotion-hz: ")  # a file of that name
+    both = leaf("video", "a.mp4", "--emotion-hz", "5", "--classify-fps=8")
+    assert (both.code, "old name of --classify-fps" in " ".join(both.err.replace("│", " ").split())) == (2, True)
     for command in ("video", "webcam"):
         assert "-hz" not in leaf(command, "--help").out
 

@@ -26,6 +26,10 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Replace old names, then parse. The type of ``ctx`` depends on the version of typer."""
         end = args.index("--") if "--" in args else len(args)
+        given = {argument.partition("=")[0] for argument in args[:end]}
+        for old, new in RENAMED.items():
+            if {old, new} <= given:
+                raise typer.BadParameter(f"is the old name of {new}; give only one of them", param_hint=old)
         renamed = []
         for argument in args[:end]:
             name, equals, value = argument.partition("=")

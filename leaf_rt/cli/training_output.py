@@ -86,7 +86,9 @@ def show_prepared(result: PrepareResult) -> None:
     """Print what a data set contains."""
     out = console()
     out.print(_counts(result.labels, result.counts, result.name))
-    lines = [f"crops: {result.crops}"]
+    crops = result.crops
+    aligned = "aligned" if crops.align else "whole images"
+    lines = [f"crops: {crops.side} px, {crops.color}, {aligned}, margin {crops.margin:g}"]
     if result.crops.align:
         lines.append(f"face found and aligned: {result.aligned}; whole image: {result.whole}")
     lines.append(f"unreadable: {len(result.unreadable)} {', '.join(result.unreadable[:10])}".rstrip())

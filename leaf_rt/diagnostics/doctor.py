@@ -22,7 +22,7 @@ from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem
 from leaf_rt.backends.plans import engine_states, find_gpu
 from leaf_rt.backends.registry import BACKENDS, BackendEntry
-from leaf_rt.errors import GpuUnavailable, LeafError, first_line, install_hint
+from leaf_rt.errors import GpuProblem, GpuUnavailable, LeafError, first_line, install_hint
 from leaf_rt.models.spec import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
 from leaf_rt.render.window import why_no_window
 from leaf_rt.system.cpu import cpu_count, cpu_features, cpu_name
@@ -109,6 +109,8 @@ def _gpu() -> Finding:
     try:
         gpu = find_gpu()
     except GpuUnavailable as e:
+        if e.reason is GpuProblem.NO_BINDINGS:  # most machines have no NVIDIA GPU and need nothing
+            return Finding("GPU", LIMITED, e.problem, f"if this machine has an NVIDIA GPU, {e.remedy}")
         return Finding("GPU", LIMITED, e.problem, e.remedy)
     memory = f"{gpu.memory / 2**30:.0f} GiB"
     return Finding("GPU", OK, f"{gpu.name}, compute capability {gpu.capability}, {memory}, driver {gpu.driver}")
