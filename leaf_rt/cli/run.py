@@ -111,7 +111,7 @@ class Run:
             try:
                 try:
                     stats = self._stream(targets, options, preload)
-                except Exception:
+                except Exception:  # the results so far are written, then the error goes on
                     self._finish(None)
                     raise
                 self.unfinished = [s.info.name for s in stats.sources if s.cut and s.info.has_end]
