@@ -1,7 +1,7 @@
 """The damage that cameras do to small faces: darkness, blur, few pixels, noise, JPEG and covered parts.
 
-The whole batch is degraded at once. Blur, shrinking and enlarging are products with matrices (S, S), so that every image
-has its own strength. Knows images as tensors; must not know labels, files or models.
+The whole batch is degraded at once. Blur, shrinking and enlarging are products with matrices (S, S), so that every
+image has its own strength. Knows images as tensors; must not know labels, files or models.
 """
 
 from __future__ import annotations
@@ -156,7 +156,10 @@ def _dct(side: int) -> Tensor:
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
     block = torch.cos(math.pi * (2 * n + 1) * k / 16) * math.sqrt(2 / 8)
     block[0] /= math.sqrt(2)
-    return torch.block_diag(*[block] * (side // 8))
+    transform = torch.zeros(side, side)
+    for start in range(0, side, 8):
+        transform[start : start + 8, start : start + 8] = block
+    return transform
 
 
 @lru_cache(maxsize=1)
