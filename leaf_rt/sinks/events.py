@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 from leaf_rt.labels import UNCERTAIN
-from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -31,14 +30,14 @@ class EventSink(Closing):
     """Writes an event when an expression ends; see ``Sink`` and docs/records.md.
 
     Args:
-        target: A path, or "-" for standard output.
+        target: A path, "-" for standard output, or a result; see ``LineFile``.
         labels: Class names in the order of the model.
         max_gap: Seconds after which an expression ends if the person is not visible.
     """
 
     wants_image = False
 
-    def __init__(self, target: Path | str, labels: Sequence[str], max_gap: float = 1.0) -> None:
+    def __init__(self, target: LineTarget, labels: Sequence[str], max_gap: float = 1.0) -> None:
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self._max_gap = max_gap
