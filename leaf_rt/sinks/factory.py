@@ -52,9 +52,10 @@ def shared_sinks(
 
             sinks.append(CsvSink(place(outputs.csv), labels))
         if outputs.events is not None:
+            from leaf_rt.results.events import EventTracker
             from leaf_rt.sinks.events import EventSink
 
-            sinks.append(EventSink(place(outputs.events), labels))
+            sinks.append(EventSink(place(outputs.events), EventTracker(labels)))
         if outputs.parquet is not None:
             from leaf_rt.sinks.parquet import ParquetSink
 
