@@ -22,6 +22,7 @@ from rich.table import Table
 from leaf_rt.cli.console import console, note
 from leaf_rt.errors import OutputError
 from leaf_rt.system.files import save_json
+from leaf_rt.system.parsing import parse_json
 from train.results import CropProgress, Progress, TrainResult
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def check_json_file(path: str) -> None:
     if path == "-" or not file.exists():
         return
     try:
-        earlier = json.loads(file.read_bytes()) if file.is_file() and file.stat().st_size < 1 << 20 else None
+        earlier = parse_json(file.read_bytes()) if file.is_file() and file.stat().st_size < 1 << 20 else None
     except (OSError, ValueError):
         earlier = None
     if not isinstance(earlier, dict) or "confusion" not in earlier:
