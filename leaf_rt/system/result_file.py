@@ -24,6 +24,16 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}{PARTIAL}")
 
 
+def remove_partial(path: Path) -> None:
+    """Remove the partial file of a result, left by a run that was killed, unless a run is writing it."""
+    part = partial_path(path)
+    with contextlib.suppress(OSError, LeafError):
+        lock = lock_existing(part, path)
+        if lock is not None:
+            part.unlink()
+            os.close(lock)
+
+
 class ResultFile(Closing):
     """A result that is being written, locked against other runs.
 
