@@ -26,7 +26,7 @@ def shared_sinks(
         close_failed: Gets a sink that could not be closed, and the error.
 
     Raises:
-        NoPermission, OutputError, BackendError: A sink cannot be opened. The sinks before it are closed again.
+        NoPermission, OutputError, BackendError, ModelError: A sink cannot be opened. Those before it are closed again.
     """
     sinks: list[Sink] = []
     try:
@@ -39,10 +39,9 @@ def shared_sinks(
 
             sinks.append(CsvSink(outputs.csv, labels))
         if outputs.events is not None:
-            from leaf_rt.results.events import EventTracker
             from leaf_rt.sinks.events import EventSink
 
-            sinks.append(EventSink(outputs.events, EventTracker(labels)))
+            sinks.append(EventSink(outputs.events, outputs.event_filter.tracker(labels)))
         if outputs.parquet is not None:
             from leaf_rt.sinks.parquet import ParquetSink
 
