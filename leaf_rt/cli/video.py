@@ -93,18 +93,14 @@ class VideoCommand:
             stack.enter_context(contextlib.closing(backend))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
-<<<<<<< HEAD
-            shared = stack.enter_context(shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed))
-            alerts = stack.enter_context(
-                open_alerts(self.alerts, backend.spec.labels, self.outputs.event_filter, reporter.alert)
-            )
-            shared = [*shared, *alerts]
-=======
             files = stack.enter_context(shared_files(reporter, follow))
             shared = stack.enter_context(
                 shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed, files.results, follow)
             )
->>>>>>> main
+            alerts = stack.enter_context(
+                open_alerts(self.alerts, backend.spec.labels, self.outputs.event_filter, reporter.alert)
+            )
+            shared = [*shared, *alerts]
             yield CommandContext(
                 self.recognition, self.outputs, paths, reporter, backend, shared, files, window=window, server=server
             )
