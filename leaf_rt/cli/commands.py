@@ -16,6 +16,7 @@ import typer
 from leaf_rt.cli import exporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
+    AlertOptions,
     InputOptions,
     LiveOutputOptions,
     MonitoringOptions,
@@ -74,6 +75,7 @@ def video(
     output: OutputOptions,
     recognition: RecognitionOptions,
     inputs: InputOptions,
+    alerts: AlertOptions,
     monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
@@ -88,7 +90,7 @@ def video(
     source_options = inputs.config()
     if not targets and inputs.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    output_config = output.config()
+    output_config, alert_config = output.config(), alerts.config()
     if skip_existing:
         _need_results_per_source(output_config)
 
@@ -116,6 +118,7 @@ def video(
         output_config,
         RunOptions(duration=inputs.duration),
         reporter,
+        alerts=alert_config,
         metrics_port=monitoring.metrics,
         sources_file=inputs.sources,
     )
@@ -139,6 +142,7 @@ def webcam(
     output: LiveOutputOptions,
     recognition: RecognitionOptions,
     inputs: Annotated[InputOptions, Only("max_fps", "duration", "wait", "max_reconnects")],
+    alerts: AlertOptions,
     monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
@@ -148,7 +152,7 @@ def webcam(
     or an option for records.
     """
     source_options = inputs.config(width=width, height=height, fps=fps, mirror=mirror)
-    output_config = output.config()
+    output_config, alert_config = output.config(), alerts.config()
 
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.video import VideoCommand
@@ -160,6 +164,7 @@ def webcam(
         output_config,
         RunOptions(duration=inputs.duration),
         Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout),
+        alerts=alert_config,
         metrics_port=monitoring.metrics,
     )
     raise typer.Exit(command.run([Target(device, source_options)], parallel=True))
