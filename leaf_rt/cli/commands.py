@@ -26,6 +26,7 @@ from leaf_rt.cli.groups import (
     RecognitionOptions,
     grouped,
 )
+from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError, LeafError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
 
-        typer.echo(f"leaf-rt {version('leaf-rt')}")
+        say(f"leaf-rt {version('leaf-rt')}")
         raise typer.Exit
 
 
@@ -270,10 +271,10 @@ def bench(
         measured = measure_backends(
             config.model, parse_batches(batch), config.threads, backend=config.backend, precision=config.precision
         )
-        typer.echo(table(measured.rows))
+        say(table(measured.rows))
         for text in measured.left_out:
-            typer.echo(f"left out: {text}")
-        typer.echo(json_line(measured.rows, model=str(config.model), threads=measured.threads))
+            say(f"left out: {text}")
+        say(json_line(measured.rows, model=str(config.model), threads=measured.threads))
         return
 
     from leaf_rt.cli import console
@@ -281,7 +282,7 @@ def bench(
 
     result = end_to_end(file, config)
     console.facts(console.console(stderr=False), rows(result))
-    typer.echo(result.json())
+    say(result.json())
 
 
 training.add_commands(app)

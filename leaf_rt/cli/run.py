@@ -201,6 +201,7 @@ class Run:
 
     def _finish(self, stats: RunStats | None) -> None:
         """Write the timelines and report the results of all sources; ``stats`` is None if the run failed."""
+        finished: dict[str, tuple[bool, dict[str, Path]]] = {}
         for name, source in self._results.items():
             source.summary.finish()
             if stats is None and source.summary.frames == 0:  # the error that follows says why
@@ -212,7 +213,9 @@ class Run:
                 raise KeyboardInterrupt
             stopped_early = name in self.unfinished and self.stop.is_set()
             whole = not source.info.has_end or not (stats is None or source.failed or stopped_early)
-            files = self._name_results(name, source, stats, whole)
+            finished[name] = stopped_early, self._name_results(name, source, stats, whole)
+        for name, (stopped_early, files) in finished.items():  # last, because the reader of the report may be gone
+            source = self._results[name]
             self._reporter.source_finished(name, source.summary, stats, files, stopped_early=stopped_early)
             source.reported = True
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from leaf_rt.errors import ModelError, NoPermission, NotFound
 from leaf_rt.system.parsing import read_json
+from leaf_rt.text import printable
 
 SPEC_VERSION = 1
 _MAX_SPEC = 16 << 20  # bytes of a description
@@ -92,6 +93,8 @@ class ModelSpec:
             raise wrong("version", str(SPEC_VERSION))
         if not all(isinstance(name, str) and name for name in self.labels):
             raise wrong("labels", "names")
+        if any(printable(name) != name for name in self.labels):
+            raise wrong("labels", "names without control characters")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise wrong("labels", "at least two different names")
         if self.side < 16:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,9 @@ def read_file(path: Path) -> Any:
     try:
         if (member := _damaged_member(path)) is not None:
             raise Unreadable(f"its {member} is damaged (wrong checksum); use another copy")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks people to write to PyTorch; the error below says what is wrong
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Unreadable:
         raise
     except PermissionError as e:
