@@ -19,12 +19,14 @@ class Hooks:
 
     Attributes:
         opened: A source has its first frame.
+        closed: A source that had one has ended or was removed, before the end of the run.
         frame: A frame is finished.
         progress: Called from time to time, and once at the end.
         event: Something happened.
     """
 
     opened: Callable[[SourceInfo], None] = _ignore
+    closed: Callable[[SourceInfo], None] = _ignore
     frame: Callable[[SourceInfo, Frame, Estimates], None] = _ignore
     progress: Callable[[RunStats], None] = _ignore
     event: Callable[[Event], None] = _ignore
