@@ -125,6 +125,12 @@ class Reporter:
         console.people(self.results, summary)
         console.facts(self.results, {kind: str(path) for kind, path in files.items() if path.exists()})
 
+    def incomplete(self, source: str, files: Sequence[Path]) -> None:
+        """Report results that are incomplete and keep their temporary names."""
+        if files:
+            names = ", ".join(map(str, files))
+            self.notify("warning", f"incomplete, so without its final name: {names}", source, "incomplete")
+
     def stopped(self, unfinished: Sequence[str], not_started: Sequence[str]) -> None:
         """Report which sources the user stopped before their end, and which did not start at all."""
         groups = {"not finished": unfinished, "not started": not_started}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.run import CommandContext, Run
-from leaf_rt.cli.targets import expected_sources, files_among
+from leaf_rt.cli.shared import shared_files
+from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
@@ -57,7 +58,7 @@ class VideoCommand:
             inputs.append(self.sources_file)
         paths = prepare_paths(self.outputs, inputs, expected_sources(targets, parallel))
         runs = [list(targets)] if parallel else [[target] for target in targets]
-        with self._open(paths) as context:
+        with self._open(paths, follow=any(has_no_end(target) for target in targets)) as context:
             for number, part in enumerate(runs):
                 current = Run(context)
                 try:
@@ -71,13 +72,14 @@ class VideoCommand:
                         self.reporter.stopped([], _names(runs[number + current.started :]))
                     raise
                 if current.stop.is_set():
+                    context.shared_files.whole &= not current.unfinished and number + 1 == len(runs)
                     self.reporter.stopped(current.unfinished, _names(runs[number + 1 :]))
                     break
         return self.reporter.exit_code
 
     @contextlib.contextmanager
-    def _open(self, paths: OutputPaths) -> Iterator[CommandContext]:
-        """Open what all runs share."""
+    def _open(self, paths: OutputPaths, follow: bool) -> Iterator[CommandContext]:
+        """Open what all runs share; ``follow``: a source has no end, so people follow the lines that all share."""
         reporter = self.reporter
         with contextlib.ExitStack() as stack:
             server, window = None, None
@@ -88,9 +90,12 @@ class VideoCommand:
             stack.enter_context(contextlib.closing(backend))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
-            shared = stack.enter_context(shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed))
+            files = stack.enter_context(shared_files(reporter, follow))
+            shared = stack.enter_context(
+                shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed, files.results, follow)
+            )
             yield CommandContext(
-                self.recognition, self.outputs, paths, reporter, backend, shared, window=window, server=server
+                self.recognition, self.outputs, paths, reporter, backend, shared, files, window=window, server=server
             )
 
 

@@ -76,9 +76,8 @@ class OutputConfig:
 
     @property
     def files(self) -> list[tuple[str, Path]]:
-        """Files that the user named, each with its option. Parquet has a second file while it is being written."""
-        part = self.parquet.with_name(f"{self.parquet.name}.part") if self.parquet and self.parquet.name else None
-        named = {**self.shared, "--plot": self.timeline_file, "--parquet, while written,": part}
+        """Files that the user named, each with its option."""
+        named = {**self.shared, "--plot": self.timeline_file}
         return [(option, path) for option, path in named.items() if path is not None and path != STDOUT]
 
     def for_source(self, info: SourceInfo, paths: OutputPaths, suffix: str = ".mp4") -> SourceOutputs:
