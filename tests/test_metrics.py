@@ -11,7 +11,7 @@ from fakes import FakeBackend
 from prometheus_client.parser import text_string_to_metric_families
 from streams import INFO, LIVE, Keeping, Opener, Script, frame, pipelines
 
-from leaf_rt.diagnostics.metrics import MetricsServer
+from leaf_rt.web.metrics import MetricsServer
 from leaf_rt.errors import ConnectionLost, OutputError
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import Hooks

@@ -13,7 +13,6 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.cli.progress import ProgressBars
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.shared import SharedFiles
-from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
@@ -32,6 +31,7 @@ from leaf_rt.stream.stats import Event, EventKind, RunStats
 from leaf_rt.system.result_file import ResultFile, ResultFiles
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Estimates, Frame, SourceInfo
+from leaf_rt.web.metrics import MetricsServer
 
 _LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
 

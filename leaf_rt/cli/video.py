@@ -11,7 +11,6 @@ from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.run import CommandContext, Run
 from leaf_rt.cli.shared import shared_files
 from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
-from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.render.window import Window
@@ -21,6 +20,7 @@ from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sources.base import Target
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.text import readable
+from leaf_rt.web.metrics import MetricsServer
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from leaf_rt.errors import ConnectionLost
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import Source, Target
 from leaf_rt.stream.context import RunContext
+from leaf_rt.stream.stats import RunStats
 
 _Result = TypeVar("_Result")
 
@@ -68,6 +69,7 @@ class RunControl:
         self.keep_open = keep_open
         self._requests: queue.SimpleQueue[Callable[[Runner | None], None]] = queue.SimpleQueue()
         self._context: RunContext | None = None
+        self._before = RunStats()
         self._closed = False
 
     def add(self, addition: Addition) -> Future[str]:
@@ -93,6 +95,11 @@ class RunControl:
     def bind(self, context: RunContext) -> None:
         """The run has started; its loop calls this."""
         self._context = context
+
+    @property
+    def stats(self) -> RunStats:
+        """The counters of the run; empty before it starts."""
+        return self._before if self._context is None else self._context.stats
 
     @property
     def pending(self) -> bool:
