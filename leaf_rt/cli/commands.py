@@ -14,6 +14,7 @@ import typer
 from leaf_rt.cli import exporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
+    AlertOptions,
     InputOptions,
     LiveOutputOptions,
     MonitoringOptions,
@@ -67,6 +68,7 @@ def video(
     output: OutputOptions,
     recognition: RecognitionOptions,
     inputs: InputOptions,
+    alerts: AlertOptions,
     monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
@@ -81,7 +83,7 @@ def video(
     source_options = inputs.config()
     if not targets and inputs.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    output_config = output.config()
+    output_config, alert_config = output.config(), alerts.config()
 
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.targets import with_distinct_names, without_results
@@ -104,6 +106,7 @@ def video(
         output_config,
         RunOptions(duration=inputs.duration),
         reporter,
+        alerts=alert_config,
         metrics_port=monitoring.metrics,
         sources_file=inputs.sources,
     )
@@ -126,6 +129,7 @@ def webcam(
     output: LiveOutputOptions,
     recognition: RecognitionOptions,
     inputs: Annotated[InputOptions, Only("max_fps", "duration", "wait", "max_reconnects")],
+    alerts: AlertOptions,
     monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
@@ -135,7 +139,7 @@ def webcam(
     or an option for records.
     """
     source_options = inputs.config(width=width, height=height, fps=fps, mirror=mirror)
-    output_config = output.config()
+    output_config, alert_config = output.config(), alerts.config()
 
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.video import VideoCommand
@@ -147,6 +151,7 @@ def webcam(
         output_config,
         RunOptions(duration=inputs.duration),
         Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout),
+        alerts=alert_config,
         metrics_port=monitoring.metrics,
     )
     raise typer.Exit(command.run([Target(device, source_options)], parallel=True))

@@ -65,6 +65,10 @@ class Reporter:
                 return
         self.notify(event.level, event.text, event.source, event.kind)
 
+    def alert(self, level: str, name: str, text: str) -> None:
+        """Report the delivery of alerts. Threads of alerts call this too."""
+        self.notify(level, text, name, "alert")
+
     def was_reported(self, error: Exception) -> bool:
         """Whether an event or ``error`` has reported this very error."""
         return error in self._reported

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from leaf_rt.alerts.config import AlertConfig, open_alerts
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.run import CommandContext, Run
 from leaf_rt.cli.shared import shared_files
@@ -32,6 +33,7 @@ class VideoCommand:
         outputs: What is written and shown.
         options: How each run is driven.
         reporter: Reports messages and results.
+        alerts: Where events are sent.
         metrics_port: Port for metrics, 0 for a free one; None serves no metrics.
         sources_file: The file that lists the sources, if there is one.
     """
@@ -40,6 +42,7 @@ class VideoCommand:
     outputs: OutputConfig
     options: RunOptions
     reporter: Reporter
+    alerts: AlertConfig = field(default_factory=AlertConfig)
     metrics_port: int | None = None
     sources_file: Path | None = None
 
@@ -94,6 +97,10 @@ class VideoCommand:
             shared = stack.enter_context(
                 shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed, files.results, follow)
             )
+            alerts = stack.enter_context(
+                open_alerts(self.alerts, backend.spec.labels, self.outputs.event_filter, reporter.alert)
+            )
+            shared = [*shared, *alerts]
             yield CommandContext(
                 self.recognition, self.outputs, paths, reporter, backend, shared, files, window=window, server=server
             )

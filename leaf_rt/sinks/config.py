@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from leaf_rt.results.events import EventFilter
 from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.system.files import make_folder
 from leaf_rt.text import readable
@@ -46,7 +47,8 @@ class OutputConfig:
         timeline_file: Where the timeline of the only source goes, whatever kind of source it is.
         jsonl: Records of all sources as JSON lines.
         csv: Records of all sources as CSV.
-        events: Expressions of all sources with start, end and dwell, as JSON lines.
+        events: Starts and ends of the expressions of all sources, as JSON lines.
+        event_filter: Which of them are written, and sent as alerts.
         parquet: Records of all sources as Parquet.
         show: Whether to open a window per source.
         blur: Whether to hide faces in every picture that is written or shown.
@@ -60,6 +62,7 @@ class OutputConfig:
     jsonl: Path | None = None
     csv: Path | None = None
     events: Path | None = None
+    event_filter: EventFilter = field(default_factory=EventFilter)
     parquet: Path | None = None
     show: bool = False
     blur: bool = False

@@ -31,6 +31,10 @@ class EventSink(Closing):
         """Process one frame, and write what began and what ended."""
         self._write(self._tracker.update(source.name, frame, estimates))
 
+    def source_gone(self, source: SourceInfo) -> None:
+        """Write the ends of what the source showed."""
+        self._write(self._tracker.end(source.name))
+
     def close(self) -> None:
         """End the expressions that are still shown, and close the file."""
         try:

@@ -35,7 +35,7 @@ def shared_sinks(
         follow: Write lines under their final names from the start, as for live sources.
 
     Raises:
-        NoPermission, OutputError, BackendError: A sink cannot be opened. The sinks before it are closed again.
+        NoPermission, OutputError, BackendError, ModelError: A sink cannot be opened. Those before it are closed again.
     """
     sinks: list[Sink] = []
 
@@ -52,10 +52,9 @@ def shared_sinks(
 
             sinks.append(CsvSink(place(outputs.csv), labels))
         if outputs.events is not None:
-            from leaf_rt.results.events import EventTracker
             from leaf_rt.sinks.events import EventSink
 
-            sinks.append(EventSink(place(outputs.events), EventTracker(labels)))
+            sinks.append(EventSink(place(outputs.events), outputs.event_filter.tracker(labels)))
         if outputs.parquet is not None:
             from leaf_rt.sinks.parquet import ParquetSink
 

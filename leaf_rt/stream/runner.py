@@ -351,6 +351,7 @@ class StreamRunner:
         for worker in self._workers:
             if self._context.options.shed and not worker.closed:
                 worker.adapt_to_load(now, live, self._served, self._busy, files)
+            worker.tell_if_gone(self._shared)
             if not worker.closed and worker.capture.ended:
                 self._close(worker)
         sinks = [*self._shared, *(sink for worker in self._workers for sink in worker.sinks)]

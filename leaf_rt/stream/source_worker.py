@@ -42,6 +42,7 @@ class SourceWorker:
         self._context = context
         self._load = LoadControl()
         self._failures = 0  # failed frames in a row
+        self._shown = False  # whether the sinks believe that the source is there
 
     @property
     def info(self) -> SourceInfo:
@@ -95,6 +96,7 @@ class SourceWorker:
         """
         stats = self.stats
         stats.processed += 1
+        self._shown = True
         work = Work(stats.info, captured.frame, estimates, latency)
         for sink in (*shared, *self.sinks):
             sink.put(work, not stats.info.is_live, give_up)
@@ -102,6 +104,15 @@ class SourceWorker:
         stats.faces = len(estimates)
         stats.latency.add(latency)
         self._failures = 0
+
+    def tell_if_gone(self, shared: Sequence[SinkWorker]) -> None:
+        """Tell all sinks, after its last frame, that the source was lost or has ended."""
+        with self._context.lock:
+            gone = self.stats.state in ("lost", "ended") and not self.capture.buffer
+        if gone and self._shown:
+            self._shown = False
+            for sink in (*shared, *self.sinks):
+                sink.source_gone(self.info)
 
     def adapt_to_load(self, now: float, live: int, served: int, busy: float, files: int) -> None:
         """Change the work per frame of a live source as the load rises or falls; arguments as in ``Counters``."""
