@@ -81,7 +81,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_run_without_sources_goes_on_and_takes_one_that_is_added() -> None:
     gate = threading.Event()
     seen: list[tuple[str, str]] = []
-    hooks = Hooks(opened=lambda i: seen.append(("opened", i.name)), closed=lambda i: seen.append(("closed", i.name)))
+    hooks = Hooks(
+        opened=lambda i: seen.append(("opened", i.name)), closed=lambda s: seen.append(("closed", s.info.name))
+    )
     with going(Opener(cam=[Script(LIVE, [*slow_frames(5), gate])]), hooks) as one:
         time.sleep(0.4)
         assert one.thread.is_alive()

@@ -124,7 +124,7 @@ class StreamRunner:
         self._workers: list[SourceWorker] = []
         self._first: list[Source | LeafError] = []  # what each worker starts with
         self._shared: list[SinkWorker] = []
-        self._removed: list[SinkWorker] = []  # of sources that were removed, while they finish
+        self._closing: list[SourceWorker] = []  # sources that have ended, while their sinks finish
         self._pool: ThreadPoolExecutor | None = None
         self._busy, self._served = 0.0, 0  # s of work, and frames that were worked on
         self._held_back = False  # whether a frame of a file waits for space in a sink; under the lock
@@ -148,11 +148,10 @@ class StreamRunner:
         with self._context.lock:
             worker.capture.stop()
             worker.capture.buffer.drop_all()
+        worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
         self._close(worker)
         self._workers = [other for other in self._workers if other is not worker]
         self._stats.sources = [stats for stats in self._stats.sources if stats is not worker.stats]
-        self._removed = [sink for sink in self._removed if not sink.ended] + worker.sinks
-        self._stats.sinks = [s for s in self._stats.sinks if not any(s is sink.stats for sink in worker.sinks)]
         for other in self._workers:
             other.restart_load()
 
@@ -175,7 +174,7 @@ class StreamRunner:
 
     def _make_worker(self, target: Target, first: Source | LeafError | None) -> SourceWorker:
         info = first_info(target, first)
-        name = unique_name(info.name, [worker.info.name for worker in self._workers])
+        name = unique_name(info.name, [worker.info.name for worker in (*self._workers, *self._closing)])
         capture = Capture(self._context, target, name, info, self._opener, self._rng)
         self._stats.sources = [*self._stats.sources, capture.stats]  # a new list: other threads read the old one
         return SourceWorker(self._context, capture)
@@ -198,7 +197,8 @@ class StreamRunner:
             raise
         finally:
             self._control.close()
-            self._shutdown.close(self._workers, [*self._shared, *self._removed], self._pool)
+            removed = [sink for one in self._closing if one not in self._workers for sink in one.sinks]
+            self._shutdown.close(self._workers, [*self._shared, *removed], self._pool)
             self._notifier.progress()
         if context.stop.at_once:
             raise KeyboardInterrupt
@@ -336,11 +336,20 @@ class StreamRunner:
         return parts
 
     def _close(self, worker: SourceWorker) -> None:
-        """Close a source that has ended, and say so, once."""
+        """Close a source that has ended, once. Its sinks go on until they have written everything."""
         if not worker.closed:
             worker.close()
+            self._closing.append(worker)
+
+    def _finish_closing(self) -> None:
+        """Say which sources have closed with all their sinks, and forget the sinks of removed ones."""
+        for worker in [worker for worker in self._closing if all(sink.ended for sink in worker.sinks)]:
+            self._closing.remove(worker)
             if worker.own_sinks is None and worker.pipeline is not None:
-                self._hooks.closed(worker.info)
+                self._hooks.closed(worker.stats)
+            if worker not in self._workers:
+                own = {id(sink.stats) for sink in worker.sinks}
+                self._stats.sinks = [stats for stats in self._stats.sinks if id(stats) not in own]
 
     def _after_round(self) -> None:
         """Deliver events, adapt to the load, close what has ended."""
@@ -351,9 +360,10 @@ class StreamRunner:
         for worker in self._workers:
             if self._context.options.shed and not worker.closed:
                 worker.adapt_to_load(now, live, self._served, self._busy, files)
-            worker.tell_if_gone(self._shared)
+            worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
             if not worker.closed and worker.capture.ended:
                 self._close(worker)
+        self._finish_closing()
         sinks = [*self._shared, *(sink for worker in self._workers for sink in worker.sinks)]
         if sinks and all(sink.stats.off for sink in sinks):
             raise next(sink.error for sink in sinks if sink.error is not None)

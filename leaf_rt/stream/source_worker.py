@@ -108,7 +108,7 @@ class SourceWorker:
     def tell_if_gone(self, shared: Sequence[SinkWorker]) -> None:
         """Tell all sinks, after its last frame, that the source was lost or has ended."""
         with self._context.lock:
-            gone = self.stats.state in ("lost", "ended") and not self.capture.buffer
+            gone = self.stats.state in ("lost", "stopped", "ended") and not self.capture.buffer
         if gone and self._shown:
             self._shown = False
             for sink in (*shared, *self.sinks):

@@ -79,7 +79,7 @@ def build_app(
     @router.get("/healthz", tags=["server"], responses={503: {"description": "A source or an output fails."}})
     def healthz() -> JSONResponse:
         """Whether all sources and outputs work."""
-        healthy, body = health(manager.stats, time.monotonic(), may_be_idle=True)
+        healthy, body = health(manager.visible_stats, time.monotonic(), may_be_idle=True)
         return JSONResponse(body, 200 if healthy else 503)
 
     @router.get("/metrics", tags=["server"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -89,10 +89,12 @@ def build_app(
 
     @router.get("/", include_in_schema=False)
     def page() -> FileResponse:
+        if not (STATIC / "index.html").is_file():
+            raise Refusal(404, "the page is missing in this installation; install leaf-rt again")
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     app.include_router(router)
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(LeafError, _failed)
     app.add_exception_handler(TimeoutError, _timed_out)

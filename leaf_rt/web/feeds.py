@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.responses import StreamingResponse
 
-from leaf_rt.web.hub import LiveFrame
+from leaf_rt.web.hub import News
 from leaf_rt.web.live import Live
 
 _WAITING = 512  # messages for one client
 _SIGN_OF_LIFE = 15.0  # s
 
 
-def feed(live: Live, source: str | None, kind: str, texts: Callable[[LiveFrame], Sequence[str]]) -> StreamingResponse:
+def feed(live: Live, source: str | None, kind: str, texts: Callable[[News], Sequence[str]]) -> StreamingResponse:
     """Stream something of every frame until the client goes away.
 
     A client that reads too slowly loses the oldest messages, and a message ``dropped`` tells it how many.
@@ -36,12 +36,12 @@ def feed(live: Live, source: str | None, kind: str, texts: Callable[[LiveFrame],
 
 
 async def _messages(
-    live: Live, source: str | None, kind: str, texts: Callable[[LiveFrame], Sequence[str]]
+    live: Live, source: str | None, kind: str, texts: Callable[[News], Sequence[str]]
 ) -> AsyncIterator[str]:
     waiting: asyncio.Queue[str] = asyncio.Queue(_WAITING)
     dropped = 0
 
-    def wake(frame: LiveFrame) -> None:
+    def wake(frame: News) -> None:
         nonlocal dropped
         if source is not None and frame.source != source:
             return

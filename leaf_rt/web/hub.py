@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -91,6 +92,24 @@ class LiveFrame:
         return b"".join((struct.pack("<I", len(header)), header, picture))
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A source was lost, was stopped or has ended.
+
+    Attributes:
+        source: Its name.
+        events: What ended with it, one JSON text each.
+        records: Nothing; as in ``LiveFrame``.
+    """
+
+    source: str
+    events: Sequence[str]
+    records: Sequence[str] = ()
+
+
+News: TypeAlias = LiveFrame | Ending
+
+
 class _Memory:
     """The last minutes of records of one source."""
 
@@ -127,7 +146,7 @@ class Hub:
         self._events = EventTracker(labels)  # used by the thread of the sink
         self._lock = threading.Lock()
         self._memory: dict[str, _Memory] = {}
-        self._listeners: list[Callable[[LiveFrame], None]] = []
+        self._listeners: list[Callable[[News], None]] = []
         self.client_times: dict[str, Callable[[int], float | None]] = {}  # by source: the time of a frame's sender
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
@@ -149,11 +168,19 @@ class Hub:
         for listener in listeners:
             listener(live)
 
+    def source_gone(self, source: SourceInfo) -> None:
+        """End the expressions of a source; see ``WatchesSources``."""
+        ending = Ending(source.name, list(map(_json, self._events.end(source.name))))
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(ending)
+
     def close(self) -> None:
         """The run is over; what is in memory stays. See ``Sink``."""
 
-    def listen(self, listener: Callable[[LiveFrame], None]) -> Callable[[], None]:
-        """Call ``listener`` for every frame, in the thread of the sink, until the returned function is called."""
+    def listen(self, listener: Callable[[News], None]) -> Callable[[], None]:
+        """Call ``listener`` in the thread of the sink, for every frame and ending, until the result is called."""
         with self._lock:
             self._listeners.append(listener)
 

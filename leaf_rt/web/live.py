@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from leaf_rt.text import readable
 from leaf_rt.web.camera import BrowserCamera
-from leaf_rt.web.hub import Hub, LiveFrame
+from leaf_rt.web.hub import Hub, LiveFrame, News
 from leaf_rt.web.manager import SourceManager
 from leaf_rt.web.options import Limits
 from leaf_rt.web.security import Refusal
@@ -46,7 +46,7 @@ class Live:
         self._hub, self._manager, self._limits = hub, manager, limits
         self._encoder = ThreadPoolExecutor(1, "jpeg")
         self._encoding: tuple[LiveFrame, asyncio.Future[bytes]] | None = None
-        self._wake: set[Callable[[LiveFrame], None]] = set()
+        self._wake: set[Callable[[News], None]] = set()
         self._states: dict[str, tuple[str, str]] = {}  # of the sources, by id: state and reason
         self._sources = ""  # the newest list as a message
         self._news = asyncio.Event()  # set, and replaced, when there is a new list
@@ -55,7 +55,7 @@ class Live:
         """Watch the hub until the task is cancelled; one task of the event loop."""
         loop = asyncio.get_running_loop()
 
-        def on_frame(frame: LiveFrame) -> None:  # in the thread of the hub
+        def on_frame(frame: News) -> None:  # in the thread of the hub
             if self._wake:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._pass_on, frame)
@@ -92,7 +92,7 @@ class Live:
             self.watching -= 1
 
     @contextlib.contextmanager
-    def frames(self, wake: Callable[[LiveFrame], None]) -> Any:
+    def frames(self, wake: Callable[[News], None]) -> Any:
         """Call ``wake`` for every frame, in the event loop, while the block runs."""
         self._wake.add(wake)
         try:
@@ -107,7 +107,7 @@ class Live:
         self._news.set()
         self._news = asyncio.Event()
 
-    def _pass_on(self, frame: LiveFrame) -> None:
+    def _pass_on(self, frame: News) -> None:
         for wake in list(self._wake):
             wake(frame)
 
@@ -139,8 +139,8 @@ class Live:
             source_id, name = added["id"], added["name"]
             done: asyncio.Queue[LiveFrame] = asyncio.Queue()
 
-            def wake(frame: LiveFrame) -> None:
-                if frame.source == name:
+            def wake(frame: News) -> None:
+                if frame.source == name and isinstance(frame, LiveFrame):
                     done.put_nowait(frame)
 
             with self.frames(wake):
@@ -224,7 +224,7 @@ class _Viewer:
         self._ready, self._fresh = asyncio.Event(), asyncio.Event()
         self._ready.set()
 
-    def wake(self, frame: LiveFrame) -> None:
+    def wake(self, frame: News) -> None:
         if self._source is not None and frame.source == self._source[0]:
             self._fresh.set()
 

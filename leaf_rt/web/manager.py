@@ -42,6 +42,7 @@ class SourceManager:
         options: How the server is set up.
         hub: Keeps their frames.
         source_options: How added sources are read.
+        keep_open: Whether runs go on without sources.
         clock: The clock of the run, s, monotonic.
     """
 
@@ -50,13 +51,16 @@ class SourceManager:
         options: WebOptions,
         hub: Hub,
         source_options: SourceOptions | None = None,
+        *,
+        keep_open: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options, self._hub, self._clock = options, hub, clock
         self._source_options = source_options or SourceOptions()
         self._allow = AllowList(options.allow_sources)
         self._lock = threading.Lock()
-        self._control = RunControl()
+        self._keep_open, self._runs = keep_open, 0
+        self._control = RunControl(keep_open)
         self._hidden: set[str] = set()  # names of sources that belong to jobs
         self._ids: dict[str, str] = {}  # by name
         self._count = 0
@@ -68,11 +72,20 @@ class SourceManager:
         """The counters of the run."""
         return self._control.stats
 
-    def attach(self, control: RunControl) -> None:
-        """A run begins."""
+    @property
+    def visible_stats(self) -> RunStats:
+        """The same without the sources of jobs, whose names give access to them."""
+        stats = self.stats
+        return replace(stats, sources=[source for source in stats.sources if source.info.name not in self._hidden])
+
+    def next_run(self) -> RunControl:
+        """The control of the next run. Requests that came before the first run wait for it."""
         with self._lock:
-            self._control = control
-            self._ids.clear()
+            if self._runs > 0:
+                self._control = RunControl(self._keep_open)
+                self._ids.clear()
+            self._runs += 1
+            return self._control
 
     def describe(self) -> list[dict[str, Any]]:
         """All sources as the protocol describes them."""
@@ -117,16 +130,15 @@ class SourceManager:
             raise Refusal(
                 403, "this server does not allow this source; its operator can allow it with --allow-source ADDRESS"
             )
-        options = {"name": name} if name else {}
         if target == SAMPLE:
             clip = sample_clip()
             if clip is None:
                 raise Refusal(404, "this installation has no sample clip; install leaf-rt again")
-            target, options = str(clip), {"name": name or "Sample clip"}
+            target, name = str(clip), name or "Sample clip"
         is_file = not is_url(target) and target.startswith("/") and not target.startswith("/dev/video")
         asked = replace(
             self._source_options,
-            **options,
+            name=name,
             loop=is_file,
             realtime=is_file,
             wait=is_url(target),

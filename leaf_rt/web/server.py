@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import threading
 from typing import Any
 
 import uvicorn
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.errors import NotFound, OutputError
+from leaf_rt.errors import OutputError
 from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.sources.base import SourceOptions
 from leaf_rt.stream.control import RunControl
 from leaf_rt.system.closing import Closing
-from leaf_rt.web.app import STATIC, build_app
+from leaf_rt.web.app import build_app
 from leaf_rt.web.bounds import bounded_protocol
 from leaf_rt.web.hub import Hub
 from leaf_rt.web.manager import SourceManager, sample_clip
@@ -46,10 +47,10 @@ class WebServer(Closing):
         source_options: How added sources are read.
         blur: Whether to hide all faces in the pictures.
         stored: What the command writes, one phrase each, for the page.
+        keep_open: Whether its runs go on without sources.
 
     Raises:
         OutputError: The address cannot be used.
-        NotFound: The page is missing in this installation.
         BackendError: prometheus-client is not installed.
 
     Attributes:
@@ -66,18 +67,17 @@ class WebServer(Closing):
         *,
         blur: bool = False,
         stored: list[str] | None = None,
+        keep_open: bool = False,
     ) -> None:
-        if not (STATIC / "index.html").is_file():
-            raise NotFound("leaf-rt serve: the page is missing in this installation; install leaf-rt again")
         labels = backend.spec.labels
         self.hub = Hub(labels, blur=blur)
         try:
-            self._manager = SourceManager(options, self.hub, source_options)
+            self._manager = SourceManager(options, self.hub, source_options, keep_open=keep_open)
         except ValueError as e:
             raise OutputError(f"--allow-source {e}") from e
         self.token = options.token or ("" if options.is_local else make_token())
         self._pictures = PictureRecognizer(recognition, backend, self._manager, options.limits.image_pixels)
-        metrics = Exposition(lambda: self._manager.stats, "leaf-rt serve", "web")
+        metrics = Exposition(lambda: self._manager.visible_stats, "leaf-rt serve", "web")
         info = _info(options, recognition, backend, blur=blur, stored=stored or [])
         self._socket = _listen(options.host, options.port)
         self._options = options
@@ -103,9 +103,11 @@ class WebServer(Closing):
         )
         logging.getLogger("uvicorn").addHandler(logging.NullHandler())  # the terminal belongs to the command
         try:
-            config.load_ssl() if hasattr(config, "load_ssl") else None
+            if options.certificate is not None:  # uvicorn would fail in its thread
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(options.certificate, options.key)
         except OSError as e:
-            raise OutputError(f"--tls-cert: cannot be used ({e})") from e
+            self._socket.close()
+            raise OutputError(f"--tls-cert {options.certificate}: cannot be used ({e}); give PEM files") from e
         self._server = uvicorn.Server(config)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
@@ -127,9 +129,9 @@ class WebServer(Closing):
         shown = f"[{host}]" if ":" in host else host
         return f"{scheme}://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
-    def attach(self, control: RunControl) -> None:
-        """Serve this run from now on."""
-        self._manager.attach(control)
+    def next_run(self) -> RunControl:
+        """What the next run must be given as its control, so that the page can change its sources."""
+        return self._manager.next_run()
 
     def close(self) -> None:
         """Stop the server. May be called twice."""
