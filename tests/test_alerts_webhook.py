@@ -160,8 +160,8 @@ def test_a_full_outbox_keeps_the_newest_items() -> None:
     outbox.close(5)
     assert got[-10:] == list(range(90, 100))
     assert got == sorted(set(got))
-    assert outbox.delivered + outbox.dropped == 100
-    assert len(got) == outbox.delivered <= 12
+    assert outbox.stats.delivered + outbox.stats.dropped == 100
+    assert len(got) == outbox.stats.delivered <= 12
 
 
 def test_an_error_in_one_item_does_not_stop_the_others() -> None:
@@ -175,7 +175,7 @@ def test_an_error_in_one_item_does_not_stop_the_others() -> None:
         outbox.put(item)
     outbox.close(5)
     assert got == [1.0, 0.5]
-    assert (outbox.delivered, outbox.dropped) == (2, 1)
+    assert (outbox.stats.delivered, outbox.stats.dropped) == (2, 1)
     assert "division by zero" in said.texts[0]
 
 
