@@ -52,6 +52,10 @@ def test_the_compose_file_follows_the_specification() -> None:
     check(linter, "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml")
 
 
+def test_prometheus_reads_its_file() -> None:
+    check(tool("promtool", "apt-get install prometheus"), "check", "config", DEPLOY / "prometheus.yml")
+
+
 def test_systemd_accepts_the_unit() -> None:
     assert check(tool("systemd-analyze", "apt-get install systemd"), "verify", DEPLOY / "leaf-rt.service") == ""
 
@@ -92,7 +96,7 @@ def commands() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["systemd", "compose"])
 def test_the_command_runs_is_healthy_appends_and_stops(kind: str, clip: Path, tmp_path: Path) -> None:
-    """The very command, with its paths and port replaced, run twice as a service that is started again."""
+    """The very command, with its paths and its port replaced; the events of an earlier start are kept."""
     sources, events, port = tmp_path / "cameras.toml", tmp_path / "events.jsonl", free_port()
     sources.write_text(f'[[source]]\nname = "door"\ntarget = {json.dumps(str(clip))}\nrealtime = true\nloop = true\n')
     events.write_text("before\n")
