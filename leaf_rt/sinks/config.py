@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,20 @@ class OutputConfig:
     def shared(self) -> dict[str, Path | None]:
         """The files that all sources share, by their options."""
         return {"--jsonl": self.jsonl, "--csv": self.csv, "--events": self.events, "--parquet": self.parquet}
+
+    def stored(self, endless: bool = True) -> Iterator[str]:
+        """What is written, one phrase each, for people whose faces are recognized.
+
+        Args:
+            endless: Whether the sources have no end. Then only what was asked for is written.
+        """
+        if self.annotated or (self.annotated is None and not endless):
+            yield "annotated video"
+        if self.out is not None or not endless:
+            yield from ("records",) * self.records + ("timeline",) * self.timeline
+        for option, path in self.shared.items():
+            if path is not None:
+                yield "events" if option == "--events" else f"records ({option[2:]})"
 
     @property
     def on_stdout(self) -> bool:
