@@ -107,7 +107,7 @@ def test_the_command_runs_is_healthy_appends_and_stops(kind: str, clip: Path, tm
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
     folders = {"CREDENTIALS_DIRECTORY": str(tmp_path), "STATE_DIRECTORY": str(tmp_path), "PYTHONPATH": str(ROOT)}
     # Compose sets these even if they are empty.
-    alerts = {"LEAF_MQTT": "", "LEAF_ON_EVENT": "", "LEAF_WEBHOOK_SECRET": ""}
+    alerts = {"LEAF_RT_MQTT": "", "LEAF_RT_ON_EVENT": "", "LEAF_RT_WEBHOOK_SECRET": ""}
     process = subprocess.Popen(
         ["sh", "-c", command], env={**os.environ, **cache, **folders, **alerts}, stderr=subprocess.PIPE, text=True
     )
