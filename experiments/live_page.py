@@ -133,7 +133,18 @@ def load(address: str, pid: int, viewers: int, seconds: float, *, slow: int = 0,
     """
     clients = None
     if viewers + slow + loris:
-        line = [sys.executable, "-m", "experiments.live_page", "clients", address, source(address)["id"]]
+        # Low priority: in use, viewers are other machines.
+        line = [
+            "nice",
+            "-n",
+            "19",
+            sys.executable,
+            "-m",
+            "experiments.live_page",
+            "clients",
+            address,
+            source(address)["id"],
+        ]
         line += map(str, (viewers, slow, loris, seconds + 2.0))
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         clients = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
