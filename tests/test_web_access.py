@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -222,6 +223,32 @@ def test_small_bodies_are_bounded(local: Served) -> None:
     status, _, answer = local.ask("POST", "/v1/sources", {"target": "x", "more": 1})
     assert status == 422
     assert isinstance(json.loads(answer)["detail"], str)
+
+
+def test_the_number_of_viewers_is_bounded(local: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(64):
+            stack.enter_context(local.socket("/v1/live"))
+        assert refused(local, "/v1/live") == 503
+        assert local.ask("GET", "/v1/records")[0] == 503
+    eventually(lambda: refused(local, "/v1/live") == 101)
+
+
+def test_https_with_an_own_certificate(tmp_path: Path) -> None:
+    import ssl
+    import subprocess
+    import urllib.request
+
+    line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    line += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    with Served("--tls-cert", str(cert), "--tls-key", str(key)) as server:
+        assert server.address.startswith("https://127.0.0.1:")
+        trusted = ssl.create_default_context(cafile=str(cert))
+        request = urllib.request.Request(f"{server.address}v1/info", headers={"Origin": server.address.rstrip("/")})
+        with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
+            assert answer.status == 200
 
 
 def test_the_number_of_sources_is_bounded(local: Served) -> None:

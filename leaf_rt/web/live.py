@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from leaf_rt.errors import LeafError
 from leaf_rt.text import printable
 from leaf_rt.web.camera import BrowserCamera
 from leaf_rt.web.hub import Hub, LiveFrame, News
@@ -152,6 +153,8 @@ class Live:
                 )
         except Refusal as e:
             await _fail(socket, e.detail)
+        except (LeafError, TimeoutError) as e:
+            await _fail(socket, str(e) or "no answer in time")
         finally:
             if camera is not None:
                 camera.end()
