@@ -72,8 +72,9 @@ def video(
 ) -> None:
     """Recognize facial expressions in video files and streams.
 
-    Each file gets three results, next to it or in --out: the annotated video
-    NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
+    Each file gets its results next to it or in --out: the annotated video
+    NAME.leaf.mp4, the records NAME.leaf.jsonl, the timeline NAME.leaf.png and
+    the report NAME.leaf.html with its numbers in NAME.leaf.summary.json.
     Files are processed one after the other. Streams, cameras and the sources
     of --sources run in parallel. Sources without an end (streams, cameras,
     files with --loop or --realtime) get only the results that you request.
@@ -178,6 +179,45 @@ def image(
 
     reporter = Reporter(records_on_stdout=output_config.on_stdout)
     raise typer.Exit(ImageCommand(recognition.config(), output_config, reporter).run(files))
+
+
+@app.command()
+def report(
+    records: Annotated[
+        Path, typer.Argument(metavar="RECORDS", parser=opt.named, help="Records of a run: JSON Lines, CSV or Parquet.")
+    ],
+    *,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            "--video", parser=opt.named, metavar="CLIP", help="The clip to show (default: the one beside the records)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", parser=opt.named, metavar="FILE", help="The report (default: named like the records, .html)."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="NAME", callback=opt.not_empty, help="Which source, if there are several."),
+    ] = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Make a report from records: one web page that works without a network, and its numbers as JSON.
+
+    `leaf-rt video` writes both for every file. The page shows who was on
+    screen, the expressions over time, changes and events, and goes to a moment
+    of the clip by a click.
+    """
+    from leaf_rt.cli import console
+    from leaf_rt.cli.report import report_from_records
+
+    page, numbers, notes = report_from_records(records, video=video, out=out, source=source)
+    for text in notes:
+        console.note(console.console(), text)
+    console.facts(console.console(stderr=False), {"report": str(page), "numbers": str(numbers)})
 
 
 @app.command()

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli.progress import ProgressBars
+from leaf_rt.cli.report import MAX_INTERVALS, relative_clip, run_facts, write_report
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
@@ -19,7 +21,8 @@ from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import FrameAnnotator
 from leaf_rt.render.window import Window
-from leaf_rt.results.summary import Summary
+from leaf_rt.results.numbers import numbers
+from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig, SourceOutputs
 from leaf_rt.sinks.factory import open_source_sinks
@@ -31,8 +34,6 @@ from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.files import write_whole
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Estimates, Frame, SourceInfo
-
-_LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,13 @@ class SourceResults:
     """What lives as long as one source.
 
     Attributes:
+        info: The source.
         summary: Who was seen.
         files: Where its results go.
         reported: Whether its results are complete and reported.
     """
 
+    info: SourceInfo
     summary: Summary
     files: SourceOutputs
     reported: bool = False
@@ -154,8 +157,10 @@ class Run:
     def _opened(self, info: SourceInfo) -> None:
         context = self._context
         self._reporter.source_opened(info, context.backend, context.recognition)
-        summary = Summary(context.backend.spec.labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
-        self._results[info.name] = SourceResults(summary, context.outputs.for_source(info, context.paths))
+        # A frame of a live source that stalls counts for a limited time, and its memory is limited more tightly.
+        limits = {"max_gap": MAX_ABSENCE} if info.is_live else {"max_intervals": MAX_INTERVALS}
+        summary = Summary(context.backend.spec.labels, **limits)  # type: ignore[arg-type]
+        self._results[info.name] = SourceResults(info, summary, context.outputs.for_source(info, context.paths))
 
     def _make_pipeline(self, info: SourceInfo) -> Pipeline:
         context = self._context
@@ -168,7 +173,7 @@ class Run:
         return open_source_sinks(self._results[info.name].files, context.backend.spec.labels, draw)
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
-        self._results[info.name].summary.add(estimates, frame.generation)
+        self._results[info.name].summary.add(frame, estimates)
         window = self._context.window
         if window is not None:
             window.show(info.name, frame, estimates)
@@ -184,10 +189,21 @@ class Run:
             timeline = None if self.stop.at_once else self._write_timeline(name, source)
             if self.stop.at_once:
                 raise KeyboardInterrupt
-            results = {"video": source.files.annotated, "records": source.files.records, "timeline": timeline}
+            found = self._numbers(name, source)
+            report = self._write_report(source, found)
+            results = {
+                "video": source.files.annotated,
+                "records": source.files.records,
+                "subtitles": source.files.subtitles,
+                "timeline": timeline,
+                "report": report,
+                "numbers": None if report is None else source.files.numbers,
+            }
             files = {kind: path for kind, path in results.items() if path is not None}
             stopped_early = name in self.unfinished and self.stop.is_set()
-            self._reporter.source_finished(name, source.summary, stats, files, stopped_early=stopped_early)
+            self._reporter.source_finished(
+                name, source.summary, stats, files, stopped_early=stopped_early, numbers=found
+            )
             source.reported = True
 
     def _write_timeline(self, name: str, source: SourceResults) -> Path | None:
@@ -206,9 +222,33 @@ class Run:
             return None
         return path
 
+    def _numbers(self, name: str, source: SourceResults) -> dict[str, Any]:
+        """The numbers of a finished source."""
+        context, summary = self._context, source.summary
+        precision = context.recognition.precision or context.backend.spec.precision
+        run = run_facts(context.recognition.model, context.backend.spec, precision)
+        return numbers(summary, name, frames=summary.frames, run=run)
+
+    def _write_report(self, source: SourceResults, found: dict[str, Any]) -> Path | None:
+        """Write the report of a source, if it has one; return its file, None if it failed."""
+        files, outputs = source.files, self._context.outputs
+        if files.report is None:
+            return None
+        clip = None
+        if files.annotated is not None:  # starts with the first frame, and says who is person 1
+            clip = relative_clip(files.annotated, files.report, source.summary.start)
+        elif source.info.path is not None and not outputs.blur:
+            clip = relative_clip(source.info.path, files.report)
+        try:
+            write_report(source.summary, found, files.report, files.numbers, clip)
+        except LeafError as e:
+            self._reporter.error(e)
+            return None
+        return files.report
+
     def _report_missing(self) -> None:
         """Report what an immediate stop leaves out, if a source was opened."""
         missing = [source for source in self._results.values() if not source.reported]
         if missing:
-            timelines = [source.files.timeline for source in missing]
-            self._reporter.stopped_at_once([path for path in timelines if path is not None])
+            paths = [path for source in missing for path in (source.files.timeline, source.files.report)]
+            self._reporter.stopped_at_once([path for path in paths if path is not None])
