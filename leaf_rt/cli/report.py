@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from leaf_rt.cli import console
 from leaf_rt.errors import NotFound, OutputError
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.render.report import Clip, report_html
@@ -18,6 +19,7 @@ from leaf_rt.results.numbers import numbers
 from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.reading import read_records
 from leaf_rt.system.files import write_whole
+from leaf_rt.text import printable
 
 MAX_INTERVALS = 40_000  # of all curves of a report; about 2.5 MB
 _ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -83,8 +85,9 @@ def report_from_records(
         raise OutputError(f"--out {report}: the report is a web page; use a name that ends in .html")
     stored = read_records(records, source)
     summary = Summary(stored.labels, max_gap=MAX_ABSENCE if stored.live else None, max_intervals=MAX_INTERVALS)
-    for frame, estimates in stored.frames():
-        summary.add(frame, estimates)
+    with console.console().status(f"reading {printable(records.name)}"):  # an hour of five people takes half a minute
+        for frame, estimates in stored.frames():
+            summary.add(frame, estimates)
     summary.finish()
     earlier = _earlier(records.with_name(f"{stem}.summary.json"), summary, stored.source)
     frames, run, clip = None, None, None

@@ -159,7 +159,7 @@ class Run:
         self._reporter.source_opened(info, context.backend, context.recognition)
         # A frame of a live source that stalls counts for a limited time, and its memory is limited more tightly.
         limits = {"max_gap": MAX_ABSENCE} if info.is_live else {"max_intervals": MAX_INTERVALS}
-        summary = Summary(context.backend.spec.labels, **limits)  # type: ignore[arg-type]
+        summary = Summary(context.backend.spec.labels, **limits)
         self._results[info.name] = SourceResults(info, summary, context.outputs.for_source(info, context.paths))
 
     def _make_pipeline(self, info: SourceInfo) -> Pipeline:

@@ -1,7 +1,7 @@
 """The report: one HTML page per source that holds everything it needs, and asks the network for nothing.
 
-The page shows all numbers without scripts; the scripts add the curves, sorting, copies and downloads. Knows summaries and
-numbers. Does not know files other than its own assets.
+The page shows all numbers without scripts; the scripts add the curves, sorting, copies and downloads. Knows summaries
+and numbers. Does not know files other than its own assets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _MAX_LANES = 30  # people in the timeline; all people have their numbers
 _MAX_CARDS = 100
 _STATIC_EVENTS = 200  # rows that are in the page even without scripts; the script shows the rest
 _HATCHES = 9  # patterns of report.css for print
+_SCRIPTS = ("report.js", "charts.js", "tables.js", "controls.js")
 _NOTICE = (
     "For lawful uses only: the EU AI Act, Article 5(1)(f), forbids inferring emotions at work and in education, except "
     "for medical or safety reasons."
@@ -64,7 +66,7 @@ def report_html(
     assets = files("leaf_rt.render") / "assets"
     style = (assets / "uplot" / "uPlot.min.css").read_text("utf-8") + (assets / "report.css").read_text("utf-8")
     style += "".join(_colors(number, name) for number, name in enumerate(names))
-    scripts = [(assets / "uplot" / "uPlot.iife.min.js").read_text("utf-8"), (assets / "report.js").read_text("utf-8")]
+    scripts = [(assets / "uplot" / "uPlot.iife.min.js").read_text("utf-8"), _script(assets)]
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src {_hash(style)}; "
         "img-src data: blob:; media-src 'self' file: blob:; base-uri 'none'; form-action 'none'"
@@ -88,7 +90,8 @@ def report_html(
     return (
         f'<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{title} · leaf-rt report</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
-        '<meta name=viewport content="width=device-width, initial-scale=1"><meta name=color-scheme content="light dark">\n'
+        '<meta name=viewport content="width=device-width, initial-scale=1">\n'
+        '<meta name=color-scheme content="light dark">\n'
         f"<style>{style}</style></head>\n<body>{_patterns()}\n{body}\n"
         f'<script type="application/json" id=data>{data}</script>\n{script}</body></html>\n'
     )  # fmt: skip
@@ -114,13 +117,19 @@ def trust(model: Mapping[str, Any] | None) -> str:
             else f"its highest share differs from how often it is right by {100 * error:.1f} points on average"
         )
         return (
-            f"On the pictures of {data}{faces} this model gives the label that most people gave for "
+            f"On {data}{faces}, this model gives the label that most people gave for "
             f"{accuracy:.1%} of the faces, and {shares}; a face shows an expression, not what a person feels."
         )
     return (
         "The accuracy of this model was not measured, so check it on faces of your own before you rely on it; a face "
         "shows an expression, not what a person feels."
     )
+
+
+def _script(assets: Traversable) -> str:
+    """The page's own script: all files in one function, because they share what they define."""
+    parts = [(assets / name).read_text("utf-8") for name in _SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
 def _hash(text: str) -> str:
@@ -130,16 +139,17 @@ def _hash(text: str) -> str:
 def _colors(number: int, name: str) -> str:
     color = "#{:02x}{:02x}{:02x}".format(*rgb(name))
     fill = "url(#hatch)" if name == UNCERTAIN else color
-    return f".c{number}{{--c:{color}}}.f{number}{{fill:{fill}}}@media print{{.f{number}{{fill:url(#p{number % _HATCHES})}}}}"
+    printed = fill if name == UNCERTAIN else f"url(#p{number % _HATCHES})"
+    return f".f{number}{{fill:{fill}}}@media print{{.f{number}{{fill:{printed}}}}}"
 
 
 def _patterns() -> str:
     """Patterns for "uncertain" and, in print, for every label: report.js draws the same ones."""
-    lines = ["M0 0H8V8H0Z", "", "M0 4H8", "M4 0V8", "M0 8L8 0", "M0 0L8 8", "M0 4H8M4 0V8", "M0 0L8 8M0 8L8 0",
+    lines = ["", "M0 0H8V8H0Z", "M0 4H8", "M4 0V8", "M0 8L8 0", "M0 0L8 8", "M0 4H8M4 0V8", "M0 0L8 8M0 8L8 0",
              "M2 2h1M6 6h1"]  # fmt: skip
     parts = [
         f"<pattern id=p{number} width=8 height=8 patternUnits=userSpaceOnUse><rect width=8 height=8 class=pg />"
-        f'<path d="{path}" class={"pf" if number == 0 else "pl"} /></pattern>'
+        f'<path d="{path}" class={"pf" if number == 1 else "pl"} /></pattern>'
         for number, path in enumerate(lines)
     ]
     hatch = "<pattern id=hatch width=6 height=6 patternUnits=userSpaceOnUse patternTransform=rotate(45)>" \
@@ -219,18 +229,18 @@ def _stage(clip: Clip | None, people: bool) -> str:
         return ""
     video = ""
     if clip is not None:
-        video = (f'<figure><video id=video src="{escape(clip.url)}" controls muted playsinline preload=metadata></video>'
+        video = (f'<figure><video id=video src="{escape(clip.url)}" controls playsinline preload=metadata></video>'
                  "<figcaption id=video-note></figcaption></figure>")  # fmt: skip
     return (
         "<section aria-labelledby=timeline class=needs-script><div class=bar-line><h2 id=timeline>Timeline</h2>"
         "<div class=tools><button type=button id=zoom-in aria-label='Zoom in'>+</button>"
-        "<button type=button id=zoom-out aria-label='Zoom out'>−</button>"
+        "<button type=button id=zoom-out aria-label='Zoom out'>&minus;</button>"
         "<button type=button id=zoom-all>Show all</button></div></div>"
         f"<div class=stage>{video}<div id=now class=now aria-live=off></div></div>"
         "<ul id=legend class=legend></ul><div id=lanes class=chart tabindex=0 role=application aria-label='Timeline: "
         "arrow keys move the cursor, plus and minus zoom, 0 shows all, Enter goes to the moment in the video'></div>"
         "<p class=hint>Drag to zoom, double-click to show all. Click a moment to go there"
-        f"{' in the video' if clip else ''}. Keys: ← → + − 0 Enter.</p></section>"
+        f"{' in the video' if clip else ''}. Keys: &larr; &rarr; + &minus; 0 Enter.</p></section>"
         "<noscript><p class=note>The timeline and the curves need JavaScript; all numbers are below.</p></noscript>"
     )
 
@@ -240,11 +250,11 @@ def _card(person: Mapping[str, Any], names: Sequence[str], thumbnail: bytes | No
     shares = person["shares"]
     x, rects = 0.0, []
     for name, share in shares.items():
-        rects.append(f'<rect x="{x:.3f}" width="{max(100 * share - 0.15, 0.05):.3f}" height=10 '
+        rects.append(f'<rect x="{x:.2f}%" width="{max(100 * share - 0.15, 0.05):.2f}%" height="100%" '
                      f"class=f{names.index(name)}><title>{escape(name)} {share:.1%}</title></rect>")  # fmt: skip
         x += 100 * share
     spoken = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    bar = (f'<svg class=shares viewBox="0 0 100 10" preserveAspectRatio=none role=img aria-label="{escape(spoken)}">'
+    bar = (f'<svg class=shares role=img aria-label="{escape(spoken)}">'
            f"{''.join(rects)}</svg>")  # fmt: skip
     rows = "".join(
         f"<tr><th scope=row>{_key(names.index(name))}{escape(name)}</th><td>{share:.1%}</td>"
@@ -260,9 +270,11 @@ def _card(person: Mapping[str, Any], names: Sequence[str], thumbnail: bytes | No
         picture = f'<img class=face alt="Person {number}" src="data:image/jpeg;base64,{encoded}">'
     return (
         f"<article class=person id=person-{number}><div class=person-head>{picture}<h3>Person {number}</h3>"
-        f"<p>on screen {clock(person['seconds'])}, from {_moment(person['first'])} to {_moment(person['last'])}</p></div>"
-        f"{bar}<div class=person-body><table class=numbers><thead><tr><th scope=col>shown</th><th scope=col>of the time"
-        f"</th><th scope=col>time</th><th scope=col>mean share when shown</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<p>on screen {clock(person['seconds'])}, from {_moment(person['first'])} to "
+        f"{_moment(person['last'])}</p>"
+        f"</div>{bar}<div class=person-body><table class=numbers><thead><tr><th scope=col>shown</th>"
+        "<th scope=col>of the time</th><th scope=col>time</th><th scope=col>mean share when shown</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
         f"<dl class=small><div><dt>Changes</dt><dd>{person['changes']}</dd></div><div><dt>Longest stretch</dt>"
         f"<dd>{stretch}</dd></div></dl><div class='curve chart' data-person={number}></div></div></article>"
     )
@@ -284,8 +296,8 @@ def _transitions(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
             cells += f"<td class=t{strength}>{count or ''}</td>"
         rows += f"<tr><th scope=row>{_key(names.index(name))}{escape(name)}</th>{cells}</tr>"
     return (
-        "<section aria-labelledby=transitions><h2 id=transitions>Transitions</h2><p class=hint>How often the expression "
-        "of a row was followed at once by that of a column, all people together.</p><div class=scroll>"
+        "<section aria-labelledby=transitions><h2 id=transitions>Transitions</h2><p class=hint>How often the "
+        "expression of a row was followed at once by that of a column, all people together.</p><div class=scroll>"
         f"<table class=matrix><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
@@ -305,8 +317,8 @@ def _events(summary: Summary, names: Sequence[str]) -> str:
         f"<section aria-labelledby=events><div class=bar-line><h2 id=events>Events</h2><div class=tools>"
         "<button type=button id=copy-events class=needs-script>Copy table</button></div></div>"
         "<p class=hint>One row per shown expression, until the person showed another one or was away for 1 s.</p>"
-        f"<div class='scroll tall'><table class=events id=event-table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
-        "</table></div><p class=hint id=event-count role=status>"
+        f"<div class='scroll tall'><table class=events id=event-table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div><p class=hint id=event-count role=status>"
         f"{min(len(ordered), _STATIC_EVENTS):,} of {len(ordered):,} events</p></section>"
     )
 
@@ -325,7 +337,7 @@ def _key(number: int) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _moment(seconds: float) -> str:

@@ -41,8 +41,8 @@ class OutputConfig:
     """What a command writes and shows.
 
     Every source can have files of its own: the annotated video, the records, the timeline, the report with its numbers,
-    and the subtitles. A source without an end, such as a camera, gets them only if ``out`` is set or it is asked for. All sources share the files
-    ``jsonl``, ``csv``, ``events`` and ``parquet``; ``STDOUT`` stands for standard output.
+    and the subtitles. A source without an end, such as a camera, gets them only if ``out`` is set or it is asked for.
+    All sources share the files ``jsonl``, ``csv``, ``events`` and ``parquet``; ``STDOUT`` stands for standard output.
 
     Attributes:
         out: Folder of the files per source. None: next to the source file.
