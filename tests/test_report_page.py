@@ -114,7 +114,7 @@ def test_the_page_shows_the_numbers_of_the_records(opened: Opened) -> None:
 
 def test_hover_shows_time_and_shares(opened: Opened) -> None:
     records = load(opened.path.with_suffix(".jsonl"))
-    for share in (0.1, 0.33, 0.62, 0.9):
+    for share in (0.1, 0.33, 0.605, 0.9):
         opened.page.mouse.move(*opened.at(share))
         opened.page.wait_for_timeout(100)
         minutes, _, seconds = opened.page.locator("#now time").inner_text().partition(":")
