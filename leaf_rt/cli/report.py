@@ -18,7 +18,7 @@ from leaf_rt.render.report import Clip, report_html
 from leaf_rt.results.numbers import numbers
 from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.reading import read_records
-from leaf_rt.system.files import write_whole
+from leaf_rt.system.result_file import PARTIAL, ResultFile
 from leaf_rt.text import printable
 
 MAX_INTERVALS = 40_000  # of all curves of a report; about 2.5 MB
@@ -77,7 +77,7 @@ def report_from_records(
     """
     if video is not None and not video.is_file():
         raise NotFound(f"--video {video}: no such file; give the clip, or omit --video")
-    stem = records.name
+    stem = records.name.removesuffix(PARTIAL)  # what a killed run leaves can be read too
     for ending in _ENDINGS:
         stem = stem.removesuffix(ending)
     report = records.with_name(f"{stem}.html") if out is None else out
@@ -102,22 +102,29 @@ def report_from_records(
         clip = relative_clip(records.with_name(f"{stem}.mp4"), report, summary.start)
     found = numbers(summary, stored.source, frames=frames, run=run)
     notes = [f"{records.name}: {note}." for note in stored.notes]
-    write_report(summary, found, report, report.with_suffix(".summary.json"), clip, notes)
-    return report, report.with_suffix(".summary.json"), notes
+    numbers_path = report.with_suffix(".summary.json")
+    with ResultFile(report) as page, ResultFile(numbers_path) as numbers_file:
+        fill_report(page, numbers_file, summary, found, clip, notes)
+        numbers_file.complete()
+        page.complete()
+    return report, numbers_path, notes
 
 
-def write_report(
-    summary: Summary, found: dict[str, Any], report: Path, numbers_file: Path | None, clip: Clip | None,
+def fill_report(
+    page: ResultFile,
+    numbers_file: ResultFile,
+    summary: Summary,
+    found: dict[str, Any],
+    clip: Clip | None,
     notes: Sequence[str] = (),
-) -> None:  # fmt: skip
-    """Write the report and the file of its numbers.
+) -> None:
+    """Write the report and its numbers into open files.
 
     Raises:
         NoPermission, OutputError: A file cannot be written.
     """
-    if numbers_file is not None:
-        write_whole(numbers_file, (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    write_whole(report, report_html(summary, found, clip, notes).encode("utf-8", "backslashreplace"))
+    numbers_file.write((json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    page.write(report_html(summary, found, clip, notes).encode("utf-8", "backslashreplace"))
 
 
 def _earlier(path: Path, summary: Summary, source: str) -> dict[str, Any] | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from leaf_rt.results.events import EventTracker
-from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -22,14 +21,14 @@ class VttSink(Closing):
     person has appeared.
 
     Args:
-        path: The .vtt file.
+        target: A path or an open result file.
         labels: Class names in the order of the model.
     """
 
     wants_image = False
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        self._file = LineFile(path)
+    def __init__(self, target: LineTarget, labels: Sequence[str]) -> None:
+        self._file = LineFile(target)
         self._tracker = EventTracker(labels)
         self._open: dict[str, float] = {}  # event id: start of a cue that has not ended, s
         self._waiting: list[tuple[float, int, float, str]] = []  # start, track id, end, label; a heap
