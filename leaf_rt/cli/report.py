@@ -55,7 +55,7 @@ def relative_clip(video: Path, report: Path, start: float = 0.0) -> Clip:
         start: Media time of its first picture, s.
     """
     path = os.path.relpath(os.path.realpath(video), os.path.realpath(report.parent))
-    return Clip(quote(Path(path).as_posix()), start)
+    return Clip(quote(os.fsencode(Path(path).as_posix())), start)
 
 
 def report_from_records(
