@@ -30,6 +30,7 @@ const segments = (u, list, top, height, withText) => {
   ctx.font = `${12 * ratio}px system-ui, sans-serif`;
   ctx.textBaseline = "middle";
   ctx.textAlign = "left";
+  ctx.setLineDash([]); // in print, the lines before this are dashed
   for (const [, label, from, to] of list) {
     if (to < state.min || from > state.max) continue;
     const x0 = u.valToPos(from, "x", true), x1 = Math.max(u.valToPos(to, "x", true), x0 + ratio);
