@@ -1,6 +1,6 @@
 """Messages as JSON on stderr, one object per line, for programs that collect logs.
 
-Every line has `time` (UTC), `level`, `source`, `event` and `text`.
+Every line has `time` (UTC), `level`, `source`, `event` and `text`; that of a finished source has its `summary` too.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class JsonLines(logging.Formatter):
             "source": getattr(record, "source", ""),
             "event": getattr(record, "event", record.name.rpartition(".")[2]),
             "text": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -56,7 +58,14 @@ def json_log(debug: bool) -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def log(level: str, text: str, source: str = "", event: str = "note", error: BaseException | None = None) -> None:
+def log(
+    level: str,
+    text: str,
+    source: str = "",
+    event: str = "note",
+    error: BaseException | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> None:
     """Log one message.
 
     Args:
@@ -65,8 +74,10 @@ def log(level: str, text: str, source: str = "", event: str = "note", error: Bas
         source: Name of the source or sink; empty for the command as a whole.
         event: What happened, in one word for programs.
         error: Adds the traceback of this exception.
+        fields: More fields of the line, such as the numbers of a summary.
     """
-    _log.log(_LEVELS[level], "%s", text, extra={"source": source, "event": event}, exc_info=error)
+    extra = {"source": source, "event": event, "fields": dict(fields or {})}
+    _log.log(_LEVELS[level], "%s", text, extra=extra, exc_info=error)
 
 
 def log_error(error: BaseException, debug: bool, sentence: str) -> None:
