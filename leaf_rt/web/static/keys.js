@@ -1,0 +1,17 @@
+// Keys that work anywhere on the page, except where one types or where a control needs the key itself.
+
+import { dialogIsOpen } from "./dialogs.js";
+
+/** `actions` maps a key to a function: " ", "s", "ArrowLeft", "ArrowRight", "?", "Escape". */
+export function listenToKeys(actions) {
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || dialogIsOpen()) return;
+    const { target } = event;
+    if (target.closest("input, textarea, select")) return;
+    if (event.key === " " && target.closest("button, a, summary")) return;
+    const action = actions[event.key === "S" ? "s" : event.key];
+    if (!action) return;
+    if (event.key !== "Escape") event.preventDefault();
+    action();
+  });
+}
