@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.recognizer", "train.entry", "engines"),
     ("leaf_rt.diagnostics", "leaf_rt.web", "train.reports", "train.results"),
     ("leaf_rt.stream", "train.loop"),
-    ("leaf_rt.recognition", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
+    ("leaf_rt.recognition", "leaf_rt.alerts", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
     ("leaf_rt.faces", "leaf_rt.backends", "leaf_rt.media", "leaf_rt.render", "train.models", "train.methods",
      "train.augment"),
     ("leaf_rt.results", "leaf_rt.models", "leaf_rt.system", "train.recipes", "train.metrics"),

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from leaf_rt.errors import ModelError
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.results.records import utc
 from leaf_rt.types import Estimates, Frame
@@ -32,6 +33,34 @@ class _Episode:
     last_at: float | None
     peak: float = 0.0  # largest smoothed probability
     event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are reported.
+
+    Attributes:
+        emotions: Labels, "uncertain" among them if wanted; None reports all.
+        min_dwell: Report only expressions that last this long, s.
+    """
+
+    emotions: tuple[str, ...] | None = None
+    min_dwell: float = 0.0
+
+    def tracker(self, labels: Sequence[str]) -> EventTracker:
+        """Make a tracker that reports these events.
+
+        Args:
+            labels: Class names in the order of the model.
+
+        Raises:
+            ModelError: The model does not have one of the emotions.
+        """
+        unknown = sorted(set(self.emotions or ()) - {*labels, UNCERTAIN})
+        if unknown:
+            names = ", ".join((*labels, UNCERTAIN))
+            raise ModelError(f"--event-emotions: the model has no class {', '.join(unknown)}; choose from {names}")
+        return EventTracker(labels, emotions=self.emotions, min_dwell=self.min_dwell)
 
 
 class EventTracker:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from leaf_rt.results.events import EventTracker
-from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -17,13 +16,13 @@ class EventSink(Closing):
     """Writes events; see ``Sink`` and docs/records.md.
 
     Args:
-        target: A path, or "-" for standard output.
+        target: A path, "-" for standard output, or a result; see ``LineFile``.
         tracker: Finds the events.
     """
 
     wants_image = False
 
-    def __init__(self, target: Path | str, tracker: EventTracker) -> None:
+    def __init__(self, target: LineTarget, tracker: EventTracker) -> None:
         self._file = LineFile(target)
         self._tracker = tracker
         self.name = self._file.name
@@ -31,6 +30,10 @@ class EventSink(Closing):
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Process one frame, and write what began and what ended."""
         self._write(self._tracker.update(source.name, frame, estimates))
+
+    def source_gone(self, source: SourceInfo) -> None:
+        """Write the ends of what the source showed."""
+        self._write(self._tracker.end(source.name))
 
     def close(self) -> None:
         """End the expressions that are still shown, and close the file."""

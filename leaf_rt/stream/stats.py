@@ -15,7 +15,7 @@ from leaf_rt.types import SourceInfo
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
 _WINDOW = 2048  # measurements that the percentiles use
 
-State: TypeAlias = Literal["waiting", "open", "lost", "ended"]
+State: TypeAlias = Literal["waiting", "open", "lost", "stopped", "ended"]
 Level: TypeAlias = Literal["info", "warning", "error"]
 
 
@@ -110,8 +110,10 @@ class SourceStats:
         jumps: How often the clock of the stream jumped.
         frozen: Whether the picture stands still.
         generation: Number of the newest connection, from 0.
-        state: "waiting" for its first frame, "open", "lost" or "ended".
+        state: "waiting" for its first frame, "open", "lost", "stopped" by a request, or "ended".
         since: When ``state`` began, s on the clock of the run.
+        reason: Why it is lost, could not be opened yet, or has failed; "" if all is well. Without the address.
+        retry_at: When it will be opened again, s on the clock of the run; None if no attempt is planned.
         cut: Whether the run ended the source before its own end.
         last_frame: When the newest frame was captured, s on the clock of the run; None before the first.
         capture_fps: Frames captured per second, over the last seconds.
@@ -136,6 +138,8 @@ class SourceStats:
     generation: int = 0
     state: State = "waiting"
     since: float = 0.0
+    reason: str = ""
+    retry_at: float | None = None
     cut: bool = False
     last_frame: float | None = None
     capture_fps: float = 0.0
