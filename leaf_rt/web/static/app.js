@@ -16,7 +16,7 @@ import { Timeline } from "./timeline.js";
 
 const RANGES = { 60: "1 min", 300: "5 min", 600: "10 min" };
 const WRITE_EVERY = 250; // ms between two changes of numbers
-const REMEMBERED = "leaf-rt camera"; // in the session storage: id of the own camera's source
+const REMEMBERED = "leaf-rt camera"; // key in the session storage; set while the own camera runs
 
 class App {
   #info;
@@ -69,11 +69,11 @@ class App {
     this.#write();
   }
 
-  async startCamera(resume = null) {
+  async startCamera() {
     this.#problem = null;
     if (this.#camera.running) return this.#state.cameraId && this.select(this.#state.cameraId);
     try {
-      await this.#camera.start("Camera of the browser", resume);
+      await this.#camera.start("Camera of the browser");
     } catch (problem) {
       this.#problem = problem;
       this.#write();
@@ -82,7 +82,7 @@ class App {
 
   async #resumeCamera() {
     const permission = await navigator.permissions?.query({ name: "camera" }).catch(() => null);
-    if (permission?.state === "granted") this.startCamera(sessionStorage.getItem(REMEMBERED));
+    if (permission?.state === "granted") this.startCamera();
   }
 
   async playSample() {
@@ -173,7 +173,7 @@ class App {
     this.#live.addEventListener("refused", ({ detail }) => say(detail));
     this.#camera.addEventListener("source", ({ detail }) => {
       this.#state.cameraId = detail;
-      sessionStorage.setItem(REMEMBERED, detail);
+      sessionStorage.setItem(REMEMBERED, "on");
       this.select(detail);
     });
     this.#camera.addEventListener("answer", ({ detail }) => this.#takeAnswer(detail));
@@ -308,7 +308,7 @@ class App {
     else if (selected !== null) stale = ownCamera ? (age > 2 ? `no answer since ${duration(age)}` : "") : source ? staleText(source, waited, age) : "";
     this.#stage.setStale(stale !== "");
     this.#stage.setBadge(stale || (this.#stage.paused ? "picture paused" : ""));
-    byId("screen").classList.toggle("empty", selected === null);
+    document.body.classList.toggle("empty", selected === null);
     setNotice(this.#notice());
   }
 

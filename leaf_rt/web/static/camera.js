@@ -37,7 +37,7 @@ export class BrowserCamera extends EventTarget {
   }
 
   /** Ask for the camera and begin. Rejects with a CameraProblem. */
-  async start(name, resume) {
+  async start(name) {
     if (!cameraExists()) throw cameraProblem("insecure");
     const wish = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 }, facingMode: "user" };
     try {
@@ -49,7 +49,7 @@ export class BrowserCamera extends EventTarget {
       this.#release();
       throw cameraProblem(error);
     }
-    this.#connect(name, resume);
+    this.#connect(name);
   }
 
   /** Stop the camera and tell why. */
@@ -71,14 +71,14 @@ export class BrowserCamera extends EventTarget {
     socket?.close();
   }
 
-  #connect(name, resume) {
+  #connect(name) {
     const socket = new WebSocket(socketUrl("/v1/camera"));
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     let trouble = "The connection to leaf-rt was lost.";
     socket.onopen = () => {
       const [width, height] = this.#size();
-      socket.send(JSON.stringify({ type: "hello", width, height, name, resume }));
+      socket.send(JSON.stringify({ type: "hello", width, height, name }));
     };
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;

@@ -153,6 +153,7 @@ export class Cards {
         this.#cards.delete(key);
       } else show(card.element, view.moment === null || person.at(view.moment) !== null);
     }
+    this.#box.classList.toggle("many", this.#cards.size > 2);
     return there;
   }
 }

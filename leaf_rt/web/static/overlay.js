@@ -71,7 +71,7 @@ function tag(face, view, color) {
   const [x0, y0, x1, y1] = face.box;
   const size = Math.max(12, Math.min(17, (x1 - x0) / scale / 8)) * scale;
   const sure = face.emotion !== UNCERTAIN && (x1 - x0) / scale >= 64;
-  const text = `${face.number}  ${face.emotion}${sure ? ` ${percent(face.share)}` : ""}`;
+  const text = `${face.number}\u2002${face.emotion}${sure ? ` ${percent(face.share)}` : ""}`;
   const pad = size * 0.55;
   const [w, h] = [textWidth(text, size) + 2 * pad, size * 1.65];
   const x = Math.max(0, Math.min(x0 - scale, width - w));
@@ -86,7 +86,7 @@ function tag(face, view, color) {
     group.append(makeSvg("rect", { ...plate, fill: uncertain ? "url(#hatch)" : color }));
   }
   const label = {
-    x: x + pad, y: y + size * 1.18, "font-family": FONT, "font-size": size, "font-weight": 600, "xml:space": "preserve",
+    x: x + pad, y: y + size * 1.18, "font-family": FONT, "font-size": size, "font-weight": 600,
     fill: face.poor ? "#ffffff" : uncertain ? "#000000" : inkOn(color),
   };
   group.append(makeSvg("text", label, text));
