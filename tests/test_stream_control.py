@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -136,7 +137,7 @@ def test_a_stopped_source_starts_again_with_growing_time_and_numbers() -> None:
         gate.set()
     rows = one.frames_of("cam")
     assert [r[1] for r in rows] == sorted({r[1] for r in rows})
-    assert all(b[3] > a[3] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(b[3] > a[3] for a, b in itertools.pairwise(rows))
 
 
 def test_a_stopped_file_continues_its_time() -> None:

@@ -172,6 +172,10 @@ SaveVideo: TypeAlias = Annotated[
 SavePicture: TypeAlias = Annotated[
     bool | None, _output("--save-picture/--no-save-picture", help="Write the annotated picture.")
 ]
+SkipExisting: TypeAlias = Annotated[
+    bool,
+    _output("--skip-existing", help="Leave out files whose results are complete, as after an interrupted run."),
+]
 Show: TypeAlias = Annotated[bool | None, _output("--show/--no-show", help="Open a window; press q or Ctrl-C to stop.")]
 ShowAuto: TypeAlias = Annotated[
     bool | None, _output("--show/--no-show", help="Open a window (default: if there is a display).")

@@ -120,6 +120,7 @@ class SourceStats:
         fps: Frames finished per second, over the last seconds.
         level: Level of load shedding; 0 is full effort, see ``Pipeline.reduce_effort``.
         demand: s of work per second that the frames of all live sources need; the loop can do 1.
+        seconds: Wall time from the start of the run until the source had ended.
         latency: s from capture (live) or from the start of processing (files) to finished estimates.
     """
 
@@ -146,6 +147,7 @@ class SourceStats:
     fps: float = 0.0
     level: int = 0
     demand: float = 0.0
+    seconds: float = 0.0
     latency: StageStats = field(default_factory=StageStats)
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
 
@@ -218,3 +220,5 @@ class RunStats:
         self.fps = self.processed / seconds if seconds > 0 else 0.0
         for source in self.sources:
             source.update_rates(now)
+            if source.state != "ended" or source.queued or source.seconds == 0:
+                source.seconds = seconds
