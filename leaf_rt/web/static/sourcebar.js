@@ -64,9 +64,9 @@ export function drawFigures(list, source, latency, exact) {
     figures.push(["capture to answer", `${milliseconds(p50)}, 95 % under ${milliseconds(p95)}`, "On the server, without the way to this page"]);
   }
   figures.push(["dropped", `${source.dropped} frames`, "Frames that were too old to be worth the work"]);
-  for (const stage of STAGES) {
-    const value = source.stages_ms?.[stage];
-    if (live && value > 0) figures.push([stage, milliseconds(value), "Median of one frame"]);
+  for (const stage of live ? STAGES : []) {
+    const value = source.stages_ms?.[stage] ?? 0;
+    if (value >= 0.05) figures.push([stage, milliseconds(value), "Median time of this step for one frame"]);
   }
   if (source.width) figures.push(["size", `${source.width} × ${source.height}`, "Pixels of the source"]);
   const key = figures.map(([name]) => name).join();

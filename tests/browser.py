@@ -1,0 +1,134 @@
+"""A real ``leaf-rt serve`` process and a real Chromium, for the tests of the page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import pytest
+from clips import demo_frames
+
+CHROMIUM = shutil.which("chromium")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@dataclass
+class Server:
+    """A running ``leaf-rt serve``."""
+
+    url: str
+    process: subprocess.Popen[str]
+    lines: list[str]
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    """Run ``leaf-rt serve`` on a free port until the block ends."""
+    command = [sys.executable, "-m", "leaf_rt", "serve", "--web", "127.0.0.1:0", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    lines: list[str] = []
+    found = threading.Event()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "http://127.0.0.1:" in line:
+                found.set()
+        found.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        assert found.wait(60), "no address was printed"
+        address = re.search(r"http://127\.0\.0\.1:\d+/", "".join(lines))
+        assert address is not None, "".join(lines)
+        yield Server(address.group(), process, lines)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        reader.join(5)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def camera_clip(path: Path) -> Path:
+    """The demo clip as the Motion JPEG file that Chromium's fake camera plays in a loop."""
+    with av.open(str(path), "w", format="mjpeg") as out:
+        stream = out.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuvj420p"
+        stream.time_base = Fraction(1, 24)
+        for index, image in enumerate(demo_frames(480)):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@contextmanager
+def chromium(*flags: str) -> Iterator[Any]:
+    """A headless Chromium of this machine; skips if there is none. Nothing is downloaded."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *flags])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Visit:
+    """A page, with everything that it complained about and every host that it asked."""
+
+    page: Any
+    problems: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda m: self.problems.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda request: self._ask(request.url))
+        self.page.on("websocket", lambda socket: self._ask(socket.url))
+
+    def _ask(self, url: str) -> None:
+        if not url.startswith(("blob:", "data:")):
+            self.hosts.add(urlsplit(url).netloc)
+
+    def open(self, url: str) -> Any:
+        """Open an address and return the page."""
+        self.page.goto(url)
+        return self.page
+
+    def is_clean(self, url: str) -> None:
+        """Assert that nothing was reported, and that only the server was asked."""
+        assert self.problems == []
+        assert self.hosts == {urlsplit(url).netloc}
