@@ -92,17 +92,23 @@ def camera_clip(path: Path) -> Path:
 
 
 @contextmanager
-def chromium(*flags: str) -> Iterator[Any]:
-    """A headless Chromium of this machine; skips if there is none. Nothing is downloaded."""
+def driving() -> Iterator[Any]:
+    """Playwright; skips if it or Chromium is missing. Nothing is downloaded."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *flags])
-        try:
-            yield browser
-        finally:
-            browser.close()
+        yield driver
+
+
+@contextmanager
+def chromium(driver: Any, *flags: str) -> Iterator[Any]:
+    """A headless Chromium of this machine."""
+    browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *flags])
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from browser import Server, Visit, camera_clip, chromium, serving
+from browser import Server, Visit, camera_clip, chromium, driving, serving
 from clips import demo_frames
 from rtsp_server import RtspServer, encode
 
@@ -28,11 +28,17 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def driver() -> Iterator[Any]:
+    with driving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium whose camera is the demo clip."""
     clip = camera_clip(tmp_path_factory.mktemp("camera") / "demo.mjpeg")
     flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    with chromium(*flags, f"--use-file-for-fake-video-capture={clip}") as found:
+    with chromium(driver, *flags, f"--use-file-for-fake-video-capture={clip}") as found:
         yield found
 
 
@@ -110,17 +116,17 @@ def test_keys_pause_the_picture_save_it_and_move_through_time(visit: Visit, serv
     page = visit.open(server.url)
     play_sample(page)
     page.wait_for_timeout(2000)
-    page.locator("body").press("Space")
+    page.keyboard.press("Space")
     assert page.locator("#badge").inner_text() == "picture paused"
     held = page.evaluate("document.querySelector('#picture').toDataURL()")
     page.wait_for_timeout(700)
     assert page.evaluate("document.querySelector('#picture').toDataURL()") == held
-    page.locator("body").press(" ")
+    page.keyboard.press("Space")
     until(page, "held => document.querySelector('#picture').toDataURL() !== held", held)
 
     emotion = page.locator(".card").first.get_attribute("data-emotion")
     with page.expect_download() as saving:
-        page.locator("body").press("s")
+        page.keyboard.press("s")
     saving.value.save_as(tmp_path / "shot.png")
     picture = cv2.imread(str(tmp_path / "shot.png"))
     assert picture is not None
@@ -158,7 +164,7 @@ def test_page_is_accessible_and_fits_a_phone(browser: Any, server: Server, schem
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for view in (None, "?"):
             if view:
-                page.locator("body").press(view)
+                page.keyboard.press(view)
             found = axe.Axe().run(page).response["violations"]
             assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
         page.keyboard.press("Escape")
@@ -190,9 +196,9 @@ def test_source_that_is_not_allowed_is_refused_with_a_sentence(visit: Visit, ser
     ],
 )
 def test_camera_that_does_not_come_says_why_and_what_to_do(
-    server: Server, flags: tuple[str, ...], sentence: str
+    driver: Any, server: Server, flags: tuple[str, ...], sentence: str
 ) -> None:
-    with chromium(*flags) as refusing:
+    with chromium(driver, *flags) as refusing:
         visit = Visit(refusing.new_page())
         page = visit.open(server.url)
         camera = page.get_by_role("button", name="Use this computer's camera").first
@@ -218,7 +224,7 @@ def test_lost_stream_is_shown_offline_and_comes_back_and_so_is_a_lost_server(vis
         page.locator("#sources .state", has_text=re.compile(r"^offline since \d+ s, next try in \d+ s$")).wait_for()
         page.locator("#screen.stale").wait_for()
         assert "offline since" in page.locator("#badge").inner_text()
-        assert page.locator("#overlay text").count() == 0
+        until(page, "document.querySelectorAll('#overlay text').length === 0")
 
         camera.refusing = False
         page.locator("#sources .state", has_text=re.compile("^live$")).wait_for()

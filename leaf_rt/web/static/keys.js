@@ -8,7 +8,8 @@ export function listenToKeys(actions) {
     if (event.ctrlKey || event.metaKey || event.altKey || dialogIsOpen()) return;
     const { target } = event;
     if (target.closest("input, textarea, select")) return;
-    if (event.key === " " && target.closest("button, a, summary")) return;
+    // The button of the selected source does nothing by itself: space right after choosing a source pauses.
+    if (event.key === " " && target.closest("button:not([aria-current]), a, summary")) return;
     const action = actions[event.key === "S" ? "s" : event.key];
     if (!action) return;
     if (event.key !== "Escape") event.preventDefault();

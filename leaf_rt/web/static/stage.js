@@ -31,7 +31,7 @@ export class Stage {
   reset(camera) {
     this.#turn += 1;
     this.#camera = camera;
-    this.#faces.clear();
+    this.#faces = new Map();
     this.#latencies = [];
     this.#canvas.getContext("2d").clearRect(0, 0, this.#canvas.width, this.#canvas.height);
     this.setPaused(false);
@@ -71,7 +71,6 @@ export class Stage {
     if (this.#stale === stale) return;
     this.#stale = stale;
     this.#screen.classList.toggle("stale", stale);
-    if (stale) this.#faces.clear();
     this.#request();
   }
 
@@ -149,6 +148,7 @@ export class Stage {
 
   /** The faces at the places where they are by now. */
   #placed() {
+    if (this.#stale) return [];
     const now = performance.now();
     return [...this.#faces.values()].map(({ answer, before }) => {
       const box = this.#camera && !this.#paused ? moved(answer, before, now) : answer.box;
