@@ -78,9 +78,10 @@ def test_own_camera_shows_sadness_and_then_happiness(visit: Visit, server: Serve
     assert re.match(r"[0-9.]+ ms", page.locator("#figures div", has_text="glass to glass").locator("dd").inner_text())
     assert "Person" in page.locator("#spoken").inner_text()
 
-    page.reload()  # the camera goes on by itself
+    page.reload()  # the camera goes on by itself, and the minute before is still there
     page.locator("#sources [aria-current=true] .state", has_text="live").wait_for()
     page.locator(".card").first.wait_for()
+    page.locator("#rows li", has_text=re.compile(r"Person \d\*: .*sadness")).first.wait_for(state="attached")
     page.get_by_role("button", name="Stop the camera").click()
     page.locator("#sources button", has_text="Camera of the browser").wait_for(state="detached")
     visit.is_clean(server.url)

@@ -16,7 +16,9 @@ import { Timeline } from "./timeline.js";
 
 const RANGES = { 60: "1 min", 300: "5 min", 600: "10 min" };
 const WRITE_EVERY = 250; // ms between two changes of numbers
-const REMEMBERED = "leaf-rt camera"; // key in the session storage; set while the own camera runs
+// Key in the session storage, set while the own camera runs: the server forgets this source when the page is reloaded,
+// so its last minute of shares waits here for the next page. No picture does.
+const REMEMBERED = "leaf-rt camera";
 
 class App {
   #info;
@@ -97,7 +99,7 @@ class App {
 
   async #restore(id) {
     try {
-      this.#state.history(id).restore(await getRecords(id, 600));
+      this.#state.history(id).restore(await getRecords(id, this.#state.range));
     } catch (error) {
       if (error.status !== 404) say(`The last minutes could not be loaded: ${error.message}`);
     }
@@ -132,6 +134,7 @@ class App {
       const button = make("button", { type: "button", "aria-pressed": String(range === this.#state.range) }, text);
       button.addEventListener("click", () => {
         this.#state.range = range;
+        if (this.#state.selected !== null) this.#restore(this.#state.selected);
         for (const other of byId("ranges").children) other.setAttribute("aria-pressed", String(other === button));
         this.#write();
       });
@@ -167,13 +170,19 @@ class App {
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && this.#state.selected !== null) this.#restore(this.#state.selected);
     });
+    window.addEventListener("pagehide", () => {
+      const people = this.#state.cameraId === null ? null : this.#state.history(this.#state.cameraId).save(60);
+      if (people) sessionStorage.setItem(REMEMBERED, JSON.stringify(people));
+    });
     this.#live.addEventListener("sources", ({ detail }) => this.#takeSources(detail));
     this.#live.addEventListener("frame", ({ detail }) => this.#takeFrame(detail));
     this.#live.addEventListener("up", () => this.#state.selected && this.#restore(this.#state.selected));
     this.#live.addEventListener("refused", ({ detail }) => say(detail));
     this.#camera.addEventListener("source", ({ detail }) => {
       this.#state.cameraId = detail;
-      sessionStorage.setItem(REMEMBERED, "on");
+      const before = sessionStorage.getItem(REMEMBERED);
+      sessionStorage.setItem(REMEMBERED, "[]");
+      this.#state.history(detail).load(JSON.parse(before ?? "[]"));
       this.select(detail);
     });
     this.#camera.addEventListener("answer", ({ detail }) => this.#takeAnswer(detail));
@@ -287,6 +296,7 @@ class App {
     setText(byId("nobody"), selected === null ? "People appear here." : there || ago ? "" : "Nobody is in the picture.");
     if (past) this.#timeline.draw(past, view);
     show(byId("timeline"), past !== null);
+    show(byId("earlier"), past?.hasEarlier ?? false);
     if (past && now !== null) this.#announcer.update(past, now);
   }
 

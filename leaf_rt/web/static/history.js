@@ -25,6 +25,16 @@ class Person {
     if (!before || t - before.t >= STEP || before.emotion !== sample.emotion) this.samples.push(sample);
   }
 
+  /** Take from `other`, the same person, the samples that came before and after these. */
+  join(other) {
+    const [begin, end] = [this.samples[0].t, this.last];
+    const before = other.samples.filter(({ t }) => t < begin);
+    const after = other.samples.filter(({ t }) => t > end);
+    this.samples = [...before, ...this.samples, ...after];
+    this.first = Math.min(this.first, other.first);
+    if (other.last > this.last) Object.assign(this, { last: other.last, newest: other.newest });
+  }
+
   /** Forget samples from before `t`. */
   trim(t) {
     const keep = this.samples.findIndex((sample) => sample.t >= t);
@@ -91,18 +101,42 @@ export class History {
     for (const [key, person] of this.people) if (person.last < t - KEPT) this.people.delete(key);
   }
 
-  /** Put in records that the server remembers. What is already here, which may be less, is replaced. */
+  /** Put in the newest records that the server remembers, between what is already here. */
   restore(records) {
     if (!records.length) return;
-    const later = this.#end;
     const kept = this.people;
     this.people = new Map();
     for (const record of records) this.#add([record], timeOf(record));
     const newest = records.at(-1);
-    if (later !== null && later > timeOf(newest)) {
-      for (const [key, person] of kept) this.#append(key, person);
-    } else {
-      this.#note(timeOf(newest), newest.captured_at !== null);
+    if (this.#end === null || timeOf(newest) > this.#end) this.#note(timeOf(newest), newest.captured_at !== null);
+    for (const [key, person] of kept) {
+      const restored = this.people.get(key);
+      if (restored) restored.join(person);
+      else this.people.set(key, person);
+    }
+  }
+
+  /** Whether there are people from before a reload of the page. */
+  get hasEarlier() {
+    return [...this.people.values()].some(({ number }) => String(number).endsWith("*"));
+  }
+
+  /** The last `seconds` of live samples as plain data, to be kept over a reload; null if there are none. */
+  save(seconds) {
+    if (!this.#live || !this.people.size) return null;
+    const people = [...this.people.values()].map(({ number, samples }) => ({
+      number: String(number),
+      samples: samples.filter(({ t }) => t > this.#end - seconds),
+    }));
+    return people.filter(({ samples }) => samples.length);
+  }
+
+  /** Put back what `save` returned. These people are other rows than the new ones, who are counted anew. */
+  load(people) {
+    for (const { number, samples } of people) {
+      const person = new Person(number.endsWith("*") ? number : `${number}*`, samples[0].t);
+      Object.assign(person, { samples, last: samples.at(-1).t });
+      this.people.set(`before ${samples[0].t} ${number}`, person);
     }
   }
 
@@ -131,16 +165,5 @@ export class History {
       if (!person) this.people.set(key, (person = new Person(key, t)));
       person.add(record, t, this.#labels);
     }
-  }
-
-  #append(key, person) {
-    const restored = this.people.get(key);
-    if (!restored) {
-      this.people.set(key, person);
-      return;
-    }
-    restored.samples.push(...person.samples.filter((sample) => sample.t > restored.last));
-    restored.last = Math.max(restored.last, person.last);
-    restored.newest = person.newest;
   }
 }
