@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from leaf_rt.results.events import DeliveryStats
 from leaf_rt.types import SourceInfo
 
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
@@ -173,6 +174,7 @@ class SinkStats:
         failed: Frames that it could not write.
         queued: Frames that wait for it now.
         off: Whether it is switched off.
+        delivery: Counters of the events that it sends over the network; None if it does not.
     """
 
     name: str
@@ -181,6 +183,7 @@ class SinkStats:
     failed: int = 0
     queued: int = 0
     off: bool = False
+    delivery: DeliveryStats | None = None
 
 
 @dataclass(slots=True)
