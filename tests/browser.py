@@ -1,14 +1,8 @@
-"""A real ``leaf-rt serve`` process and a real Chromium, for the tests of the page."""
+"""A real Chromium for the tests of the page, with the demo clip as its camera."""
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,52 +23,6 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-
-
-@dataclass
-class Server:
-    """A running ``leaf-rt serve``."""
-
-    url: str
-    process: subprocess.Popen[str]
-    lines: list[str]
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[Server]:
-    """Run ``leaf-rt serve`` on a free port until the block ends."""
-    command = [sys.executable, "-m", "leaf_rt", "serve", "--web", "127.0.0.1:0", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    lines: list[str] = []
-    found = threading.Event()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if "http://127.0.0.1:" in line:
-                found.set()
-        found.set()
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        assert found.wait(60), "no address was printed"
-        address = re.search(r"http://127\.0\.0\.1:\d+/", "".join(lines))
-        assert address is not None, "".join(lines)
-        yield Server(address.group(), process, lines)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join(5)
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def camera_clip(path: Path) -> Path:

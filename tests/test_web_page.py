@@ -11,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from browser import Server, Visit, camera_clip, chromium, driving, serving
+from browser import Visit, camera_clip, chromium, driving
 from clips import demo_frames
 from rtsp_server import RtspServer, encode
+from web import Served
 
 from leaf_rt.labels import rgb
 
@@ -22,8 +23,8 @@ LONG = 60_000  # ms; the machine may be busy
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
+def server() -> Iterator[Served]:
+    with Served() as running:
         yield running
 
 
@@ -69,12 +70,12 @@ def play_sample(page: Any) -> None:
     page.locator(".card").first.wait_for()
 
 
-def test_own_camera_shows_sadness_and_then_happiness(visit: Visit, server: Server) -> None:
-    page = visit.open(server.url)
+def test_own_camera_shows_sadness_and_then_happiness(visit: Visit, server: Served) -> None:
+    page = visit.open(server.address)
     page.get_by_role("button", name="Use this computer's camera").first.click()
     page.locator(".card[data-emotion=sadness]").first.wait_for()
     page.locator(".card[data-emotion=happiness]").first.wait_for()
-    page.locator("#overlay text", has_text=re.compile("^[0-9]+.happiness [0-9]+ %$")).first.wait_for()
+    page.locator("#overlay text", has_text=re.compile("^[0-9]+.happiness [0-9]+\\s%$")).first.wait_for()
     assert re.match(r"[0-9.]+ ms", page.locator("#figures div", has_text="glass to glass").locator("dd").inner_text())
     assert "Person" in page.locator("#spoken").inner_text()
 
@@ -84,11 +85,11 @@ def test_own_camera_shows_sadness_and_then_happiness(visit: Visit, server: Serve
     page.locator("#rows li", has_text=re.compile(r"Person \d\*: .*sadness")).first.wait_for(state="attached")
     page.get_by_role("button", name="Stop the camera").click()
     page.locator("#sources button", has_text="Camera of the browser").wait_for(state="detached")
-    visit.is_clean(server.url)
+    visit.is_clean(server.address)
 
 
-def test_reload_keeps_the_last_minute_and_a_second_viewer_joins(visit: Visit, browser: Any, server: Server) -> None:
-    page = visit.open(server.url)
+def test_reload_keeps_the_last_minute_and_a_second_viewer_joins(visit: Visit, browser: Any, server: Served) -> None:
+    page = visit.open(server.address)
     play_sample(page)
     happy = "document.querySelector('#rows li')?.textContent.includes('happiness')"
     until(page, happy)
@@ -103,18 +104,18 @@ def test_reload_keeps_the_last_minute_and_a_second_viewer_joins(visit: Visit, br
     assert int(after.group(1)) >= int(before.group(1))
 
     second = Visit(browser.new_context().new_page())
-    second.open(server.url)
+    second.open(server.address)
     second.page.locator(".card").first.wait_for(timeout=LONG)
     picture = "document.querySelector('#picture').width === 640 && !document.querySelector('.stale')"
     until(second.page, picture)
     assert page.locator("#screen.stale").count() == 0
     second.page.context.close()
-    second.is_clean(server.url)
-    visit.is_clean(server.url)
+    second.is_clean(server.address)
+    visit.is_clean(server.address)
 
 
-def test_keys_pause_the_picture_save_it_and_move_through_time(visit: Visit, server: Server, tmp_path: Path) -> None:
-    page = visit.open(server.url)
+def test_keys_pause_the_picture_save_it_and_move_through_time(visit: Visit, server: Served, tmp_path: Path) -> None:
+    page = visit.open(server.address)
     play_sample(page)
     page.wait_for_timeout(2000)
     page.keyboard.press("Space")
@@ -150,16 +151,16 @@ def test_keys_pause_the_picture_save_it_and_move_through_time(visit: Visit, serv
     with page.expect_download() as saving:
         page.get_by_role("link", name="CSV").click()
     assert saving.value.path().read_text().startswith("schema_version,source,")
-    visit.is_clean(server.url)
+    visit.is_clean(server.address)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_is_accessible_and_fits_a_phone(browser: Any, server: Server, scheme: str) -> None:
+def test_page_is_accessible_and_fits_a_phone(browser: Any, server: Served, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     for width in (1440, 390):
         context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, bypass_csp=True)
         context.set_default_timeout(LONG)
-        page = Visit(context.new_page()).open(server.url)
+        page = Visit(context.new_page()).open(server.address)
         play_sample(page)
         page.wait_for_timeout(1500)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -177,8 +178,8 @@ def test_page_is_accessible_and_fits_a_phone(browser: Any, server: Server, schem
         context.close()
 
 
-def test_source_that_is_not_allowed_is_refused_with_a_sentence(visit: Visit, server: Server) -> None:
-    page = visit.open(server.url)
+def test_source_that_is_not_allowed_is_refused_with_a_sentence(visit: Visit, server: Served) -> None:
+    page = visit.open(server.address)
     page.get_by_role("button", name="Add a source").first.click()
     page.get_by_label("Address of a camera or stream").fill("rtsp://user:secret@192.168.77.1/door")
     page.get_by_role("button", name="Add", exact=True).click()
@@ -197,11 +198,11 @@ def test_source_that_is_not_allowed_is_refused_with_a_sentence(visit: Visit, ser
     ],
 )
 def test_camera_that_does_not_come_says_why_and_what_to_do(
-    driver: Any, server: Server, flags: tuple[str, ...], sentence: str
+    driver: Any, server: Served, flags: tuple[str, ...], sentence: str
 ) -> None:
     with chromium(driver, *flags) as refusing:
         visit = Visit(refusing.new_page())
-        page = visit.open(server.url)
+        page = visit.open(server.address)
         camera = page.get_by_role("button", name="Use this computer's camera").first
         camera.wait_for(timeout=LONG)
         camera.click()
@@ -210,12 +211,12 @@ def test_camera_that_does_not_come_says_why_and_what_to_do(
         assert sentence in alert.inner_text()
         assert "try again" in alert.inner_text()
         assert page.get_by_role("button", name="Try again").is_visible()
-        visit.is_clean(server.url)
+        visit.is_clean(server.address)
 
 
 def test_lost_stream_is_shown_offline_and_comes_back_and_so_is_a_lost_server(visit: Visit) -> None:
-    with RtspServer(encode(demo_frames(50))) as camera, serving(camera.url()) as server:
-        page = visit.open(server.url)
+    with RtspServer(encode(demo_frames(50))) as camera, Served(camera.url()) as server:
+        page = visit.open(server.address)
         page.locator("#sources .state", has_text=re.compile("^live$")).wait_for()
         page.locator(".card").first.wait_for()
         assert page.locator("#screen.stale").count() == 0
@@ -231,7 +232,7 @@ def test_lost_stream_is_shown_offline_and_comes_back_and_so_is_a_lost_server(vis
         page.locator("#sources .state", has_text=re.compile("^live$")).wait_for()
         page.locator("#overlay text").first.wait_for()
         assert page.locator("#screen.stale").count() == 0
-        visit.is_clean(server.url)
+        visit.is_clean(server.address)
 
         server.process.terminate()
         page.locator("#banner", has_text="No connection to leaf-rt since").wait_for()

@@ -2,8 +2,8 @@
 
 export const UNCERTAIN = "uncertain";
 
-/** "83 %" for 0.83. */
-export const percent = (share) => `${Math.round(share * 100)} %`;
+/** "83 %" for 0.83, with a space that does not break. */
+export const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 
 /** "84 ms", with one decimal below 10. */
 export const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
