@@ -98,6 +98,7 @@ class App {
   }
 
   async #restore(id) {
+    if (id === this.#state.cameraId) return; // this page has seen every answer of its own camera
     try {
       this.#state.history(id).restore(await getRecords(id, this.#state.range));
     } catch (error) {
@@ -120,8 +121,6 @@ class App {
     byId("model").title = info.reason ?? "";
     if (info.notice) setText(byId("law"), info.notice);
     setText(byId("stored"), info.stored?.length ? `Stored: ${info.stored.join(", ")}` : "Nothing is stored.");
-    show(byId("use-camera"), info.camera);
-    show(byId("add-source"), info.add_sources);
     show(byId("play-sample"), info.sample);
     const chips = Object.entries(info.colors).map(([label, color]) => {
       const swatch = make("span", { class: label === "uncertain" ? "swatch hatched" : "swatch" });
@@ -305,7 +304,7 @@ class App {
     const banner = byId("banner");
     show(banner, outage !== null && outage.since > 0.5);
     if (outage === null) return;
-    const next = outage.retryIn > 0.5 ? `next try in ${duration(outage.retryIn)}` : "trying now";
+    const next = outage.nextTry > 0.5 ? `next try in ${duration(outage.nextTry)}` : "trying now";
     setText(banner, `No connection to leaf-rt since ${duration(outage.since)}, ${next}.`);
   }
 

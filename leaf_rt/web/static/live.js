@@ -28,12 +28,12 @@ export class Live extends EventTarget {
     this.#send({ type: "watch", source: id });
   }
 
-  /** null while connected, else {since, retryIn} in seconds. */
+  /** null while connected, else {since, nextTry} in seconds. */
   get outage() {
     if (this.#lostAt === null) return null;
     const now = performance.now();
-    const retryIn = this.#retryAt === null ? 0 : Math.max(0, (this.#retryAt - now) / 1000);
-    return { since: (now - this.#lostAt) / 1000, retryIn };
+    const nextTry = this.#retryAt === null ? 0 : Math.max(0, (this.#retryAt - now) / 1000);
+    return { since: (now - this.#lostAt) / 1000, nextTry };
   }
 
   #open() {
