@@ -171,6 +171,7 @@ def test_the_camera_of_a_browser_end_to_end(server: Served) -> None:
         described = next(s for s in server.sources() if s["id"] == hello["id"])
         assert described["kind"] == "browser"
         assert "\x1b" not in described["name"]
+        assert server.ask("PATCH", f"/v1/sources/{hello['id']}", {"state": "stopped"})[0] == 409
         with server.viewer(hello["id"]) as viewer:
             answered, faces = [], 0
             for number, picture in enumerate(pictures):
@@ -291,6 +292,20 @@ def test_the_sources_of_the_command_line_and_an_rtsp_source_that_dies_and_comes_
             "door.leaf.jsonl", "door.leaf.png", "hall.leaf.jsonl", "hall.leaf.png",
         ]  # fmt: skip
         assert not [line for line in server.lines if "Traceback" in line]
+
+
+def test_a_stop_ends_open_connections_and_the_command(tmp_path: Path) -> None:
+    import urllib.request
+
+    with Served() as server:
+        source = server.add("sample")
+        stream = urllib.request.urlopen(f"{server.base}/v1/records", timeout=30)
+        with server.viewer(source["id"]) as viewer, stream:
+            viewer.frame()
+            begin = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - begin < 15
+    assert not [line for line in server.lines if "Traceback" in line or "error" in line.lower()], server.lines
 
 
 def test_the_page_beside_a_command_ends_with_it(clip: Path, tmp_path: Path) -> None:
