@@ -1,6 +1,6 @@
 """Messages as JSON on stderr, one object per line, for programs that collect logs.
 
-Every line has `time` (UTC), `level`, `source`, `event` and `text`.
+Every line has `time` (UTC), `level`, `source`, `event` and `text`. No line contains credentials of an address.
 """
 
 from __future__ import annotations
@@ -9,15 +9,25 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+
+from leaf_rt.credentials import mask_in
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
-    """Formats a log record as one line of JSON."""
+    """Formats a log record as one line of JSON.
+
+    Args:
+        typed: What the user typed, so that credentials in it are found.
+    """
+
+    def __init__(self, typed: Collection[str] = ()) -> None:
+        super().__init__()
+        self._typed = typed
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without a newline. It has a `traceback` if the record has one."""
@@ -27,23 +37,24 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "source": getattr(record, "source", ""),
             "event": getattr(record, "event", record.name.rpartition(".")[2]),
-            "text": record.getMessage(),
+            "text": mask_in(record.getMessage(), self._typed),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = mask_in(self.formatException(record.exc_info), self._typed)
         return json.dumps(line)
 
 
 @contextlib.contextmanager
-def json_log(debug: bool) -> Iterator[None]:
+def json_log(debug: bool, typed: Collection[str] = ()) -> Iterator[None]:
     """Log the whole runtime to stderr while the block runs.
 
     Args:
         debug: Whether to log messages for developers too.
+        typed: The arguments of the command.
     """
     root = logging.getLogger("leaf_rt")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(typed))
     # The reporter logs the events of a run, with their kind; the stream's own log would repeat them.
     handler.addFilter(lambda record: record.name != "leaf_rt.stream")
     level = root.level

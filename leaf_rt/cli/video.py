@@ -96,4 +96,4 @@ class VideoCommand:
 
 def _names(runs: Sequence[Sequence[Target]]) -> list[str]:
     """The names of all targets of some runs."""
-    return [readable(target.options.name or Path(target.target).name) for part in runs for target in part]
+    return [readable(target.options.name or target.address.name) for part in runs for target in part]

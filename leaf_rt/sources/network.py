@@ -17,7 +17,8 @@ from av.video.frame import VideoFrame
 
 from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoFrames, NotAVideo, NotFound, TimedOut
 from leaf_rt.media import ffmpeg
-from leaf_rt.sources.base import Selector, SourceOptions, network_name, redact
+from leaf_rt.sources.address import parse
+from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame, SourceInfo
 
@@ -40,7 +41,8 @@ class NetworkSource(Closing):
         self._options = options
         self._clock = clock
         self._decode_seconds = 0.0  # since the newest frame
-        self._address = redact(target)
+        address = parse(target)
+        self._address = address.shown
         self._opening_since = clock()
         try:
             timeout = (options.open_timeout, options.read_timeout)
@@ -69,7 +71,7 @@ class NetworkSource(Closing):
         duration = (self._container.duration or 0) / 1e6 if is_file else None
         rotated = round(first.rotation / 90) % 2 == 1
         self.info = SourceInfo(
-            name=options.name or network_name(target),
+            name=options.name or address.name,
             target=self._address,
             kind="network",
             width=first.height if rotated else first.width,
@@ -158,7 +160,9 @@ class NetworkSource(Closing):
         if rtsp_timed_out or isinstance(error, TimeoutError | av.error.ExitError):
             return TimedOut(f"{address}: no answer within {self._options.open_timeout:g} s; check host and network")
         if isinstance(error, av.error.ProtocolNotFoundError):
-            return NotAVideo(f"{address}: unknown protocol; use rtsp://, rtsps://, http:// or https://")
+            return NotAVideo(
+                f"{address}: this FFmpeg cannot read such addresses; use rtsp://, rtsps://, http:// or https://"
+            )
         reason = ffmpeg.reason(error)
         if isinstance(error, av.error.InvalidDataError) and rtsp:
             return ConnectionLost(
