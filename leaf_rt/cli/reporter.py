@@ -114,8 +114,9 @@ class Reporter:
         title = counted(summary.frames, "frame")
         if stats is not None and stats.seconds > 0:
             title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
-            dropped = next((source.dropped for source in stats.sources if source.info.name == name), 0)
-            title += f", {dropped} dropped" if dropped else ""
+            source = next((source for source in stats.sources if source.info.name == name), None)
+            title += f", {source.dropped} dropped" if source is not None and source.dropped else ""
+            title += f", {source.damaged} damaged" if source is not None and source.damaged else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:

@@ -182,7 +182,7 @@ class CaptureThread:
         info, now = source.info, self._context.now
         replay = info.kind == "file" and info.is_live
         begin: tuple[float, float] | None = None  # when the first frame of a replay came, and its media time, s
-        reported = 0  # warnings
+        reported = damaged = 0  # warnings; damage
         frames = iter(source)
         while True:
             start = now()
@@ -191,6 +191,9 @@ class CaptureThread:
             for text in source.warnings[reported:]:
                 self._connection.report("warning", EventKind.DAMAGED, text)
             reported = len(source.warnings)
+            if source.damaged > damaged and not self._cancelled:
+                self._connection.damaged(source.damaged - damaged, captured, report=info.reconnects)
+                damaged = source.damaged
             if frame is None:
                 return True
             decode_time = captured - start if source.decode_time is None else source.decode_time
