@@ -167,7 +167,11 @@ class VideoFileSource(Closing):
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
-        return self._container.duration / 1e6 if self._container.duration is not None else None
+        if self._container.duration is None:
+            return None
+        # Matroska states the time at which it ends; it may begin at any time, as at 23 h.
+        begin = self._start_time if "matroska" in self._container.format.name else 0.0
+        return self._container.duration / 1e6 - max(begin, 0.0)
 
     def _no_frames(self) -> LeafError:
         """The reason why the file gives no frame."""

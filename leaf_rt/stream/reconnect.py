@@ -12,6 +12,7 @@ import numpy as np
 
 from leaf_rt.types import U8
 
+
 class Backoff:
     """Delay before the next attempt to connect: it doubles each time, with jitter, and is reset by a good connection.
 
