@@ -5,7 +5,7 @@ clear what is a password, more is hidden than necessary.
 
 Example:
     >>> mask("rtsp://user:secret@cam:554/live?token=abc")
-    'rtsp://cam:554/live?token=***'
+    'rtsp://cam:554/live?***'
 """
 
 from __future__ import annotations
@@ -15,28 +15,38 @@ from collections.abc import Collection
 
 HIDDEN = "***"
 
-# The start of an address: "rtsp://", also mistyped as "rtsp:/" or "rtsp:\\", and "rtsp:" without a slash.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]*:[/\\]+|(?:rtsps?|https?|rtmps?|srt|udp|rtp|tcp):", re.IGNORECASE)
+# The start of an address. "rtsp:/" and "rtsp:" are mistyped; other names need "//", because "user:/" may be a user.
+_STREAM = "rtsps?|https?|rtmps?|srt|udp|rtp|tcp"
+_SCHEME = re.compile(rf"[A-Za-z][A-Za-z0-9+.,-]*:[/\\]{{2,}}|(?:{_STREAM}):[/\\]*", re.IGNORECASE)
 _IN_TEXT = re.compile(rf"(?<![A-Za-z0-9+.,-])(?:{_SCHEME.pattern})[^\s'\"<>]*", re.IGNORECASE)
-_SECRET_NAME = r"\w*(?:pass|pwd|pw|token|secret|auth|key|sig|user|login|cred)\w*"
-_EQUALS = r"(?:=|%3D)"
+_VALUE = re.compile(r"(=|%3D).*", re.IGNORECASE | re.DOTALL)  # in a path: everything after the first "="
+_SECRET_VALUE = re.compile(r"((?:pass|pwd|pw|token|secret|auth|key|sig|user|login|cred)\w*(?:=|%3D)).*", re.I | re.S)
+_QUERY = re.compile(r"(\?|%3F).*", re.IGNORECASE | re.DOTALL)
+_SECRET_OR_QUERY = re.compile(rf"{_SECRET_VALUE.pattern}|{_QUERY.pattern}", re.IGNORECASE | re.DOTALL)
+_VALUE_OR_QUERY = re.compile(rf"{_VALUE.pattern}|{_QUERY.pattern}", re.IGNORECASE | re.DOTALL)
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?")
 
 
 def mask(target: str) -> str:
-    """An address without user, password, query values and fragment; other text stays as it is.
+    """An address without user, password, query and fragment; other text stays as it is.
 
     Args:
         target: What was typed as an address or as the name of a file.
     """
     text = target.strip()
     scheme = _SCHEME.match(text)
-    if scheme is None:
-        return _mask_name(target)
-    head, rest = scheme.group(), text[scheme.end() :]
-    path, _, query = _split_query(_without_user(rest).partition("#")[0])
+    if scheme is None:  # the name of a file, or an address without its scheme
+        return _SECRET_VALUE.sub(
+            rf"\g<1>{HIDDEN}", _QUERY.sub(rf"\g<1>{HIDDEN}", _without_user_in_path(target, _SECRET_OR_QUERY))
+        )
+    rest = text[scheme.end() :]
+    if re.match(rf"({_STREAM}):", text, re.IGNORECASE) is None:
+        rest = rest.rpartition("@")[2]  # "user://secret/@host" looks like an address of a kind that is not known
+    rest = _without_user(rest).partition("#")[0]
     # Some cameras take user and password in the path, as in /user=admin&password=secret.
-    path = re.sub(rf"({_EQUALS})[^/&;]*", rf"\g<1>{HIDDEN}", path, flags=re.IGNORECASE)
-    return head + path + _mask_query(query)
+    path, query = _QUERY.sub("", rest), _QUERY.search(rest)
+    hidden = "" if query is None else f"{query.group(1)}{HIDDEN}"
+    return scheme.group() + _VALUE.sub(rf"\g<1>{HIDDEN}", path) + hidden
 
 
 def mask_in(text: str, known: Collection[str] = ()) -> str:
@@ -51,7 +61,8 @@ def mask_in(text: str, known: Collection[str] = ()) -> str:
     for argument in sorted({*known, *values}, key=len, reverse=True):
         hidden = mask(argument)
         if hidden != argument:
-            for written in (argument, repr(argument)[1:-1], argument.strip()):
+            # As it is, inside quotes, and as the name of a file.
+            for written in (argument, repr(argument)[1:-1], argument.strip(), re.sub("/+", "/", argument)):
                 text = text.replace(written, hidden)
     return _IN_TEXT.sub(_mask_found, text)
 
@@ -63,51 +74,30 @@ def _mask_found(found: re.Match[str]) -> str:
 
 def _without_user(rest: str) -> str:
     """What follows the scheme, without user and password."""
-    authority = re.match(r"[^/?#]*", rest)
-    host = authority.group() if authority is not None else ""
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
     at = rest.rfind("@")
     if at >= 0 and re.search("[:@]", host):
-        before = rest[:at]
-        is_host = "@" not in host and re.fullmatch(r"[^:\[\]]*:\d+|\[[^\]]*\](:\d+)?", host) is not None
-        if is_host and re.search(r"\?|%3F", before, re.IGNORECASE):
+        if "@" not in host and _HOST.fullmatch(host) is not None and _QUERY.search(rest[:at]) is not None:
             return HIDDEN  # "host:80/?mail=a@b", or a password with a question mark
         return rest[at + 1 :]
-    colon = re.search(r":(?!\d*$)", re.sub(r"^\[[^\]]*\]", lambda found: "h" * len(found.group()), host))
-    if colon is not None:  # what stands in the place of the port is no number: a password without its "@"
-        return f"{host[: colon.start()]}:{HIDDEN}{rest[len(host) :]}"
-    return _without_user_in_path(rest)
+    if _HOST.fullmatch(host) is None:  # what stands in the place of the port is no number: a password without its "@"
+        return f"{host.partition(':')[0]}:{HIDDEN}"
+    return _without_user_in_path(rest, _VALUE_OR_QUERY)
 
 
-def _without_user_in_path(text: str) -> str:
-    """Hide "user:password@" anywhere, from the start of its part of the path to the last "@"."""
+def _without_user_in_path(text: str, hidden: re.Pattern[str]) -> str:
+    """Hide "user:password@" anywhere, from the start of its part of the path to the last "@".
+
+    Args:
+        text: An address without its scheme.
+        hidden: What the caller hides anyway.
+    """
     at = text.rfind("@")
     colon = text.find(":", 0, max(at, 0))
-    if colon < 0:
+    query = hidden.search(text)
+    if colon < 0 or (query is not None and query.start() < colon):
         return text
     start = text.rfind("/", 0, colon) + 1
+    if query is not None and query.start() < at:  # a password with a question mark
+        return text[:start] + HIDDEN
     return f"{text[:start]}{HIDDEN}@{text[at + 1 :]}"
-
-
-def _mask_name(name: str) -> str:
-    """Hide what can be a secret in the name of a file, which may be an address without its scheme."""
-    path, _, query = _split_query(_without_user_in_path(name))
-    path = re.sub(rf"({_SECRET_NAME}{_EQUALS})[^/&;]*", rf"\g<1>{HIDDEN}", path, flags=re.IGNORECASE)
-    return path + _mask_query(query)
-
-
-def _split_query(text: str) -> tuple[str, str, str]:
-    """Text before and after the first "?", which may be percent-encoded; the second part keeps the "?"."""
-    mark = re.search(r"\?|%3F", text, re.IGNORECASE)
-    return (text, "", "") if mark is None else (text[: mark.start()], mark.group(), text[mark.start() :])
-
-
-def _mask_query(query: str) -> str:
-    """Hide every value of a query, "" or with its "?"."""
-    if not query:
-        return ""
-    mark = "?" if query.startswith("?") else query[:3]
-    parts = []
-    for part in query[len(mark) :].split("&"):
-        name, equals, _ = re.match(rf"(.*?)({_EQUALS}|$)(.*)", part, re.IGNORECASE | re.DOTALL).groups()  # type: ignore[union-attr] # matches any text
-        parts.append(f"{name}={HIDDEN}" if equals else HIDDEN if part else "")
-    return mark + "&".join(parts)

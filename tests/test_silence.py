@@ -54,7 +54,7 @@ COMMANDS = {
     "evaluate": Case("evaluate {run} --split test"),
     "merge": Case("merge {run} {run} --out {out}"),
     "export": Case("export {run} --out {out} --data {data}"),
-    "engines export": Case("export {run} --out {out} --precision int8 --target openvino --data {data}", 0, 0, "engines"),
+    "engines int8": Case("export {run} --out {out} --precision int8 --target openvino --data {data}", 0, 0, "engines"),
     "engines golden": Case("golden {clip} --out {out}/golden.jpg", program="engines"),
     "engines bench": Case("bench --repeats 1 --batch 1", program="engines"),
     "engines parity": Case("parity", program="engines", code=10),  # real faces are not at hand

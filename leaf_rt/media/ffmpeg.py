@@ -14,6 +14,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from leaf_rt.credentials import mask_in
 from leaf_rt.types import U8
 
 # FFmpeg tells only in its log that it had to guess parts of a picture. Errors reach ``decode``; nothing is printed.
@@ -119,4 +120,5 @@ def to_bgr(frame: VideoFrame, mirror: bool = False) -> U8:
 
 def reason(error: Exception) -> str:
     """Return FFmpeg's message without the address, which may contain a password."""
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+    text = str(getattr(error, "strerror", None) or type(error).__name__)
+    return mask_in(text, [str(getattr(error, "filename", None) or "")])
