@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from leaf_rt.credentials import mask
 from leaf_rt.errors import NotAVideo
+from leaf_rt.text import printable
 
 STREAMS = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp")
 _KNOWN = re.compile(  # further protocols of FFmpeg
@@ -65,7 +66,7 @@ class Address:
             NotAVideo: It is refused.
         """
         if self.kind == "refused":
-            raise NotAVideo(f"{self.shown}: {self.problem}")
+            raise NotAVideo(f"{printable(self.shown)}: {self.problem}")
 
 
 def parse(target: str) -> Address:

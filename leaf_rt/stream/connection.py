@@ -122,13 +122,13 @@ class Connection:
                 text = "the clock of the stream jumped; media time continues"
                 if abs(self._media.jump) > MAX_GAP:  # what follows may be another recording
                     stats.generation += 1
-                    text = f"the clock of the stream jumped by {self._media.jump / 3600:+.1f} h; media time continues"
+                    text = "the clock of the stream jumped by more than an hour; what follows is a new connection"
                 self.report("warning", EventKind.CLOCK, text)
         elif frame.generation > self._joined:
             stats.jumps += frame.generation - self._joined
             stats.generation += frame.generation - self._joined
             self._joined = frame.generation
-            text = "the times of the recording jump by more than an hour, as in joined files; media time continues"
+            text = "the times jump by more than an hour, as in joined recordings; media time continues"
             self.report("warning", EventKind.CLOCK, text)
         stats.captured += 1
         stats.last_frame = now
