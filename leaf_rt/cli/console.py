@@ -168,10 +168,10 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
     ascii_only = out.options.ascii_only
     for finding in found:
         sign, ascii_sign, color = _MARKS[finding.status]
-        text = Text(printable(finding.found))
+        text = Text(printable(mask_in(finding.found)))
         if finding.remedy:
             text.append(f"\n{'->' if ascii_only else '→'} {finding.remedy}", style="dim")
-        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(finding.topic)), text)
+        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(mask_in(finding.topic))), text)
     out.print(table)
 
 

@@ -22,7 +22,7 @@ def with_distinct_names(targets: Sequence[Target]) -> list[Target]:
     names = [target.options.name or Path(target.target).name for target in targets]
     result: list[Target] = []
     for target, name in zip(targets, names, strict=True):
-        text = readable(name if names.count(name) == 1 else target.target)
+        text = readable(name if names.count(name) == 1 else target.address.shown)
         keep = target.options.name or target.address.kind != "file" or text == name
         result.append(target if keep else replace(target, options=replace(target.options, name=text)))
     return result
