@@ -49,6 +49,7 @@ COMMANDS = {
     "bench": Case("bench {clip}"),
     "bench --batch": Case("bench --batch 1,4"),
     "doctor": Case("doctor"),
+    "serve": Case("serve --port 0", seconds=8.0),
     "prepare": Case("prepare --recipe {recipe}"),
     "train": Case("train --recipe {recipe} --out {out}/run"),
     "evaluate": Case("evaluate {run} --split test"),

@@ -14,6 +14,7 @@ import typer
 from leaf_rt.cli import exporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
+    AlertOptions,
     InputOptions,
     LiveOutputOptions,
     MonitoringOptions,
@@ -23,6 +24,7 @@ from leaf_rt.cli.groups import (
     RecognitionOptions,
     grouped,
 )
+from leaf_rt.cli.web import ServeGroup, WebGroup
 from leaf_rt.errors import BackendError
 
 app = typer.Typer(
@@ -68,6 +70,8 @@ def video(
     output: OutputOptions,
     recognition: RecognitionOptions,
     inputs: InputOptions,
+    alerts: AlertOptions,
+    page: WebGroup,
     monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
@@ -82,7 +86,7 @@ def video(
     source_options = inputs.config()
     if not targets and inputs.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    output_config = output.config()
+    output_config, alert_config = output.config(), alerts.config()
 
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.targets import with_distinct_names, without_results
@@ -104,7 +108,10 @@ def video(
         output_config,
         RunOptions(duration=inputs.duration),
         reporter,
+        alerts=alert_config,
         metrics_port=monitoring.metrics,
+        web=page.config(),
+        source_options=source_options,
         sources_file=inputs.sources,
     )
     if skipped:
@@ -126,6 +133,8 @@ def webcam(
     output: LiveOutputOptions,
     recognition: RecognitionOptions,
     inputs: Annotated[InputOptions, Only("max_fps", "duration", "wait", "max_reconnects")],
+    alerts: AlertOptions,
+    page: WebGroup,
     monitoring: MonitoringOptions,
     debug: opt.Debug = False,
 ) -> None:
@@ -135,7 +144,7 @@ def webcam(
     or an option for records.
     """
     source_options = inputs.config(width=width, height=height, fps=fps, mirror=mirror)
-    output_config = output.config()
+    output_config, alert_config = output.config(), alerts.config()
 
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.video import VideoCommand
@@ -147,9 +156,81 @@ def webcam(
         output_config,
         RunOptions(duration=inputs.duration),
         Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout),
+        alerts=alert_config,
         metrics_port=monitoring.metrics,
+        web=page.config(),
+        source_options=source_options,
     )
     raise typer.Exit(command.run([Target(device, source_options)], parallel=True))
+
+
+@app.command(cls=opt.Command)
+@grouped
+def serve(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE]...",
+            callback=opt.not_empty,
+            help="Numbers or paths of cameras, rtsp:// or http:// streams, video files.",
+        ),
+    ] = None,
+    *,
+    page: ServeGroup,
+    output: Annotated[
+        OutputOptions,
+        Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "events", "event_emotions", "event_min_dwell",
+             "no_plot", "blur"),
+    ],
+    recognition: RecognitionOptions,
+    inputs: Annotated[
+        InputOptions, Only("loop", "max_fps", "duration", "sources", "rtsp_transport", "wait", "max_reconnects")
+    ],
+    alerts: AlertOptions,
+    monitoring: Annotated[MonitoringOptions, Only("log_json")],
+    debug: opt.Debug = False,
+) -> None:  # fmt: skip
+    """Serve the live page and the HTTP API until Ctrl-C; the address is printed.
+
+    The page shows the sources given here, the camera of the computer that
+    opens it, and what its users add. Files are played at their own speed.
+    Nothing is stored unless you request it with --out or another option.
+    """
+    source_options = inputs.config()
+    output_config, alert_config, web = output.config(), alerts.config(), page.config()
+
+    from leaf_rt.cli.extras import needs_extra
+    from leaf_rt.cli.reporter import Reporter
+
+    with needs_extra("leaf-rt serve", "web"):
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+        import websockets  # noqa: F401
+
+    from dataclasses import replace
+
+    from leaf_rt.cli.targets import with_distinct_names
+    from leaf_rt.cli.video import VideoCommand
+    from leaf_rt.sources.base import Target
+    from leaf_rt.sources.sources_file import load_targets
+    from leaf_rt.stream.options import RunOptions
+
+    played = replace(source_options, realtime=True)
+    sources = [Target(target, played) for target in targets or []]
+    if inputs.sources is not None:
+        sources += load_targets(inputs.sources, played)
+    command = VideoCommand(
+        recognition.config(),
+        output_config,
+        RunOptions(duration=inputs.duration),
+        Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout),
+        alerts=alert_config,
+        sources_file=inputs.sources,
+        web=web,
+        source_options=source_options,
+        keep_open=True,
+    )
+    raise typer.Exit(command.run(with_distinct_names(sources), parallel=True))
 
 
 @app.command()

@@ -171,7 +171,8 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
         text = Text(printable(mask_in(finding.found)))
         if finding.remedy:
             text.append(f"\n{'->' if ascii_only else '→'} {finding.remedy}", style="dim")
-        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(mask_in(finding.topic))), text)
+        topic = Text(printable(mask_in(finding.topic)))
+        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), topic, text)
     out.print(table)
 
 

@@ -132,6 +132,7 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _recognition = partial(typer.Option, rich_help_panel="Recognition")
 _input = partial(typer.Option, rich_help_panel="Input")
 _live = partial(typer.Option, rich_help_panel="Live sources")
+_alerts = partial(typer.Option, rich_help_panel="Events and alerts")
 _monitoring = partial(typer.Option, rich_help_panel="Monitoring")
 
 Out: TypeAlias = Annotated[
@@ -156,6 +157,42 @@ Events: TypeAlias = Annotated[
         parser=named,
         metavar="PATH|-",
         help="Write start, end and duration of each expression as JSON Lines; - is stdout.",
+    ),
+]
+EventEmotions: TypeAlias = Annotated[
+    str | None,
+    _alerts(
+        "--event-emotions", callback=not_empty, metavar="LABEL,...", help="Only events of these labels (default: all)."
+    ),
+]
+EventMinDwell: TypeAlias = Annotated[
+    float,
+    _alerts(
+        "--event-min-dwell",
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Only events that last at least this long; their start is reported when they do.",
+    ),
+]
+OnEvent: TypeAlias = Annotated[
+    str | None,
+    _alerts(
+        "--on-event",
+        metavar="URL",
+        callback=not_empty,
+        envvar="LEAF_ON_EVENT",
+        help="Post each event as JSON to this URL; LEAF_WEBHOOK_SECRET signs it.",
+    ),
+]
+Mqtt: TypeAlias = Annotated[
+    str | None,
+    _alerts(
+        "--mqtt",
+        metavar="URL",
+        callback=not_empty,
+        envvar="LEAF_MQTT",
+        help="Publish events and states to this broker: mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts:// for TLS.",
     ),
 ]
 Plot: TypeAlias = Annotated[

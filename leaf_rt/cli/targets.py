@@ -48,6 +48,11 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
 
 
+def has_no_end(target: Target) -> bool:
+    """Whether a target is a camera or a stream, or a file that is read like one."""
+    return target.address.is_live or target.options.realtime or target.options.loop
+
+
 def files_among(targets: Sequence[Target]) -> list[Path]:
     """The paths of the files among the targets, whether they exist or not."""
     return [Path(target.target) for target in targets if target.address.kind == "file"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from leaf_rt.errors import LeafError
 from leaf_rt.sources.base import Source, Target
@@ -44,13 +45,17 @@ def open_targets(targets: Sequence[Target], opener: Opener) -> list[Source | Lea
     return opened
 
 
-def first_info(target: Target, opened: Source | LeafError) -> SourceInfo:
+def first_info(target: Target, opened: Source | LeafError | None) -> SourceInfo:
     """What is known of a source at the start, even if it is not open yet."""
-    if not isinstance(opened, LeafError):
+    if opened is not None and not isinstance(opened, LeafError):
         return opened.info
     address = target.address
+    name = target.options.name or address.name
+    if not address.is_live:
+        path = Path(target.target)
+        return SourceInfo(name, address.shown, "file", 0, 0, is_live=target.options.realtime, path=path)
     kind: Kind = "camera" if address.kind == "camera" else "network"
-    return SourceInfo(target.options.name or address.name, address.shown, kind, 0, 0, is_live=True)
+    return SourceInfo(name, address.shown, kind, 0, 0, is_live=True)
 
 
 def unique_name(name: str, taken: Sequence[str]) -> str:

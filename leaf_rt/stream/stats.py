@@ -15,7 +15,7 @@ from leaf_rt.types import SourceInfo
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
 _WINDOW = 2048  # measurements that the percentiles use
 
-State: TypeAlias = Literal["waiting", "open", "lost", "ended"]
+State: TypeAlias = Literal["waiting", "open", "lost", "stopped", "ended"]
 Level: TypeAlias = Literal["info", "warning", "error"]
 
 
@@ -111,8 +111,10 @@ class SourceStats:
         damaged: Damaged packets and pictures. A damaged picture is processed all the same.
         frozen: Whether the picture stands still.
         generation: Number of the newest connection, or of the newest recording of a file, from 0.
-        state: "waiting" for its first frame, "open", "lost" or "ended".
+        state: "waiting" for its first frame, "open", "lost", "stopped" by a request, or "ended".
         since: When ``state`` began, s on the clock of the run.
+        reason: Why it is lost, could not be opened yet, or has failed; "" if all is well. Without the address.
+        retry_at: When it will be opened again, s on the clock of the run; None if no attempt is planned.
         cut: Whether the run ended the source before its own end.
         last_frame: When the newest frame was captured, s on the clock of the run; None before the first.
         capture_fps: Frames captured per second, over the last seconds.
@@ -138,6 +140,8 @@ class SourceStats:
     generation: int = 0
     state: State = "waiting"
     since: float = 0.0
+    reason: str = ""
+    retry_at: float | None = None
     cut: bool = False
     last_frame: float | None = None
     capture_fps: float = 0.0

@@ -10,6 +10,7 @@ __all__ = [
     "files",
     "native_stderr",
     "reading",
+    "result_file",
     "signals",
     "telemetry",
     "user_cache",
