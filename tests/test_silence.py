@@ -43,13 +43,14 @@ class Case:
 # One line per command of the command line; add yours. {clip}, {face}, {run}, {recipe}, {data} and {out} are paths.
 COMMANDS = {
     "video": Case("video {clip} --out {out} --csv {out}/all.csv --parquet {out}/all.parquet --metrics 0"),
+    "video --web": Case("video {clip} --realtime --web 127.0.0.1:0 --out {out}"),
     "video on OpenVINO": Case("video {clip} --out {out} --backend openvino"),
     "webcam": Case("webcam --device 987 --duration 1", code=3),
     "image": Case("image {face} --out {out}"),
     "bench": Case("bench {clip}"),
     "bench --batch": Case("bench --batch 1,4"),
     "doctor": Case("doctor"),
-    "serve": Case("serve --port 0", seconds=8.0),
+    "serve": Case("serve {clip} --web 127.0.0.1:0 --loop", seconds=12.0),
     "prepare": Case("prepare --recipe {recipe}"),
     "train": Case("train --recipe {recipe} --out {out}/run"),
     "evaluate": Case("evaluate {run} --split test"),
