@@ -287,5 +287,6 @@ def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
     watch._thread.join(15)
     assert watch.stats is not None
     assert [type(e) for e in watch.stats.failures] == [ConnectionLost]
-    assert watch.kinds("cam") == ["lost", "failed"]
+    # The connection may be cut within a picture, which is then damaged.
+    assert [kind for kind in watch.kinds("cam") if kind != "damaged"] == ["lost", "failed"]
     assert watch.stats.sources[0].state == "ended"

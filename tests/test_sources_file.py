@@ -263,7 +263,7 @@ def test_damaged_data_is_skipped_with_one_warning(tmp_path: Path) -> None:
 
 
 def test_words_for_links_and_lists(clip: Path, tmp_path: Path) -> None:
-    """A link to itself, a list that FFmpeg does not follow, and a name that is too long each have their own sentence."""
+    """A link to itself, a list that FFmpeg does not follow, and a name that is too long."""
     loop = tmp_path / "loop.mp4"
     loop.symlink_to(loop)
     with pytest.raises(NotFound, match="is a symbolic link that leads back to itself"):
