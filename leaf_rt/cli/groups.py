@@ -156,7 +156,7 @@ class AlertOptions:
     mqtt: opt.Mqtt = None
 
     def config(self) -> AlertConfig:
-        """Return the configuration. The environment variable ``LEAF_WEBHOOK_SECRET`` is the key of signatures.
+        """Return the configuration. The environment variable ``LEAF_RT_WEBHOOK_SECRET`` is the key of signatures.
 
         Raises:
             typer.BadParameter: An address is not usable. The message does not contain it.
@@ -165,7 +165,7 @@ class AlertOptions:
 
         return AlertConfig(
             webhook=_read("--on-event", self.on_event, web_address),
-            secret=os.environ.get("LEAF_WEBHOOK_SECRET") or None,
+            secret=os.environ.get("LEAF_RT_WEBHOOK_SECRET") or None,
             mqtt=_read("--mqtt", self.mqtt, broker),
         )
 

@@ -116,11 +116,11 @@ class Reporter:
             stopped_early: Whether the user stopped it before its end.
         """
         title = counted(summary.frames, "frame")
-        if stats is not None and stats.seconds > 0:
-            title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
-            source = next((source for source in stats.sources if source.info.name == name), None)
-            title += f", {source.dropped} dropped" if source is not None and source.dropped else ""
-            title += f", {source.damaged} damaged" if source is not None and source.damaged else ""
+        source = next((each for each in stats.sources if each.info.name == name), None) if stats is not None else None
+        if source is not None and source.seconds > 0:
+            title += f" in {source.seconds:.1f} s, {source.processed / source.seconds:.0f} frames/s"
+            title += f", {source.dropped} dropped" if source.dropped else ""
+            title += f", {source.damaged} damaged" if source.damaged else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:

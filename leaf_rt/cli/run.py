@@ -190,7 +190,10 @@ class Run:
         """With a page, sources come and go in one long run: report and forget each one as it ends."""
         source = self._results.get(stats.info.name)
         if self._context.web is not None and source is not None:
-            self._finish_source(source, self._stats, stopped_early=stats.cut and stats.info.has_end)
+            stopped_early = stats.cut and stats.info.has_end
+            files = self._complete(source, self._stats, stopped_early=stopped_early)
+            if files is not None:
+                self._report(source, self._stats, files, stopped_early=stopped_early)
             del self._results[stats.info.name]
 
     def _make_pipeline(self, info: SourceInfo) -> Pipeline:
@@ -233,23 +236,44 @@ class Run:
 
     def _finish(self, stats: RunStats | None) -> None:
         """Write the timelines and report the results of all sources; ``stats`` is None if the run failed."""
+        finished: list[tuple[SourceResults, bool, dict[str, Path]]] = []
         for name, source in self._results.items():
-            self._finish_source(source, stats, stopped_early=name in self.unfinished and self.stop.is_set())
+            stopped_early = name in self.unfinished and self.stop.is_set()
+            files = self._complete(source, stats, stopped_early=stopped_early)
+            if files is not None:
+                finished.append((source, stopped_early, files))
+        for source, stopped_early, files in finished:  # last, because the reader of the report may be gone
+            self._report(source, stats, files, stopped_early=stopped_early)
 
-    def _finish_source(self, source: SourceResults, stats: RunStats | None, *, stopped_early: bool) -> None:
-        """Write the timeline of a source and report its results; ``stats`` is None if the run failed."""
-        name = source.info.name
+    def _complete(
+        self, source: SourceResults, stats: RunStats | None, *, stopped_early: bool
+    ) -> dict[str, Path] | None:
+        """Write the timeline of a source and name its results; None if there is nothing to report.
+
+        Args:
+            source: The source, after its end.
+            stats: Counters of the run; None if the run failed.
+            stopped_early: Whether the user stopped it before its end.
+
+        Raises:
+            KeyboardInterrupt: The user stops the command at once.
+        """
         source.summary.finish()
         if stats is None and source.summary.frames == 0:  # the error that follows says why
             source.results.finish(complete=False)
-            return
+            return None
         if not self.stop.at_once:
-            self._write_timeline(name, source)
+            self._write_timeline(source.info.name, source)
         if self.stop.at_once:
             raise KeyboardInterrupt
         whole = not source.info.has_end or not (stats is None or source.failed or stopped_early)
-        files = self._name_results(name, source, stats, whole)
-        self._reporter.source_finished(name, source.summary, stats, files, stopped_early=stopped_early)
+        return self._name_results(source.info.name, source, stats, whole)
+
+    def _report(
+        self, source: SourceResults, stats: RunStats | None, files: dict[str, Path], *, stopped_early: bool
+    ) -> None:
+        """Report the results of a source, which are in ``files``, by kind."""
+        self._reporter.source_finished(source.info.name, source.summary, stats, files, stopped_early=stopped_early)
         source.reported = True
 
     def _name_results(self, name: str, source: SourceResults, stats: RunStats | None, whole: bool) -> dict[str, Path]:

@@ -58,12 +58,15 @@ def files_among(targets: Sequence[Target]) -> list[Path]:
     return [Path(target.target) for target in targets if target.address.kind == "file"]
 
 
-def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[SourceInfo]:
+def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[tuple[Target, SourceInfo]]:
     """Describe the files among the targets before they are opened, so that their results get the same names.
 
     Args:
         targets: All targets, in order.
         parallel: Whether they run in parallel. Sources of one run are numbered if they have the same name.
+
+    Yields:
+        Each file as target and description.
     """
     names: set[str] = set()
     for target in targets:
@@ -77,6 +80,7 @@ def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[Sour
         if target.address.kind != "file":
             continue
         if path.suffix.lower() in PICTURES:
-            yield SourceInfo(name, str(path), "picture", 0, 0, path=path)
+            yield target, SourceInfo(name, str(path), "picture", 0, 0, path=path)
         else:
-            yield SourceInfo(name, str(path), "file", 0, 0, is_live=options.realtime, path=path, endless=options.loop)
+            live, endless = options.realtime, options.loop
+            yield target, SourceInfo(name, str(path), "file", 0, 0, is_live=live, path=path, endless=endless)

@@ -14,6 +14,7 @@ from leaf_rt.cli.extras import needs_extra
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.run import CommandContext, Run
 from leaf_rt.cli.shared import shared_files
+from leaf_rt.cli.skipping import without_finished
 from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
@@ -69,10 +70,16 @@ class VideoCommand:
             LeafError: Nothing could be started, or the only run failed.
             KeyboardInterrupt: The user stopped the command at once.
         """
+        if self.outputs.skip_existing:
+            targets, skipped = without_finished(targets, expected_sources(targets, parallel), self.outputs)
+            if skipped:
+                self.reporter.notify("info", skipped, event="skipped")
+            if not targets:
+                return self.reporter.exit_code
         inputs = [*files_among(targets), *self.recognition.files]
         if self.sources_file is not None:
             inputs.append(self.sources_file)
-        paths = prepare_paths(self.outputs, inputs, expected_sources(targets, parallel))
+        paths = prepare_paths(self.outputs, inputs, (info for _, info in expected_sources(targets, parallel)))
         runs = [list(targets)] if parallel else [[target] for target in targets]
         with self._open(paths, follow=any(has_no_end(target) for target in targets)) as context:
             for number, part in enumerate(runs):

@@ -106,7 +106,7 @@ class SourceWorker:
         self._failures = 0
 
     def tell_if_gone(self, shared: Sequence[SinkWorker]) -> None:
-        """Tell all sinks, after its last frame, that the source was lost or has ended."""
+        """Tell all sinks, after its last frame, that the source was lost, stopped or has ended."""
         with self._context.lock:
             gone = self.stats.state in ("lost", "stopped", "ended") and not self.capture.buffer
         if gone and self._shown:

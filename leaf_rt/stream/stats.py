@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from leaf_rt.results.events import DeliveryStats
 from leaf_rt.types import SourceInfo
 
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
@@ -121,6 +122,7 @@ class SourceStats:
         fps: Frames finished per second, over the last seconds.
         level: Level of load shedding; 0 is full effort, see ``Pipeline.reduce_effort``.
         demand: s of work per second that the frames of all live sources need; the loop can do 1.
+        seconds: Wall time from the start of the run until the source had ended.
         latency: s from capture (live) or from the start of processing (files) to finished estimates.
     """
 
@@ -148,6 +150,7 @@ class SourceStats:
     fps: float = 0.0
     level: int = 0
     demand: float = 0.0
+    seconds: float = 0.0
     latency: StageStats = field(default_factory=StageStats)
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
 
@@ -173,6 +176,7 @@ class SinkStats:
         failed: Frames that it could not write.
         queued: Frames that wait for it now.
         off: Whether it is switched off.
+        delivery: Counters of the events that it sends over the network; None if it does not.
     """
 
     name: str
@@ -181,6 +185,7 @@ class SinkStats:
     failed: int = 0
     queued: int = 0
     off: bool = False
+    delivery: DeliveryStats | None = None
 
 
 @dataclass(slots=True)
@@ -220,3 +225,5 @@ class RunStats:
         self.fps = self.processed / seconds if seconds > 0 else 0.0
         for source in self.sources:
             source.update_rates(now)
+            if source.state != "ended" or source.queued or source.seconds == 0:
+                source.seconds = seconds

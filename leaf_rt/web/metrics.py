@@ -194,6 +194,16 @@ class _Collector:
         for sink in stats.sinks:
             queue.add_metric([sink.name], sink.queued)
         yield queue
+        alerts = [(sink.name, sink.delivery) for sink in stats.sinks if sink.delivery is not None]
+        for name in ("delivered", "dropped"):
+            counter = CounterMetricFamily(f"leaf_alert_{name}", f"Events {name} by a network output", labels=["sink"])
+            for sink_name, delivery in alerts:
+                counter.add_metric([sink_name], getattr(delivery, name))
+            yield counter
+        waiting = GaugeMetricFamily("leaf_alert_waiting", "Events waiting for a receiver", labels=["sink"])
+        for sink_name, delivery in alerts:
+            waiting.add_metric([sink_name], delivery.waiting)
+        yield waiting
         yield CounterMetricFamily("leaf_inference_errors", "Failed calls of the back end", stats.inference_errors)
         yield CounterMetricFamily("leaf_batches", "Calls of the back end with at least one face", stats.batches)
         latency = SummaryMetricFamily("leaf_latency_seconds", "Time from capture to estimates", labels=["source"])
