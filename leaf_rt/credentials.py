@@ -41,7 +41,9 @@ def mask(target: str) -> str:
         )
     rest = text[scheme.end() :]
     if re.match(rf"({_STREAM}):", text, re.IGNORECASE) is None:
-        rest = rest.rpartition("@")[2]  # "user://secret/@host" looks like an address of a kind that is not known
+        # "user://secret/@host" looks like an address of a kind that is not known.
+        before, _, host = rest.rpartition("@")
+        rest = HIDDEN if _VALUE_OR_QUERY.search(before) else host
     rest = _without_user(rest).partition("#")[0]
     # Some cameras take user and password in the path, as in /user=admin&password=secret.
     path, query = _QUERY.sub("", rest), _QUERY.search(rest)
