@@ -94,7 +94,7 @@ def video(
     source_options = inputs.config()
     if not targets and inputs.sources is None:
         raise typer.BadParameter("give at least one file, stream or camera, or --sources FILE", param_hint="FILE|URL")
-    output_config, alert_config = output.config(), alerts.config()
+    output_config, alert_config = output.config(), alerts.config(output)
     if skip_existing:
         _need_results_per_source(output_config)
 
@@ -158,7 +158,7 @@ def webcam(
     or an option for records.
     """
     source_options = inputs.config(width=width, height=height, fps=fps, mirror=mirror)
-    output_config, alert_config = output.config(), alerts.config()
+    output_config, alert_config = output.config(), alerts.config(output)
 
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.video import VideoCommand
@@ -211,7 +211,7 @@ def serve(
     Nothing is stored unless you request it with --out or another option.
     """
     source_options = inputs.config()
-    output_config, alert_config, web = output.config(), alerts.config(), page.config()
+    output_config, alert_config, web = output.config(), alerts.config(output), page.config()
 
     from leaf_rt.cli.extras import needs_extra
     from leaf_rt.cli.reporter import Reporter
