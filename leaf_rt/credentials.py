@@ -51,14 +51,18 @@ def mask(target: str) -> str:
     return scheme.group() + _VALUE.sub(rf"\g<1>{HIDDEN}", path) + hidden
 
 
-def mask_in(text: str, known: Collection[str] = ()) -> str:
+def mask_in(text: str, known: Collection[str] = (), keep: str = "") -> str:
     """A message or a traceback without the credentials of the addresses in it.
 
     Args:
         text: Any text.
         known: What the user typed, such as the arguments of the command. An address among them is found in the text
             even if it contains blanks or quotes.
+        keep: A part of the text that is meant to be shown: the address of our own page, with its token.
     """
+    if keep and keep in text:
+        before, _, after = text.partition(keep)
+        return mask_in(before, known) + keep + mask_in(after, known)
     values = (argument.partition("=")[2] for argument in known if argument.startswith("--"))
     for argument in sorted({*known, *values}, key=len, reverse=True):
         hidden = mask(argument)

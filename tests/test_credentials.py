@@ -73,6 +73,12 @@ def test_mask(target: str, shown: str) -> None:
     assert mask_in(f"error: {shown}: no such stream.") == f"error: {shown}: no such stream."
 
 
+def test_the_token_of_our_own_page_is_shown() -> None:
+    page = "http://cam:8000/?token=own"
+    text = mask_in(f"page at {page}, not http://u:p@cam/?k=1", keep=page)
+    assert text == f"page at {page}, not http://cam/?***"
+
+
 def test_a_network_source_is_named_by_host_and_path() -> None:
     assert parse("rtsp://u:p@cam:8554/live?pw=x").name == "cam:8554/live"
 

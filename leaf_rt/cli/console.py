@@ -112,9 +112,9 @@ def error(out: Console, sentence: str) -> None:
     out.print(Text("error: ", style="bold red").append(text, style="not bold default"), soft_wrap=True)
 
 
-def note(out: Console, sentence: str) -> None:
-    """Print a note, without credentials."""
-    text = printable(mask_in(sentence))
+def note(out: Console, sentence: str, keep: str = "") -> None:
+    """Print a note, without credentials except in ``keep``; see ``mask_in``."""
+    text = printable(mask_in(sentence, keep=keep))
     out.print(Text("note: ", style="yellow").append(text, style="default"), soft_wrap=True)
 
 

@@ -37,7 +37,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "source": getattr(record, "source", ""),
             "event": getattr(record, "event", record.name.rpartition(".")[2]),
-            "text": mask_in(record.getMessage(), self._typed),
+            "text": mask_in(record.getMessage(), self._typed, getattr(record, "keep", "")),
         }
         if record.exc_info:
             line["traceback"] = mask_in(self.formatException(record.exc_info), self._typed)
@@ -67,7 +67,9 @@ def json_log(debug: bool, typed: Collection[str] = ()) -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def log(level: str, text: str, source: str = "", event: str = "note", error: BaseException | None = None) -> None:
+def log(
+    level: str, text: str, source: str = "", event: str = "note", error: BaseException | None = None, keep: str = ""
+) -> None:
     """Log one message.
 
     Args:
@@ -76,8 +78,9 @@ def log(level: str, text: str, source: str = "", event: str = "note", error: Bas
         source: Name of the source or sink; empty for the command as a whole.
         event: What happened, in one word for programs.
         error: Adds the traceback of this exception.
+        keep: A part of the text that looks like credentials and is meant to be shown; see ``mask_in``.
     """
-    _log.log(_LEVELS[level], "%s", text, extra={"source": source, "event": event}, exc_info=error)
+    _log.log(_LEVELS[level], "%s", text, extra={"source": source, "event": event, "keep": keep}, exc_info=error)
 
 
 def log_error(error: BaseException, debug: bool, sentence: str) -> None:
