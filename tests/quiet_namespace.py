@@ -2,9 +2,9 @@
 
     unshare --net --mount python tests/quiet_namespace.py RESULT.json COMMAND...
 
-A name server on 127.0.0.1 answers every query with "no such name". The default route leads to loopback, so that a packet
-to any address is seen. The result has the exit code, the names that were asked for, and the packets that left loopback's
-own addresses or went to a name server.
+A name server on 127.0.0.1 answers every query with "no such name". The default route leads to loopback, so that a
+packet to any address is seen. The result has the exit code, the names that were asked for, and the packets to other
+addresses than loopback's own, or to a name server.
 """
 
 from __future__ import annotations
