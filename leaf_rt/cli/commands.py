@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaf_rt.cli import exporting, training
+from leaf_rt.cli import exporting, reporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
     AlertOptions,
@@ -85,8 +85,9 @@ def video(
 ) -> None:
     """Recognize facial expressions in video files and streams.
 
-    Each file gets three results, next to it or in --out: the annotated video
-    NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
+    Each file gets its results next to it or in --out: the annotated video
+    NAME.leaf.mp4, the records NAME.leaf.jsonl, the timeline NAME.leaf.png and
+    the report NAME.leaf.html with its numbers in NAME.leaf.summary.json.
     Folders and patterns in quotes stand for the videos in them. Files are
     processed one after the other. Streams, cameras and the sources
     of --sources run in parallel. Sources without an end (streams, cameras,
@@ -305,6 +306,9 @@ def _report_missing(errors: Sequence[LeafError], reporter: Reporter, *, alone: b
         reporter.error(error)
     if alone and errors:
         raise errors[0]
+
+
+app.command()(reporting.report)
 
 
 @app.command()

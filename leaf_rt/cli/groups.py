@@ -92,6 +92,8 @@ class OutputOptions:
     event_min_dwell: opt.EventMinDwell = 0.0
     plot: opt.Plot = None
     no_plot: opt.NoPlot = False
+    no_report: opt.NoReport = False
+    vtt: opt.Vtt = False
     show: opt.Show = False
     blur: opt.Blur = False
 
@@ -118,6 +120,8 @@ class OutputOptions:
             annotated=self.save,
             records=self.jsonl is None and not self.no_jsonl,
             timeline=not self.no_plot,
+            report=not self.no_report,
+            subtitles=self.vtt,
             timeline_file=self.plot,
             jsonl=self.jsonl,
             csv=self.csv,
@@ -142,10 +146,11 @@ class LiveOutputOptions(OutputOptions):
 
 @dataclass(frozen=True, slots=True)
 class PictureOutputOptions(OutputOptions):
-    """The same for pictures, which have no timeline."""
+    """The same for pictures, which have no timeline and no report."""
 
     save: opt.SavePicture = True
     no_plot: opt.NoPlot = True
+    no_report: opt.NoReport = True
 
 
 @dataclass(frozen=True, slots=True)

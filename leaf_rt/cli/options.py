@@ -159,6 +159,10 @@ Events: TypeAlias = Annotated[
         help="Write start, end and duration of each expression as JSON Lines; - is stdout.",
     ),
 ]
+Vtt: TypeAlias = Annotated[
+    bool, _output("--vtt", help="Write the shown expressions of each source as subtitles (WebVTT).")
+]
+NoReport: TypeAlias = Annotated[bool, _output("--no-report", help="Do not write the report and its numbers.")]
 EventEmotions: TypeAlias = Annotated[
     str | None,
     _alerts(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console, jsonlog
@@ -106,7 +107,14 @@ class Reporter:
         })  # fmt: skip
 
     def source_finished(
-        self, name: str, summary: Summary, stats: RunStats | None, files: Mapping[str, Path], *, stopped_early: bool
+        self,
+        name: str,
+        summary: Summary,
+        stats: RunStats | None,
+        files: Mapping[str, Path],
+        *,
+        stopped_early: bool,
+        numbers: Mapping[str, Any],
     ) -> None:
         """Report the results of a source.
 
@@ -116,6 +124,7 @@ class Reporter:
             stats: Counters of the run; None if the run failed.
             files: Its result files, by kind; those that do not exist are left out.
             stopped_early: Whether the user stopped it before its end.
+            numbers: What the summary file holds, for the JSON log.
         """
         title = counted(summary.frames, "frame")
         source = next((each for each in stats.sources if each.info.name == name), None) if stats is not None else None
@@ -126,7 +135,7 @@ class Reporter:
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:
-            jsonlog.log("info", title, name, "finished")
+            jsonlog.log("info", title, name, "finished", fields={"summary": dict(numbers)})
         self.results.print()
         console.title(self.results, f"{name}: {title}")
         console.people(self.results, summary)
@@ -145,9 +154,9 @@ class Reporter:
         if parts:
             self.notify("warning", f"stopped early; {'; '.join(parts)}", event="stopped")
 
-    def stopped_at_once(self, timelines: Sequence[Path]) -> None:
-        """Report what is missing after an immediate stop; ``timelines`` were not drawn."""
-        missing = ", ".join(["queued frames", *map(str, timelines), "the summary"])
+    def stopped_at_once(self, files: Sequence[Path]) -> None:
+        """Report what is missing after an immediate stop; ``files`` were not written."""
+        missing = ", ".join(["queued frames", *map(str, files), "the summary"])
         self.notify("warning", f"stopped at once; not written: {missing}", event="stopped")
 
 
