@@ -21,6 +21,7 @@ import typer
 from clips import demo_frames, write_clip
 from train_fakes import tiny, train_command, write_folder
 
+from leaf_rt import cli
 from leaf_rt.cli import commands as runtime_commands
 from leaf_rt.cli import maintenance
 
@@ -40,7 +41,7 @@ class Case:
     program: str = "leaf_rt"
 
 
-# One line per command of the command line; add yours. {clip}, {face}, {run}, {recipe}, {data} and {out} are paths.
+# One line per command of the command line; add yours. {clip}, {face}, {run}, {recipe}, {data}, {records} and {out} are paths.
 COMMANDS = {
     "video": Case("video {clip} --out {out} --csv {out}/all.csv --parquet {out}/all.parquet --metrics 0"),
     "video --web": Case("video {clip} --realtime --web 127.0.0.1:0 --out {out}"),
@@ -50,6 +51,7 @@ COMMANDS = {
     "bench": Case("bench {clip}"),
     "bench --batch": Case("bench --batch 1,4"),
     "doctor": Case("doctor"),
+    "report": Case("report {records} --out {out}/report.html"),
     "serve": Case("serve {clip} --web 127.0.0.1:0 --loop --duration 5"),
     "prepare": Case("prepare --recipe {recipe}"),
     "train": Case("train --recipe {recipe} --out {out}/run"),
@@ -137,7 +139,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     recipe.write_text(to_toml(tiny(folder, method__name="supervised")))
     assert train_command(["train", "--recipe", str(recipe), "--out", str(folder / "run"), "--quiet"]) == 0
     recipe.write_text(to_toml(tiny(folder)))
+    records = folder / "records.jsonl"
+    assert cli.main(["image", str(folder / "face.png"), "--jsonl", str(records), "--no-save-picture"]) == 0
     return {
+        "records": str(records),
         "clip": str(write_clip(folder / "clip.mp4", frames)),
         "face": str(folder / "face.png"),
         "data": str(folder / "data"),

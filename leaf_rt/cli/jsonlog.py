@@ -1,10 +1,7 @@
 """Messages as JSON on stderr, one object per line, for programs that collect logs.
 
-<<<<<<< HEAD
-Every line has `time` (UTC), `level`, `source`, `event` and `text`. No line contains credentials of an address.
-=======
-Every line has `time` (UTC), `level`, `source`, `event` and `text`; that of a finished source has its `summary` too.
->>>>>>> main
+Every line has `time` (UTC), `level`, `source`, `event` and `text`; that of a finished source has its `summary` too. No line
+contains credentials of an address.
 """
 
 from __future__ import annotations
@@ -13,11 +10,7 @@ import contextlib
 import json
 import logging
 import sys
-<<<<<<< HEAD
-from collections.abc import Collection, Iterator
-=======
-from collections.abc import Iterator, Mapping
->>>>>>> main
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,12 +39,8 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "source": getattr(record, "source", ""),
             "event": getattr(record, "event", record.name.rpartition(".")[2]),
-<<<<<<< HEAD
             "text": mask_in(record.getMessage(), self._typed, getattr(record, "keep", "")),
-=======
-            "text": record.getMessage(),
             **getattr(record, "fields", {}),
->>>>>>> main
         }
         if record.exc_info:
             line["traceback"] = mask_in(self.formatException(record.exc_info), self._typed)
@@ -82,16 +71,13 @@ def json_log(debug: bool, typed: Collection[str] = ()) -> Iterator[None]:
 
 
 def log(
-<<<<<<< HEAD
-    level: str, text: str, source: str = "", event: str = "note", error: BaseException | None = None, keep: str = ""
-=======
     level: str,
     text: str,
     source: str = "",
     event: str = "note",
     error: BaseException | None = None,
     fields: Mapping[str, Any] | None = None,
->>>>>>> main
+    keep: str = "",
 ) -> None:
     """Log one message.
 
@@ -101,16 +87,11 @@ def log(
         source: Name of the source or sink; empty for the command as a whole.
         event: What happened, in one word for programs.
         error: Adds the traceback of this exception.
-<<<<<<< HEAD
+        fields: More fields of the line, such as the numbers of a summary.
         keep: A part of the text that looks like credentials and is meant to be shown; see ``mask_in``.
     """
-    _log.log(_LEVELS[level], "%s", text, extra={"source": source, "event": event, "keep": keep}, exc_info=error)
-=======
-        fields: More fields of the line, such as the numbers of a summary.
-    """
-    extra = {"source": source, "event": event, "fields": dict(fields or {})}
+    extra = {"source": source, "event": event, "fields": dict(fields or {}), "keep": keep}
     _log.log(_LEVELS[level], "%s", text, extra=extra, exc_info=error)
->>>>>>> main
 
 
 def log_error(error: BaseException, debug: bool, sentence: str) -> None:
