@@ -41,7 +41,7 @@ class Case:
     program: str = "leaf_rt"
 
 
-# One line per command of the command line; add yours. {clip}, {face}, {run}, {recipe}, {data}, {records} and {out} are paths.
+# One line per command of the command line; add yours. The names in braces are paths; see ``inputs``.
 COMMANDS = {
     "video": Case("video {clip} --out {out} --csv {out}/all.csv --parquet {out}/all.parquet --metrics 0"),
     "video --web": Case("video {clip} --realtime --web 127.0.0.1:0 --out {out}"),

@@ -1,7 +1,7 @@
 """Messages as JSON on stderr, one object per line, for programs that collect logs.
 
-Every line has `time` (UTC), `level`, `source`, `event` and `text`; that of a finished source has its `summary` too. No line
-contains credentials of an address.
+Every line has `time` (UTC), `level`, `source`, `event` and `text`; that of a finished source has its `summary` too. No
+line contains credentials of an address.
 """
 
 from __future__ import annotations
