@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
      "train.augment"),
     ("leaf_rt.results", "leaf_rt.models", "train.recipes", "train.metrics"),
     ("leaf_rt.system",),
-    ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
+    ("leaf_rt.credentials", "leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
 )  # fmt: skip
 # Rooms of one floor that may know each other: errors print text safely; a method balances the experts of a model.
 NEIGHBOURS = {("leaf_rt.errors", "leaf_rt.text"), ("train.methods", "train.models")}

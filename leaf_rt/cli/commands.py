@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from leaf_rt.sinks.config import OutputConfig
 
 app = typer.Typer(
+    cls=opt.Group,
     name="leaf-rt",
     help="Recognize facial expressions in videos, cameras, streams and pictures.",
     no_args_is_help=True,
@@ -103,8 +104,7 @@ def video(
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.targets import with_distinct_names, without_results
     from leaf_rt.cli.video import VideoCommand
-    from leaf_rt.sources.base import Target, is_url
-    from leaf_rt.sources.opening import is_camera
+    from leaf_rt.sources.base import Target
     from leaf_rt.sources.sources_file import load_targets
     from leaf_rt.stream.options import RunOptions
 
@@ -116,7 +116,7 @@ def video(
         sources += load_targets(inputs.sources, source_options)
     if output.plot is not None and len(sources) > 1:
         raise typer.BadParameter("only for a single source; use --out DIR for several", param_hint="--plot")
-    is_live = inputs.realtime or inputs.loop or any(is_camera(s.target) or is_url(s.target) for s in sources)
+    is_live = inputs.realtime or inputs.loop or any(s.address.is_live for s in sources)
     reporter = Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout)
     command = VideoCommand(
         recognition.config(),

@@ -19,6 +19,7 @@ from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError
 
 app = typer.Typer(
+    cls=opt.Group,
     help="Export trained runs; make and check the bundled model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

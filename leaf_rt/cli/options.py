@@ -1,23 +1,56 @@
-"""The options that several commands share, and how their values are read. Knows only typer."""
+"""The options that several commands share, and how their values are read. Knows only typer and passwords."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from leaf_rt.credentials import mask_in
 
 _MAX_SECONDS = 1e9  # FFmpeg counts microseconds in 64 bits
 _EMPTY = "empty name; is a shell variable unset?"
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
 _Names = TypeVar("_Names", str | None, list[str] | None)
 
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer gives its base class no public name
+
 RENAMED = {"--emotion-hz": "--classify-fps", "--total-hz": "--max-classify-fps"}
+
+
+class Group(TyperGroup):
+    """The commands. What the user typed is shown in a usage error without credentials."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Parse the options before the name of the command."""
+        typed = tuple(args)
+        with _masked(typed):
+            context = super().make_context(info_name, args, *more, **extra)
+        context.obj = typed
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest, and run the command."""
+        with _masked(ctx.obj):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _masked(typed: Collection[str]) -> Iterator[None]:
+    """Hide credentials in the message of a usage error."""
+    try:
+        yield
+    except _USAGE_ERROR as e:
+        e.message = mask_in(e.message, typed)
+        raise
 
 
 class Command(TyperCommand):

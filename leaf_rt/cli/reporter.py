@@ -48,13 +48,15 @@ class Reporter:
         """0, or the exit code of the first error."""
         return console.exit_code(self._errors[0]) if self._errors else 0
 
-    def notify(self, level: str, text: str, source: str = "", event: str = "note") -> None:
+    def notify(self, level: str, text: str, source: str = "", event: str = "note", keep: str = "") -> None:
         """Report one message; for the arguments see ``jsonlog.log``."""
+        sentence = f"{source}: {text}" if source else text
         if self._log_json:
-            jsonlog.log(level, text, source, event)
-            return
-        write = console.error if level == "error" else console.note
-        write(self.messages, f"{source}: {text}" if source else text)
+            jsonlog.log(level, text, source, event, keep=keep)
+        elif level == "error":
+            console.error(self.messages, sentence)
+        else:
+            console.note(self.messages, sentence, keep)
 
     def event(self, event: Event) -> None:
         """Report an event of a run."""
@@ -129,6 +131,7 @@ class Reporter:
         if source is not None and source.seconds > 0:
             title += f" in {source.seconds:.1f} s, {source.processed / source.seconds:.0f} frames/s"
             title += f", {source.dropped} dropped" if source.dropped else ""
+            title += f", {source.damaged} damaged" if source.damaged else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:

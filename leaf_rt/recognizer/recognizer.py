@@ -23,7 +23,6 @@ from leaf_rt.recognizer.progress import progress_bar
 from leaf_rt.recognizer.source import SourceArguments, StreamSource, has_end, target_of
 from leaf_rt.recognizer.stream import Stream
 from leaf_rt.recognizer.video import VideoJob, VideoResult
-from leaf_rt.sources.base import redact
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.closing import Closing
@@ -241,7 +240,7 @@ class Recognizer(Closing):
             return parts.run(target, opener, job.sinks, job.hooks, run_options, stop, blur=blur)
 
         background = BackgroundRun(work)
-        name = target.options.name or Path(redact(target.target)).name
+        name = target.options.name or target.address.name
         self._parts.start(background)
         try:
             with progress_bar(name, progress) as update:
