@@ -38,7 +38,7 @@ class BlazeFace:
     """
 
     def __init__(self, kind: ModelKind, network: Network, min_confidence: float = 0.4) -> None:
-        self._side = SIDE[kind]
+        self._side = self.close_up_side = SIDE[kind]
         self._anchors = anchors(kind)
         self._network = network
         share = min(max(min_confidence, 1e-6), 1.0 - 1e-6)
@@ -66,26 +66,23 @@ class BlazeFace:
         if not len(rows):
             return Detections.empty()
         rows = rows[np.argsort(-logits[rows], kind="stable")]
-        confidence = 1.0 / (1.0 + np.exp(-np.clip(logits[rows], -MAX_LOGIT, MAX_LOGIT, dtype=np.float64)))
-        points = boxes[rows].reshape(-1, 8, 2) / np.float32(self._side)  # center, size, keypoints
-        size = points[:, 1].copy()
-        points += self._anchors[rows, None]
-        # (M, 16): two corners and six keypoints, as shares of the padded square
-        points[:, 1] = points[:, 0] + size / 2
-        points[:, 0] -= size / 2
-        valid = np.isfinite(points).all(axis=(1, 2)) & (size > 0).all(axis=1)
+        confidence = 1.0 / (1.0 + np.exp(-np.clip(logits[rows], -MAX_LOGIT, MAX_LOGIT)))
+        values = boxes[rows].reshape(-1, 8, 2) / np.float32(self._side)
+        half = values[:, 1] / 2
+        points = values + self._anchors[rows, None]  # (M, 8, 2), shares of the square: two corners, six keypoints
+        np.add(points[:, 0], half, out=points[:, 1])
+        points[:, 0] -= half
+        valid = np.isfinite(points).all(axis=(1, 2)) & (half >= 0).all(axis=1)
         if not valid.all():
             points, confidence = points[valid], confidence[valid]
         points, confidence = _merge(points, confidence)
         height, width = image.shape[:2]
         longer = max(height, width)
         # detection_projection_calculator.cc: out of the square, in whose middle the image lies
-        points = points * longer - (np.array([longer - width, longer - height]) / 2)
-        points = points.astype(np.float32)
+        points *= longer
+        points -= np.array([longer - width, longer - height], np.float32) / 2
         n = len(points)
-        return Detections(
-            points[:, :2].reshape(n, 4), confidence.astype(np.float32), points[:, 2:], np.zeros((n, 0), np.float32)
-        )
+        return Detections(points[:, :2].reshape(n, 4), confidence, points[:, 2:], np.zeros((n, 0), np.float32))
 
 
 def letterbox(image: U8, out: U8) -> None:
@@ -153,19 +150,22 @@ def _merge(points: F32, confidence: F32) -> tuple[F32, F32]:
     Returns:
         (N, 8, 2) and (N,), the largest confidence of each.
     """
-    merged, best = [], []
+    if not len(points):
+        return points, confidence
     low, high = points[:, 0], points[:, 1]
     area = (high - low).prod(axis=1)
+    flat = points.reshape(len(points), 16)
+    merged, best = [], []
     left = np.arange(len(points))
     while len(left):
         first = left[0]
         sides = np.minimum(high[first], high[left]) - np.maximum(low[first], low[left])
-        shared = np.clip(sides, 0.0, None).prod(axis=1)
+        shared = np.maximum(sides, 0.0).prod(axis=1)
         same = shared > MAX_OVERLAP * (area[first] + area[left] - shared)
         same[0] = True  # a box without area overlaps nothing, not even itself
         group = left[same]
-        weights = confidence[group] / confidence[group].sum()
-        merged.append(np.tensordot(weights, points[group], axes=1))
+        weights = confidence[group]
+        merged.append(weights @ flat[group] / weights.sum())
         best.append(confidence[first])
         left = left[~same]
-    return np.array(merged).reshape(-1, 8, 2), np.array(best)
+    return np.array(merged, np.float32).reshape(-1, 8, 2), np.array(best, np.float32)

@@ -33,6 +33,8 @@ class MediaPipeDetector(Closing):
         ModelError: The bundled model is missing or damaged.
     """
 
+    close_up_side = 256  # px; twice what the short-range network sees, because MediaPipe gives boxes in whole px
+
     def __init__(self, kind: ModelKind, min_confidence: float = 0.4) -> None:
         data = check_detector(DETECTORS[kind].tflite).read_bytes()
         mediapipe, vision = _import_mediapipe()

@@ -27,13 +27,18 @@ SearchStep: TypeAlias = tuple[ModelKind, Region]  # run this model on this part 
 
 MIN_SIDE = 16  # px; smaller images are not searched
 SEARCH_SIDE = 512  # px; larger parts of an image are first shrunk to this. The models see 128 or 192 px
-CLOSE_UP_SIDE = 256  # px; twice the model's 128 px, because it gives boxes in whole px
 MIN_PROPOSAL_CONFIDENCE = 0.5  # a proposal with less gets no close-up
 MIN_AGREEMENT = 0.4  # intersection over union of a proposal and the face in its close-up
 
 
 class DetectionModel(Protocol):
-    """A face detection model; ``BlazeFace`` and ``MediaPipeDetector`` implement it."""
+    """A face detection model; ``BlazeFace`` and ``MediaPipeDetector`` implement it.
+
+    Attributes:
+        close_up_side: Side of an image of close-ups that suits the model, px.
+    """
+
+    close_up_side: int
 
     def find(self, images: Sequence[U8]) -> list[Detections]:
         """Find the faces in images, with one call of the network where the runtime can.
@@ -144,11 +149,12 @@ class FaceSearch(Closing):
         """
         if not windows:
             return []
+        model = self._model("short")
         mosaics = [
-            Mosaic.of(image, windows[start : start + per_image], CLOSE_UP_SIDE)
+            Mosaic.of(image, windows[start : start + per_image], model.close_up_side)
             for start in range(0, len(windows), per_image)
         ]
-        found = self._model("short").find([mosaic.image for mosaic in mosaics])
+        found = model.find([mosaic.image for mosaic in mosaics])
         return [part for mosaic, faces in zip(mosaics, found, strict=True) for part in mosaic.split(faces)]
 
     def _model(self, kind: ModelKind) -> DetectionModel:
