@@ -28,7 +28,7 @@ def test_every_finding_is_complete_and_every_problem_has_a_remedy() -> None:
         assert finding.found
         assert finding.remedy or finding.status == OK, finding
     by_topic = {f.topic: f for f in found}
-    for topic in (f"model {DEFAULT_MODEL.name}", "face detectors", "onnxruntime", "mediapipe", "video files"):
+    for topic in (f"model {DEFAULT_MODEL.name}", "face detector", "onnxruntime", "mediapipe", "video files"):
         assert by_topic[topic].status == OK, by_topic[topic]
 
 
