@@ -5,6 +5,7 @@ Knows the converter, and MediaPipe as the reference. Needed only when the conver
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def _make_reference(picture: Path, out: Path) -> list[Path]:
     small: U8 = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     answers = {}
     for kind in ("short", "full"):
-        with choose_detector("mediapipe").open(kind) as model:
+        with contextlib.closing(choose_detector("mediapipe").open(kind)) as model:
             (found,) = model.find([small])
         if not len(found):
             raise DataError(f"detectors {picture}: MediaPipe finds no face in it ({kind} range)")

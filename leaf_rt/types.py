@@ -17,7 +17,7 @@ F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 U8: TypeAlias = NDArray[np.uint8]
 
-Kind = Literal["file", "picture", "camera", "network"]
+Kind = Literal["file", "picture", "camera", "network", "browser"]
 
 
 def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
@@ -65,7 +65,7 @@ class SourceInfo:
     Attributes:
         name: Name in records, logs and windows, without credentials.
         target: The address, without credentials.
-        kind: "file", "picture", "camera" or "network".
+        kind: "file", "picture", "camera", "network", or "browser" for the camera of a browser.
         width: Width of the first frame after rotation, px.
         height: Height of the first frame after rotation, px.
         fps: Nominal frames per second; None if unknown.

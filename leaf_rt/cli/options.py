@@ -108,6 +108,7 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _recognition = partial(typer.Option, rich_help_panel="Recognition")
 _input = partial(typer.Option, rich_help_panel="Input")
 _live = partial(typer.Option, rich_help_panel="Live sources")
+_alerts = partial(typer.Option, rich_help_panel="Events and alerts")
 _monitoring = partial(typer.Option, rich_help_panel="Monitoring")
 
 Out: TypeAlias = Annotated[
@@ -134,6 +135,42 @@ Events: TypeAlias = Annotated[
         help="Write start, end and duration of each expression as JSON Lines; - is stdout.",
     ),
 ]
+EventEmotions: TypeAlias = Annotated[
+    str | None,
+    _alerts(
+        "--event-emotions", callback=not_empty, metavar="LABEL,...", help="Only events of these labels (default: all)."
+    ),
+]
+EventMinDwell: TypeAlias = Annotated[
+    float,
+    _alerts(
+        "--event-min-dwell",
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Only events that last at least this long; their start is reported when they do.",
+    ),
+]
+OnEvent: TypeAlias = Annotated[
+    str | None,
+    _alerts(
+        "--on-event",
+        metavar="URL",
+        callback=not_empty,
+        envvar="LEAF_RT_ON_EVENT",
+        help="Post each event as JSON to this URL; LEAF_RT_WEBHOOK_SECRET signs it.",
+    ),
+]
+Mqtt: TypeAlias = Annotated[
+    str | None,
+    _alerts(
+        "--mqtt",
+        metavar="URL",
+        callback=not_empty,
+        envvar="LEAF_RT_MQTT",
+        help="Publish events and states to this broker: mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts:// for TLS.",
+    ),
+]
 Plot: TypeAlias = Annotated[
     Path | None, _output("--plot", parser=named, metavar="PATH", help="File for the timeline (PNG).")
 ]
@@ -143,6 +180,10 @@ SaveVideo: TypeAlias = Annotated[
 ]
 SavePicture: TypeAlias = Annotated[
     bool | None, _output("--save-picture/--no-save-picture", help="Write the annotated picture.")
+]
+SkipExisting: TypeAlias = Annotated[
+    bool,
+    _output("--skip-existing", help="Leave out files whose results are complete, as after an interrupted run."),
 ]
 Show: TypeAlias = Annotated[bool | None, _output("--show/--no-show", help="Open a window; press q or Ctrl-C to stop.")]
 ShowAuto: TypeAlias = Annotated[

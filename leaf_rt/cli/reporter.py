@@ -65,6 +65,10 @@ class Reporter:
                 return
         self.notify(event.level, event.text, event.source, event.kind)
 
+    def alert(self, level: str, name: str, text: str) -> None:
+        """Report the delivery of alerts. Threads of alerts call this too."""
+        self.notify(level, text, name, "alert")
+
     def was_reported(self, error: Exception) -> bool:
         """Whether an event or ``error`` has reported this very error."""
         return error in self._reported
@@ -112,10 +116,10 @@ class Reporter:
             stopped_early: Whether the user stopped it before its end.
         """
         title = counted(summary.frames, "frame")
-        if stats is not None and stats.seconds > 0:
-            title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
-            dropped = next((source.dropped for source in stats.sources if source.info.name == name), 0)
-            title += f", {dropped} dropped" if dropped else ""
+        source = next((each for each in stats.sources if each.info.name == name), None) if stats is not None else None
+        if source is not None and source.seconds > 0:
+            title += f" in {source.seconds:.1f} s, {source.processed / source.seconds:.0f} frames/s"
+            title += f", {source.dropped} dropped" if source.dropped else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:
@@ -124,6 +128,12 @@ class Reporter:
         console.title(self.results, f"{name}: {title}")
         console.people(self.results, summary)
         console.facts(self.results, {kind: str(path) for kind, path in files.items() if path.exists()})
+
+    def incomplete(self, source: str, files: Sequence[Path]) -> None:
+        """Report results that are incomplete and keep their temporary names."""
+        if files:
+            names = ", ".join(map(str, files))
+            self.notify("warning", f"incomplete, so without its final name: {names}", source, "incomplete")
 
     def stopped(self, unfinished: Sequence[str], not_started: Sequence[str]) -> None:
         """Report which sources the user stopped before their end, and which did not start at all."""

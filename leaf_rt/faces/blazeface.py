@@ -66,7 +66,8 @@ class BlazeFace:
         if not len(rows):
             return Detections.empty()
         rows = rows[np.argsort(-logits[rows], kind="stable")]
-        confidence = 1.0 / (1.0 + np.exp(-np.clip(logits[rows], -MAX_LOGIT, MAX_LOGIT)))
+        clipped = np.clip(logits[rows], -MAX_LOGIT, MAX_LOGIT)
+        confidence: F32 = (1.0 / (1.0 + np.exp(-clipped.astype(np.float64)))).astype(np.float32)
         values = boxes[rows].reshape(-1, 8, 2) / np.float32(self._side)
         half = values[:, 1] / 2
         points = values + self._anchors[rows, None]  # (M, 8, 2), shares of the square: two corners, six keypoints

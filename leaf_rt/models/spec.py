@@ -11,9 +11,12 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.errors import ModelError, NotFound
+from leaf_rt.errors import ModelError, NoPermission, NotFound
+from leaf_rt.system.parsing import read_json
+from leaf_rt.text import printable
 
 SPEC_VERSION = 1
+_MAX_SPEC = 16 << 20  # bytes of a description
 PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
@@ -79,6 +82,8 @@ class ModelSpec:
             raise wrong("version", str(SPEC_VERSION))
         if not all(isinstance(name, str) and name for name in self.labels):
             raise wrong("labels", "names")
+        if any(printable(name) != name for name in self.labels):
+            raise wrong("labels", "names without control characters")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise wrong("labels", "at least two different names")
         if self.side < 16:
@@ -150,15 +155,19 @@ def load_spec(model: Path) -> ModelSpec:
         NotFound: The model file does not exist.
         ModelError: The JSON file is missing or invalid, or the hash is wrong.
     """
-    if not model.is_file():
+    if not model.name or not model.is_file():
         raise NotFound(f"model {model}: no such file; give a file that `leaf-rt export` has written")
     path = spec_path(model)
     if not path.is_file():
         raise ModelError(f"model {model}: its description {path.name} is missing; keep the two files together")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as e:
+        raw = read_json(path, _MAX_SPEC)
+    except ValueError as e:
         raise ModelError(f"{path}: not valid JSON ({e}); export the model again") from e
+    except PermissionError as e:
+        raise NoPermission(f"{path}: no permission to read it; change its permissions") from e
+    except OSError as e:
+        raise ModelError(f"{path}: cannot be read ({e.strerror}); export the model again") from e
     known = {f.name for f in fields(ModelSpec)}
     required = {f.name for f in fields(ModelSpec) if f.default is MISSING and f.default_factory is MISSING}
     if not isinstance(raw, dict) or set(raw) - known or required - set(raw):

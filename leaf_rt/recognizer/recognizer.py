@@ -254,11 +254,13 @@ class Recognizer(Closing):
                 while not background.wait(_PROGRESS_PERIOD):
                     update(job.done, job.total)
                 update(job.done, job.total)
+            background.close()
+            if background.error is not None:
+                raise background.error
+            return job.result(name)
         finally:
             background.close()
-        if background.error is not None:
-            raise background.error
-        return job.result(name)
+            job.close()
 
     def close(self) -> None:
         """Stop all streams and free the model. May be called twice."""

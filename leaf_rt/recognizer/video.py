@@ -15,6 +15,7 @@ from leaf_rt.results.summary import Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.result_file import ResultFile, ResultFiles
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 if TYPE_CHECKING:
@@ -42,11 +43,14 @@ class VideoJob:
         self._labels, self._video, self._blur = tuple(labels), video, blur
         self._collector: _Collector | None = None
         self._warnings: list[str] = []
+        self._results = ResultFiles()
         self.hooks = Hooks(event=self._note, progress=self._count)
 
     def sinks(self, info: SourceInfo) -> Sequence[Sink]:
         """The sinks of the source."""
-        video = [] if self._video is None else [_video_sink(self._video, self._labels, self._blur)]
+        video = []
+        if self._video is not None:
+            video.append(_video_sink(self._results.open(self._video), self._labels, self._blur))
         self._collector = _Collector(info, self._labels)
         return [self._collector, *video]
 
@@ -55,11 +59,18 @@ class VideoJob:
 
         Raises:
             NoFrames: The run ended before the first frame.
+            NoPermission, OutputError: The annotated video cannot get its final name.
         """
         found = self._collector
         if found is None:
             raise NoFrames(f"{name}: no frame came in time; give a longer duration")
+        for error in self._results.finish(complete=True).errors:
+            raise error
         return VideoResult(found.info, found.summary, found.builder.build(), self._warnings, self._video)
+
+    def close(self) -> None:
+        """Leave an annotated video that is not complete under its temporary name."""
+        self._results.finish(complete=False)
 
     def _note(self, event: Event) -> None:
         if event.level != "info":
@@ -91,11 +102,11 @@ class _Collector:
         self.summary.finish()
 
 
-def _video_sink(path: Path, labels: tuple[str, ...], blur: bool) -> Sink:
+def _video_sink(target: ResultFile, labels: tuple[str, ...], blur: bool) -> Sink:
     from leaf_rt.render.overlay import FrameAnnotator
     from leaf_rt.sinks.video import VideoSink
 
-    return VideoSink(path, labels, FrameAnnotator(blur).draw)
+    return VideoSink(target, labels, FrameAnnotator(blur).draw)
 
 
 class VideoResult:
@@ -215,10 +226,13 @@ class VideoResult:
         stem = Path(self.source).stem
         endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
         files = {kind: paths.reserve(into, stem, ending) for kind, ending in endings.items()}
-        with JsonlSink(files["records"], self.labels) as jsonl, CsvSink(files["csv"], self.labels) as table:
-            for frame, estimates, latency in self.columns.frames(self.source):
-                jsonl.write(self._info, frame, estimates, latency)
-                table.write(self._info, frame, estimates, latency)
+        with ResultFile(files["records"]) as records, ResultFile(files["csv"]) as rows:
+            with JsonlSink(records, self.labels) as jsonl, CsvSink(rows, self.labels) as table:
+                for frame, estimates, latency in self.columns.frames(self.source):
+                    jsonl.write(self._info, frame, estimates, latency)
+                    table.write(self._info, frame, estimates, latency)
+            records.complete()
+            rows.complete()
         self.plot().save(files["timeline"])
         return files if self._video is None else {**files, "video": self._video}
 

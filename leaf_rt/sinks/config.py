@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from leaf_rt.results.events import EventFilter
 from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.system.files import make_folder
 from leaf_rt.text import readable
@@ -40,13 +41,16 @@ class OutputConfig:
 
     Attributes:
         out: Folder of the files per source. None: next to the source file.
+        roots: Folders whose structure is kept under ``out``.
+        skip_existing: Whether sources are left out of which every result stands.
         annotated: Whether to write the annotated video or picture. None: only for sources with an end.
         records: Whether to write a file of records per source.
         timeline: Whether to write a timeline per source.
         timeline_file: Where the timeline of the only source goes, whatever kind of source it is.
         jsonl: Records of all sources as JSON lines.
         csv: Records of all sources as CSV.
-        events: Expressions of all sources with start, end and dwell, as JSON lines.
+        events: Starts and ends of the expressions of all sources, as JSON lines.
+        event_filter: Which of them are written, and sent as alerts.
         parquet: Records of all sources as Parquet.
         show: Whether to open a window per source.
         blur: Whether to hide faces in every picture that is written or shown.
@@ -60,14 +64,31 @@ class OutputConfig:
     jsonl: Path | None = None
     csv: Path | None = None
     events: Path | None = None
+    event_filter: EventFilter = field(default_factory=EventFilter)
     parquet: Path | None = None
     show: bool = False
     blur: bool = False
+    roots: tuple[Path, ...] = ()
+    skip_existing: bool = False
 
     @property
     def shared(self) -> dict[str, Path | None]:
         """The files that all sources share, by their options."""
         return {"--jsonl": self.jsonl, "--csv": self.csv, "--events": self.events, "--parquet": self.parquet}
+
+    def stored(self, endless: bool = True) -> Iterator[str]:
+        """What is written, one phrase each, for people whose faces are recognized.
+
+        Args:
+            endless: Whether the sources have no end. Then only what was asked for is written.
+        """
+        if self.annotated or (self.annotated is None and not endless):
+            yield "annotated video"
+        if self.out is not None or not endless:
+            yield from ("records",) * self.records + ("timeline",) * self.timeline
+        for option, path in self.shared.items():
+            if path is not None:
+                yield "events" if option == "--events" else f"records ({option[2:]})"
 
     @property
     def on_stdout(self) -> bool:
@@ -76,9 +97,8 @@ class OutputConfig:
 
     @property
     def files(self) -> list[tuple[str, Path]]:
-        """Files that the user named, each with its option. Parquet has a second file while it is being written."""
-        part = self.parquet.with_name(f"{self.parquet.name}.part") if self.parquet and self.parquet.name else None
-        named = {**self.shared, "--plot": self.timeline_file, "--parquet, while written,": part}
+        """Files that the user named, each with its option."""
+        named = {**self.shared, "--plot": self.timeline_file}
         return [(option, path) for option, path in named.items() if path is not None and path != STDOUT]
 
     def for_source(self, info: SourceInfo, paths: OutputPaths, suffix: str = ".mp4") -> SourceOutputs:
@@ -107,7 +127,14 @@ class OutputConfig:
         if info.path is None:
             return self.out or Path(), _file_stem(info.name)
         has_own_name = info.name not in (readable(info.path.name), readable(info.target))
-        return self.out or info.path.parent, _file_stem(info.name) if has_own_name else info.path.stem
+        return self.folder(info.path.parent), _file_stem(info.name) if has_own_name else info.path.stem
+
+    def folder(self, parent: Path) -> Path:
+        """Folder of the results of a file in the folder ``parent``."""
+        if self.out is None:
+            return parent
+        root = next((root for root in self.roots if parent.is_relative_to(root)), parent)
+        return self.out / parent.relative_to(root)
 
 
 def prepare_paths(
@@ -130,10 +157,14 @@ def prepare_paths(
     """
     paths = OutputPaths(inputs, outputs.files)
     trial = paths.copy()
+    folders = set()
     for info in sources:
         outputs.for_source(info, trial, suffix)
+        if info.path is not None:
+            folders.add(outputs.folder(info.path.parent))
     if outputs.out is not None:
-        make_folder(outputs.out)
+        for folder in sorted({outputs.out, *folders}):
+            make_folder(folder)
     return paths
 
 
