@@ -174,3 +174,12 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(leaf: Leaf, tmp_path
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("c[12].*")} == before
     assert len(list(out.glob("*.leaf.jsonl"))) == len(list(out.glob("*.leaf.png"))) == 8
     assert not list(out.glob("*.part"))
+
+
+@pytest.mark.parametrize("command", ["video", "image", "doctor", "export", "bench"])
+def test_a_name_that_is_too_long_is_one_sentence(leaf: Leaf, tmp_path: Path, command: str) -> None:
+    name = "a" * 300
+    more = {"doctor": ("--model",), "export": ("--out", tmp_path)}.get(command, ())
+    done = leaf(command, *more, name)
+    assert done.code not in (0, 70), done.err
+    assert len(done.sentence()) < 1000

@@ -86,7 +86,8 @@ def video(
 
     Each file gets three results, next to it or in --out: the annotated video
     NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
-    Files are processed one after the other. Streams, cameras and the sources
+    Folders and patterns in quotes stand for the videos in them. Files are
+    processed one after the other. Streams, cameras and the sources
     of --sources run in parallel. Sources without an end (streams, cameras,
     files with --loop or --realtime) get only the results that you request.
     """

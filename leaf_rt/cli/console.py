@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaf_rt.cli.streams import ReaderGone
-from leaf_rt.errors import LeafError, NoPermission, OutputError
+from leaf_rt.errors import LeafError, NoPermission, NotFound, OutputError
 from leaf_rt.labels import rgb
 from leaf_rt.text import printable
 
@@ -63,6 +63,8 @@ def system_error(error: Exception) -> LeafError | None:
     """Translate an error of the operating system that the user can act on; None for any other error."""
     if isinstance(error, PermissionError) and error.filename:
         return NoPermission(f"{error.filename}: permission denied; change its permissions, or choose another file")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return NotFound(f"{str(error.filename or '')[:40]}...: this name is too long for a file; is it a mistake?")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         if not error.filename:
             mute_stdout()

@@ -59,7 +59,7 @@ def expand(arguments: Iterable[str], suffixes: frozenset[str], kind: str) -> Exp
         try:
             if _is_pattern(argument):
                 _add_pattern(found, argument, suffixes, kind)
-            elif "://" not in argument and Path(argument).is_dir():
+            elif "://" not in argument and os.path.isdir(argument):  # noqa: PTH112 - False for a name that is too long
                 _add_folder(found, Path(argument), suffixes, kind)
             else:
                 found.files.append(argument)
@@ -86,7 +86,7 @@ def _add_pattern(found: Expanded, pattern: str, suffixes: frozenset[str], kind: 
     files: list[str] = []
     others: list[str] = []
     for match in matches:
-        if Path(match).is_dir():
+        if os.path.isdir(match):  # noqa: PTH112
             inside, left_out = _walk(Path(match), suffixes)
             files += inside
             others += left_out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,21 @@ DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
 # Crops of real faces, on which every engine is compared with its fp32 model: a square picture of tiles.
 GOLDEN = MODELS / "golden.jpg"
 GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05
+
+
+# Names of the fields of ``ModelSpec``, their type, and the type in words.
+_KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
+    (("side", "net_side", "feature_dim", "opset", "version"), int, "a whole number"),
+    (("color", "precision", "sha256", "licence", "parent"), str, "a text"),
+    (("labels", "mean", "std"), tuple, "a list"),
+    (("training", "metrics", "tensorrt"), dict, "an object"),
+    (("margin",), (int, float), "a number"),
+    (("flip",), bool, "true or false"),
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,13 @@ class ModelSpec:
             value = getattr(self, name)
             return ModelError(f"ModelSpec.{name}: wanted {expected}, got {value!r}; export the model again")
 
+        for names, kind, expected in _KINDS:
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                    raise wrong(name, expected)
+        if not all(_is_number(value) for value in (self.margin, *self.mean, *self.std)):
+            raise wrong("std", "finite numbers, as in mean and margin")
         if self.version != SPEC_VERSION:
             raise wrong("version", str(SPEC_VERSION))
         if not all(isinstance(name, str) and name for name in self.labels):

@@ -139,8 +139,8 @@ class Connection:
         self._context.report(Event(level, self.name, kind, self.without_address(text), error))
 
     def without_address(self, text: str) -> str:
-        """The text without the address at its start."""
-        return text.removeprefix(f"{self.stats.info.target}: ")
+        """The text without the address or the name at its start."""
+        return text.removeprefix(f"{self.stats.info.target}: ").removeprefix(f"{self.name}: ")
 
     def _set_state(self, state: State) -> None:
         if state != self.stats.state:

@@ -19,6 +19,7 @@ from leaf_rt.web.security import Refusal, refuse
 HEADER_SECONDS = 10.0  # until the head of a request must be complete
 _SMALL = 64 << 10  # bytes of a body without a bound of its own
 _SMALL_SECONDS = 15.0
+_DRAIN_SECONDS = 3.0
 
 
 class BodyBounds:
@@ -44,8 +45,11 @@ class BodyBounds:
             return
         size, seconds = self._bounds.get(scope["path"], (_SMALL, _SMALL_SECONDS))
         too_large = Refusal(413, f"the body is larger than {size // 1024} KiB")
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > size:
+            if b"expect" not in headers:
+                await _drain(receive)
             await refuse(scope, receive, send, too_large)
             return
         deadline = asyncio.get_running_loop().time() + seconds
@@ -75,7 +79,16 @@ class BodyBounds:
             await self._app(scope, bounded_receive, watched_send)
         except Refusal as e:
             if not started:
+                await _drain(receive)
                 await refuse(scope, receive, send, e)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read the rest of a body for a moment: a client that still sends would see a reset instead of the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 class Turns:

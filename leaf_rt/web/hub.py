@@ -204,6 +204,12 @@ class Hub:
             frames = [] if memory is None else [r for seen_at, r in memory.records if seen_at >= begin]
         return [text for records in frames for text in records]
 
+    def clear(self) -> None:
+        """Drop everything, before the next run."""
+        with self._lock:
+            self._memory.clear()
+            self.client_times.clear()
+
     def forget(self, source: str) -> None:
         """Drop everything of a source."""
         with self._lock:

@@ -16,7 +16,8 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from leaf_rt.text import readable
+from leaf_rt.errors import LeafError
+from leaf_rt.text import printable
 from leaf_rt.web.camera import BrowserCamera
 from leaf_rt.web.hub import Hub, LiveFrame, News
 from leaf_rt.web.manager import SourceManager
@@ -152,6 +153,8 @@ class Live:
                 )
         except Refusal as e:
             await _fail(socket, e.detail)
+        except (LeafError, TimeoutError) as e:
+            await _fail(socket, str(e) or "no answer in time")
         finally:
             if camera is not None:
                 camera.end()
@@ -181,7 +184,7 @@ class Live:
             raise Refusal(
                 400, f"pictures of {width}x{height} px are too large; at most {self._limits.camera_pixels} px"
             )
-        name = readable(name[:_MAX_NAME]).strip() if isinstance(name, str) else ""
+        name = printable(name[:_MAX_NAME]).strip() if isinstance(name, str) else ""
         return BrowserCamera(name or "Camera of a browser", width, height, self._limits.camera_pixels)
 
     async def _receive(self, socket: WebSocket, camera: BrowserCamera) -> None:

@@ -84,6 +84,7 @@ class SourceManager:
             if self._runs > 0:
                 self._control = RunControl(self._keep_open)
                 self._ids.clear()
+                self._hub.clear()
             self._runs += 1
             return self._control
 
@@ -197,9 +198,11 @@ class SourceManager:
         """Stop or start a source.
 
         Raises:
-            Refusal: There is no such source.
+            Refusal: There is no such source, or it is the camera of a browser.
         """
         name = self.name_of(source_id)
+        if self._find(name)["kind"] == "browser":
+            raise Refusal(409, "the camera of a browser is stopped and started on its own page")
         await self._answer(self._control.resume(name) if running else self._control.pause(name))
         return self._find(name)
 

@@ -149,7 +149,7 @@ def add_routes(router: APIRouter, parts: Parts) -> None:
         """Add a source that the operator allows."""
         return SourceState.model_validate(await manager.add(new.target, new.name))
 
-    @router.patch("/v1/sources/{source_id}", tags=["sources"], responses=_problems(404))
+    @router.patch("/v1/sources/{source_id}", tags=["sources"], responses=_problems(404, 409))
     async def change_source(source_id: Id, change: Change) -> SourceState:
         """Stop or start a source."""
         return SourceState.model_validate(await manager.set_running(source_id, change.state == "running"))
