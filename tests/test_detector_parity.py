@@ -163,6 +163,7 @@ def test_a_batch_gives_what_single_images_give(runtime, kind):
         assert len(together) == len(alone)
         assert together.keypoints == pytest.approx(alone.keypoints, abs=1e-3)
     assert [len(found) for found in batch[:3]] == [1, 1, 0]
+    assert [len(found) for found in model.find([image] * 19)] == [1] * 19  # more than one call takes
     assert model.find([]) == []
 
 

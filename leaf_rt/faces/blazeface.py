@@ -26,6 +26,7 @@ SIDE: dict[ModelKind, int] = {"short": 128, "full": 192}  # of the input, px
 GRIDS: dict[ModelKind, tuple[tuple[int, int], ...]] = {"short": ((8, 2), (16, 6)), "full": ((4, 1),)}
 MAX_OVERLAP = 0.3  # min_suppression_threshold; intersection over union above which two detections are of one face
 MAX_LOGIT = 100.0  # score_clipping_thresh
+MAX_BATCH = 8  # images per call; a photograph has up to 100 tiles, and a call with 8 needs about 100 MB
 
 
 class BlazeFace:
@@ -45,9 +46,11 @@ class BlazeFace:
         self._min_logit = math.log(share / (1.0 - share))
 
     def find(self, images: Sequence[U8]) -> list[Detections]:
-        """Find the faces in images with one call of the network; see ``DetectionModel.find``."""
-        if not images:
-            return []
+        """Find the faces in images, with one call of the network per ``MAX_BATCH``; see ``DetectionModel.find``."""
+        parts = [images[start : start + MAX_BATCH] for start in range(0, len(images), MAX_BATCH)]
+        return [found for part in parts for found in self._find(part)]
+
+    def _find(self, images: Sequence[U8]) -> list[Detections]:
         inputs = np.empty((len(images), self._side, self._side, 3), np.uint8)
         for image, out in zip(images, inputs, strict=True):
             letterbox(image, out)
