@@ -263,7 +263,7 @@ def image(
     output: Annotated[PictureOutputOptions, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
     recognition: Annotated[
         RecognitionOptions,
-        Only("backend", "model", "precision", "threads", "face_range", "max_faces", "uncertain_below"),
+        Only("backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "uncertain_below"),
     ],
     debug: opt.Debug = False,
 ) -> None:
@@ -335,7 +335,9 @@ def bench(
         ),
     ] = None,
     *,
-    recognition: Annotated[RecognitionOptions, Only("backend", "model", "precision", "threads", "face_range")],
+    recognition: Annotated[
+        RecognitionOptions, Only("backend", "model", "precision", "threads", "face_range", "detector")
+    ],
     batch: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Measure only the back ends, with N faces per call, such as 1,4,8,16,32."),

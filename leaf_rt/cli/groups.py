@@ -41,6 +41,7 @@ class RecognitionOptions:
     precision: opt.PrecisionName = opt.Precision.AUTO
     threads: opt.Threads = 0
     face_range: opt.FaceRange = opt.Range.AUTO
+    detector: opt.DetectorOption = opt.Detector.AUTO
     max_faces: opt.MaxFaces = 0
     classify_fps: opt.ClassifyFps = 10.0
     max_classify_fps: opt.MaxClassifyFps = None
@@ -69,6 +70,7 @@ class RecognitionOptions:
             threads=self.threads,
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
+            detector=self.detector.value,
             pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
             max_classify_fps=self.max_classify_fps,
             smooth=SmoothOptions(

@@ -78,6 +78,15 @@ class Range(StrEnum):
     FULL = "full"
 
 
+class Detector(StrEnum):
+    """What runs the networks of the face detector."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    MEDIAPIPE = "mediapipe"
+
+
 class Transport(StrEnum):
     """Transport protocol of RTSP packets."""
 
@@ -240,6 +249,15 @@ PrecisionName: TypeAlias = Annotated[
 FaceRange: TypeAlias = Annotated[
     Range,
     _recognition("--range", help="Range of the face detector: short is for faces within two meters of the camera."),
+]
+DetectorOption: TypeAlias = Annotated[
+    Detector,
+    _recognition(
+        "--detector",
+        metavar="NAME",
+        help="What runs the face detector: onnxruntime, openvino, or mediapipe, which sends usage statistics; auto: "
+        "the first whose answers are right here, never mediapipe.",
+    ),
 ]
 MaxFaces: TypeAlias = Annotated[
     int, _recognition(min=0, metavar="N", help="Process only the N largest faces; 0: all faces.")

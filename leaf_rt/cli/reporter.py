@@ -98,7 +98,7 @@ class Reporter:
         console.facts(self.messages, {
             "source": _describe(info),
             "decoder": info.decoder,
-            "detector": f"MediaPipe, range {recognition.range}",
+            "detector": f"range {recognition.range}, {recognition.choose_detector().reason}",
             "back end": backend.reason,
             "model": f"{recognition.model.name}, {len(backend.spec.labels)} classes",
             "precision": recognition.precision or backend.spec.precision,

@@ -111,6 +111,7 @@ class VideoCommand:
                 reporter.notify("info", f"metrics at http://127.0.0.1:{server.port}/metrics", event="metrics")
             backend = self.recognition.open_backend(lambda text: reporter.notify("info", text, event="backend"))
             stack.enter_context(contextlib.closing(backend))
+            self.recognition.choose_detector(lambda text: reporter.notify("info", text, event="detector"))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
             files = stack.enter_context(shared_files(reporter, follow))

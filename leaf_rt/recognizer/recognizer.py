@@ -51,6 +51,8 @@ class Recognizer(Closing):
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", or "mediapipe", which sends usage
+            statistics to Google and needs your users' consent. "auto" never takes it.
         max_faces: Largest number of faces per frame; the largest faces are kept. 0 sets no limit.
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
@@ -82,6 +84,7 @@ class Recognizer(Closing):
         precision: str = "auto",
         threads: int = 0,
         face_range: Literal["auto", "short", "full"] = "auto",
+        detector: Literal["auto", "onnxruntime", "openvino", "mediapipe"] = "auto",
         max_faces: int = 0,
         classify_fps: float = 10.0,
         max_classify_fps: float | None = None,
@@ -105,13 +108,16 @@ class Recognizer(Closing):
             threads=threads,
             precision="" if precision == "auto" else precision,
             range=face_range,
+            detector=detector,
             pipeline=PipelineOptions(classify_fps=classify_fps, max_faces=max_faces),
             smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
             max_classify_fps=max_classify_fps,
         )
+        if detector != "auto":  # "auto" chooses when the first face is looked for
+            self._config.choose_detector(_log.warning)
         opened = self._config.open_backend(_log.info)
         self._parts = Parts(self._config, opened)
-        self._finalizer = close_with(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
+        self._finalizer = close_with(self, self._parts.close)  # also runs at exit
         self.labels = opened.spec.labels
         self.backend, self.reason = opened.name, opened.reason
 
