@@ -13,10 +13,10 @@ from leaf_rt.cli import options as opt
 from leaf_rt.cli.console import facts
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.targets import with_distinct_names
-from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
+from leaf_rt.web.metrics import MetricsServer
 
 app = typer.Typer(cls=opt.Group, pretty_exceptions_enable=False)
 
