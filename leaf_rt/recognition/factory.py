@@ -7,6 +7,7 @@ from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import HIDE_PERIOD, SCAN_PERIOD, VideoFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.recognition.shots import ShotDetector
 
 
 def build_detector(config: RecognitionConfig, *, hide_faces: bool = False) -> VideoFaceDetector:
@@ -44,4 +45,5 @@ def build_pipeline(
     """
     detector = build_detector(config, hide_faces=hide_faces) if detector is None else detector
     options = config.pipeline_options(backend, hide_faces=hide_faces)
-    return Pipeline(detector, FaceTracker(), backend, config.smooth, options)
+    shots = ShotDetector() if config.cuts else None
+    return Pipeline(detector, FaceTracker(), backend, config.smooth, options, shots)

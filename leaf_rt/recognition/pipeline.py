@@ -15,9 +15,11 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
+from leaf_rt.geometry import same_face
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.schedule import ClassificationSchedule
+from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
@@ -86,6 +88,7 @@ class Pending:
         rows: (K,) int64, the rows of ``tracks`` whose faces wait for classification.
         crops: (K, side, side, 3) uint8 BGR, their aligned faces.
         seen: See ``Estimates``.
+        shot: See ``Estimates``.
     """
 
     frame: Frame
@@ -93,6 +96,7 @@ class Pending:
     rows: I64
     crops: U8
     seen: F32
+    shot: int
 
 
 class Pipeline:
@@ -107,6 +111,7 @@ class Pipeline:
         backend: Classifies them. The caller closes it.
         smooth: How to smooth the results over time.
         options: Limits on the work per frame.
+        shots: Finds hard cuts, at which all tracks end. None takes the whole video as one shot.
         clock: Returns the time in s, for ``timings``.
 
     Attributes:
@@ -125,6 +130,7 @@ class Pipeline:
         backend: Backend,
         smooth: SmoothOptions | None = None,
         options: PipelineOptions | None = None,
+        shots: ShotDetector | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.detector = detector
@@ -138,6 +144,9 @@ class Pipeline:
         self._people: dict[int, _Person] = {}
         self._schedule = ClassificationSchedule()
         self._generation = 0
+        self._shots = shots
+        self._shot = 0  # number of the shot, in this generation
+        self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
 
     def step(self, frame: Frame) -> Estimates:
@@ -154,7 +163,13 @@ class Pipeline:
             self.reset()
             self._generation = frame.generation
         t0 = self._clock()
+        change = Change.SAME if self._shots is None else self._shots.compare(frame.image)
+        if change is Change.CUT:
+            self._end_shot()
         detections = self.detector.detect(frame)
+        if change is Change.DOUBTFUL and self._all_gone(detections):
+            self._end_shot()
+            detections = self.detector.detect(frame)
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)
         self._update_people(tracks, detections)
@@ -168,7 +183,8 @@ class Pipeline:
         t3 = self._clock()
         self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
-        return Pending(frame, tracks, rows, crops, seen)
+        self._last_boxes = tracks.xyxy[tracks.detection_index >= 0]
+        return Pending(frame, tracks, rows, crops, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
         """Smooth the results of a frame, and report every visible person.
@@ -214,6 +230,15 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget all people, after a reconnect."""
+        self._end_shot()
+        self._shot = 0
+        if self._shots is not None:
+            self._shots.reset()
+
+    def _end_shot(self) -> None:
+        """End all tracks, with everything that was kept of them."""
+        self._shot += 1
+        self._last_boxes = np.zeros((0, 4), np.float32)
         self.detector.reset()
         self.tracker.reset()
         self.smoother.reset()
@@ -223,6 +248,11 @@ class Pipeline:
     def close(self) -> None:
         """Free the detector. The back end stays open."""
         self.detector.close()
+
+    def _all_gone(self, detections: Detections) -> bool:
+        """Whether there were faces in the last frame, all were looked for again, and none was found."""
+        looked = self.detector.lag == 0.0 and len(self._last_boxes) > 0
+        return looked and not same_face(self._last_boxes, detections.xyxy).any()
 
     def _update_people(self, tracks: Tracks, detections: Detections) -> None:
         """Drop people whose tracks have ended, and add those whose tracks are new."""
@@ -266,4 +296,5 @@ class Pipeline:
             classified=np.array([row in classified for row in visible], np.bool_),
             low_quality=np.array([p.low_quality for p in people], np.bool_),
             seen=pending.seen,
+            shot=pending.shot,
         )
