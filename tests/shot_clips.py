@@ -78,7 +78,9 @@ class _Scene:
         self.scale = float(rng.uniform(0.7, 0.95))
         side = np.array([min(width, height * 16 / 9), min(height, width * 9 / 16)])
         self.side = side * self.scale
-        self.center = np.array([width, height]) / 2 + rng.uniform(-1, 1, 2) * (np.array([width, height]) - self.side) / 2
+        self.center = (
+            np.array([width, height]) / 2 + rng.uniform(-1, 1, 2) * (np.array([width, height]) - self.side) / 2
+        )
         self.drift = rng.uniform(-0.4, 0.4, 2)  # px per frame: a hand holds the camera
 
     def frame(self, k: int, shift: float = 0.0, zoom: float = 1.0) -> np.ndarray:
@@ -164,9 +166,7 @@ def make(media: Path, half: str, seed: int, scenes: int = 5) -> Clip:
         frames += made
         previous = choice
     noise = float(rng.choice([0, 3, 8]))
-    noisy = [
-        np.clip(f + rng.normal(0, noise, f.shape), 0, 255).astype(np.uint8) if noise > 0 else f for f in frames
-    ]
+    noisy = [np.clip(f + rng.normal(0, noise, f.shape), 0, 255).astype(np.uint8) if noise > 0 else f for f in frames]
     return Clip(_decoded(noisy, *CODECS[seed % len(CODECS)]), cuts, effects)
 
 

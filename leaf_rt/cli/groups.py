@@ -46,6 +46,7 @@ class RecognitionOptions:
     max_classify_fps: opt.MaxClassifyFps = None
     cuts: opt.Cuts = True
     reid: opt.Reid = 30.0
+    reid_model: opt.ReidModel = None
     smooth: opt.Smooth = 0.3
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
@@ -75,6 +76,7 @@ class RecognitionOptions:
             max_classify_fps=self.max_classify_fps,
             cuts=self.cuts,
             reid=self.reid,
+            reid_model=self.reid_model,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),

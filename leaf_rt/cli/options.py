@@ -237,6 +237,15 @@ Reid: TypeAlias = Annotated[
         help="Remember a person who is gone for this long, to give the same person_id again; 0: never.",
     ),
 ]
+ReidModel: TypeAlias = Annotated[
+    Path | None,
+    _recognition(
+        "--reid-model",
+        parser=named,
+        metavar="PATH",
+        help="Also compare faces by this face-recognition network (ONNX, 112x112, ArcFace alignment).",
+    ),
+]
 Smooth: TypeAlias = Annotated[
     float,
     _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),

@@ -56,6 +56,8 @@ class RecognitionConfig:
             by the back end.
         cuts: Whether to look for hard cuts, at which all tracks end.
         reid: Seconds for which a person who is gone is remembered. 0 remembers nobody.
+        reid_model: ONNX file of a face-recognition network; see ``leaf_rt.faces.encoder``. None compares the colors of
+            heads only.
     """
 
     model: Path = DEFAULT_MODEL
@@ -68,6 +70,7 @@ class RecognitionConfig:
     max_classify_fps: float | None = None
     cuts: bool = True
     reid: float = 30.0
+    reid_model: Path | None = None
 
     @property
     def files(self) -> list[Path]:

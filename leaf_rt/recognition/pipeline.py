@@ -18,6 +18,7 @@ from leaf_rt.faces.alignment import crop_faces, is_low_quality
 from leaf_rt.geometry import same_face
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.schedule import ClassificationSchedule
 from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
@@ -69,6 +70,14 @@ class Tracker(Protocol):
         ...
 
 
+class Encoder(Protocol):
+    """Describes faces, so that a person can be recognized. ``FaceEncoder`` implements it."""
+
+    def encode(self, image: U8, keypoints: F32) -> F32:
+        """Return unit vectors (N, D) of the faces with these keypoints, (N, 6, 2)."""
+        ...
+
+
 @dataclass(slots=True)
 class _Person:
     """What the pipeline remembers of a living track."""
@@ -112,6 +121,8 @@ class Pipeline:
         smooth: How to smooth the results over time.
         options: Limits on the work per frame.
         shots: Finds hard cuts, at which all tracks end. None takes the whole video as one shot.
+        people: Recognizes people who come back. None gives every track a person of its own.
+        encoder: Describes faces for ``people``. None leaves it with the appearance of heads.
         clock: Returns the time in s, for ``timings``.
 
     Attributes:
@@ -131,6 +142,8 @@ class Pipeline:
         smooth: SmoothOptions | None = None,
         options: PipelineOptions | None = None,
         shots: ShotDetector | None = None,
+        people: PeopleMemory | None = None,
+        encoder: Encoder | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.detector = detector
@@ -145,6 +158,8 @@ class Pipeline:
         self._schedule = ClassificationSchedule()
         self._generation = 0
         self._shots = shots
+        self._memory = people
+        self._encoder = encoder
         self._shot = 0  # number of the shot, in this generation
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
@@ -180,6 +195,8 @@ class Pipeline:
         crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
         for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
             self._people[int(tracks.track_id[row])].low_quality = low_quality
+        if self._memory is not None:
+            self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
         self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
@@ -254,6 +271,19 @@ class Pipeline:
         looked = self.detector.lag == 0.0 and len(self._last_boxes) > 0
         return looked and not same_face(self._last_boxes, detections.xyxy).any()
 
+    def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
+        """Describe the faces that are classified in this frame, to recognize people who come back."""
+        now = frame.timestamp
+        memory.keep_only(set(tracks.track_id.tolist()), now)
+        ids = tracks.track_id[rows].tolist()
+        found = detections[tracks.detection_index[rows]]
+        vectors = [np.zeros(0, np.float32)] * len(ids)
+        if self._encoder is not None:
+            wanted = [k for k, t in enumerate(ids) if not self._people[t].low_quality and memory.wants_vector(t, now)]
+            for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
+                vectors[k] = vector
+        memory.observe(ids, found.appearance, vectors, now)
+
     def _update_people(self, tracks: Tracks, detections: Detections) -> None:
         """Drop people whose tracks have ended, and add those whose tracks are new."""
         alive = set(tracks.track_id.tolist())
@@ -297,4 +327,7 @@ class Pipeline:
             low_quality=np.array([p.low_quality for p in people], np.bool_),
             seen=pending.seen,
             shot=pending.shot,
+            person_id=ids
+            if self._memory is None
+            else np.array([self._memory.person_id(t) for t in ids.tolist()], np.int64),
         )

@@ -59,6 +59,8 @@ class Recognizer(Closing):
         cuts: In videos, look for hard cuts, at which all tracks end.
         reid: In videos, seconds for which a person who is gone is remembered, to get the same ``person_id`` again. 0
             remembers nobody.
+        reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
+            docs/identity.md. None compares the colors of heads only.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         min_dwell: In videos, shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
@@ -91,6 +93,7 @@ class Recognizer(Closing):
         max_classify_fps: float | None = None,
         cuts: bool = True,
         reid: float = 30.0,
+        reid_model: str | os.PathLike[str] | None = None,
         smooth: float = 0.3,
         min_dwell: float = 0.4,
         uncertain_below: float = 0.4,
@@ -117,6 +120,7 @@ class Recognizer(Closing):
             max_classify_fps=max_classify_fps,
             cuts=cuts,
             reid=reid,
+            reid_model=None if reid_model is None else Path(reid_model),
         )
         opened = self._config.open_backend(_log.info)
         self._parts = Parts(self._config, opened)
