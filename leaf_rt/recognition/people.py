@@ -23,10 +23,8 @@ MIN_AGREEMENT = 0.25  # cosine below which heads that look alike are not the sam
 CLEAR = 0.9  # the best match must be this much better than the second best
 DECIDE_WITHIN = 2.0  # s after the start of a track; later it keeps its number
 EXAMPLES = 8  # descriptions per person
-EXAMPLE_INTERVAL = 0.4  # s between two of them
+EXAMPLE_INTERVAL = 0.5  # s between two of them, once there are so many; the oldest is then dropped
 MAX_PEOPLE = 300  # remembered at the same time
-
-_NO_VECTOR: F32 = np.zeros(0, np.float32)
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +50,7 @@ class _Person:
     def add(self, head: F32, vector: F32, now: float) -> None:
         """Add a description; ``vector`` is empty if there is none."""
         self.seen = now
-        if now - self.described >= EXAMPLE_INTERVAL:
+        if len(self.heads) < EXAMPLES or now - self.described >= EXAMPLE_INTERVAL:
             self.described = now
             self.heads.append(head)
         if len(vector) and (not self.vectors or now == self.described):
