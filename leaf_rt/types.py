@@ -19,7 +19,7 @@ U8: TypeAlias = NDArray[np.uint8]
 
 _SAME_AS_TRACK: I64 = np.zeros(0, np.int64)  # stands for the track ids where people are not told apart
 
-Kind = Literal["file", "picture", "camera", "network"]
+Kind = Literal["file", "picture", "camera", "network", "browser"]
 
 
 def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
@@ -67,7 +67,7 @@ class SourceInfo:
     Attributes:
         name: Name in records, logs and windows, without credentials.
         target: The address, without credentials.
-        kind: "file", "picture", "camera" or "network".
+        kind: "file", "picture", "camera", "network", or "browser" for the camera of a browser.
         width: Width of the first frame after rotation, px.
         height: Height of the first frame after rotation, px.
         fps: Nominal frames per second; None if unknown.

@@ -70,3 +70,11 @@ def test_a_level_of_a_topic_has_only_allowed_characters_and_stays_different() ->
     names = ["кухня", "дверь", "///", "café", "cafe"]
     assert len({topic_level(name) for name in names}) == len(names)
     assert all(set(topic_level(name)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") for name in names)
+
+
+@pytest.mark.parametrize("option", [("--event-emotions", "sadness"), ("--event-min-dwell", "2")])
+def test_a_filter_needs_something_to_filter(leaf: Leaf, option: tuple[str, str]) -> None:
+    done = leaf("video", "x.mp4", *option)
+    assert done.code == 2
+    assert option[0] in done.err
+    assert "needs --events, --on-event or --mqtt" in done.err

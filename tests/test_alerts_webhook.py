@@ -17,6 +17,7 @@ import pytest
 from commands import Leaf
 from receivers import free_port, silent_server, until, web_receiver
 from streams import INFO, LABELS, LIVE, Opener, Script, estimates, frame, play
+from test_metrics import get, values
 
 from leaf_rt.alerts.address import web_address
 from leaf_rt.alerts.outbox import NotNow, Outbox
@@ -24,7 +25,9 @@ from leaf_rt.alerts.webhook import WebhookSink
 from leaf_rt.errors import NotFound
 from leaf_rt.results.events import EventTracker
 from leaf_rt.sources.base import SourceOptions
+from leaf_rt.stream.options import Hooks
 from leaf_rt.types import Estimates, Frame, SourceInfo
+from leaf_rt.web.metrics import MetricsServer
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "leaf_rt" / "event.schema.json").read_text(encoding="utf-8"))
 
@@ -160,8 +163,8 @@ def test_a_full_outbox_keeps_the_newest_items() -> None:
     outbox.close(5)
     assert got[-10:] == list(range(90, 100))
     assert got == sorted(set(got))
-    assert outbox.delivered + outbox.dropped == 100
-    assert len(got) == outbox.delivered <= 12
+    assert outbox.stats.delivered + outbox.stats.dropped == 100
+    assert len(got) == outbox.stats.delivered <= 12
 
 
 def test_an_error_in_one_item_does_not_stop_the_others() -> None:
@@ -175,7 +178,7 @@ def test_an_error_in_one_item_does_not_stop_the_others() -> None:
         outbox.put(item)
     outbox.close(5)
     assert got == [1.0, 0.5]
-    assert (outbox.delivered, outbox.dropped) == (2, 1)
+    assert (outbox.stats.delivered, outbox.stats.dropped) == (2, 1)
     assert "division by zero" in said.texts[0]
 
 
@@ -224,6 +227,23 @@ def test_a_file_does_not_wait_for_the_receiver(kind: str, monkeypatch: pytest.Mo
     assert delivered + dropped == 800
     assert said.messages[-1][0] == "warning"
     assert stats.failures == []
+
+
+def test_the_metrics_count_events() -> None:
+    with web_receiver(answers=[(404, {})]) as receiver, MetricsServer(0) as server:
+        with make(receiver.url, Said()) as sink:
+            play(
+                Opener(a=[Script(INFO, [frame(i) for i in range(3)])]),
+                "a",
+                shared=[sink],
+                hooks=Hooks(progress=server.update),
+            )
+        code, text = get(server, "/metrics")
+    found = values(text)
+    assert code == 200
+    assert found["leaf_alert_delivered_total", sink.name] == 1
+    assert found["leaf_alert_dropped_total", sink.name] == 1
+    assert found["leaf_alert_waiting", sink.name] == 0
 
 
 def test_the_command_posts_and_masks(leaf: Leaf, clip: Path) -> None:

@@ -25,7 +25,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.recognition", "leaf_rt.alerts", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
     ("leaf_rt.faces", "leaf_rt.backends", "leaf_rt.media", "leaf_rt.render", "train.models", "train.methods",
      "train.augment"),
-    ("leaf_rt.results", "leaf_rt.models", "leaf_rt.system", "train.recipes", "train.metrics"),
+    ("leaf_rt.results", "leaf_rt.models", "train.recipes", "train.metrics"),
+    ("leaf_rt.system",),
     ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
 )  # fmt: skip
 # Rooms of one floor that may know each other: errors print text safely; a method balances the experts of a model.

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from commands import Leaf
 from streams import INFO, LABELS, LIVE, estimates, frame
 
 from leaf_rt.results.events import EventTracker
@@ -178,3 +179,20 @@ def test_the_file_has_each_line_as_soon_as_it_is_known(tmp_path: Path) -> None:
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [event["phase"] for event in events].count("end") == 3
     assert {event["source"] for event in events} == {"cam", "clip.mp4"}
+
+
+def test_the_events_of_a_clip_are_those_of_its_records(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
+    records, events = tmp_path / "r.jsonl", tmp_path / "e.jsonl"
+    done = leaf("video", clip, "--no-save-video", "--no-plot", "--jsonl", records, "--events", events)
+    assert done.code == 0, done.err
+    shown: list[tuple[str, float, float]] = []  # label, start, peak of the only person
+    for row in map(json.loads, records.read_text().splitlines()):
+        share = max(row["smoothed"].values()) if row["emotion"] == "uncertain" else row["smoothed"][row["emotion"]]
+        if shown and shown[-1][0] == row["emotion"]:
+            shown[-1] = (*shown[-1][:2], max(shown[-1][2], share))
+        else:
+            shown.append((row["emotion"], row["pts_s"], share))
+    rows = [json.loads(line) for line in events.read_text().splitlines()]
+    for row in rows:
+        jsonschema.validate(row, SCHEMA)
+    assert [(r["emotion"], r["start_s"], r["peak"]) for r in rows if r["phase"] == "end"] == shown

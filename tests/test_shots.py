@@ -1,4 +1,4 @@
-"""Hard cuts: found on a labelled set of real scenes, and what a cut does to tracks, records, events and the timeline."""
+"""Hard cuts: found on a labelled set of real scenes; what a cut does to tracks, records and events."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def found(frames: list[np.ndarray]) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
 def test_recall_and_precision_on_scenes_that_were_not_used_to_choose_the_constants(media: Path, stride: int):
     true_cuts = hits = answers = 0
-    for seed in range(100, 114):
+    for seed in range(300, 314):
         clip = make(media, "test", seed)
         cuts = {-(-cut // stride) for cut in clip.cuts}
         answer = set(found(clip.frames[::stride]))

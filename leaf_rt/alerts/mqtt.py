@@ -20,7 +20,7 @@ from leaf_rt.alerts.address import Broker
 from leaf_rt.alerts.homeassistant import NONE, discovery, topic_level
 from leaf_rt.alerts.outbox import CAPACITY, Notify
 from leaf_rt.errors import BackendError, install_hint
-from leaf_rt.results.events import EventTracker
+from leaf_rt.results.events import DeliveryStats, EventTracker
 from leaf_rt.system.closing import Closing
 from leaf_rt.text import counted
 from leaf_rt.types import Estimates, Frame, SourceInfo
@@ -62,6 +62,9 @@ class MqttSink(Closing):
         tracker: Finds the events.
         notify: Gets messages about the connection, from another thread.
 
+    Attributes:
+        delivery: The counters.
+
     Raises:
         BackendError: paho-mqtt is not installed.
     """
@@ -82,7 +85,7 @@ class MqttSink(Closing):
         self._levels: dict[str, str] = {}  # level of the topics of every source, by name
         self._waiting: set[int] = set()  # numbers of the events that the broker has not confirmed
         self._confirmed: deque[int] = deque(maxlen=4 * CAPACITY)  # numbers of messages that it has; no lock needed
-        self._delivered = self._dropped = 0
+        self.delivery = DeliveryStats()
         self._connected = self._closed = self._trouble = False
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"leaf-rt-{uuid.uuid4().hex[:12]}")
         self._start()
@@ -125,9 +128,9 @@ class MqttSink(Closing):
         stopping = threading.Thread(target=self._client.loop_stop, daemon=True)  # an attempt to connect may take long
         stopping.start()
         stopping.join(max(deadline - time.monotonic(), 1.0))
-        self._dropped += self._count_confirmed()
-        text = f"{counted(self._delivered, 'event')} delivered, {self._dropped} dropped"
-        self._notify("warning" if self._dropped else "info", self.name, text)
+        self.delivery.dropped += self._count_confirmed()
+        self.delivery.waiting = 0
+        self._notify("warning" if self.delivery.dropped else "info", self.name, str(self.delivery))
 
     def _start(self) -> None:
         client, broker = self._client, self._broker
@@ -176,7 +179,7 @@ class MqttSink(Closing):
         for event in events:
             number = self._publish_event(f"{self._broker.base}/{self._level(name)}/event", event)
             if number is None:
-                self._dropped += 1
+                self.delivery.dropped += 1
                 self._trouble_begins(f"{CAPACITY} events wait; new ones are dropped")
             else:
                 self._waiting.add(number)
@@ -207,15 +210,16 @@ class MqttSink(Closing):
             number = self._confirmed.popleft()
             if number in self._waiting:
                 self._waiting.remove(number)
-                self._delivered += 1
-        return len(self._waiting)
+                self.delivery.delivered += 1
+        self.delivery.waiting = len(self._waiting)
+        return self.delivery.waiting
 
     def _trouble_begins(self, text: str) -> None:
         if not (self._trouble or self._closed):
             self._trouble = True
             self._notify("warning", self.name, text)
 
-    # Called by paho-mqtt, in its thread. ``_on_publish`` holds a lock of the client, so it must not take ours.
+    # Called by paho-mqtt, in its thread. ``_on_publish`` holds a lock of the client, so it must not wait for ours.
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -226,7 +230,7 @@ class MqttSink(Closing):
             self._retain(f"{self._broker.base}/availability", "online")
             for source in self._sources.values():
                 self._announce(source)
-            dropped, self._trouble = self._dropped if self._trouble else 0, False
+            dropped, self._trouble = self.delivery.dropped if self._trouble else 0, False
         lost = f"; {counted(dropped, 'event')} dropped so far" if dropped else ""
         self._notify("info", self.name, f"connected{lost}")
 
@@ -240,6 +244,11 @@ class MqttSink(Closing):
 
     def _on_publish(self, client: Any, userdata: Any, number: int, reason: Any, properties: Any) -> None:
         self._confirmed.append(number)
+        if self._lock.acquire(blocking=False):  # else the next confirmation or event counts it
+            try:
+                self._count_confirmed()
+            finally:
+                self._lock.release()
 
 
 def _json(value: Any) -> str:

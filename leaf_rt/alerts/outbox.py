@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from leaf_rt.errors import first_line
+from leaf_rt.results.events import DeliveryStats
 from leaf_rt.text import counted
 
 Notify: TypeAlias = Callable[[Literal["info", "warning"], str, str], None]  # level, name of the output, sentence
@@ -45,12 +46,11 @@ class Outbox(Generic[Item]):
         capacity: Items that may wait.
 
     Attributes:
-        delivered: Items that the receiver has taken.
-        dropped: Items that were given up.
+        stats: The counters.
     """
 
     def __init__(self, name: str, send: Callable[[Item], None], notify: Notify, capacity: int = CAPACITY) -> None:
-        self.delivered = self.dropped = 0
+        self.stats = DeliveryStats()
         self._name, self._send, self._notify, self._capacity = name, send, notify, capacity
         self._waiting: deque[Item] = deque()
         self._changed = threading.Condition()
@@ -64,10 +64,11 @@ class Outbox(Generic[Item]):
         """Queue an item; never waits."""
         with self._changed:
             if self._closing:
-                self.dropped += 1
+                self.stats.dropped += 1
                 return
             self._waiting.append(item)
             self._drop_surplus()
+            self._count_waiting()
             self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
@@ -77,8 +78,9 @@ class Outbox(Generic[Item]):
             self._changed.notify_all()
         self._thread.join(timeout)
         with self._changed:
-            self.dropped += len(self._waiting) + self._sending
+            self.stats.dropped += len(self._waiting) + self._sending
             self._waiting.clear()
+            self.stats.waiting = 0
             self._sending = False  # what the thread still does is neither counted nor reported
 
     def _run(self) -> None:
@@ -121,13 +123,14 @@ class Outbox(Generic[Item]):
                 self._waiting.appendleft(item)
                 self._drop_surplus()
             elif dropped:
-                self.dropped += 1
+                self.stats.dropped += 1
             else:
-                self.delivered += 1
+                self.stats.delivered += 1
                 if self._trouble:
                     self._trouble = False
-                    lost = self.dropped - self._dropped_before
+                    lost = self.stats.dropped - self._dropped_before
                     recovered = f"delivers again; {counted(lost, 'event')} dropped meanwhile"
+            self._count_waiting()
         if recovered:
             self._notify("info", self._name, recovered)
 
@@ -136,7 +139,7 @@ class Outbox(Generic[Item]):
         with self._changed:
             first, self._trouble = self._sending and not self._trouble, True
             if first:
-                self._dropped_before = self.dropped
+                self._dropped_before = self.stats.dropped
         if first:
             self._notify("warning", self._name, text)
 
@@ -146,7 +149,10 @@ class Outbox(Generic[Item]):
             while not self._closing and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
+    def _count_waiting(self) -> None:
+        self.stats.waiting = len(self._waiting) + self._sending
+
     def _drop_surplus(self) -> None:
         while len(self._waiting) > self._capacity:
             self._waiting.popleft()
-            self.dropped += 1
+            self.stats.dropped += 1

@@ -18,7 +18,6 @@ from leaf_rt.alerts.address import WebAddress
 from leaf_rt.alerts.outbox import Notify, NotNow, Outbox
 from leaf_rt.results.events import EventTracker
 from leaf_rt.system.closing import Closing
-from leaf_rt.text import counted
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _TIMEOUT = 5.0  # s for each step of a request: to connect, to send, to get the answer
@@ -35,6 +34,9 @@ class WebhookSink(Closing):
         tracker: Finds the events.
         notify: Gets messages about the delivery, from another thread.
         secret: Key of the signature; None for no signature.
+
+    Attributes:
+        delivery: The counters.
     """
 
     wants_image = False
@@ -45,6 +47,7 @@ class WebhookSink(Closing):
         self._secret = None if secret is None else secret.encode()
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._outbox: Outbox[dict[str, Any]] = Outbox(self.name, self._post, notify)
+        self.delivery = self._outbox.stats
         self._closed = False
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
@@ -65,9 +68,7 @@ class WebhookSink(Closing):
         for event in self._tracker.close():
             self._outbox.put(event)
         self._outbox.close(_DRAIN_TIMEOUT)
-        delivered, dropped = self._outbox.delivered, self._outbox.dropped
-        text = f"{counted(delivered, 'event')} delivered, {dropped} dropped"
-        self._notify("warning" if dropped else "info", self.name, text)
+        self._notify("warning" if self.delivery.dropped else "info", self.name, str(self.delivery))
 
     def _post(self, event: Mapping[str, Any]) -> None:
         body = json.dumps(event, ensure_ascii=False).encode()

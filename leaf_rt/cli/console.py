@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaf_rt.errors import LeafError, NoPermission, OutputError
+from leaf_rt.cli.streams import ReaderGone
+from leaf_rt.errors import LeafError, NoPermission, NotFound, OutputError
 from leaf_rt.labels import rgb
 from leaf_rt.text import printable
 
@@ -47,7 +48,8 @@ def console(stderr: bool = True, quiet: bool = False) -> Console:
 
 def is_broken_pipe(error: BaseException) -> bool:
     """Whether output failed because its reader has ended, as `head` does after some lines."""
-    return isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError)
+    gone = (BrokenPipeError, ReaderGone)
+    return isinstance(error, gone) or isinstance(error.__cause__, gone)
 
 
 def exit_code(error: BaseException) -> int:
@@ -61,6 +63,8 @@ def system_error(error: Exception) -> LeafError | None:
     """Translate an error of the operating system that the user can act on; None for any other error."""
     if isinstance(error, PermissionError) and error.filename:
         return NoPermission(f"{error.filename}: permission denied; change its permissions, or choose another file")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return NotFound(f"{str(error.filename or '')[:40]}...: this name is too long for a file; is it a mistake?")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         if not error.filename:
             mute_stdout()
@@ -158,7 +162,7 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
         sign, ascii_sign, color = _MARKS[finding.status]
         text = Text(printable(finding.found))
         if finding.remedy:
-            text.append(f"\n{'->' if ascii_only else '→'} {finding.remedy}", style="dim")
+            text.append(f"\n{'->' if ascii_only else '→'} {printable(finding.remedy)}", style="dim")
         table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(finding.topic)), text)
     out.print(table)
 
@@ -169,6 +173,6 @@ def _shares(shares: Iterable[tuple[str, float]]) -> Text:
     for name, share in shares:
         red, green, blue = rgb(name)
         text.append("  " if text else "")
-        text.append(name, style=f"rgb({red},{green},{blue})")
+        text.append(printable(name), style=f"rgb({red},{green},{blue})")
         text.append(f" {share:.0%}" if share >= 0.005 else " <1%")
     return text

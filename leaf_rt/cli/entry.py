@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None, commands: str = "leaf_rt.cli.command
         name: Name of the program, for its help.
     """
     try:
+        if argv is None:
+            from leaf_rt.cli import streams
+
+            streams.guard()
         return _main(list(sys.argv[1:] if argv is None else argv), commands, name)
     except KeyboardInterrupt:  # during the imports, or while another error was handled
         return EXIT_INTERRUPTED
@@ -53,13 +57,17 @@ def _run(
 ) -> int:
     from importlib import import_module
 
+    from leaf_rt.cli.streams import ReaderGone
     from leaf_rt.errors import LeafError
 
     try:
-        import_module(commands).app(args=arguments, prog_name=name)
-    except SystemExit as e:
-        return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
-    except (LeafError, BrokenPipeError) as e:
+        try:
+            import_module(commands).app(args=arguments, prog_name=name)
+        except SystemExit as e:
+            _flush()
+            return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+        _flush()
+    except (LeafError, BrokenPipeError, ReaderGone) as e:
         from leaf_rt.cli import console
 
         if console.is_broken_pipe(e):
@@ -80,6 +88,12 @@ def _run(
         report(e, debug, f"this is a bug in leaf-rt ({type(e).__name__}: {e}){hint}")
         return EXIT_BUG
     return 0
+
+
+def _flush() -> None:
+    """Write what is left of the results now, where a failure still has an exit code."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
 
 
 def _print_error(error: BaseException, debug: bool, sentence: str) -> None:

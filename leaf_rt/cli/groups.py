@@ -161,17 +161,29 @@ class AlertOptions:
     on_event: opt.OnEvent = None
     mqtt: opt.Mqtt = None
 
-    def config(self) -> AlertConfig:
-        """Return the configuration. The environment variable ``LEAF_WEBHOOK_SECRET`` is the key of signatures.
+    def config(self, output: OutputOptions) -> AlertConfig:
+        """Return the configuration. The environment variable ``LEAF_RT_WEBHOOK_SECRET`` is the key of signatures.
+
+        Args:
+            output: What else is done with events.
 
         Raises:
-            typer.BadParameter: An address is not usable. The message does not contain it.
+            typer.BadParameter: An address is not usable, which the message does not contain; or nothing is done with
+                the events that are asked for.
         """
+        if self.on_event is None and self.mqtt is None and output.events is None:
+            for option, given in {
+                "--event-emotions": output.event_emotions is not None,
+                "--event-min-dwell": output.event_min_dwell > 0,
+            }.items():
+                if given:
+                    raise typer.BadParameter("needs --events, --on-event or --mqtt", param_hint=option)
+
         from leaf_rt.alerts.config import AlertConfig, broker, web_address
 
         return AlertConfig(
             webhook=_read("--on-event", self.on_event, web_address),
-            secret=os.environ.get("LEAF_WEBHOOK_SECRET") or None,
+            secret=os.environ.get("LEAF_RT_WEBHOOK_SECRET") or None,
             mqtt=_read("--mqtt", self.mqtt, broker),
         )
 

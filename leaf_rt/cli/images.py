@@ -12,6 +12,7 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.shared import shared_files
+from leaf_rt.cli.skipping import without_finished
 from leaf_rt.cli.targets import without_results
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.image_detector import ImageFaceDetector
@@ -56,6 +57,13 @@ class ImageCommand:
         """
         kept, skipped = without_results([str(path) for path in files])
         pictures = [Path(name) for name in kept]
+        if self.outputs.skip_existing:
+            infos = ((path, _describe(path)) for path in pictures)
+            pictures, finished = without_finished(pictures, infos, self.outputs, _SUFFIX)
+            if finished:
+                self.reporter.notify("info", finished)
+            if not pictures:
+                return self.reporter.exit_code
         inputs = [*pictures, *self.recognition.files]
         paths = prepare_paths(self.outputs, inputs, (_describe(path) for path in pictures), _SUFFIX)
         with contextlib.ExitStack() as stack:
@@ -74,7 +82,7 @@ class ImageCommand:
                 try:
                     self._process(path, detector, backend, shared, paths)
                 except LeafError as e:
-                    if len(pictures) == 1:
+                    if len(files) == 1:
                         raise
                     self.reporter.error(e)
         return self.reporter.exit_code

@@ -15,6 +15,7 @@ from leaf_rt.cli import options as opt
 from leaf_rt.cli.exporting import LabelledFaces, Network, Threads
 from leaf_rt.cli.extras import needs_extra
 from leaf_rt.cli.groups import grouped
+from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError
 
 app = typer.Typer(
@@ -75,9 +76,9 @@ def bundle(
         threads=threads,
     )
     result = run(config, exporting.notify)
-    typer.echo(result.parity.text())
+    say(result.parity.text())
     for path in result.files:
-        typer.echo(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
+        say(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
 
 
 @app.command()
@@ -112,8 +113,8 @@ def parity(
         limit=faces.limit,
         threads=threads,
     )
-    typer.echo(report.text())
-    typer.echo(report.json())
+    say(report.text())
+    say(report.json())
 
 
 @app.command()
@@ -155,10 +156,10 @@ def bench(
     config = BenchConfig(model, checkpoint, backbone, net_side, parse_batches(batch), threads, repeats)
     lines = []
     for result in run_benchmarks(config):
-        typer.echo(f"{result.text()}\n")
+        say(f"{result.text()}\n")
         lines.append(result.json())
     for line in lines:
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -172,4 +173,4 @@ def golden(
         from engines.parity_faces import make_golden
 
     make_golden(clip, out)
-    typer.echo(f"written: {out}")
+    say(f"written: {out}")

@@ -148,8 +148,8 @@ OnEvent: TypeAlias = Annotated[
         "--on-event",
         metavar="URL",
         callback=not_empty,
-        envvar="LEAF_ON_EVENT",
-        help="Post each event as JSON to this URL; LEAF_WEBHOOK_SECRET signs it.",
+        envvar="LEAF_RT_ON_EVENT",
+        help="Post each event as JSON to this URL; LEAF_RT_WEBHOOK_SECRET signs it.",
     ),
 ]
 Mqtt: TypeAlias = Annotated[
@@ -158,7 +158,7 @@ Mqtt: TypeAlias = Annotated[
         "--mqtt",
         metavar="URL",
         callback=not_empty,
-        envvar="LEAF_MQTT",
+        envvar="LEAF_RT_MQTT",
         help="Publish events and states to this broker: mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts:// for TLS.",
     ),
 ]
@@ -171,6 +171,10 @@ SaveVideo: TypeAlias = Annotated[
 ]
 SavePicture: TypeAlias = Annotated[
     bool | None, _output("--save-picture/--no-save-picture", help="Write the annotated picture.")
+]
+SkipExisting: TypeAlias = Annotated[
+    bool,
+    _output("--skip-existing", help="Leave out files whose results are complete, as after an interrupted run."),
 ]
 Show: TypeAlias = Annotated[bool | None, _output("--show/--no-show", help="Open a window; press q or Ctrl-C to stop.")]
 ShowAuto: TypeAlias = Annotated[

@@ -116,10 +116,10 @@ class Reporter:
             stopped_early: Whether the user stopped it before its end.
         """
         title = counted(summary.frames, "frame")
-        if stats is not None and stats.seconds > 0:
-            title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
-            dropped = next((source.dropped for source in stats.sources if source.info.name == name), 0)
-            title += f", {dropped} dropped" if dropped else ""
+        source = next((each for each in stats.sources if each.info.name == name), None) if stats is not None else None
+        if source is not None and source.seconds > 0:
+            title += f" in {source.seconds:.1f} s, {source.processed / source.seconds:.0f} frames/s"
+            title += f", {source.dropped} dropped" if source.dropped else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli.progress import ProgressBars
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.shared import SharedFiles
-from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
@@ -28,10 +29,14 @@ from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sources.base import Target
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
-from leaf_rt.stream.stats import Event, EventKind, RunStats
+from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
 from leaf_rt.system.result_file import ResultFile, ResultFiles
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Estimates, Frame, SourceInfo
+from leaf_rt.web.metrics import MetricsServer
+
+if TYPE_CHECKING:
+    from leaf_rt.web.server import WebServer
 
 _LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
 
@@ -50,6 +55,7 @@ class CommandContext:
         shared_files: Their files.
         window: Shows frames.
         server: Serves metrics.
+        web: Serves the live page.
     """
 
     recognition: RecognitionConfig
@@ -61,6 +67,7 @@ class CommandContext:
     shared_files: SharedFiles
     window: Window | None = None
     server: MetricsServer | None = None
+    web: WebServer | None = None
 
 
 @dataclass(slots=True)
@@ -99,6 +106,7 @@ class Run:
         self.unfinished: list[str] = []
         self._context, self._reporter = context, context.reporter
         self._results: dict[str, SourceResults] = {}  # by name of the source
+        self._stats: RunStats | None = None  # of the run that goes on
         self._detectors: list[Detector] = []  # loaded in advance, for sources that are not open yet
 
     @property
@@ -125,7 +133,9 @@ class Run:
                 except Exception:  # the results so far are written, then the error goes on
                     self._finish(None)
                     raise
-                self.unfinished = [s.info.name for s in stats.sources if s.cut and s.info.has_end]
+                self.unfinished = [
+                    s.info.name for s in stats.sources if s.cut and s.info.has_end and s.info.name in self._results
+                ]
                 self._finish(stats)
             except KeyboardInterrupt:
                 self._report_missing()
@@ -137,26 +147,31 @@ class Run:
         try:
             if preload:
                 context = self._context
+                spare = context.web is not None  # for the first source that a client adds
                 self._detectors = [
-                    build_detector(context.recognition, hide_faces=context.outputs.blur) for _ in targets
+                    build_detector(context.recognition, hide_faces=context.outputs.blur)
+                    for _ in range(len(targets) + spare)
                 ]
             with ProgressBars(self._reporter.messages) as bars:
 
                 def progress(stats: RunStats) -> None:
+                    self._stats = stats
                     if self._context.server is not None:
                         self._context.server.update(stats)
                     bars.update(stats)
 
+                web = self._context.web
                 return run(
                     targets,
                     self._make_pipeline,
                     self._context.backend,
                     self._open_sinks,
                     self._context.shared,
-                    Hooks(opened=self._opened, frame=self._frame, progress=progress, event=self._event),
+                    Hooks(self._opened, self._frame, progress, self._event, self._closed),
                     # Signals are handled here, until the last result is written.
                     replace(options, handle_signals=False, close_shared=False),
                     self.stop,
+                    control=None if web is None else web.next_run(),
                 )
         finally:
             for detector in self._detectors:
@@ -171,10 +186,30 @@ class Run:
         if source.files.timeline is not None:
             source.timeline = source.results.open(source.files.timeline)
 
+    def _closed(self, stats: SourceStats) -> None:
+        """With a page, sources come and go in one long run: report and forget each one as it ends."""
+        source = self._results.get(stats.info.name)
+        if self._context.web is not None and source is not None:
+            stopped_early = stats.cut and stats.info.has_end
+            files = self._complete(source, self._stats, stopped_early=stopped_early)
+            if files is not None:
+                self._report(source, self._stats, files, stopped_early=stopped_early)
+            del self._results[stats.info.name]
+
     def _make_pipeline(self, info: SourceInfo) -> Pipeline:
         context = self._context
         detector = self._detectors.pop() if self._detectors else None
+        if context.web is not None and not self._detectors and not self.stop.is_set():
+            Thread(target=self._load_detector, name="detector", daemon=True).start()
         return build_pipeline(context.recognition, context.backend, hide_faces=context.outputs.blur, detector=detector)
+
+    def _load_detector(self) -> None:
+        """Load the detector of the next source, so that live sources do not wait for it."""
+        detector = build_detector(self._context.recognition, hide_faces=self._context.outputs.blur)
+        self._detectors.append(detector)
+        if self.stop.is_set() and detector in self._detectors:
+            self._detectors.remove(detector)
+            detector.close()
 
     def _open_sinks(self, info: SourceInfo) -> Sequence[Sink]:
         context = self._context
@@ -201,20 +236,45 @@ class Run:
 
     def _finish(self, stats: RunStats | None) -> None:
         """Write the timelines and report the results of all sources; ``stats`` is None if the run failed."""
+        finished: list[tuple[SourceResults, bool, dict[str, Path]]] = []
         for name, source in self._results.items():
-            source.summary.finish()
-            if stats is None and source.summary.frames == 0:  # the error that follows says why
-                source.results.finish(complete=False)
-                continue
-            if not self.stop.at_once:
-                self._write_timeline(name, source)
-            if self.stop.at_once:
-                raise KeyboardInterrupt
             stopped_early = name in self.unfinished and self.stop.is_set()
-            whole = not source.info.has_end or not (stats is None or source.failed or stopped_early)
-            files = self._name_results(name, source, stats, whole)
-            self._reporter.source_finished(name, source.summary, stats, files, stopped_early=stopped_early)
-            source.reported = True
+            files = self._complete(source, stats, stopped_early=stopped_early)
+            if files is not None:
+                finished.append((source, stopped_early, files))
+        for source, stopped_early, files in finished:  # last, because the reader of the report may be gone
+            self._report(source, stats, files, stopped_early=stopped_early)
+
+    def _complete(
+        self, source: SourceResults, stats: RunStats | None, *, stopped_early: bool
+    ) -> dict[str, Path] | None:
+        """Write the timeline of a source and name its results; None if there is nothing to report.
+
+        Args:
+            source: The source, after its end.
+            stats: Counters of the run; None if the run failed.
+            stopped_early: Whether the user stopped it before its end.
+
+        Raises:
+            KeyboardInterrupt: The user stops the command at once.
+        """
+        source.summary.finish()
+        if stats is None and source.summary.frames == 0:  # the error that follows says why
+            source.results.finish(complete=False)
+            return None
+        if not self.stop.at_once:
+            self._write_timeline(source.info.name, source)
+        if self.stop.at_once:
+            raise KeyboardInterrupt
+        whole = not source.info.has_end or not (stats is None or source.failed or stopped_early)
+        return self._name_results(source.info.name, source, stats, whole)
+
+    def _report(
+        self, source: SourceResults, stats: RunStats | None, files: dict[str, Path], *, stopped_early: bool
+    ) -> None:
+        """Report the results of a source, which are in ``files``, by kind."""
+        self._reporter.source_finished(source.info.name, source.summary, stats, files, stopped_early=stopped_early)
+        source.reported = True
 
     def _name_results(self, name: str, source: SourceResults, stats: RunStats | None, whole: bool) -> dict[str, Path]:
         """Give the results of a source their final names if they are whole; return where each of them is, by kind."""

@@ -60,12 +60,15 @@ def files_among(targets: Sequence[Target]) -> list[Path]:
     return [Path(path) for path in paths if not is_url(path)]
 
 
-def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[SourceInfo]:
+def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[tuple[Target, SourceInfo]]:
     """Describe the files among the targets before they are opened, so that their results get the same names.
 
     Args:
         targets: All targets, in order.
         parallel: Whether they run in parallel. Sources of one run are numbered if they have the same name.
+
+    Yields:
+        Each file as target and description.
     """
     names: set[str] = set()
     for target in targets:
@@ -79,6 +82,7 @@ def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[Sour
         if is_camera(target.target) or is_url(target.target):
             continue
         if path.suffix.lower() in PICTURES:
-            yield SourceInfo(name, str(path), "picture", 0, 0, path=path)
+            yield target, SourceInfo(name, str(path), "picture", 0, 0, path=path)
         else:
-            yield SourceInfo(name, str(path), "file", 0, 0, is_live=options.realtime, path=path, endless=options.loop)
+            live, endless = options.realtime, options.loop
+            yield target, SourceInfo(name, str(path), "file", 0, 0, is_live=live, path=path, endless=endless)

@@ -205,6 +205,7 @@ def _engine(backend: BackendEntry, topic: str, path: Path, spec: ModelSpec) -> F
 def _file(path: Path, spec: ModelSpec) -> str:
     weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
     measured = {name: m["accuracy"] for name, m in spec.metrics.items() if isinstance(m, dict) and "accuracy" in m}
+    measured = {name: accuracy for name, accuracy in measured.items() if isinstance(accuracy, int | float)}
     scores = [f"{name} {100 * accuracy:.1f} %" for name, accuracy in measured.items()]
     size = f"{weights.stat().st_size / 2**20:.1f} MiB"
     return ", ".join([spec.precision, size, f"sha256 {spec.sha256[:12]} is correct", *scores])

@@ -75,6 +75,8 @@ class RecognitionConfig:
     @property
     def files(self) -> list[Path]:
         """All files of the model that may be read: weights and descriptions of every precision."""
+        if not self.model.name:  # such as "/", which opening it will refuse
+            return []
         variants = (("fp16", ""), ("int8", ""), ("int8", ".xml"))
         models = [self.model, *(variant_path(self.model, precision, suffix) for precision, suffix in variants)]
         weights = [path.with_suffix(".bin") for path in models if path.suffix == ".xml"]

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from leaf_rt.errors import ModelError
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.results.records import utc
+from leaf_rt.text import counted
 from leaf_rt.types import Estimates, Frame
 
 SCHEMA_VERSION = 2
@@ -33,6 +34,24 @@ class _Episode:
     last_at: float | None
     peak: float = 0.0  # largest smoothed probability
     event_id: str = ""
+
+
+@dataclass(slots=True)
+class DeliveryStats:
+    """Counters of an output that sends events over the network.
+
+    Attributes:
+        delivered: Events that the receiver has taken.
+        dropped: Events that were given up.
+        waiting: Events that wait for the receiver now.
+    """
+
+    delivered: int = 0
+    dropped: int = 0
+    waiting: int = 0
+
+    def __str__(self) -> str:
+        return f"{counted(self.delivered, 'event')} delivered, {self.dropped} dropped"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class OutputConfig:
 
     Attributes:
         out: Folder of the files per source. None: next to the source file.
+        roots: Folders whose structure is kept under ``out``.
+        skip_existing: Whether sources are left out of which every result stands.
         annotated: Whether to write the annotated video or picture. None: only for sources with an end.
         records: Whether to write a file of records per source.
         timeline: Whether to write a timeline per source.
@@ -66,11 +68,27 @@ class OutputConfig:
     parquet: Path | None = None
     show: bool = False
     blur: bool = False
+    roots: tuple[Path, ...] = ()
+    skip_existing: bool = False
 
     @property
     def shared(self) -> dict[str, Path | None]:
         """The files that all sources share, by their options."""
         return {"--jsonl": self.jsonl, "--csv": self.csv, "--events": self.events, "--parquet": self.parquet}
+
+    def stored(self, endless: bool = True) -> Iterator[str]:
+        """What is written, one phrase each, for people whose faces are recognized.
+
+        Args:
+            endless: Whether the sources have no end. Then only what was asked for is written.
+        """
+        if self.annotated or (self.annotated is None and not endless):
+            yield "annotated video"
+        if self.out is not None or not endless:
+            yield from ("records",) * self.records + ("timeline",) * self.timeline
+        for option, path in self.shared.items():
+            if path is not None:
+                yield "events" if option == "--events" else f"records ({option[2:]})"
 
     @property
     def on_stdout(self) -> bool:
@@ -109,7 +127,14 @@ class OutputConfig:
         if info.path is None:
             return self.out or Path(), _file_stem(info.name)
         has_own_name = info.name not in (readable(info.path.name), readable(info.target))
-        return self.out or info.path.parent, _file_stem(info.name) if has_own_name else info.path.stem
+        return self.folder(info.path.parent), _file_stem(info.name) if has_own_name else info.path.stem
+
+    def folder(self, parent: Path) -> Path:
+        """Folder of the results of a file in the folder ``parent``."""
+        if self.out is None:
+            return parent
+        root = next((root for root in self.roots if parent.is_relative_to(root)), parent)
+        return self.out / parent.relative_to(root)
 
 
 def prepare_paths(
@@ -132,10 +157,14 @@ def prepare_paths(
     """
     paths = OutputPaths(inputs, outputs.files)
     trial = paths.copy()
+    folders = set()
     for info in sources:
         outputs.for_source(info, trial, suffix)
+        if info.path is not None:
+            folders.add(outputs.folder(info.path.parent))
     if outputs.out is not None:
-        make_folder(outputs.out)
+        for folder in sorted({outputs.out, *folders}):
+            make_folder(folder)
     return paths
 
 

@@ -87,12 +87,8 @@ class VideoSink(Closing):
             raise OutputError(f"{self.name}: this FFmpeg has no encoder {codec}; omit the video with --no-save-video")
         self._is_ours = not isinstance(target, ResultFile)
         self._result = target if isinstance(target, ResultFile) else ResultFile(target)
-        try:
-            place = f"file:{os.fspath(self._result.path)}"
-            container = av.open(place, "w", format="mp4", options=_container_options())
-        except OSError as e:
-            self._result.discard()
-            raise output_error(self.name, e) from e
+        self._writer = _Writer(self._result.fd)
+        container = av.open(self._writer, "w", format="mp4", options=_container_options())
         if not isinstance(container, OutputContainer):
             raise TypeError(f"av.open: wanted an OutputContainer, got {type(container).__name__}")
         self._container: OutputContainer | None = container
@@ -133,6 +129,8 @@ class VideoSink(Closing):
                     container.mux(packets)
                     self._copy_sound(container, self._end, last=True)
                     container.close()
+                    if self._writer.error is not None:
+                        raise self._writer.error
         finally:
             if self._sound is not None:
                 self._sound.close()
@@ -209,6 +207,31 @@ class VideoSink(Closing):
         except (av.error.FFmpegError, ValueError) as e:
             self._result.failed = True
             raise OutputError(f"{self.name}: {failure} ({e})") from e
+
+
+class _Writer:
+    """The file for FFmpeg, which may forget an error of a write that came after a flush: a full disk at the end.
+
+    Attributes:
+        error: The first error of a write.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.error: OSError | None = None
+        self._fd = fd
+
+    def write(self, data: bytes) -> int:
+        """Append bytes; nothing more after an error."""
+        if self.error is not None:
+            raise self.error
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._fd, data[done:])
+        except OSError as e:
+            self.error = e
+            raise
+        return done
 
 
 def letterbox(image: U8, width: int, height: int) -> U8:

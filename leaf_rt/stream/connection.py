@@ -10,6 +10,8 @@ from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
 from leaf_rt.stream.stats import Event, EventKind, Level, SourceStats, State
 from leaf_rt.types import Frame, SourceInfo
 
+_PAUSE = 1.0  # s of media time between a file that was stopped and its new start
+
 
 class Connection:
     """Keeps what must survive a reconnect. Starts no thread.
@@ -34,6 +36,8 @@ class Connection:
         self.error: Exception | None = None
         self._context = context
         self._first_index = self._next_index = 0  # frame numbers continue over all connections
+        self._first_time = self._next_time = 0.0  # s, so does the time of a file
+        self._paused = False
         self._backoff = Backoff(rng, attempts=max_reconnects)
         self._media = MediaClock()
         self._freeze = FreezeWatch()
@@ -47,24 +51,42 @@ class Connection:
     def opened(self, info: SourceInfo) -> bool:
         """The source is open; returns whether this is a reconnect."""
         stats = self.stats
-        is_reconnect = stats.last_frame is not None
+        is_reconnect = stats.last_frame is not None and not self._paused
         self.describe(info)
         self._backoff.connected(self._context.now())
-        if is_reconnect:
-            stats.reconnects += 1
+        stats.reason, stats.retry_at = "", None
+        stats.reconnects += is_reconnect
+        if stats.last_frame is not None:
             stats.generation += 1
             self._media.restart()
-            self._first_index = self._next_index
+            self._first_index, self._first_time = self._next_index, self._next_time
+        self._paused = False
         self._set_state("open")
         return is_reconnect
 
-    def lost(self) -> float | None:
+    def pause(self) -> None:
+        """The source is stopped by a request, until ``resume``."""
+        self._paused = True
+        self.stats.reason, self.stats.retry_at, self.stats.frozen = "", None, False
+        self._set_state("stopped")
+
+    def resume(self) -> None:
+        """The source will be opened again."""
+        self._set_state("waiting")
+
+    def lost(self, reason: str) -> float | None:
         """The source was lost, or did not open.
+
+        Args:
+            reason: Why, without the address.
 
         Returns:
             s to wait before the next attempt; None if none is left.
         """
-        delay = self._backoff.lost(self._context.now())
+        now = self._context.now()
+        delay = self._backoff.lost(now)
+        self.stats.reason = reason
+        self.stats.retry_at = None if delay is None else now + delay
         if delay is not None and self.stats.state == "open":
             self._set_state("lost")
         return delay
@@ -72,6 +94,8 @@ class Connection:
     def ended(self, error: Exception | None) -> None:
         """The source has ended for good."""
         self.error = error
+        self.stats.reason = "" if error is None else self.without_address(str(error))
+        self.stats.retry_at = None
         self._set_state("ended")
 
     def cut(self) -> None:
@@ -88,14 +112,16 @@ class Connection:
         """Give a frame its name, number and media time in this run, and count it."""
         stats = self.stats
         index, timestamp = frame.index, frame.timestamp
+        index += self._first_index
         if info.reconnects:
-            index += self._first_index
-            self._next_index = index + 1
             jumps = self._media.jumps
             timestamp = self._media.stamp(timestamp, now)
             if self._media.jumps > jumps:
                 stats.jumps += 1
                 self.report("warning", EventKind.CLOCK, "the clock of the stream jumped; media time continues")
+        else:
+            timestamp += self._first_time  # 0 unless the file was stopped and started again
+        self._next_index, self._next_time = index + 1, timestamp + _PAUSE
         stats.captured += 1
         stats.last_frame = now
         stats.frozen = self._freeze.frozen
@@ -113,8 +139,8 @@ class Connection:
         self._context.report(Event(level, self.name, kind, self.without_address(text), error))
 
     def without_address(self, text: str) -> str:
-        """The text without the address at its start."""
-        return text.removeprefix(f"{self.stats.info.target}: ")
+        """The text without the address or the name at its start."""
+        return text.removeprefix(f"{self.stats.info.target}: ").removeprefix(f"{self.name}: ")
 
     def _set_state(self, state: State) -> None:
         if state != self.stats.state:

@@ -50,7 +50,7 @@ class SinkWorker:
     """
 
     def __init__(self, context: RunContext, sink: Sink, on_room: Callable[[], None], close_sink: bool = True) -> None:
-        self.stats = SinkStats(sink.name)
+        self.stats = SinkStats(sink.name, delivery=getattr(sink, "delivery", None))
         self.error: Exception | None = None
         self._context, self._sink, self._on_room, self._close_sink = context, sink, on_room, close_sink
         capacity = context.options.queue

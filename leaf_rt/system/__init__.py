@@ -9,6 +9,7 @@ __all__ = [
     "file_lock",
     "files",
     "native_stderr",
+    "parsing",
     "reading",
     "result_file",
     "signals",

@@ -24,6 +24,16 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}{PARTIAL}")
 
 
+def remove_partial(path: Path) -> None:
+    """Remove the partial file of a result, left by a run that was killed, unless a run is writing it."""
+    part = partial_path(path)
+    with contextlib.suppress(OSError, LeafError):
+        lock = lock_existing(part, path)
+        if lock is not None:
+            part.unlink()
+            os.close(lock)
+
+
 class ResultFile(Closing):
     """A result that is being written, locked against other runs.
 
@@ -103,6 +113,7 @@ class ResultFile(Closing):
             if now is None or not os.path.samestat(now, found):
                 raise OutputError(f"{self.path}: was moved while it was being written, so {self.name} is incomplete")
             self.path.replace(self._final)
+            self.path = self._final
             fsync_folder(self._final.parent)
         except OSError as e:
             raise output_error(self.name, e) from e
@@ -118,9 +129,12 @@ class ResultFile(Closing):
             self.close()
 
     def close(self) -> None:
-        """Close the file under its present name. May be called twice."""
+        """Close the file under its present name; a partial file without content is removed. May be called twice."""
         if self._open:
             self._open = False
+            with contextlib.suppress(OSError):
+                if self.path != self._final and os.fstat(self.fd).st_size == 0:
+                    self.path.unlink()
             os.close(self.fd)
             self._release_earlier()
 
@@ -187,11 +201,10 @@ class ResultFiles:
                     done.complete.append(file.name)
                 except LeafError as e:
                     done.errors.append(e)
-            elif file.partial is None:
-                file.discard()
             else:
-                done.partial[file.name] = file.path
                 file.close()
+                if file.partial is not None:
+                    done.partial[file.name] = file.path
         self._files.clear()
         return done
 

@@ -3,4 +3,4 @@
 Knows runs and what they give. It must not know the command line. FastAPI and uvicorn come with the extra `web`.
 """
 
-__all__ = ["metrics", "server"]
+__all__ = ["metrics", "options", "server"]

@@ -11,12 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from leaf_rt.render.anonymize import Anonymizer
+from leaf_rt.results.events import EventTracker
 from leaf_rt.results.records import frame_records, utc
 from leaf_rt.types import U8, Estimates, Frame, SourceInfo
 
@@ -33,13 +35,21 @@ class LiveFrame:
         source: Name of the source.
         seen_at: When it was finished, s on the monotonic clock.
         records: Its records, one JSON text each.
+        events: What began and what ended in it, one JSON text each.
     """
 
     def __init__(
-        self, frame: Frame, image: U8, records: Sequence[dict[str, Any]], seen_at: float, client_time: float | None
+        self,
+        frame: Frame,
+        image: U8,
+        records: Sequence[dict[str, Any]],
+        events: Sequence[dict[str, Any]],
+        seen_at: float,
+        client_time: float | None,
     ) -> None:
         self.source, self.seen_at = frame.source, seen_at
-        self.records = [json.dumps(r, ensure_ascii=False, separators=(",", ":")) for r in records]
+        self.records = list(map(_json, records))
+        self.events = list(map(_json, events))
         self._image = image
         self._frame_index, self._pts, self._captured_at = frame.index, frame.timestamp, frame.captured_at
         self._client_time = client_time
@@ -53,9 +63,19 @@ class LiveFrame:
                 self._jpeg = encode(self._image)
             return self._jpeg
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture of the source, px."""
+        return self._image.shape[1], self._image.shape[0]
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether ``jpeg`` returns at once."""
+        return self._jpeg is not None
+
     def message(self, source_id: str, picture: bytes = b"") -> bytes:
         """The binary message of the protocol, with a picture or without one."""
-        height, width = self._image.shape[:2]
+        width, height = self.size
         head = {
             "type": "frame",
             "source": source_id,
@@ -70,6 +90,24 @@ class LiveFrame:
         text = json.dumps(head, separators=(",", ":"))[:-1] + f',"records":[{",".join(self.records)}]}}'
         header = text.encode()
         return b"".join((struct.pack("<I", len(header)), header, picture))
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A source was lost, was stopped or has ended.
+
+    Attributes:
+        source: Its name.
+        events: What ended with it, one JSON text each.
+        records: Nothing; as in ``LiveFrame``.
+    """
+
+    source: str
+    events: Sequence[str]
+    records: Sequence[str] = ()
+
+
+News: TypeAlias = LiveFrame | Ending
 
 
 class _Memory:
@@ -105,9 +143,10 @@ class Hub:
     def __init__(self, labels: Sequence[str], *, blur: bool = False) -> None:
         self.name, self.wants_image = "live page", True
         self._labels, self._blur = tuple(labels), blur
+        self._events = EventTracker(labels)  # used by the thread of the sink
         self._lock = threading.Lock()
         self._memory: dict[str, _Memory] = {}
-        self._listeners: list[Callable[[LiveFrame], None]] = []
+        self._listeners: list[Callable[[News], None]] = []
         self.client_times: dict[str, Callable[[int], float | None]] = {}  # by source: the time of a frame's sender
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
@@ -122,17 +161,26 @@ class Hub:
         records = frame_records(source, frame, estimates, self._labels, latency)
         client_time = self.client_times.get(source.name)
         sent = None if client_time is None else client_time(frame.index)
-        live = LiveFrame(frame, image, records, time.monotonic(), sent)
+        events = self._events.update(source.name, frame, estimates)
+        live = LiveFrame(frame, image, records, events, time.monotonic(), sent)
         with self._lock:
             memory.add(live)
         for listener in listeners:
             listener(live)
 
+    def source_gone(self, source: SourceInfo) -> None:
+        """End the expressions of a source; see ``WatchesSources``."""
+        ending = Ending(source.name, list(map(_json, self._events.end(source.name))))
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(ending)
+
     def close(self) -> None:
         """The run is over; what is in memory stays. See ``Sink``."""
 
-    def listen(self, listener: Callable[[LiveFrame], None]) -> Callable[[], None]:
-        """Call ``listener`` for every frame, in the thread of the sink, until the returned function is called."""
+    def listen(self, listener: Callable[[News], None]) -> Callable[[], None]:
+        """Call ``listener`` in the thread of the sink, for every frame and ending, until the result is called."""
         with self._lock:
             self._listeners.append(listener)
 
@@ -156,11 +204,21 @@ class Hub:
             frames = [] if memory is None else [r for seen_at, r in memory.records if seen_at >= begin]
         return [text for records in frames for text in records]
 
+    def clear(self) -> None:
+        """Drop everything, before the next run."""
+        with self._lock:
+            self._memory.clear()
+            self.client_times.clear()
+
     def forget(self, source: str) -> None:
         """Drop everything of a source."""
         with self._lock:
             self._memory.pop(source, None)
             self.client_times.pop(source, None)
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def encode(image: U8, max_width: int = _MAX_WIDTH, quality: int = _QUALITY) -> bytes:

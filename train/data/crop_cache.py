@@ -23,6 +23,7 @@ import numpy as np
 from leaf_rt.errors import CodecError, DataError, NotAVideo, OutputError
 from leaf_rt.media.images import decode_picture
 from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.system.parsing import parse_json
 from leaf_rt.system.user_cache import user_cache
 from leaf_rt.types import I64, U8
 from train.data.cropper import FaceCropper
@@ -161,7 +162,7 @@ class _CacheFolder:
     def _open(self) -> None:
         folder = self._meta_file.parent
         try:
-            meta = json.loads(self._meta_file.read_bytes())
+            meta = parse_json(self._meta_file.read_bytes())
             if meta["crops"] != self._crops:
                 raise DataError(f"cache {folder}: holds other crops ({meta['crops']}); choose another --data.cache")
             if not self._image_file.is_file():
