@@ -178,7 +178,6 @@ class Summary:
         self._tracker = EventTracker(labels, max_gap=MAX_ABSENCE)
         self._indices = {name: number for number, name in enumerate((*labels, UNCERTAIN))}
         self._tracks: dict[int, _Sums] = {}  # by person
-        self._person_of: dict[int, int] = {}  # track: person
         self._intervals = 0
         self._newest: tuple[float, int, int] | None = None  # time, generation, shot of the newest frame
         self._newest_face: tuple[float, int, int] | None = None  # time, generation, index of the newest with a face
@@ -212,9 +211,6 @@ class Summary:
         if len(estimates):  # frames without faces have no records
             self._add_faces(frame, now, estimates)
         self._add_events(events)
-        for event in events:  # a track that goes on is entered again
-            if event["phase"] == "end" and event["track_id"] not in estimates.track_id:
-                self._person_of.pop(event["track_id"], None)
 
     def finish(self) -> None:
         """Count the last frames, and end all events. May be called twice."""
@@ -249,7 +245,6 @@ class Summary:
         for row, (person_id, track_id) in enumerate(
             zip(estimates.person_id.tolist(), estimates.track_id.tolist(), strict=True)
         ):
-            self._person_of[track_id] = person_id
             track = self._tracks.get(person_id)
             if track is None:
                 sums = np.zeros(c + 1), np.zeros(c + 1), np.zeros((c + 1, c + 1), np.int64)
@@ -287,8 +282,7 @@ class Summary:
 
     def _add_events(self, events: Iterable[dict[str, Any]]) -> None:
         for event in events:
-            track = self._tracks.get(self._person_of.get(event["track_id"], -1))
-            event["person_id"] = self._person_of.get(event["track_id"], event["track_id"])
+            track = self._tracks.get(event["person_id"])
             if event["phase"] == "start":
                 before = track.ended if track is not None else None
                 if track is not None and before is not None and before["end_s"] == event["start_s"]:
