@@ -97,7 +97,7 @@ def test_at_a_cut_all_tracks_end_and_the_boxes_vanish():
         estimates = pipeline.step(frame)
         rows.append((estimates.shot, estimates.track_id.tolist()))
         lines += events.update("clip", frame, estimates)
-        summary.add(estimates)
+        summary.add(frame, estimates)
     assert rows == [(0, [1])] * 20 + [(1, [2])] * 5 + [(2, [])] * 3
     assert detector.resets == 2
     assert [(e["phase"], e["track_id"], e["end_s"]) for e in lines] == [
