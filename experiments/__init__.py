@@ -1,1 +1,1 @@
-"""Experiments outside the wheel: the study of docs/results.md and the benchmark of the training step."""
+"""Outside the wheel: the study of docs/results.md, the benchmark of the training step, and of the live page."""

@@ -3,6 +3,10 @@
 A name is imported when it is first used, so ``import leaf_rt`` costs nothing. Start with ``leaf_rt.Recognizer``.
 """
 
+from leaf_rt.system import telemetry as _telemetry
+
+_telemetry.switch_off()  # before any library loads
+
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without importing typing
 if TYPE_CHECKING:
     from engines.entry import ExportConfig as ExportConfig

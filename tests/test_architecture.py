@@ -20,16 +20,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.__main__", "train.__main__", "engines.__main__"),
     ("leaf_rt.cli",),
     ("leaf_rt.recognizer", "train.entry", "engines"),
-    ("leaf_rt.diagnostics", "train.reports", "train.results"),
+    ("leaf_rt.diagnostics", "leaf_rt.web", "train.reports", "train.results"),
     ("leaf_rt.stream", "train.loop"),
-    ("leaf_rt.recognition", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
+    ("leaf_rt.recognition", "leaf_rt.alerts", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
     ("leaf_rt.faces", "leaf_rt.backends", "leaf_rt.media", "leaf_rt.render", "train.models", "train.methods",
      "train.augment"),
-    ("leaf_rt.results", "leaf_rt.models", "leaf_rt.system", "train.recipes", "train.metrics"),
-    ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
+    ("leaf_rt.results", "leaf_rt.models", "train.recipes", "train.metrics"),
+    ("leaf_rt.system",),
+    ("leaf_rt.credentials", "leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
 )  # fmt: skip
-# Rooms of one floor that may know each other: errors print text safely; a method balances the experts of a model.
-NEIGHBOURS = {("leaf_rt.errors", "leaf_rt.text"), ("train.methods", "train.models")}
+# Rooms of one floor of which the first may know the second: errors print text safely; a method balances the experts of
+# a model; the face detector runs its networks in the runtimes of the back ends.
+NEIGHBOURS = {
+    ("leaf_rt.errors", "leaf_rt.text"),
+    ("train.methods", "train.models"),
+    ("leaf_rt.faces", "leaf_rt.backends"),
+}
 LEVEL = {room: len(FLOORS) - n for n, row in enumerate(FLOORS) for room in row}
 MAX_TOP_LEVEL = 6  # modules directly in leaf_rt/ or train/
 

@@ -24,7 +24,10 @@ def test_events_and_parquet(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     shown = [json.loads(line) for line in events.read_text().splitlines()]
     assert shown[0]["start_s"] == 0
-    assert all(event["dwell_s"] == pytest.approx(event["end_s"] - event["start_s"], abs=1e-5) for event in shown)
+    starts = {event["event_id"] for event in shown if event["phase"] == "start"}
+    ends = [event for event in shown if event["phase"] == "end"]
+    assert starts == {event["event_id"] for event in ends}
+    assert all(event["dwell_s"] == pytest.approx(event["end_s"] - event["start_s"], abs=1e-5) for event in ends)
     assert shown[-1]["end_s"] == pytest.approx(29 / 24, abs=0.05)
     rows = pq.read_table(table)
     assert rows.num_rows == 30

@@ -24,6 +24,9 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "av": ("leaf_rt.media", "leaf_rt.sources", "leaf_rt.sinks", "engines.parity_faces"),
     "matplotlib": ("leaf_rt.render.timeline", "train", "engines"),
     "torch": ("train", "engines"),
+    "fastapi": ("leaf_rt.web",),
+    "starlette": ("leaf_rt.web",),
+    "uvicorn": ("leaf_rt.web",),
 }
 
 

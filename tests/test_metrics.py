@@ -11,12 +11,12 @@ from fakes import FakeBackend
 from prometheus_client.parser import text_string_to_metric_families
 from streams import INFO, LIVE, Keeping, Opener, Script, frame, pipelines
 
-from leaf_rt.diagnostics.metrics import MetricsServer
 from leaf_rt.errors import ConnectionLost, OutputError
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
+from leaf_rt.web.metrics import MetricsServer
 
 
 def get(server: MetricsServer, path: str) -> tuple[int, str]:

@@ -59,7 +59,7 @@ def test_missing_files_are_named(model: Path) -> None:
         ({"labels": ["a", "a"]}, "labels: wanted at least two different"),
         ({"labels": [1, 2]}, "labels: wanted names"),
         ({"side": 3}, "side: wanted at least 16"),
-        ({"side": "64"}, "wrong type"),
+        ({"side": "64"}, "a whole number"),
         ({"net_side": 0}, "net_side"),
         ({"feature_dim": 0}, "feature_dim"),
         ({"std": [1, 1, 0]}, "std: wanted three positive"),

@@ -1,4 +1,4 @@
-"""The content of records and events in every format."""
+"""The content of records in every format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from streams import INFO, LABELS, LIVE, estimates, frame
 
 from leaf_rt.results.records import column_names, flatten, record
 from leaf_rt.sinks.csv import CsvSink
-from leaf_rt.sinks.events import EventSink
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.parquet import ParquetSink
 from leaf_rt.types import Frame
@@ -40,7 +39,7 @@ def test_records_match_the_schema(info: object, one: Frame) -> None:
 
 def test_the_schema_rejects_other_records() -> None:
     good = record(INFO, frame(0), estimates(0.0), 0, LABELS, 0.0)
-    for change in ({"box": [1, 2, 3]}, {"pts_s": -1}, {"schema_version": 2}, {"source": "rtsp://u:p@cam/1"}, {"x": 1}):
+    for change in ({"box": [1, 2, 3]}, {"pts_s": -1}, {"schema_version": 1}, {"source": "rtsp://u:p@cam/1"}, {"x": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**good, **change}, SCHEMA)
 
@@ -109,31 +108,3 @@ def test_parquet_without_faces_has_its_columns(tmp_path: Path) -> None:
     with ParquetSink(tmp_path / "r.parquet", LABELS):
         pass
     assert pyarrow.parquet.read_table(tmp_path / "r.parquet").num_rows == 0
-
-
-def test_events_have_start_end_and_dwell(tmp_path: Path) -> None:
-    path = tmp_path / "e.jsonl"
-    shown = [1, 1, 1, -1, -1, 3, 3]
-    with EventSink(path, LABELS) as sink:
-        for index, emotion in enumerate(shown):
-            one = replace(estimates(index / 10), emotion=np.array([emotion]))
-            sink.write(INFO, frame(index, index / 10), one, 0.0)
-        assert [json.loads(line)["emotion"] for line in path.read_text().splitlines()] == ["happiness", "uncertain"]
-        sink.write(INFO, frame(50, 5.0), estimates(5.0), 0.0)  # absent for longer than max_gap
-    events = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(e["emotion"], e["start_s"], e["end_s"], e["dwell_s"]) for e in events] == [
-        ("happiness", 0.0, 0.3, 0.3),
-        ("uncertain", 0.3, 0.5, 0.2),
-        ("sadness", 0.5, 0.6, 0.1),
-        ("happiness", 5.0, 5.0, 0.0),
-    ]
-    assert events[0]["peak"] == pytest.approx(0.93, abs=0.01)
-
-
-def test_events_of_sources_and_generations_are_separate(tmp_path: Path) -> None:
-    with EventSink(tmp_path / "e.jsonl", LABELS) as sink:
-        sink.write(INFO, frame(0, 0.0), estimates(0.0), 0.0)
-        sink.write(LIVE, frame(0, 0.0), estimates(0.0), 0.0)
-        sink.write(LIVE, frame(1, 0.1, generation=1), estimates(0.1), 0.0)
-    events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
-    assert sorted((e["source"], e["generation"]) for e in events) == [("cam", 0), ("cam", 1), ("clip.mp4", 0)]

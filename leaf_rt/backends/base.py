@@ -20,6 +20,8 @@ from leaf_rt.types import U8, Prediction
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 ProgressCallback = Callable[[str], None]
+_SUM_TOLERANCE = 1e-3
+_SUM_TOLERANCE_BF16 = 8e-3  # bf16 has 8 bits, so each of the shares is rounded by up to 2^-9 of it
 LOAD_ERRORS = (ImportError, OSError, RuntimeError)  # what a runtime raises on import if its native libraries do not fit
 
 
@@ -122,6 +124,55 @@ def check_graph(
             f"faces of side {spec.side}, {len(spec.labels)} labels, {spec.feature_dim} features); "
             "export the model again"
         )
+
+
+def check_answers(prediction: Prediction, model: Path, precision: str) -> Prediction:
+    """Check what a model answered, and return it.
+
+    Raises:
+        ModelError: A value is not finite, or the shares of a face are negative or do not add up to 1.
+    """
+    probs, features = prediction.probs, prediction.features
+    if len(probs) == 0:
+        return prediction
+    sums = probs.sum(1)
+    tolerance = _SUM_TOLERANCE_BF16 if precision == "bf16" else _SUM_TOLERANCE
+    if not (np.isfinite(sums).all() and np.isfinite(features).all()):
+        fault = "values that are not finite"
+    elif probs.min() < 0:
+        fault = f"a negative share ({probs.min():.3g})"
+    elif np.abs(sums - 1.0).max() > tolerance:
+        fault = f"shares that add up to {sums[np.abs(sums - 1.0).argmax()]:.4g}, not 1"
+    else:
+        return prediction
+    raise ModelError(f"{model}: the model answers with {fault}; export it again, or use another --model or --backend")
+
+
+class CheckedBackend:
+    """A back end whose every answer is checked; see ``Backend`` and ``check_answers``.
+
+    Args:
+        backend: It is closed with this object.
+        model: The model file, for messages.
+        precision: What it computes in.
+    """
+
+    def __init__(self, backend: Backend, model: Path, precision: str) -> None:
+        self.name, self.device, self.reason, self.spec = backend.name, backend.device, backend.reason, backend.spec
+        self._backend, self._model, self._precision = backend, model, precision
+
+    def infer(self, faces: U8) -> Prediction:
+        """Classify (N, side, side, 3) uint8 BGR crops.
+
+        Raises:
+            ValueError, BackendError: See ``Backend.infer``.
+            ModelError: The answers are no shares.
+        """
+        return check_answers(self._backend.infer(faces), self._model, self._precision)
+
+    def close(self) -> None:
+        """Free the resources of the runtime."""
+        self._backend.close()
 
 
 def empty_prediction(spec: ModelSpec) -> Prediction:

@@ -23,6 +23,7 @@ from leaf_rt.errors import BackendError, LeafError
 from leaf_rt.types import U8
 
 REPEATS = 50
+MAX_BATCH = 1024  # faces per call; each takes about a megabyte inside a network
 BLOCK = 5  # consecutive calls of one variant
 Label = tuple[str, str]  # runtime, precision
 
@@ -118,14 +119,14 @@ def parse_batches(text: str) -> list[int]:
     """Parse batch sizes, as in "1,4,8".
 
     Raises:
-        BackendError: The text is not a list of whole numbers of at least 1.
+        BackendError: The text is not a list of whole numbers from 1 to ``MAX_BATCH``.
     """
     try:
         batches = [int(part) for part in text.split(",")]
     except ValueError:
         batches = []
-    if not batches or min(batches) < 1:
-        raise BackendError(f"--batch {text}: wanted whole numbers of at least 1, as in 1,4,8")
+    if not batches or min(batches) < 1 or max(batches) > MAX_BATCH:
+        raise BackendError(f"--batch {text[:40]}: wanted whole numbers from 1 to {MAX_BATCH}, as in 1,4,8")
     return batches
 
 

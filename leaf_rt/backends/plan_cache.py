@@ -19,6 +19,8 @@ from typing import Any
 from leaf_rt.backends.base import ProgressCallback
 from leaf_rt.errors import LeafError, TimedOut
 from leaf_rt.system.files import write_whole
+from leaf_rt.system.parsing import read_json
+from leaf_rt.system.reading import open_regular
 from leaf_rt.system.user_cache import user_cache
 
 TIMEOUT = 1800.0  # s; building an engine for a large network takes minutes
@@ -84,6 +86,16 @@ def locked(path: Path, notify: ProgressCallback, timeout: float = TIMEOUT) -> It
         lock.release()
 
 
+def set_aside(path: Path, reason: str) -> str:
+    """Rename a damaged file of the cache, so that it is made again; returns a sentence for users."""
+    bad = path.with_name(f"{path.name}.bad")
+    try:
+        path.replace(bad)
+    except OSError as e:
+        return f"{path}: is damaged ({reason}) and cannot be set aside ({e.strerror}); delete it"
+    return f"{path}: is damaged ({reason}); it was set aside as {bad.name} and is made again"
+
+
 def hashed_name(key: dict[str, Any]) -> str:
     """A file name for a key; equal keys have equal names."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -99,8 +111,9 @@ def read_entry(folder: Path, key: dict[str, Any]) -> tuple[bytes | None, str]:
     """
     path = folder / f"{hashed_name(key)}.plan"
     try:
-        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        content = path.read_bytes()
+        sidecar = read_json(path.with_suffix(".json"))
+        with open_regular(path) as file:
+            content = file.read()
     except FileNotFoundError:
         return None, f"the description of {path.name} is missing" if path.exists() else ""
     except (OSError, ValueError) as e:

@@ -12,9 +12,12 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from leaf_rt.backends.base import Backend, BackendConfig, Device, load_errors
+import numpy as np
+
+from leaf_rt.backends.base import Backend, BackendConfig, CheckedBackend, Device, load_errors
 from leaf_rt.errors import BackendError, BackendUnavailable, GpuUnavailable, NotInstalled, install_hint
 from leaf_rt.models.spec import ModelSpec
+from leaf_rt.types import U8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,22 @@ class BackendEntry:
 
         Raises:
             BackendError: The runtime cannot be imported or cannot run the model.
-            ModelError: The model file is broken.
+            ModelError: The model file is broken, or answers a probe with nonsense.
         """
         with load_errors(self.name):
-            return self.load(model, spec, config)
+            backend = CheckedBackend(self.load(model, spec, config), model, config.precision)
+        try:
+            backend.infer(_probe(spec.side))
+        except BaseException:
+            backend.close()
+            raise
+        return backend
+
+
+def _probe(side: int) -> U8:
+    """Two crops, (2, side, side, 3), a slope and its mirror image, to see whether a model answers with shares."""
+    slope = np.linspace(0, 255, side).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(np.stack([slope, slope[::-1]])[:, :, None, None], (2, side, side, 3)))
 
 
 def _onnxruntime(model: Path, spec: ModelSpec, config: BackendConfig) -> Backend:

@@ -16,13 +16,14 @@ from statistics import median
 
 from leaf_rt.backends.base import Backend, BackendConfig, ProgressCallback, default_threads
 from leaf_rt.backends.parity import compare, golden_faces
-from leaf_rt.backends.plan_cache import cache_folder, folder_problem, hashed_name
+from leaf_rt.backends.plan_cache import cache_folder, folder_problem, hashed_name, set_aside
 from leaf_rt.backends.registry import BACKENDS, BackendEntry, find_backend
 from leaf_rt.backends.variants import Variant
 from leaf_rt.errors import BackendError, BackendUnavailable, GpuUnavailable, LeafError, ModelError
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.system.cpu import cpu_name
 from leaf_rt.system.files import write_whole
+from leaf_rt.system.parsing import read_json
 from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for timing, all variants together
@@ -30,6 +31,7 @@ BATCH = 4  # faces per call while timing
 PROOF = 64  # stored crops on which a variant must agree with the model
 INT8_AGREEMENT = 0.9  # share of equal labels below which an int8 file is considered miscomputed
 CHOICES = "auto.json"
+_MAX_CHOICES = 4 << 20  # bytes
 
 
 def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: Path | None = None) -> Backend:
@@ -125,7 +127,7 @@ def _fastest(cpu: list[Variant], config: BackendConfig, folder: Path, no_gpu: st
         "machine": platform.node(), "processor": cpu_name(),
         "versions": [variant.backend.version() for variant in cpu],
     })  # fmt: skip
-    stored = _read_choices(folder).get(key)
+    stored = _read_choices(folder, config.notify).get(key)
     if isinstance(stored, dict) and (winner := next((v for v in cpu if v.name == stored.get("winner")), None)):
         try:
             return winner.open(replace(config, reason=_reason(winner, cpu, str(stored.get("why")), no_gpu)))
@@ -181,7 +183,7 @@ def _reference(opened: dict[str, Backend], variant: Variant, threads: int) -> Pr
     backend = known or own.open(BackendConfig(threads))
     try:
         return backend.infer(golden_faces(variant.spec.side)[:PROOF])
-    except BackendError:
+    except LeafError:
         return None
     finally:
         if known is None:
@@ -215,7 +217,7 @@ def _race(
     for name, backend in opened.items():
         try:
             answer = backend.infer(faces[:PROOF])
-        except BackendError as e:
+        except LeafError as e:
             notify(f"{name} is not used: {e}")
             del correct[name]
             continue
@@ -239,19 +241,26 @@ def _race(
     return {name: median(seconds) for name, seconds in times.items()}
 
 
-def _read_choices(folder: Path) -> dict[str, object]:
+def _read_choices(folder: Path, notify: ProgressCallback) -> dict[str, object]:
+    """The stored choices. A damaged file is set aside, and the variants are timed again."""
     try:
-        choices = json.loads((folder / CHOICES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or damaged: the variants are timed again
+        choices = read_json(folder / CHOICES, _MAX_CHOICES)
+    except FileNotFoundError:
         return {}
-    return choices if isinstance(choices, dict) else {}
+    except (OSError, ValueError) as e:
+        notify(set_aside(folder / CHOICES, e.strerror or str(e) if isinstance(e, OSError) else str(e)))
+        return {}
+    if not isinstance(choices, dict):
+        notify(set_aside(folder / CHOICES, "it is not a JSON object"))
+        return {}
+    return choices
 
 
 def _save_choice(folder: Path, key: str, choice: dict[str, str], notify: ProgressCallback) -> None:
     problem = folder_problem(folder)
     if problem is None:
         try:
-            write_whole(folder / CHOICES, json.dumps({**_read_choices(folder), key: choice}, indent=2).encode())
+            write_whole(folder / CHOICES, json.dumps({**_read_choices(folder, notify), key: choice}, indent=2).encode())
         except LeafError as e:
             problem = str(e)
     if problem is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaf_rt.errors import LeafError, NoPermission, OutputError
+from leaf_rt.cli.streams import ReaderGone
+from leaf_rt.credentials import mask_in
+from leaf_rt.errors import LeafError, NoPermission, NotFound, OutputError
 from leaf_rt.labels import rgb
 from leaf_rt.text import printable
 
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
     from leaf_rt.types import Estimates
 
 _MARKS = {"ok": ("✓", "+", "green"), "limited": ("·", "-", "yellow"), "missing": ("✗", "x", "red")}
+
+
+class MaskedLines(logging.Formatter):
+    """Formats log records as lines without credentials."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines."""
+        return mask_in(super().format(record))
 
 
 def console(stderr: bool = True, quiet: bool = False) -> Console:
@@ -47,7 +58,8 @@ def console(stderr: bool = True, quiet: bool = False) -> Console:
 
 def is_broken_pipe(error: BaseException) -> bool:
     """Whether output failed because its reader has ended, as `head` does after some lines."""
-    return isinstance(error, BrokenPipeError) or isinstance(error.__cause__, BrokenPipeError)
+    gone = (BrokenPipeError, ReaderGone)
+    return isinstance(error, gone) or isinstance(error.__cause__, gone)
 
 
 def exit_code(error: BaseException) -> int:
@@ -61,6 +73,8 @@ def system_error(error: Exception) -> LeafError | None:
     """Translate an error of the operating system that the user can act on; None for any other error."""
     if isinstance(error, PermissionError) and error.filename:
         return NoPermission(f"{error.filename}: permission denied; change its permissions, or choose another file")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return NotFound(f"{str(error.filename or '')[:40]}...: this name is too long for a file; is it a mistake?")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         if not error.filename:
             mute_stdout()
@@ -95,13 +109,15 @@ def title(out: Console, text: str) -> None:
 
 
 def error(out: Console, sentence: str) -> None:
-    """Print an error message."""
-    out.print(Text("error: ", style="bold red").append(printable(sentence), style="not bold default"), soft_wrap=True)
+    """Print an error message, without credentials."""
+    text = printable(mask_in(sentence))
+    out.print(Text("error: ", style="bold red").append(text, style="not bold default"), soft_wrap=True)
 
 
-def note(out: Console, sentence: str) -> None:
-    """Print a note."""
-    out.print(Text("note: ", style="yellow").append(printable(sentence), style="default"), soft_wrap=True)
+def note(out: Console, sentence: str, keep: str = "") -> None:
+    """Print a note, without credentials except in ``keep``; see ``mask_in``."""
+    text = printable(mask_in(sentence, keep=keep))
+    out.print(Text("note: ", style="yellow").append(text, style="default"), soft_wrap=True)
 
 
 def people(out: Console, summary: Summary, limit: int = 20) -> None:
@@ -118,7 +134,7 @@ def people(out: Console, summary: Summary, limit: int = 20) -> None:
     table.add_column("shown", overflow="fold")
     for person in found[:limit]:
         table.add_row(
-            str(person.track_id),
+            str(person.person_id),
             f"{person.first:.1f} s",
             f"{person.last:.1f} s",
             f"{person.seconds:.1f} s",
@@ -156,10 +172,11 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
     ascii_only = out.options.ascii_only
     for finding in found:
         sign, ascii_sign, color = _MARKS[finding.status]
-        text = Text(printable(finding.found))
+        text = Text(printable(mask_in(finding.found)))
         if finding.remedy:
-            text.append(f"\n{'->' if ascii_only else '→'} {finding.remedy}", style="dim")
-        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(finding.topic)), text)
+            text.append(f"\n{'->' if ascii_only else '→'} {printable(finding.remedy)}", style="dim")
+        topic = Text(printable(mask_in(finding.topic)))
+        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), topic, text)
     out.print(table)
 
 
@@ -169,6 +186,6 @@ def _shares(shares: Iterable[tuple[str, float]]) -> Text:
     for name, share in shares:
         red, green, blue = rgb(name)
         text.append("  " if text else "")
-        text.append(name, style=f"rgb({red},{green},{blue})")
+        text.append(printable(name), style=f"rgb({red},{green},{blue})")
         text.append(f" {share:.0%}" if share >= 0.005 else " <1%")
     return text

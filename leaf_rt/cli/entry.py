@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None, commands: str = "leaf_rt.cli.command
         name: Name of the program, for its help.
     """
     try:
+        if argv is None:
+            from leaf_rt.cli import streams
+
+            streams.guard()
         return _main(list(sys.argv[1:] if argv is None else argv), commands, name)
     except KeyboardInterrupt:  # during the imports, or while another error was handled
         return EXIT_INTERRUPTED
@@ -35,17 +39,22 @@ def main(argv: Sequence[str] | None = None, commands: str = "leaf_rt.cli.command
 def _main(arguments: list[str], commands: str, name: str) -> int:
     """Set up logging, which even the parsing of the arguments needs, and run the command."""
     import logging
+    from functools import partial
 
     debug = "--debug" in arguments
     logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # the commands report what users must know
     if "--log-json" in arguments:
         from leaf_rt.cli import jsonlog
 
-        with jsonlog.json_log(debug):
+        with jsonlog.json_log(debug, arguments):
             return _run(arguments, debug, jsonlog.log_error, commands, name)
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    return _run(arguments, debug, _print_error, commands, name)
+        from leaf_rt.cli.console import MaskedLines
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(MaskedLines("%(asctime)s %(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[handler])
+    return _run(arguments, debug, partial(_print_error, arguments), commands, name)
 
 
 def _run(
@@ -53,13 +62,17 @@ def _run(
 ) -> int:
     from importlib import import_module
 
+    from leaf_rt.cli.streams import ReaderGone
     from leaf_rt.errors import LeafError
 
     try:
-        import_module(commands).app(args=arguments, prog_name=name)
-    except SystemExit as e:
-        return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
-    except (LeafError, BrokenPipeError) as e:
+        try:
+            import_module(commands).app(args=arguments, prog_name=name)
+        except SystemExit as e:
+            _flush()
+            return e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+        _flush()
+    except (LeafError, BrokenPipeError, ReaderGone) as e:
         from leaf_rt.cli import console
 
         if console.is_broken_pipe(e):
@@ -82,11 +95,19 @@ def _run(
     return 0
 
 
-def _print_error(error: BaseException, debug: bool, sentence: str) -> None:
+def _flush() -> None:
+    """Write what is left of the results now, where a failure still has an exit code."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _print_error(typed: Sequence[str], error: BaseException, debug: bool, sentence: str) -> None:
+    """Print an error without the credentials of the addresses that the user typed."""
     import traceback
 
     from leaf_rt.cli import console
+    from leaf_rt.credentials import mask_in
 
     if debug:
-        traceback.print_exception(error)
-    console.error(console.console(), sentence)
+        sys.stderr.write(mask_in("".join(traceback.format_exception(error)), typed))
+    console.error(console.console(), mask_in(sentence, typed))

@@ -16,6 +16,7 @@ import typer
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.extras import needs_extra
 from leaf_rt.cli.groups import grouped
+from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError
 
 _file = partial(typer.Option, rich_help_panel="Model file")
@@ -152,15 +153,15 @@ def export(
         threads=threads,
     )
     result = run(config, notify)
-    typer.echo(result.parity.text())
+    say(result.parity.text())
     if (int8 := result.int8) is not None:
-        typer.echo(
+        say(
             f"\nint8: calibrated on {int8.calibration_faces} faces, "
             f"evaluated on {int8.evaluation_faces} others ({int8.evaluated_on})"
         )
-    typer.echo(f"\nwritten: {result.path}")
+    say(f"\nwritten: {result.path}")
 
 
 def notify(sentence: str) -> None:
     """Print a sentence of progress on stderr."""
-    typer.echo(sentence, err=True)
+    say(sentence, err=True)

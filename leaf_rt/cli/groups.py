@@ -7,18 +7,22 @@ of a part of the runtime. It imports that part only when it is called, to keep `
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
 from leaf_rt.cli import options as opt
 
 if TYPE_CHECKING:
+    from leaf_rt.alerts.config import AlertConfig
     from leaf_rt.recognition.config import RecognitionConfig
     from leaf_rt.sinks.config import OutputConfig
     from leaf_rt.sources.base import SourceOptions
+
+_Read = TypeVar("_Read")
 
 
 class Only:
@@ -37,9 +41,13 @@ class RecognitionOptions:
     precision: opt.PrecisionName = opt.Precision.AUTO
     threads: opt.Threads = 0
     face_range: opt.FaceRange = opt.Range.AUTO
+    detector: opt.DetectorOption = opt.Detector.AUTO
     max_faces: opt.MaxFaces = 0
     classify_fps: opt.ClassifyFps = 10.0
     max_classify_fps: opt.MaxClassifyFps = None
+    cuts: opt.Cuts = True
+    reid: opt.Reid = 30.0
+    reid_model: opt.ReidModel = None
     smooth: opt.Smooth = 0.3
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
@@ -65,8 +73,12 @@ class RecognitionOptions:
             threads=self.threads,
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
+            detector=self.detector.value,
             pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
             max_classify_fps=self.max_classify_fps,
+            cuts=self.cuts,
+            reid=self.reid,
+            reid_model=self.reid_model,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),
@@ -84,8 +96,12 @@ class OutputOptions:
     csv: opt.Csv = None
     parquet: opt.Parquet = None
     events: opt.Events = None
+    event_emotions: opt.EventEmotions = None
+    event_min_dwell: opt.EventMinDwell = 0.0
     plot: opt.Plot = None
     no_plot: opt.NoPlot = False
+    no_report: opt.NoReport = False
+    vtt: opt.Vtt = False
     show: opt.Show = False
     blur: opt.Blur = False
 
@@ -95,8 +111,10 @@ class OutputOptions:
         Raises:
             typer.BadParameter: Two options contradict each other.
         """
+        from leaf_rt.results.events import EventFilter
         from leaf_rt.sinks.config import STDOUT, OutputConfig
 
+        emotions = None if self.event_emotions is None else tuple(map(str.strip, self.event_emotions.split(",")))
         if self.jsonl is not None and self.no_jsonl:
             raise typer.BadParameter("contradicts --jsonl", param_hint="--no-jsonl")
         if self.parquet == STDOUT:
@@ -110,10 +128,13 @@ class OutputOptions:
             annotated=self.save,
             records=self.jsonl is None and not self.no_jsonl,
             timeline=not self.no_plot,
+            report=not self.no_report,
+            subtitles=self.vtt,
             timeline_file=self.plot,
             jsonl=self.jsonl,
             csv=self.csv,
             events=self.events,
+            event_filter=EventFilter(emotions, self.event_min_dwell),
             parquet=self.parquet,
             show=_can_show() if self.show is None else self.show,
             blur=self.blur,
@@ -133,10 +154,45 @@ class LiveOutputOptions(OutputOptions):
 
 @dataclass(frozen=True, slots=True)
 class PictureOutputOptions(OutputOptions):
-    """The same for pictures, which have no timeline."""
+    """The same for pictures, which have no timeline and no report."""
 
     save: opt.SavePicture = True
     no_plot: opt.NoPlot = True
+    no_report: opt.NoReport = True
+
+
+@dataclass(frozen=True, slots=True)
+class AlertOptions:
+    """Who is told about events."""
+
+    on_event: opt.OnEvent = None
+    mqtt: opt.Mqtt = None
+
+    def config(self, output: OutputOptions) -> AlertConfig:
+        """Return the configuration. The environment variable ``LEAF_RT_WEBHOOK_SECRET`` is the key of signatures.
+
+        Args:
+            output: What else is done with events.
+
+        Raises:
+            typer.BadParameter: An address is not usable, which the message does not contain; or nothing is done with
+                the events that are asked for.
+        """
+        if self.on_event is None and self.mqtt is None and output.events is None:
+            for option, given in {
+                "--event-emotions": output.event_emotions is not None,
+                "--event-min-dwell": output.event_min_dwell > 0,
+            }.items():
+                if given:
+                    raise typer.BadParameter("needs --events, --on-event or --mqtt", param_hint=option)
+
+        from leaf_rt.alerts.config import AlertConfig, broker, web_address
+
+        return AlertConfig(
+            webhook=_read("--on-event", self.on_event, web_address),
+            secret=os.environ.get("LEAF_RT_WEBHOOK_SECRET") or None,
+            mqtt=_read("--mqtt", self.mqtt, broker),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +287,14 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _read(option: str, text: str | None, read: Callable[[str], _Read]) -> _Read | None:
+    """Read the value of an option that was given."""
+    try:
+        return None if text is None else read(text)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint=option) from None
 
 
 def _can_show() -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console
 from leaf_rt.cli.reporter import Reporter
+from leaf_rt.cli.shared import shared_files
+from leaf_rt.cli.skipping import without_finished
 from leaf_rt.cli.targets import without_results
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.image_detector import ImageFaceDetector
@@ -23,6 +25,7 @@ from leaf_rt.sinks.config import OutputConfig, prepare_paths
 from leaf_rt.sinks.factory import shared_sinks
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.paths import OutputPaths
+from leaf_rt.system.result_file import ResultFile
 from leaf_rt.text import counted, readable
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -54,21 +57,35 @@ class ImageCommand:
         """
         kept, skipped = without_results([str(path) for path in files])
         pictures = [Path(name) for name in kept]
+        if self.outputs.skip_existing:
+            infos = ((path, _describe(path)) for path in pictures)
+            pictures, finished = without_finished(pictures, infos, self.outputs, _SUFFIX)
+            if finished:
+                self.reporter.notify("info", finished)
+            if not pictures:
+                return self.reporter.exit_code
         inputs = [*pictures, *self.recognition.files]
         paths = prepare_paths(self.outputs, inputs, (_describe(path) for path in pictures), _SUFFIX)
         with contextlib.ExitStack() as stack:
             backend = self.recognition.open_backend(lambda text: self.reporter.notify("info", text))
             stack.enter_context(contextlib.closing(backend))
-            console.facts(self.reporter.messages, {"back end": backend.reason})
-            shared = stack.enter_context(shared_sinks(self.outputs, backend.spec.labels, self.reporter.close_failed))
-            detector = stack.enter_context(ImageFaceDetector(range=self.recognition.range))
+            choice = self.recognition.choose_detector(lambda text: self.reporter.notify("info", text))
+            console.facts(self.reporter.messages, {"detector": choice.reason, "back end": backend.reason})
+            together = stack.enter_context(shared_files(self.reporter, follow=False))
+            close_failed = self.reporter.close_failed
+            shared = stack.enter_context(
+                shared_sinks(self.outputs, backend.spec.labels, close_failed, together.results, follow=False)
+            )
+            detector = stack.enter_context(
+                ImageFaceDetector(range=self.recognition.range, detector=self.recognition.detector)
+            )
             if skipped:
                 self.reporter.notify("info", skipped)
             for path in pictures:
                 try:
                     self._process(path, detector, backend, shared, paths)
                 except LeafError as e:
-                    if len(pictures) == 1:
+                    if len(files) == 1:
                         raise
                     self.reporter.error(e)
         return self.reporter.exit_code
@@ -93,22 +110,33 @@ class ImageCommand:
         for sink in shared:
             sink.write(info, frame, estimates, latency)
         files = self.outputs.for_source(info, paths, _SUFFIX)
+        written: dict[str, Path] = {}
         if files.records is not None:
-            with JsonlSink(files.records, labels) as records:
-                records.write(info, frame, estimates, latency)
+            with self._attempt("records", files.records, written), ResultFile(files.records) as result:
+                with JsonlSink(result, labels) as records:
+                    records.write(info, frame, estimates, latency)
+                result.complete()
         if files.annotated is not None:
-            write_picture(files.annotated, annotate(image, estimates, labels, self.outputs.blur))
-        self._report(info, estimates, labels, {"picture": files.annotated, "records": files.records})
+            with self._attempt("picture", files.annotated, written):
+                write_picture(files.annotated, annotate(image, estimates, labels, self.outputs.blur))
+        self._report(info, estimates, labels, written)
 
-    def _report(
-        self, info: SourceInfo, estimates: Estimates, labels: tuple[str, ...], files: dict[str, Path | None]
-    ) -> None:
+    @contextlib.contextmanager
+    def _attempt(self, kind: str, path: Path, written: dict[str, Path]) -> Iterator[None]:
+        """Note a result that was written, or report why it was not; the other results are written all the same."""
+        try:
+            yield
+            written[kind] = path
+        except LeafError as e:
+            self.reporter.error(e)
+
+    def _report(self, info: SourceInfo, estimates: Estimates, labels: tuple[str, ...], files: dict[str, Path]) -> None:
         out, count = self.reporter.results, len(estimates)
         faces = counted(count, "face") if count else "no face found"
         console.title(out, f"{info.name}: {info.width}x{info.height}, {faces}")
         if count:
             console.faces(out, estimates, labels)
-        console.facts(out, {kind: str(path) for kind, path in files.items() if path is not None})
+        console.facts(out, {kind: str(path) for kind, path in files.items()})
 
 
 def _describe(path: Path, width: int = 0, height: int = 0) -> SourceInfo:

@@ -15,9 +15,11 @@ from leaf_rt.cli import options as opt
 from leaf_rt.cli.exporting import LabelledFaces, Network, Threads
 from leaf_rt.cli.extras import needs_extra
 from leaf_rt.cli.groups import grouped
+from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError
 
 app = typer.Typer(
+    cls=opt.Group,
     help="Export trained runs; make and check the bundled model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -75,9 +77,9 @@ def bundle(
         threads=threads,
     )
     result = run(config, exporting.notify)
-    typer.echo(result.parity.text())
+    say(result.parity.text())
     for path in result.files:
-        typer.echo(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
+        say(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
 
 
 @app.command()
@@ -112,8 +114,8 @@ def parity(
         limit=faces.limit,
         threads=threads,
     )
-    typer.echo(report.text())
-    typer.echo(report.json())
+    say(report.text())
+    say(report.json())
 
 
 @app.command()
@@ -155,10 +157,10 @@ def bench(
     config = BenchConfig(model, checkpoint, backbone, net_side, parse_batches(batch), threads, repeats)
     lines = []
     for result in run_benchmarks(config):
-        typer.echo(f"{result.text()}\n")
+        say(f"{result.text()}\n")
         lines.append(result.json())
     for line in lines:
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -172,4 +174,29 @@ def golden(
         from engines.parity_faces import make_golden
 
     make_golden(clip, out)
-    typer.echo(f"written: {out}")
+    say(f"written: {out}")
+
+
+@app.command()
+def detectors(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=opt.named, metavar="DIR", help="Folder for the files (default: the package's)."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", parser=opt.named, metavar="FILE", help="Also make the stored picture from this one."),
+    ] = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Convert the networks of the face detector to ONNX; with a picture, store what MediaPipe finds in it."""
+    with needs_extra("python -m engines detectors", "dev"):
+        from engines.detectors import make_detectors
+
+    from leaf_rt.models.spec import MODELS
+
+    result = make_detectors(out or MODELS, picture)
+    for path in result.files:
+        say(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
+    for kind, sha256 in result.sha256.items():
+        say(f"sha256 {sha256} ({kind} range); it belongs into leaf_rt/models/detectors.py")

@@ -27,7 +27,7 @@ class ProgressBars:
             disable=out.quiet or not out.is_terminal,
             expand=True,
         )
-        self._tasks: list[TaskID] = []  # in the order of the sources
+        self._tasks: dict[str, TaskID] = {}  # by name of the source
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -39,12 +39,15 @@ class ProgressBars:
     def update(self, stats: RunStats) -> None:
         """Show the present state of the sources."""
         now = time.monotonic()
-        for number, source in enumerate(stats.sources):
+        for name in self._tasks.keys() - {source.info.name for source in stats.sources}:
+            self._bars.remove_task(self._tasks.pop(name))
+        for source in stats.sources:
+            key = source.info.name
             name, total = printable(source.info.name), source.info.frame_count
-            if number == len(self._tasks):
-                self._tasks.append(self._bars.add_task(name, total=total, status=""))
+            if key not in self._tasks:
+                self._tasks[key] = self._bars.add_task(name, total=total, status="")
             self._bars.update(
-                self._tasks[number],
+                self._tasks[key],
                 description=name,
                 total=total,
                 completed=source.processed,
@@ -59,12 +62,13 @@ def status(source: SourceStats, now: float) -> str:
         source: Its counters.
         now: Time on the clock of the run, s.
     """
-    dropped = [f"{source.dropped} dropped"] if source.dropped else []
+    faults = [f"{source.dropped} dropped"] if source.dropped else []
+    faults += [f"{source.damaged} damaged"] if source.damaged else []
     if not source.info.is_live:
-        return ", ".join([f"{source.fps:.0f} frames/s", *dropped])
+        return ", ".join([f"{source.fps:.0f} frames/s", *faults])
     if source.state != "open":
         return f"{source.state} for {max(now - source.since, 0):.0f} s"
-    parts = [f"open, {source.capture_fps:.0f} frames/s in, {source.fps:.0f} out", *dropped]
+    parts = [f"open, {source.capture_fps:.0f} frames/s in, {source.fps:.0f} out", *faults]
     if source.level:
         parts.append(f"load level {source.level}")
     return ", ".join([*parts, counted(source.faces, "face"), f"{source.latency.p95 * 1e3:.0f} ms"])

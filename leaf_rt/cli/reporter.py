@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console, jsonlog
@@ -47,13 +48,15 @@ class Reporter:
         """0, or the exit code of the first error."""
         return console.exit_code(self._errors[0]) if self._errors else 0
 
-    def notify(self, level: str, text: str, source: str = "", event: str = "note") -> None:
+    def notify(self, level: str, text: str, source: str = "", event: str = "note", keep: str = "") -> None:
         """Report one message; for the arguments see ``jsonlog.log``."""
+        sentence = f"{source}: {text}" if source else text
         if self._log_json:
-            jsonlog.log(level, text, source, event)
-            return
-        write = console.error if level == "error" else console.note
-        write(self.messages, f"{source}: {text}" if source else text)
+            jsonlog.log(level, text, source, event, keep=keep)
+        elif level == "error":
+            console.error(self.messages, sentence)
+        else:
+            console.note(self.messages, sentence, keep)
 
     def event(self, event: Event) -> None:
         """Report an event of a run."""
@@ -64,6 +67,10 @@ class Reporter:
             if self._records_on_stdout and console.is_broken_pipe(event.error):
                 return
         self.notify(event.level, event.text, event.source, event.kind)
+
+    def alert(self, level: str, name: str, text: str) -> None:
+        """Report the delivery of alerts. Threads of alerts call this too."""
+        self.notify(level, text, name, "alert")
 
     def was_reported(self, error: Exception) -> bool:
         """Whether an event or ``error`` has reported this very error."""
@@ -91,7 +98,7 @@ class Reporter:
         console.facts(self.messages, {
             "source": _describe(info),
             "decoder": info.decoder,
-            "detector": f"MediaPipe, range {recognition.range}",
+            "detector": f"range {recognition.range}, {recognition.choose_detector().reason}",
             "back end": backend.reason,
             "model": f"{recognition.model.name}, {len(backend.spec.labels)} classes",
             "precision": recognition.precision or backend.spec.precision,
@@ -100,7 +107,14 @@ class Reporter:
         })  # fmt: skip
 
     def source_finished(
-        self, name: str, summary: Summary, stats: RunStats | None, files: Mapping[str, Path], *, stopped_early: bool
+        self,
+        name: str,
+        summary: Summary,
+        stats: RunStats | None,
+        files: Mapping[str, Path],
+        *,
+        stopped_early: bool,
+        numbers: Mapping[str, Any],
     ) -> None:
         """Report the results of a source.
 
@@ -110,20 +124,28 @@ class Reporter:
             stats: Counters of the run; None if the run failed.
             files: Its result files, by kind; those that do not exist are left out.
             stopped_early: Whether the user stopped it before its end.
+            numbers: What the summary file holds, for the JSON log.
         """
         title = counted(summary.frames, "frame")
-        if stats is not None and stats.seconds > 0:
-            title += f" in {stats.seconds:.1f} s, {stats.fps:.0f} frames/s"
-            dropped = next((source.dropped for source in stats.sources if source.info.name == name), 0)
-            title += f", {dropped} dropped" if dropped else ""
+        source = next((each for each in stats.sources if each.info.name == name), None) if stats is not None else None
+        if source is not None and source.seconds > 0:
+            title += f" in {source.seconds:.1f} s, {source.processed / source.seconds:.0f} frames/s"
+            title += f", {source.dropped} dropped" if source.dropped else ""
+            title += f", {source.damaged} damaged" if source.damaged else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:
-            jsonlog.log("info", title, name, "finished")
+            jsonlog.log("info", title, name, "finished", fields={"summary": dict(numbers)})
         self.results.print()
         console.title(self.results, f"{name}: {title}")
         console.people(self.results, summary)
         console.facts(self.results, {kind: str(path) for kind, path in files.items() if path.exists()})
+
+    def incomplete(self, source: str, files: Sequence[Path]) -> None:
+        """Report results that are incomplete and keep their temporary names."""
+        if files:
+            names = ", ".join(map(str, files))
+            self.notify("warning", f"incomplete, so without its final name: {names}", source, "incomplete")
 
     def stopped(self, unfinished: Sequence[str], not_started: Sequence[str]) -> None:
         """Report which sources the user stopped before their end, and which did not start at all."""
@@ -132,9 +154,9 @@ class Reporter:
         if parts:
             self.notify("warning", f"stopped early; {'; '.join(parts)}", event="stopped")
 
-    def stopped_at_once(self, timelines: Sequence[Path]) -> None:
-        """Report what is missing after an immediate stop; ``timelines`` were not drawn."""
-        missing = ", ".join(["queued frames", *map(str, timelines), "the summary"])
+    def stopped_at_once(self, files: Sequence[Path]) -> None:
+        """Report what is missing after an immediate stop; ``files`` were not written."""
+        missing = ", ".join(["queued frames", *map(str, files), "the summary"])
         self.notify("warning", f"stopped at once; not written: {missing}", event="stopped")
 
 

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from leaf_rt.cli import options as opt
+from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError, DataError, install_hint
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def merge(
     result = entry.merge(models, out=out, shares=weights, mean=mean.value, overrides=overrides, progress=progress)
     if not result.finished:
         raise typer.Exit(130)
-    typer.echo(f"written: {result.checkpoint}", err=True)
+    say(f"written: {result.checkpoint}", err=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -13,15 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from leaf_rt.cli.console import console, note
+from leaf_rt.cli.streams import say
 from leaf_rt.errors import OutputError
 from leaf_rt.system.files import save_json, write_whole
+from leaf_rt.system.parsing import parse_json
+from leaf_rt.text import printable
 from train.results import CropProgress, Progress, TrainResult
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def progress(quiet: bool) -> Progress:
 
 def _show_stopped(result: TrainResult) -> None:
     if not result.finished:
-        typer.echo(f"stopped; continue with: leaf-rt train --resume {result.folder}", err=True)
+        say(f"stopped; continue with: leaf-rt train --resume {result.folder}", err=True)
 
 
 @contextmanager
@@ -98,7 +101,7 @@ def show_prepared(result: PrepareResult) -> None:
         f"test images: {result.leaked}"
     )
     for line in lines:
-        out.print(line, soft_wrap=True)
+        out.print(Text(printable(line)), soft_wrap=True)
     for text in result.notes:
         note(out, text)
 
@@ -113,7 +116,7 @@ def check_json_file(path: str) -> None:
     if path == "-" or not file.exists():
         return
     try:
-        earlier = json.loads(file.read_bytes()) if file.is_file() and file.stat().st_size < 1 << 20 else None
+        earlier = parse_json(file.read_bytes()) if file.is_file() and file.stat().st_size < 1 << 20 else None
     except (OSError, ValueError):
         earlier = None
     if not isinstance(earlier, dict) or "confusion" not in earlier:
@@ -128,7 +131,7 @@ def show_evaluation(result: EvaluationResult, json_file: str | None) -> None:
         json_file: Also write JSON to this file; "-" prints only JSON.
     """
     if json_file == "-":
-        typer.echo(json.dumps(result.to_dict()))
+        say(json.dumps(result.to_dict()))
         return
     if json_file is not None:
         save_json(Path(json_file), result.to_dict())
@@ -163,7 +166,7 @@ def show_degraded(result: DegradedResult, json_file: str | None, plot: str | Non
     if plot is not None:
         write_whole(Path(plot), lambda f: f.write(plot_degraded(result)))
     if json_file == "-":
-        typer.echo(json.dumps(result.to_dict()))
+        say(json.dumps(result.to_dict()))
         return
     if json_file is not None:
         save_json(Path(json_file), result.to_dict())

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from leaf_rt.alerts.config import AlertConfig, open_alerts
+from leaf_rt.backends.base import Backend
+from leaf_rt.cli.extras import needs_extra
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.run import CommandContext, Run
-from leaf_rt.cli.targets import expected_sources, files_among
-from leaf_rt.diagnostics.metrics import MetricsServer
+from leaf_rt.cli.shared import shared_files
+from leaf_rt.cli.skipping import without_finished
+from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
 from leaf_rt.errors import LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.render.window import Window
 from leaf_rt.sinks.config import OutputConfig, prepare_paths
 from leaf_rt.sinks.factory import shared_sinks
 from leaf_rt.sinks.paths import OutputPaths
-from leaf_rt.sources.base import Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.text import readable
+from leaf_rt.web.metrics import MetricsServer
+from leaf_rt.web.options import WebOptions
+
+if TYPE_CHECKING:
+    from leaf_rt.web.server import WebServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +41,24 @@ class VideoCommand:
         outputs: What is written and shown.
         options: How each run is driven.
         reporter: Reports messages and results.
+        alerts: Where events are sent.
         metrics_port: Port for metrics, 0 for a free one; None serves no metrics.
         sources_file: The file that lists the sources, if there is one.
+        web: How to serve the live page; None does not.
+        source_options: How sources are read that clients of the page add.
+        keep_open: Whether the run goes on without sources.
     """
 
     recognition: RecognitionConfig
     outputs: OutputConfig
     options: RunOptions
     reporter: Reporter
+    alerts: AlertConfig = field(default_factory=AlertConfig)
     metrics_port: int | None = None
     sources_file: Path | None = None
+    web: WebOptions | None = None
+    source_options: SourceOptions = field(default_factory=SourceOptions)
+    keep_open: bool = False
 
     def run(self, targets: Sequence[Target], *, parallel: bool) -> int:
         """Process all targets in one run, or in a run per target. A run that fails does not stop those after it.
@@ -52,12 +70,18 @@ class VideoCommand:
             LeafError: Nothing could be started, or the only run failed.
             KeyboardInterrupt: The user stopped the command at once.
         """
+        if self.outputs.skip_existing:
+            targets, skipped = without_finished(targets, expected_sources(targets, parallel), self.outputs)
+            if skipped:
+                self.reporter.notify("info", skipped, event="skipped")
+            if not targets:
+                return self.reporter.exit_code
         inputs = [*files_among(targets), *self.recognition.files]
         if self.sources_file is not None:
             inputs.append(self.sources_file)
-        paths = prepare_paths(self.outputs, inputs, expected_sources(targets, parallel))
+        paths = prepare_paths(self.outputs, inputs, (info for _, info in expected_sources(targets, parallel)))
         runs = [list(targets)] if parallel else [[target] for target in targets]
-        with self._open(paths) as context:
+        with self._open(paths, follow=any(has_no_end(target) for target in targets)) as context:
             for number, part in enumerate(runs):
                 current = Run(context)
                 try:
@@ -71,13 +95,14 @@ class VideoCommand:
                         self.reporter.stopped([], _names(runs[number + current.started :]))
                     raise
                 if current.stop.is_set():
+                    context.shared_files.whole &= not current.unfinished and number + 1 == len(runs)
                     self.reporter.stopped(current.unfinished, _names(runs[number + 1 :]))
                     break
         return self.reporter.exit_code
 
     @contextlib.contextmanager
-    def _open(self, paths: OutputPaths) -> Iterator[CommandContext]:
-        """Open what all runs share."""
+    def _open(self, paths: OutputPaths, follow: bool) -> Iterator[CommandContext]:
+        """Open what all runs share; ``follow``: a source has no end, so people follow the lines that all share."""
         reporter = self.reporter
         with contextlib.ExitStack() as stack:
             server, window = None, None
@@ -86,14 +111,54 @@ class VideoCommand:
                 reporter.notify("info", f"metrics at http://127.0.0.1:{server.port}/metrics", event="metrics")
             backend = self.recognition.open_backend(lambda text: reporter.notify("info", text, event="backend"))
             stack.enter_context(contextlib.closing(backend))
+            self.recognition.choose_detector(lambda text: reporter.notify("info", text, event="detector"))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
-            shared = stack.enter_context(shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed))
-            yield CommandContext(
-                self.recognition, self.outputs, paths, reporter, backend, shared, window=window, server=server
+            files = stack.enter_context(shared_files(reporter, follow))
+            shared = stack.enter_context(
+                shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed, files.results, follow)
             )
+            alerts = stack.enter_context(
+                open_alerts(self.alerts, backend.spec.labels, self.outputs.event_filter, reporter.alert)
+            )
+            shared = [*shared, *alerts]
+            web = None
+            if self.web is not None:
+                web = stack.enter_context(self._serve(self.web, backend))
+                shared.append(web.hub)
+            yield CommandContext(
+                self.recognition,
+                self.outputs,
+                paths,
+                reporter,
+                backend,
+                shared,
+                files,
+                window=window,
+                server=server,
+                web=web,
+            )
+
+    def _serve(self, options: WebOptions, backend: Backend) -> WebServer:
+        """Start the live page and say where it is."""
+        with needs_extra("--web", "web"):
+            from leaf_rt.web.server import WebServer
+        web = WebServer(
+            options,
+            self.recognition,
+            backend,
+            self.source_options,
+            blur=self.outputs.blur,
+            stored=list(self.outputs.stored()),
+            keep_open=self.keep_open,
+        )
+        self.reporter.notify("info", f"live page at {web.address}", event="web", keep=web.address)
+        if not options.is_local and options.certificate is None:
+            text = "browsers give pages without TLS no camera, except on localhost; see --tls-cert"
+            self.reporter.notify("info", text, event="web")
+        return web
 
 
 def _names(runs: Sequence[Sequence[Target]]) -> list[str]:
     """The names of all targets of some runs."""
-    return [readable(target.options.name or Path(target.target).name) for part in runs for target in part]
+    return [readable(target.options.name or target.address.name) for part in runs for target in part]

@@ -1,6 +1,6 @@
-"""Observes leaf-rt: checks of the machine, end-to-end benchmark, metrics of a run.
+"""Observes leaf-rt: checks of the machine, end-to-end benchmark.
 
 Knows every room of the runtime except the command line.
 """
 
-__all__ = ["bench", "doctor", "metrics"]
+__all__ = ["bench", "doctor"]

@@ -7,30 +7,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.errors import ModelError, NotFound
+from leaf_rt.errors import ModelError, NoPermission, NotFound
+from leaf_rt.system.parsing import read_json
+from leaf_rt.text import printable
 
 SPEC_VERSION = 1
+_MAX_SPEC = 16 << 20  # bytes of a description
 PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
-# The face detectors from the mediapipe 0.10.21 wheel: file and sha256 by the name of the range.
-DETECTORS = {
-    "short": (
-        "face_detection_short_range.tflite",
-        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-    ),
-    "full": (
-        "face_detection_full_range_sparse.tflite",
-        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
-    ),
-}
 # Crops of real faces, on which every engine is compared with its fp32 model: a square picture of tiles.
 GOLDEN = MODELS / "golden.jpg"
 GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05
+
+
+# Names of the fields of ``ModelSpec``, their type, and the type in words.
+_KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
+    (("side", "net_side", "feature_dim", "opset", "version"), int, "a whole number"),
+    (("color", "precision", "sha256", "licence", "parent"), str, "a text"),
+    (("labels", "mean", "std"), tuple, "a list"),
+    (("training", "metrics", "tensorrt"), dict, "an object"),
+    (("margin",), (int, float), "a number"),
+    (("flip",), bool, "true or false"),
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +94,19 @@ class ModelSpec:
             value = getattr(self, name)
             return ModelError(f"ModelSpec.{name}: wanted {expected}, got {value!r}; export the model again")
 
+        for names, kind, expected in _KINDS:
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                    raise wrong(name, expected)
+        if not all(_is_number(value) for value in (self.margin, *self.mean, *self.std)):
+            raise wrong("std", "finite numbers, as in mean and margin")
         if self.version != SPEC_VERSION:
             raise wrong("version", str(SPEC_VERSION))
         if not all(isinstance(name, str) and name for name in self.labels):
             raise wrong("labels", "names")
+        if any(printable(name) != name for name in self.labels):
+            raise wrong("labels", "names without control characters")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise wrong("labels", "at least two different names")
         if self.side < 16:
@@ -161,15 +178,19 @@ def load_spec(model: Path) -> ModelSpec:
         NotFound: The model file does not exist.
         ModelError: The JSON file is missing or invalid, or the hash is wrong.
     """
-    if not model.is_file():
+    if not model.name or not model.is_file():
         raise NotFound(f"model {model}: no such file; give a file that `leaf-rt export` has written")
     path = spec_path(model)
     if not path.is_file():
         raise ModelError(f"model {model}: its description {path.name} is missing; keep the two files together")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as e:
+        raw = read_json(path, _MAX_SPEC)
+    except ValueError as e:
         raise ModelError(f"{path}: not valid JSON ({e}); export the model again") from e
+    except PermissionError as e:
+        raise NoPermission(f"{path}: no permission to read it; change its permissions") from e
+    except OSError as e:
+        raise ModelError(f"{path}: cannot be read ({e.strerror}); export the model again") from e
     known = {f.name for f in fields(ModelSpec)}
     required = {f.name for f in fields(ModelSpec) if f.default is MISSING and f.default_factory is MISSING}
     if not isinstance(raw, dict) or set(raw) - known or required - set(raw):

@@ -23,7 +23,6 @@ from leaf_rt.recognizer.progress import progress_bar
 from leaf_rt.recognizer.source import SourceArguments, StreamSource, has_end, target_of
 from leaf_rt.recognizer.stream import Stream
 from leaf_rt.recognizer.video import VideoJob, VideoResult
-from leaf_rt.sources.base import redact
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.closing import Closing
@@ -52,10 +51,17 @@ class Recognizer(Closing):
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", or "mediapipe", which sends usage
+            statistics to Google and needs your users' consent. "auto" never takes it.
         max_faces: Largest number of faces per frame; the largest faces are kept. 0 sets no limit.
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
             a CPU and no limit on a GPU.
+        cuts: In videos, look for hard cuts, at which all tracks end.
+        reid: In videos, seconds for which a person who is gone is remembered, to get the same ``person_id`` again. 0
+            remembers nobody.
+        reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
+            docs/identity.md. None compares the colors of heads only.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         min_dwell: In videos, shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
@@ -83,9 +89,13 @@ class Recognizer(Closing):
         precision: str = "auto",
         threads: int = 0,
         face_range: Literal["auto", "short", "full"] = "auto",
+        detector: Literal["auto", "onnxruntime", "openvino", "mediapipe"] = "auto",
         max_faces: int = 0,
         classify_fps: float = 10.0,
         max_classify_fps: float | None = None,
+        cuts: bool = True,
+        reid: float = 30.0,
+        reid_model: str | os.PathLike[str] | None = None,
         smooth: float = 0.3,
         min_dwell: float = 0.4,
         uncertain_below: float = 0.4,
@@ -95,6 +105,7 @@ class Recognizer(Closing):
         _check_integer("threads", threads, MAX_THREADS)
         _check_integer("max_faces", max_faces)
         _check_number("classify_fps", classify_fps)
+        _check_number("reid", reid)
         _check_number("smooth", smooth)
         _check_number("min_dwell", min_dwell)
         _check_number("uncertain_below", uncertain_below, 1.0)
@@ -106,13 +117,19 @@ class Recognizer(Closing):
             threads=threads,
             precision="" if precision == "auto" else precision,
             range=face_range,
+            detector=detector,
             pipeline=PipelineOptions(classify_fps=classify_fps, max_faces=max_faces),
             smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
             max_classify_fps=max_classify_fps,
+            cuts=cuts,
+            reid=reid,
+            reid_model=None if reid_model is None else Path(reid_model),
         )
+        if detector != "auto":  # "auto" chooses when the first face is looked for
+            self._config.choose_detector(_log.warning)
         opened = self._config.open_backend(_log.info)
         self._parts = Parts(self._config, opened)
-        self._finalizer = close_with(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
+        self._finalizer = close_with(self, self._parts.close)  # also runs at exit
         self.labels = opened.spec.labels
         self.backend, self.reason = opened.name, opened.reason
 
@@ -241,18 +258,20 @@ class Recognizer(Closing):
             return parts.run(target, opener, job.sinks, job.hooks, run_options, stop, blur=blur)
 
         background = BackgroundRun(work)
-        name = target.options.name or Path(redact(target.target)).name
+        name = target.options.name or target.address.name
         self._parts.start(background)
         try:
             with progress_bar(name, progress) as update:
                 while not background.wait(_PROGRESS_PERIOD):
                     update(job.done, job.total)
                 update(job.done, job.total)
+            background.close()
+            if background.error is not None:
+                raise background.error
+            return job.result(name)
         finally:
             background.close()
-        if background.error is not None:
-            raise background.error
-        return job.result(name)
+            job.close()
 
     def close(self) -> None:
         """Stop all streams and free the model. May be called twice."""

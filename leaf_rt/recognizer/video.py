@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from leaf_rt.errors import NoFrames
 from leaf_rt.recognizer import tables
 from leaf_rt.results.columns import ColumnBuilder, Columns
+from leaf_rt.results.numbers import numbers
 from leaf_rt.results.records import SCHEMA_VERSION, frame_records, utc
-from leaf_rt.results.summary import Summary
+from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.system.result_file import ResultFile, ResultFiles
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 if TYPE_CHECKING:
     from leaf_rt.recognizer.picture import Plot
-
-_LIVE_MAX_GAP = 1.0  # s; while a live source stalls, no person counts as on screen
 
 
 class VideoJob:
@@ -42,11 +42,14 @@ class VideoJob:
         self._labels, self._video, self._blur = tuple(labels), video, blur
         self._collector: _Collector | None = None
         self._warnings: list[str] = []
+        self._results = ResultFiles()
         self.hooks = Hooks(event=self._note, progress=self._count)
 
     def sinks(self, info: SourceInfo) -> Sequence[Sink]:
         """The sinks of the source."""
-        video = [] if self._video is None else [_video_sink(self._video, self._labels, self._blur)]
+        video = []
+        if self._video is not None:
+            video.append(_video_sink(self._results.open(self._video), self._labels, self._blur))
         self._collector = _Collector(info, self._labels)
         return [self._collector, *video]
 
@@ -55,11 +58,18 @@ class VideoJob:
 
         Raises:
             NoFrames: The run ended before the first frame.
+            NoPermission, OutputError: The annotated video cannot get its final name.
         """
         found = self._collector
         if found is None:
             raise NoFrames(f"{name}: no frame came in time; give a longer duration")
+        for error in self._results.finish(complete=True).errors:
+            raise error
         return VideoResult(found.info, found.summary, found.builder.build(), self._warnings, self._video)
+
+    def close(self) -> None:
+        """Leave an annotated video that is not complete under its temporary name."""
+        self._results.finish(complete=False)
 
     def _note(self, event: Event) -> None:
         if event.level != "info":
@@ -78,12 +88,12 @@ class _Collector:
 
     def __init__(self, info: SourceInfo, labels: tuple[str, ...]) -> None:
         self.info = info
-        self.summary = Summary(labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        self.summary = Summary(labels, max_gap=MAX_ABSENCE if info.is_live else None)
         self.builder = ColumnBuilder(len(labels))
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Keep one frame."""
-        self.summary.add(estimates, frame.generation)
+        self.summary.add(frame, estimates)
         self.builder.add(frame, estimates, latency)
 
     def close(self) -> None:
@@ -91,11 +101,11 @@ class _Collector:
         self.summary.finish()
 
 
-def _video_sink(path: Path, labels: tuple[str, ...], blur: bool) -> Sink:
+def _video_sink(target: ResultFile, labels: tuple[str, ...], blur: bool) -> Sink:
     from leaf_rt.render.overlay import FrameAnnotator
     from leaf_rt.sinks.video import VideoSink
 
-    return VideoSink(path, labels, FrameAnnotator(blur).draw)
+    return VideoSink(target, labels, FrameAnnotator(blur).draw)
 
 
 class VideoResult:
@@ -135,27 +145,10 @@ class VideoResult:
         """The run in numbers, ready for JSON; times are seconds of media time.
 
         ``people`` lists all people, those on screen longest first. Each has ``track_id``, ``first``, ``last``,
-        ``seconds`` on screen, and ``shares``: the share of that time for which each label was shown.
+        ``seconds`` on screen, and ``shares``: the share of that time for which each label was shown. docs/report.md
+        explains the other fields.
         """
-        found = self._summary
-        return {
-            "source": self.source,
-            "frames": found.frames,
-            "frames_with_faces": found.frames_with_faces,
-            "start": found.start,
-            "end": found.end,
-            "people": [
-                {
-                    "track_id": person.track_id,
-                    "first": person.first,
-                    "last": person.last,
-                    "seconds": person.seconds,
-                    "shares": person.shares(found.labels),
-                }
-                for person in found.people()
-            ],
-            "people_forgotten": found.people_forgotten,
-        }
+        return numbers(self._summary, self.source, frames=self._summary.frames)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records as dictionaries, as in the JSON lines; docs/records.md explains the fields."""
@@ -215,10 +208,13 @@ class VideoResult:
         stem = Path(self.source).stem
         endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
         files = {kind: paths.reserve(into, stem, ending) for kind, ending in endings.items()}
-        with JsonlSink(files["records"], self.labels) as jsonl, CsvSink(files["csv"], self.labels) as table:
-            for frame, estimates, latency in self.columns.frames(self.source):
-                jsonl.write(self._info, frame, estimates, latency)
-                table.write(self._info, frame, estimates, latency)
+        with ResultFile(files["records"]) as records, ResultFile(files["csv"]) as rows:
+            with JsonlSink(records, self.labels) as jsonl, CsvSink(rows, self.labels) as table:
+                for frame, estimates, latency in self.columns.frames(self.source):
+                    jsonl.write(self._info, frame, estimates, latency)
+                    table.write(self._info, frame, estimates, latency)
+            records.complete()
+            rows.complete()
         self.plot().save(files["timeline"])
         return files if self._video is None else {**files, "video": self._video}
 
@@ -232,7 +228,9 @@ class VideoResult:
             "pts_s": rows.time,
             "captured_at": captured,
             "generation": rows.generation,
+            "shot": rows.shot,
             "track_id": rows.track_id,
+            "person_id": rows.person_id,
             **tables.box_columns(rows.xyxy),
             "confidence": rows.confidence,
             "emotion": tables.label_names(rows.emotion, self.labels),

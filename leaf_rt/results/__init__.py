@@ -1,6 +1,6 @@
-"""What a run gives to programs: records, columns and summaries.
+"""What a run gives to programs: records, columns, events and summaries.
 
 Knows estimates. Does not know files, file formats or threads.
 """
 
-__all__ = ["columns", "records", "summary"]
+__all__ = ["columns", "events", "numbers", "records", "summary"]

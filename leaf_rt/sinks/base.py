@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -39,5 +39,21 @@ class Sink(Protocol):
 
         Raises:
             OutputError: The rest cannot be written.
+        """
+        ...
+
+
+@runtime_checkable
+class WatchesSources(Protocol):
+    """A sink that also wants to know when a source shows nothing any more."""
+
+    def source_gone(self, source: SourceInfo) -> None:
+        """Note that a source was lost or has ended. After a reconnect its frames are written again.
+
+        Args:
+            source: The source.
+
+        Raises:
+            OutputError, NoPermission: It cannot be written. What was written before stays valid.
         """
         ...

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from leaf_rt.results.records import column_names, flatten, frame_records
-from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -18,13 +17,13 @@ class CsvSink(Closing):
     """Writes a header, then a line per face and frame; see ``Sink``. Without any face, only the header is written.
 
     Args:
-        target: A path, or "-" for standard output.
+        target: A path, "-" for standard output, or a result; see ``LineFile``.
         labels: Class names in the order of the model.
     """
 
     wants_image = False
 
-    def __init__(self, target: Path | str, labels: Sequence[str]) -> None:
+    def __init__(self, target: LineTarget, labels: Sequence[str]) -> None:
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self.name = self._file.name

@@ -1,90 +1,47 @@
-"""Expressions as events: one JSON line per expression that a person showed, with its start, end and dwell time."""
+"""Events as JSON lines: one line when a person begins to show an expression, and one when it ends."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-from leaf_rt.labels import UNCERTAIN
-from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.results.events import EventTracker
+from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
-SCHEMA_VERSION = 1
-_Person: TypeAlias = tuple[str, int, int]  # source, generation, track_id
-
-
-@dataclass(slots=True)
-class _Episode:
-    """An expression that has not ended yet."""
-
-    emotion: int
-    start: float  # s
-    last: float  # s, when it was last seen
-    peak: float  # largest smoothed probability
-
 
 class EventSink(Closing):
-    """Writes an event when an expression ends; see ``Sink`` and docs/records.md.
+    """Writes events; see ``Sink`` and docs/records.md.
 
     Args:
-        target: A path, or "-" for standard output.
-        labels: Class names in the order of the model.
-        max_gap: Seconds after which an expression ends if the person is not visible.
+        target: A path, "-" for standard output, or a result; see ``LineFile``.
+        tracker: Finds the events.
     """
 
     wants_image = False
 
-    def __init__(self, target: Path | str, labels: Sequence[str], max_gap: float = 1.0) -> None:
+    def __init__(self, target: LineTarget, tracker: EventTracker) -> None:
         self._file = LineFile(target)
-        self._labels = tuple(labels)
-        self._max_gap = max_gap
-        self._episodes: dict[_Person, _Episode] = {}
+        self._tracker = tracker
         self.name = self._file.name
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
-        """Process one frame, and write the expressions that have ended."""
-        now, lines = frame.timestamp, []
-        for person, episode in list(self._episodes.items()):
-            source_name, generation, _ = person
-            if source_name == source.name and (now - episode.last > self._max_gap or generation != frame.generation):
-                lines.append(self._line(person, self._episodes.pop(person)))
-        for row, track_id in enumerate(estimates.track_id.tolist()):
-            person, emotion = (source.name, frame.generation, track_id), int(estimates.emotion[row])
-            prob = float(estimates.smoothed[row, emotion]) if emotion >= 0 else 0.0
-            episode = self._episodes.get(person) or _Episode(emotion, now, now, prob)
-            if episode.emotion != emotion:
-                episode.last = now
-                lines.append(self._line(person, episode))
-                episode = _Episode(emotion, now, now, prob)
-            episode.last, episode.peak = now, max(episode.peak, prob)
-            self._episodes[person] = episode
-        if lines:
-            self._file.write("".join(lines))
+        """Process one frame, and write what began and what ended."""
+        self._write(self._tracker.update(source.name, frame, estimates))
+
+    def source_gone(self, source: SourceInfo) -> None:
+        """Write the ends of what the source showed."""
+        self._write(self._tracker.end(source.name))
 
     def close(self) -> None:
-        """Write the expressions that have not ended yet, and close the file."""
-        episodes, self._episodes = self._episodes, {}
+        """End the expressions that are still shown, and close the file."""
         try:
-            if episodes:
-                self._file.write("".join(self._line(person, episode) for person, episode in episodes.items()))
+            self._write(self._tracker.close())
         finally:
             self._file.close()
 
-    def _line(self, person: _Person, episode: _Episode) -> str:
-        source, generation, track_id = person
-        event = {
-            "schema_version": SCHEMA_VERSION,
-            "source": source,
-            "generation": generation,
-            "track_id": track_id,
-            "emotion": self._labels[episode.emotion] if episode.emotion >= 0 else UNCERTAIN,
-            "start_s": round(episode.start, 6),
-            "end_s": round(episode.last, 6),
-            "dwell_s": round(episode.last - episode.start, 6),
-            "peak": round(episode.peak, 5),
-        }
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+    def _write(self, events: Sequence[dict[str, Any]]) -> None:
+        if events:
+            self._file.write("".join(json.dumps(e, ensure_ascii=False, separators=(",", ":")) + "\n" for e in events))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leaf_rt.errors import LeafError
 from leaf_rt.sinks.base import Sink
-from leaf_rt.sinks.config import OutputConfig, SourceOutputs
+from leaf_rt.sinks.config import STDOUT, OutputConfig, SourceOutputs
+from leaf_rt.sinks.textfile import LineTarget
+from leaf_rt.system.result_file import ResultFiles
 
 if TYPE_CHECKING:
     from leaf_rt.sinks.video import Draw
@@ -16,36 +19,46 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def shared_sinks(
-    outputs: OutputConfig, labels: Sequence[str], close_failed: Callable[[Sink, LeafError], None]
+    outputs: OutputConfig,
+    labels: Sequence[str],
+    close_failed: Callable[[Sink, LeafError], None],
+    results: ResultFiles,
+    follow: bool,
 ) -> Iterator[Sequence[Sink]]:
-    """Open the sinks. At the end close all of them, even if one of them fails.
+    """Open the sinks. At the end close all of them, even if one of them fails. The caller completes the results.
 
     Args:
         outputs: Which sinks to open.
         labels: Class names in the order of the model.
         close_failed: Gets a sink that could not be closed, and the error.
+        results: Where their files are opened.
+        follow: Write lines under their final names from the start, as for live sources.
 
     Raises:
-        NoPermission, OutputError, BackendError: A sink cannot be opened. The sinks before it are closed again.
+        NoPermission, OutputError, BackendError, ModelError: A sink cannot be opened. Those before it are closed again.
     """
     sinks: list[Sink] = []
+
+    def place(path: Path) -> LineTarget:
+        return "-" if path == STDOUT else results.open(path, follow=follow)
+
     try:
         if outputs.jsonl is not None:
             from leaf_rt.sinks.jsonl import JsonlSink
 
-            sinks.append(JsonlSink(outputs.jsonl, labels))
+            sinks.append(JsonlSink(place(outputs.jsonl), labels))
         if outputs.csv is not None:
             from leaf_rt.sinks.csv import CsvSink
 
-            sinks.append(CsvSink(outputs.csv, labels))
+            sinks.append(CsvSink(place(outputs.csv), labels))
         if outputs.events is not None:
             from leaf_rt.sinks.events import EventSink
 
-            sinks.append(EventSink(outputs.events, labels))
+            sinks.append(EventSink(place(outputs.events), outputs.event_filter.tracker(labels)))
         if outputs.parquet is not None:
             from leaf_rt.sinks.parquet import ParquetSink
 
-            sinks.append(ParquetSink(outputs.parquet, labels))
+            sinks.append(ParquetSink(results.open(outputs.parquet), labels))
         yield sinks
     finally:
         for sink in sinks:
@@ -55,13 +68,17 @@ def shared_sinks(
                 close_failed(sink, e)
 
 
-def open_source_sinks(files: SourceOutputs, labels: Sequence[str], draw: Draw) -> list[Sink]:
-    """Open the sinks of one source: its annotated video and its records.
+def open_source_sinks(
+    files: SourceOutputs, labels: Sequence[str], draw: Draw, results: ResultFiles, *, follow: bool = False
+) -> list[Sink]:
+    """Open the sinks of one source: its annotated video, its records and its subtitles.
 
     Args:
-        files: Where its results go. The timeline is not written frame by frame and has no sink.
+        files: Where its results go. The timeline and the report are not written frame by frame and have no sink.
         labels: Class names in the order of the model.
         draw: Annotates the frames of the video; see ``VideoSink``.
+        results: Where their files are opened. The caller completes them.
+        follow: Write lines under their final names from the start, as for live sources.
 
     Raises:
         NoPermission, OutputError: A sink cannot be opened. The sink before it is closed again.
@@ -71,10 +88,14 @@ def open_source_sinks(files: SourceOutputs, labels: Sequence[str], draw: Draw) -
         if files.annotated is not None:
             from leaf_rt.sinks.video import VideoSink
 
-            sinks.append(close_on_error.enter_context(VideoSink(files.annotated, labels, draw)))
+            sinks.append(close_on_error.enter_context(VideoSink(results.open(files.annotated), labels, draw)))
         if files.records is not None:
             from leaf_rt.sinks.jsonl import JsonlSink
 
-            sinks.append(close_on_error.enter_context(JsonlSink(files.records, labels)))
+            sinks.append(close_on_error.enter_context(JsonlSink(results.open(files.records, follow=follow), labels)))
+        if files.subtitles is not None:
+            from leaf_rt.sinks.vtt import VttSink
+
+            sinks.append(close_on_error.enter_context(VttSink(results.open(files.subtitles, follow=follow), labels)))
         close_on_error.pop_all()
     return sinks

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from leaf_rt.results.records import frame_records
-from leaf_rt.sinks.textfile import LineFile
+from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
@@ -16,13 +15,13 @@ class JsonlSink(Closing):
     """Writes records as JSON lines; see ``Sink`` and docs/records.md.
 
     Args:
-        target: A path, or "-" for standard output.
+        target: A path, "-" for standard output, or a result; see ``LineFile``.
         labels: Class names in the order of the model.
     """
 
     wants_image = False
 
-    def __init__(self, target: Path | str, labels: Sequence[str]) -> None:
+    def __init__(self, target: LineTarget, labels: Sequence[str]) -> None:
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self.name = self._file.name

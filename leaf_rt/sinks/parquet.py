@@ -10,12 +10,12 @@ from typing import Any
 from leaf_rt.errors import BackendError, install_hint
 from leaf_rt.results.records import column_names, flatten, frame_records
 from leaf_rt.system.closing import Closing
-from leaf_rt.system.file_lock import open_exclusive
 from leaf_rt.system.files import output_error
+from leaf_rt.system.result_file import ResultFile
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _GROUP_SIZE = 5000  # rows per row group
-_INTEGERS = frozenset({"schema_version", "frame_index", "generation", "track_id"})
+_INTEGERS = frozenset({"schema_version", "frame_index", "generation", "shot", "track_id", "person_id"})
 _TEXTS = frozenset({"source", "captured_at", "emotion"})
 _FLAGS = frozenset({"classified", "poor"})
 
@@ -23,11 +23,11 @@ _FLAGS = frozenset({"classified", "poor"})
 class ParquetSink(Closing):
     """Writes a row per face and frame; see ``Sink``.
 
-    A Parquet file has its index at the end. So it has another name (``.part``) until it is closed, and is lost if the
-    process is killed. Write JSONL as well if that matters.
+    A Parquet file has its index at the end, so it is lost if the process is killed or the disk is full. Write JSONL as
+    well if that matters.
 
     Args:
-        path: The file.
+        target: The file, or a result; whoever opened a result completes it after ``close``.
         labels: Class names in the order of the model.
 
     Raises:
@@ -37,26 +37,27 @@ class ParquetSink(Closing):
 
     wants_image = False
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+    def __init__(self, target: Path | ResultFile, labels: Sequence[str]) -> None:
+        self.name = target.name if isinstance(target, ResultFile) else str(target)
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as e:
-            raise BackendError(f"{path}: Parquet needs pyarrow; {install_hint('parquet')}") from e
-        self.name = str(path)
-        self._path, self._labels = path, tuple(labels)
-        self._part = path.with_name(path.name + ".part")
+            raise BackendError(f"{self.name}: Parquet needs pyarrow; {install_hint('parquet')}") from e
+        self._labels = tuple(labels)
         types = {**dict.fromkeys(_INTEGERS, pa.int64()), **dict.fromkeys(_TEXTS, pa.string())}
         types.update(dict.fromkeys(_FLAGS, pa.bool_()))
         self._schema: Any = pa.schema([(name, types.get(name, pa.float64())) for name in column_names(labels)])
         self._arrow: Any = pa
         self._rows: list[tuple[Any, ...]] = []
-        self._lock = open_exclusive(self._part, name=path)
+        self._is_ours = not isinstance(target, ResultFile)
+        self._result = target if isinstance(target, ResultFile) else ResultFile(target)
         try:
-            self._writer: Any = pq.ParquetWriter(os.fspath(self._part), self._schema)
+            self._writer: Any = pq.ParquetWriter(os.fspath(self._result.path), self._schema)
         except OSError as e:
-            os.close(self._lock)
-            raise output_error(path, e) from e
+            self._result.failed = True
+            self._result.discard()
+            raise output_error(self.name, e) from e
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Write one frame. Rows are written in groups."""
@@ -67,7 +68,7 @@ class ParquetSink(Closing):
             self._flush()
 
     def close(self) -> None:
-        """Write the rest and the index, and rename the file. May be called twice."""
+        """Write the rest and the index. A file that cannot be completed is removed: without its index it is useless."""
         if self._writer is None:
             return
         try:
@@ -76,11 +77,14 @@ class ParquetSink(Closing):
             writer, self._writer = self._writer, None
             try:
                 writer.close()
-                self._part.replace(self._path)
             except OSError as e:
+                self._result.failed = True
                 raise output_error(self.name, e) from e
             finally:
-                os.close(self._lock)
+                if self._result.failed:
+                    self._result.discard()
+                elif self._is_ours:
+                    self._result.complete()
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
@@ -92,4 +96,5 @@ class ParquetSink(Closing):
             try:
                 self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
             except OSError as e:
+                self._result.failed = True
                 raise output_error(self.name, e) from e

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from leaf_rt.errors import OutputError
+from leaf_rt.system.result_file import PARTIAL, partial_path
 
 _MAX_STEM = 220  # bytes; file systems allow names of 255 bytes, and the number, the suffix and ".part" are added
 _REPLACED = ("--plot", "--parquet")  # written under another name and then renamed, which would replace a device
@@ -17,7 +18,8 @@ _REPLACED = ("--plot", "--parquet")  # written under another name and then renam
 class OutputPaths:
     """Reserves paths for results: each path once, and none that leads to an input.
 
-    Paths are compared by the file that they lead to, whatever links and spellings lead there.
+    Paths are compared by the file that they lead to, whatever links and spellings lead there. Each result has a second
+    path while it is being written; see ``leaf_rt.system.result_file``.
 
     Args:
         inputs: Files that no result may replace.
@@ -40,6 +42,8 @@ class OutputPaths:
                     f"{option} {path}: is not a regular file, and the result would replace it; choose another path"
                 )
             self._chosen.add(path, option)
+            for place in _places(path)[1:]:
+                self._chosen.add(place, f"{option}, while it is written")
 
     def reserve(self, folder: Path, stem: str, suffix: str) -> Path:
         """Reserve ``folder/stem.leaf.suffix``, with a number if that is reserved already. A long stem is cut.
@@ -63,6 +67,10 @@ class OutputPaths:
         return other
 
     def _check(self, path: Path, name: str, hint: str) -> None:
+        for place in _places(path):
+            self._check_place(place, name, hint)
+
+    def _check_place(self, path: Path, name: str, hint: str) -> None:
         source, option = self._inputs.find(path), self._chosen.find(path)
         if source is not None:
             alias = "" if source == str(path) else f" ({source})"
@@ -72,14 +80,19 @@ class OutputPaths:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a path has a name that ``OutputPaths`` gives."""
-    return path.stem.endswith(".leaf")
+    """Whether a path has a name that ``OutputPaths`` gives, or such a result has while it is written."""
+    return (path.with_suffix("") if path.suffix == PARTIAL else path).stem.endswith(".leaf")
 
 
 def _cut(stem: str) -> str:
     if len(os.fsencode(stem)) <= _MAX_STEM:
         return stem
     return os.fsencode(stem)[:_MAX_STEM].decode("utf-8", "ignore")
+
+
+def _places(path: Path) -> list[Path]:
+    """Where a result is written: its path and, unless that is a device or a pipe, the one until it is complete."""
+    return [path, partial_path(path)] if path.name and not _is_special(path) else [path]
 
 
 class _FileNames:

@@ -5,26 +5,35 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 from leaf_rt.system.file_lock import open_exclusive, release
 from leaf_rt.system.files import output_error
+from leaf_rt.system.result_file import ResultFile
+
+LineTarget: TypeAlias = Path | str | ResultFile
 
 
 class LineFile:
     """Writes lines without a buffer. Each call of ``write`` is written completely or not at all.
 
     Args:
-        target: A path, or "-" for standard output.
+        target: A path, which is written under this name from the start, or "-" for standard output, or a result.
+            Whoever opened a result completes it after ``close``.
 
     Raises:
         NoPermission, OutputError: It cannot be created, or another process writes it.
     """
 
-    def __init__(self, target: Path | str) -> None:
-        self._is_file = str(target) != "-"
-        self.name = str(target) if self._is_file else "standard output"
+    def __init__(self, target: LineTarget) -> None:
+        self._result = target if isinstance(target, ResultFile) else None
+        name = self._result.name if self._result is not None else str(target)
+        self._is_file = name != "-"
+        self.name = name if self._is_file else "standard output"
         self._fd: int | None = None
-        if self._is_file:
+        if isinstance(target, ResultFile):
+            self._fd = target.fd
+        elif self._is_file:
             self._fd = open_exclusive(target, os.O_APPEND)
         else:  # a copy, so that standard output stays open
             try:
@@ -47,6 +56,8 @@ class LineFile:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
         except OSError as e:
+            if self._result is not None:
+                self._result.failed = True
             if self._is_file:
                 with contextlib.suppress(OSError):  # a pipe or a device cannot be truncated
                     os.ftruncate(self._fd, self._size)
@@ -61,4 +72,5 @@ class LineFile:
         """
         if self._fd is not None:
             fd, self._fd = self._fd, None
-            release(fd, self.name)
+            if self._result is None:
+                release(fd, self.name)

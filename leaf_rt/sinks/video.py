@@ -27,8 +27,8 @@ from av.video.stream import VideoStream
 from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.sinks.audio import Soundtrack
 from leaf_rt.system.closing import Closing
-from leaf_rt.system.file_lock import open_exclusive
 from leaf_rt.system.files import output_error
+from leaf_rt.system.result_file import ResultFile
 from leaf_rt.types import U8, Estimates, Frame, SourceInfo
 
 Draw: TypeAlias = Callable[[U8, Estimates, Sequence[str]], U8]
@@ -48,7 +48,7 @@ class VideoSink(Closing):
     copied. A frame whose size differs from the first one is fitted into the size of the first one.
 
     Args:
-        path: The .mp4 file to write.
+        target: The .mp4 file to write, or a result; whoever opened a result completes it after ``close``.
         labels: Class names in the order of the model, passed to ``draw``.
         draw: Returns the annotated image. It gets a copy of the frame and may draw on it.
         codec: FFmpeg name of the encoder.
@@ -64,11 +64,15 @@ class VideoSink(Closing):
     wants_image = True
 
     def __init__(
-        self, path: Path, labels: Sequence[str], draw: Draw, codec: str = "libx264", sound: bool = True
+        self,
+        target: Path | ResultFile,
+        labels: Sequence[str],
+        draw: Draw,
+        codec: str = "libx264",
+        sound: bool = True,
     ) -> None:
-        self.name = str(path)
+        self.name = target.name if isinstance(target, ResultFile) else str(target)
         self.draw_time = 0.0
-        self._path = path
         self._labels = tuple(labels)
         self._draw = draw
         self._codec = codec
@@ -78,16 +82,13 @@ class VideoSink(Closing):
         self._size = (0, 0)  # width, height
         self._first = self._end = self._key = 0.0  # s, media time
         self._pts = -1
-        self._failed = False
         self._encode_failure = f"the encoder {codec} rejects the frames"
         if codec not in av.codecs_available:
-            raise OutputError(f"{path}: this FFmpeg has no encoder {codec}; omit the video with --no-save-video")
-        self._lock = open_exclusive(path)  # FFmpeg creates the file only at the first frame
-        try:
-            container = av.open(f"file:{os.fspath(path)}", "w", format="mp4", options=_container_options())
-        except OSError as e:
-            os.close(self._lock)
-            raise output_error(path, e) from e
+            raise OutputError(f"{self.name}: this FFmpeg has no encoder {codec}; omit the video with --no-save-video")
+        self._is_ours = not isinstance(target, ResultFile)
+        self._result = target if isinstance(target, ResultFile) else ResultFile(target)
+        self._writer = _Writer(self._result.fd)
+        container = av.open(self._writer, "w", format="mp4", options=_container_options())
         if not isinstance(container, OutputContainer):
             raise TypeError(f"av.open: wanted an OutputContainer, got {type(container).__name__}")
         self._container: OutputContainer | None = container
@@ -117,8 +118,8 @@ class VideoSink(Closing):
         try:
             if self._stream is None:
                 container.close()
-                self._path.unlink(missing_ok=True)
-            elif self._failed:
+                self._result.discard()
+            elif self._result.failed:
                 with contextlib.suppress(av.error.FFmpegError, OSError):  # reported when it happened
                     container.close()
             else:
@@ -128,10 +129,15 @@ class VideoSink(Closing):
                     container.mux(packets)
                     self._copy_sound(container, self._end, last=True)
                     container.close()
+                    if self._writer.error is not None:
+                        raise self._writer.error
         finally:
             if self._sound is not None:
                 self._sound.close()
-            os.close(self._lock)
+            if self._is_ours and not self._result.failed:
+                self._result.complete()
+            elif self._is_ours:
+                self._result.close()
 
     def _begin(self, container: OutputContainer, source: SourceInfo, frame: Frame, image: U8) -> VideoStream:
         """Create the streams for the size of the first frame."""
@@ -196,11 +202,36 @@ class VideoSink(Closing):
         try:
             yield
         except OSError as e:
-            self._failed = True
+            self._result.failed = True
             raise output_error(self.name, e) from e
         except (av.error.FFmpegError, ValueError) as e:
-            self._failed = True
+            self._result.failed = True
             raise OutputError(f"{self.name}: {failure} ({e})") from e
+
+
+class _Writer:
+    """The file for FFmpeg, which may forget an error of a write that came after a flush: a full disk at the end.
+
+    Attributes:
+        error: The first error of a write.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.error: OSError | None = None
+        self._fd = fd
+
+    def write(self, data: bytes) -> int:
+        """Append bytes; nothing more after an error."""
+        if self.error is not None:
+            raise self.error
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._fd, data[done:])
+        except OSError as e:
+            self.error = e
+            raise
+        return done
 
 
 def letterbox(image: U8, width: int, height: int) -> U8:

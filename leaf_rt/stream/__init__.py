@@ -3,4 +3,4 @@
 The only room that starts threads and reads clocks. It must not know the command line.
 """
 
-__all__ = ["options", "runner", "stats"]
+__all__ = ["control", "options", "runner", "stats"]

@@ -57,10 +57,14 @@ class Capture:
         """Whether no frame is left and none will come. Call under the lock."""
         return self.stats.state == "ended" and not self.buffer
 
-    def start(self, first: Source | LeafError) -> None:
-        """Start to capture from an open source, or try to open one after an error."""
+    def start(self, first: Source | LeafError | None) -> None:
+        """Start to capture from an open source, or open it: after a delay if there was an error, or now."""
         self._threads = [capture for capture in self._threads if capture.thread.is_alive()]
-        capture = CaptureThread(self._context, self._target, self._opener, self._connection, self.buffer, first)
+        # A target that never opened is tried once, unless it may become available later.
+        retries = first is not None or (self._target.address.is_live and (self._target.options.wait or self._was_open))
+        capture = CaptureThread(
+            self._context, self._target, self._opener, self._connection, self.buffer, first, retries
+        )
         self._threads.append(capture)
         capture.thread.start()
 
@@ -69,6 +73,19 @@ class Capture:
         self._cancel()
         self._connection.cut()
         self._context.ready.notify_all()
+
+    def pause(self) -> None:
+        """Capture no more frames until ``resume``. Call under the lock."""
+        if self.stats.state != "ended":
+            self._cancel()
+            self.buffer.drop_all()
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Open the source again after ``pause``."""
+        with self._context.lock:
+            self._connection.resume()
+        self.start(None)
 
     def fail(self, error: Exception, reason: str) -> None:
         """End the source because its frames cannot be used, and drop those in the buffer."""
@@ -83,6 +100,10 @@ class Capture:
         deadline = time.monotonic() + timeout
         for capture in self._threads:
             capture.thread.join(max(deadline - time.monotonic(), 0.0))
+
+    @property
+    def _was_open(self) -> bool:
+        return self.stats.last_frame is not None
 
     @property
     def deadline(self) -> float | None:
@@ -120,9 +141,11 @@ class CaptureThread:
         opener: Opener,
         connection: Connection,
         buffer: FrameBuffer,
-        first: Source | LeafError,
+        first: Source | LeafError | None,
+        retries: bool,
     ) -> None:
         self.deadline: float | None = None
+        self._retries = retries  # whether to try again if the source does not open
         self._context, self._address, self._options = context, target.target, target.options
         self._opener, self._connection, self._buffer = opener, connection, buffer
         self._cancelled = False
@@ -134,7 +157,7 @@ class CaptureThread:
         self.deadline = None
         self._buffer.space.notify_all()
 
-    def _run(self, first: Source | LeafError) -> None:
+    def _run(self, first: Source | LeafError | None) -> None:
         """Read until the source ends or the thread is cancelled."""
         source, error = (None, first) if isinstance(first, LeafError) else (first, None)
         try:
@@ -156,12 +179,12 @@ class CaptureThread:
         Returns:
             The loss to recover from; None if there is nothing to recover.
         """
-        reconnects = True
+        reconnects = self._retries
         try:
             if source is None:
                 self._expect_open()
                 source = self._opener(self._address, self._options)
-            reconnects = source.info.reconnects
+            self._retries = reconnects = source.info.reconnects
             if not self._opened(source.info) or not self._read(source):
                 return None
             if reconnects:
@@ -182,7 +205,7 @@ class CaptureThread:
         info, now = source.info, self._context.now
         replay = info.kind == "file" and info.is_live
         begin: tuple[float, float] | None = None  # when the first frame of a replay came, and its media time, s
-        reported = 0  # warnings
+        reported = damaged = 0  # warnings; damage
         frames = iter(source)
         while True:
             start = now()
@@ -191,6 +214,9 @@ class CaptureThread:
             for text in source.warnings[reported:]:
                 self._connection.report("warning", EventKind.DAMAGED, text)
             reported = len(source.warnings)
+            if source.damaged > damaged and not self._cancelled:
+                self._connection.damaged(source.damaged - damaged, captured, report=info.reconnects)
+                damaged = source.damaged
             if frame is None:
                 return True
             decode_time = captured - start if source.decode_time is None else source.decode_time
@@ -241,11 +267,11 @@ class CaptureThread:
             if self._cancelled:
                 return False
             self.deadline = None
-            delay = self._connection.lost()
+            reason = self._connection.without_address(str(error))
+            delay = self._connection.lost(reason)
         if delay is None:
             self._end(error)
             return False
-        reason = self._connection.without_address(str(error))
         self._connection.report("warning", EventKind.LOST, f"{reason}; retrying in {delay:.1f} s")
         return self._sleep(delay)
 

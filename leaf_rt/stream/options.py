@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaf_rt.stream.stats import Event, RunStats
+from leaf_rt.stream.stats import Event, RunStats, SourceStats
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 
@@ -22,12 +22,15 @@ class Hooks:
         frame: A frame is finished.
         progress: Called from time to time, and once at the end.
         event: Something happened.
+        closed: A source that had a frame has ended or was removed before the end of the run, and its own sinks have
+            finished.
     """
 
     opened: Callable[[SourceInfo], None] = _ignore
     frame: Callable[[SourceInfo, Frame, Estimates], None] = _ignore
     progress: Callable[[RunStats], None] = _ignore
     event: Callable[[Event], None] = _ignore
+    closed: Callable[[SourceStats], None] = _ignore
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from typing import TypeAlias
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import LeafError, NotFound
 from leaf_rt.recognition.pipeline import Pending, Pipeline
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import Source, Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.capture import Capture, Opener
 from leaf_rt.stream.context import Clock, RunContext
+from leaf_rt.stream.control import Addition, RunControl
 from leaf_rt.stream.frame_buffer import CapturedFrame
 from leaf_rt.stream.notifier import Notifier
 from leaf_rt.stream.options import Hooks, RunOptions
@@ -56,6 +57,7 @@ def run(
     opener: Opener = open_source,
     clock: Clock | None = None,
     rng: random.Random | None = None,
+    control: RunControl | None = None,
 ) -> RunStats:
     """Run sources through the pipeline into sinks until all sources have ended or the run is stopped.
 
@@ -71,6 +73,7 @@ def run(
         opener: Opens a target.
         clock: The time.
         rng: For the jitter of the delays between attempts to connect.
+        control: Adds and removes sources during the run.
 
     Returns:
         The counters. ``failures`` holds the errors that ended single sources or sinks.
@@ -81,17 +84,19 @@ def run(
         KeyboardInterrupt: The run was stopped at once, as by a second SIGINT.
     """
     options, stop = options or RunOptions(), stop or StopSignal()
+    control = control or RunControl()
     try:
         opened = open_targets(targets, opener)
     except BaseException:
+        control.close()
         for sink in shared if options.close_shared else ():
             with contextlib.suppress(LeafError):  # the reason for not starting matters more
                 sink.close()
         raise
-    context, rng = RunContext(options, stop, clock or Clock()), rng or random.Random()
-    runner = StreamRunner(context, backend, pipeline, sinks, hooks or Hooks())
+    context = RunContext(options, stop, clock or Clock())
+    runner = StreamRunner(context, backend, pipeline, sinks, hooks or Hooks(), control, opener, rng or random.Random())
     for target, source in zip(targets, opened, strict=True):
-        runner.add(target, source, opener, rng)
+        runner.add(target, source)
     stop.started = True
     with stop_on_signals(stop) if options.handle_signals else contextlib.nullcontext():
         return runner.run(shared)
@@ -107,31 +112,79 @@ class StreamRunner:
         make_pipeline: PipelineFactory,
         make_sinks: SinkFactory,
         hooks: Hooks,
+        control: RunControl,
+        opener: Opener,
+        rng: random.Random,
     ) -> None:
         self._context, self._stats = context, context.stats
         self._backend, self._make_pipeline, self._make_sinks, self._hooks = backend, make_pipeline, make_sinks, hooks
+        self._control, self._opener, self._rng = control, opener, rng
         self._notifier = Notifier(context, hooks)
         self._shutdown = Shutdown(context)
         self._workers: list[SourceWorker] = []
         self._first: list[Source | LeafError] = []  # what each worker starts with
         self._shared: list[SinkWorker] = []
+        self._closing: list[SourceWorker] = []  # sources that have ended, while their sinks finish
         self._pool: ThreadPoolExecutor | None = None
         self._busy, self._served = 0.0, 0  # s of work, and frames that were worked on
         self._held_back = False  # whether a frame of a file waits for space in a sink; under the lock
 
-    def add(self, target: Target, first: Source | LeafError, opener: Opener, rng: random.Random) -> None:
-        """Add a source that is open, or that will be opened after an error."""
-        info = first_info(target, first)
-        name = unique_name(info.name, [worker.info.name for worker in self._workers])
-        capture = Capture(self._context, target, name, info, opener, rng)
-        self._stats.sources.append(capture.stats)
-        self._workers.append(SourceWorker(self._context, capture))
+    def add(self, target: Target, first: Source | LeafError) -> None:
+        """Add a source that is open, or that will be opened after an error, before the run starts."""
+        self._workers.append(self._make_worker(target, first))
         self._first.append(first)
+
+    def add_source(self, addition: Addition) -> str:
+        """Add a source during the run; see ``RunControl.add``."""
+        worker = self._make_worker(addition.target, addition.source)
+        worker.added, worker.own_sinks = True, addition.sinks
+        self._workers = [*self._workers, worker]
+        worker.capture.start(addition.source)
+        return worker.info.name
+
+    def remove_source(self, name: str) -> None:
+        """End a source; see ``RunControl.remove``."""
+        worker = self._find(name)
+        with self._context.lock:
+            worker.capture.stop()
+            worker.capture.buffer.drop_all()
+        worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
+        self._close(worker)
+        self._workers = [other for other in self._workers if other is not worker]
+        self._stats.sources = [stats for stats in self._stats.sources if stats is not worker.stats]
+        for other in self._workers:
+            other.restart_load()
+
+    def pause_source(self, name: str) -> None:
+        """Pause a source; see ``RunControl.pause``."""
+        with self._context.lock:
+            self._find(name).capture.pause()
+
+    def resume_source(self, name: str) -> None:
+        """Resume a source; see ``RunControl.resume``."""
+        worker = self._find(name)
+        if worker.stats.state == "stopped":
+            worker.capture.resume()
+
+    def _find(self, name: str) -> SourceWorker:
+        found = next((worker for worker in self._workers if worker.info.name == name), None)
+        if found is None:
+            raise NotFound(f"{name}: this run has no such source")
+        return found
+
+    def _make_worker(self, target: Target, first: Source | LeafError | None) -> SourceWorker:
+        info = first_info(target, first)
+        name = unique_name(info.name, [worker.info.name for worker in (*self._workers, *self._closing)])
+        capture = Capture(self._context, target, name, info, self._opener, self._rng)
+        self._stats.sources = [*self._stats.sources, capture.stats]  # a new list: other threads read the old one
+        return SourceWorker(self._context, capture)
 
     def run(self, shared: Sequence[Sink]) -> RunStats:
         """Run from the first frame until every sink is closed."""
         context = self._context
-        threads = context.options.workers or min(len(self._workers), os.cpu_count() or 1)
+        sources = max(len(self._workers), 2 if self._control.keep_open else 1)
+        threads = context.options.workers or min(sources, os.cpu_count() or 1)
+        self._control.bind(context)
         self._pool = ThreadPoolExecutor(threads, "faces") if threads > 1 else None
         try:
             self._shared = [self._start_sink(sink, context.options.close_shared) for sink in shared]
@@ -143,7 +196,9 @@ class StreamRunner:
             context.stop.at_once = True
             raise
         finally:
-            self._shutdown.close(self._workers, self._shared, self._pool)
+            self._control.close()
+            removed = [sink for one in self._closing if one not in self._workers for sink in one.sinks]
+            self._shutdown.close(self._workers, [*self._shared, *removed], self._pool)
             self._notifier.progress()
         if context.stop.at_once:
             raise KeyboardInterrupt
@@ -159,11 +214,14 @@ class StreamRunner:
     def _set_up(self, worker: SourceWorker) -> None:
         """Make the pipeline and the sinks of a source at its first frame."""
         if worker.pipeline is None:
-            self._hooks.opened(worker.info)
+            own = worker.own_sinks
+            if own is None:
+                self._hooks.opened(worker.info)
             sinks: list[SinkWorker] = []
             pipeline = self._make_pipeline(worker.info)
             try:
-                sinks = [self._start_sink(sink) for sink in self._make_sinks(worker.info)]
+                made = self._make_sinks(worker.info) if own is None else own
+                sinks = [self._start_sink(sink) for sink in made]
             finally:
                 worker.set_up(pipeline, sinks)
 
@@ -173,6 +231,7 @@ class StreamRunner:
         end = None if duration is None else self._notifier.started + duration
         while not context.stop.at_once:
             begin = context.now()
+            self._control.serve(self)
             if not draining and (context.stop.is_set() or (end is not None and begin >= end)):
                 draining = True
                 self._stats.interrupted = context.stop.is_set()
@@ -197,8 +256,8 @@ class StreamRunner:
         """
         with self._context.ready:
             now = self._context.now()
-            if not self._ready_workers():
-                if all(worker.capture.ended for worker in self._workers):
+            if not self._ready_workers() and not self._control.pending:
+                if self._all_ended():
                     return None
                 deadlines = [now + _MAX_WAIT, end, *(worker.capture.deadline for worker in self._workers)]
                 self._context.ready.wait(max(min(d for d in deadlines if d is not None) - now, 0.0))
@@ -206,6 +265,15 @@ class StreamRunner:
             for worker in self._workers:
                 worker.capture.check(now)
             return [(worker, worker.capture.buffer.take()) for worker in self._ready_workers()]
+
+    def _all_ended(self) -> bool:
+        """Whether no frame will come any more. Call under the lock."""
+        stay = self._control.keep_open and not (self._context.stop.is_set() or self._duration_over())
+        return not stay and all(worker.capture.ended for worker in self._workers)
+
+    def _duration_over(self) -> bool:
+        duration = self._context.options.duration
+        return duration is not None and self._context.now() >= self._notifier.started + duration
 
     def _ready_workers(self) -> list[SourceWorker]:
         """Workers whose next frame can be taken now. Call under the lock."""
@@ -238,8 +306,10 @@ class StreamRunner:
                 if estimates is None:
                     continue
                 latency = self._context.now() - (captured.captured if worker.info.is_live else begin)
-                worker.deliver(captured, estimates, latency, self._shared, self._shutdown.drain_expired)
-                self._hooks.frame(worker.info, captured.frame, estimates)
+                shared = self._shared if worker.own_sinks is None else ()
+                worker.deliver(captured, estimates, latency, shared, self._shutdown.drain_expired)
+                if worker.own_sinks is None:
+                    self._hooks.frame(worker.info, captured.frame, estimates)
         finally:
             for worker in uncounted:
                 worker.stats.failed += 1
@@ -265,6 +335,22 @@ class StreamRunner:
             row = rows.stop
         return parts
 
+    def _close(self, worker: SourceWorker) -> None:
+        """Close a source that has ended, once. Its sinks go on until they have written everything."""
+        if not worker.closed:
+            worker.close()
+            self._closing.append(worker)
+
+    def _finish_closing(self) -> None:
+        """Say which sources have closed with all their sinks, and forget the sinks of removed ones."""
+        for worker in [worker for worker in self._closing if all(sink.ended for sink in worker.sinks)]:
+            self._closing.remove(worker)
+            if worker.own_sinks is None and worker.pipeline is not None:
+                self._hooks.closed(worker.stats)
+            if worker not in self._workers:
+                own = {id(sink.stats) for sink in worker.sinks}
+                self._stats.sinks = [stats for stats in self._stats.sinks if id(stats) not in own]
+
     def _after_round(self) -> None:
         """Deliver events, adapt to the load, close what has ended."""
         self._notifier.deliver_events()
@@ -272,10 +358,12 @@ class StreamRunner:
         live = sum(worker.stats.captured for worker in self._workers if worker.info.is_live)
         files = sum(not worker.info.is_live and not worker.closed for worker in self._workers)
         for worker in self._workers:
-            if self._context.options.shed:
+            if self._context.options.shed and not worker.closed:
                 worker.adapt_to_load(now, live, self._served, self._busy, files)
+            worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
             if not worker.closed and worker.capture.ended:
-                worker.close()
+                self._close(worker)
+        self._finish_closing()
         sinks = [*self._shared, *(sink for worker in self._workers for sink in worker.sinks)]
         if sinks and all(sink.stats.off for sink in sinks):
             raise next(sink.error for sink in sinks if sink.error is not None)

@@ -48,6 +48,7 @@ class Shutdown:
         self.stop_captures(workers)
         for worker in workers:
             worker.close()
+            worker.tell_if_gone(shared)
         for sink in shared:
             sink.close()
         deadline = self._finish_sinks([*shared, *(sink for worker in workers for sink in worker.sinks)])

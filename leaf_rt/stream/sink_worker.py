@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leaf_rt.errors import LeafError, OutputError, TimedOut
-from leaf_rt.sinks.base import Sink
+from leaf_rt.sinks.base import Sink, WatchesSources
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.stats import Event, EventKind, SinkStats
 from leaf_rt.types import Estimates, Frame, SourceInfo
@@ -50,12 +50,12 @@ class SinkWorker:
     """
 
     def __init__(self, context: RunContext, sink: Sink, on_room: Callable[[], None], close_sink: bool = True) -> None:
-        self.stats = SinkStats(sink.name)
+        self.stats = SinkStats(sink.name, delivery=getattr(sink, "delivery", None))
         self.error: Exception | None = None
         self._context, self._sink, self._on_room, self._close_sink = context, sink, on_room, close_sink
         capacity = context.options.queue
         self._capacity = capacity if sink.wants_image else max(capacity, _MIN_RECORD_QUEUE)
-        self._queue: deque[Work] = deque()
+        self._queue: deque[Work | SourceInfo] = deque()  # a source stands for its end
         self._changed = threading.Condition()
         self._closing = False
         self._failures = 0  # failed frames in a row
@@ -85,6 +85,14 @@ class SinkWorker:
             self._queue.append(work)
             self.stats.queued = len(self._queue)
             self._changed.notify_all()
+
+    def source_gone(self, source: SourceInfo) -> None:
+        """Tell the sink, after its queued frames, that a source was lost or has ended. Never waits."""
+        if isinstance(self._sink, WatchesSources):
+            with self._changed:
+                if not self.stats.off:
+                    self._queue.append(source)
+                    self._changed.notify_all()
 
     def close(self) -> None:
         """Accept no more frames. The thread writes the queue and closes the sink."""
@@ -119,7 +127,10 @@ class SinkWorker:
         while (work := self._next()) is not None:
             start = time.perf_counter()
             try:
-                self._sink.write(work.source, work.frame, work.estimates, work.latency)
+                if isinstance(work, Work):
+                    self._sink.write(work.source, work.frame, work.estimates, work.latency)
+                elif isinstance(self._sink, WatchesSources):
+                    self._sink.source_gone(work)
             except Exception as e:  # noqa: BLE001 counted and reported; one failing sink must not end the run
                 self._write_failed(e)
                 continue
@@ -130,7 +141,7 @@ class SinkWorker:
                 if draw_time > 0:
                     stages["draw"].add(draw_time)
             self._failures = 0
-            self.stats.written += 1
+            self.stats.written += isinstance(work, Work)
         if not self._close_sink:
             return
         try:
@@ -139,8 +150,8 @@ class SinkWorker:
             if self.error is None:
                 self._switch_off(e)
 
-    def _next(self) -> Work | None:
-        """The next frame; None after the last one."""
+    def _next(self) -> Work | SourceInfo | None:
+        """The next frame or end of a source; None after the last one."""
         with self._changed:
             while not self._queue and not self._closing and not self.stats.off:
                 self._changed.wait()
@@ -176,6 +187,6 @@ class SinkWorker:
         self._context.report(Event("error", self.stats.name, EventKind.SINK, text, error))
 
     def _drop_queue(self) -> None:
-        self.stats.dropped += len(self._queue)
+        self.stats.dropped += sum(isinstance(work, Work) for work in self._queue)
         self.stats.queued = 0
         self._queue.clear()

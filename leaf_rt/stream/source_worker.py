@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from leaf_rt.recognition.pipeline import Pending, Pipeline
+from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.capture import Capture
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame
@@ -28,16 +29,20 @@ class SourceWorker:
         pipeline: Its pipeline; None before its first frame.
         sinks: Its own sinks.
         closed: Whether ``close`` was called.
+        added: Whether it was added during the run; its error is then no error of the run.
+        own_sinks: The only sinks that see it; None for those of the run.
     """
 
     def __init__(self, context: RunContext, capture: Capture) -> None:
         self.capture, self.stats = capture, capture.stats
         self.pipeline: Pipeline | None = None
         self.sinks: list[SinkWorker] = []
-        self.closed = False
+        self.closed = self.added = False
+        self.own_sinks: Sequence[Sink] | None = None
         self._context = context
         self._load = LoadControl()
         self._failures = 0  # failed frames in a row
+        self._shown = False  # whether the sinks believe that the source is there
 
     @property
     def info(self) -> SourceInfo:
@@ -91,6 +96,7 @@ class SourceWorker:
         """
         stats = self.stats
         stats.processed += 1
+        self._shown = True
         work = Work(stats.info, captured.frame, estimates, latency)
         for sink in (*shared, *self.sinks):
             sink.put(work, not stats.info.is_live, give_up)
@@ -98,6 +104,15 @@ class SourceWorker:
         stats.faces = len(estimates)
         stats.latency.add(latency)
         self._failures = 0
+
+    def tell_if_gone(self, shared: Sequence[SinkWorker]) -> None:
+        """Tell all sinks, after its last frame, that the source was lost, stopped or has ended."""
+        with self._context.lock:
+            gone = self.stats.state in ("lost", "stopped", "ended") and not self.capture.buffer
+        if gone and self._shown:
+            self._shown = False
+            for sink in (*shared, *self.sinks):
+                sink.source_gone(self.info)
 
     def adapt_to_load(self, now: float, live: int, served: int, busy: float, files: int) -> None:
         """Change the work per frame of a live source as the load rises or falls; arguments as in ``Counters``."""
@@ -117,6 +132,10 @@ class SourceWorker:
             text = f"{stats.demand:.0%} busy: {change} (level {stats.level})"
             self._context.report(Event("info", stats.info.name, EventKind.LOAD, text))
 
+    def restart_load(self) -> None:
+        """Measure the load anew, because another source is gone. Its counters no longer count."""
+        self._load.restart()
+
     def close(self) -> None:
         """Close the pipeline and let the sinks finish, after the last frame. Safe to call twice."""
         if self.closed:
@@ -125,7 +144,7 @@ class SourceWorker:
         with self._context.lock:
             self.capture.buffer.drop_all()
             error = self.capture.error
-        if error is not None:
+        if error is not None and not self.added:
             self._context.stats.failures.append(error)
         for sink in self.sinks:
             sink.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from leaf_rt.errors import LeafError
-from leaf_rt.sources.base import Source, Target, is_url, network_name, redact
-from leaf_rt.sources.opening import is_camera
+from leaf_rt.sources.base import Source, Target
 from leaf_rt.stream.capture import Opener
-from leaf_rt.types import SourceInfo
+from leaf_rt.types import Kind, SourceInfo
 
 _MAX_THREADS = 16
 
@@ -32,7 +32,7 @@ def open_targets(targets: Sequence[Target], opener: Opener) -> list[Source | Lea
         error = future.exception()
         if error is None:
             opened.append(future.result())
-        elif isinstance(error, LeafError) and target.options.wait and _is_live(target):
+        elif isinstance(error, LeafError) and target.options.wait and target.address.is_live:
             opened.append(error)
         else:
             fatal.append(error)
@@ -45,21 +45,20 @@ def open_targets(targets: Sequence[Target], opener: Opener) -> list[Source | Lea
     return opened
 
 
-def first_info(target: Target, opened: Source | LeafError) -> SourceInfo:
+def first_info(target: Target, opened: Source | LeafError | None) -> SourceInfo:
     """What is known of a source at the start, even if it is not open yet."""
-    if not isinstance(opened, LeafError):
+    if opened is not None and not isinstance(opened, LeafError):
         return opened.info
-    address = redact(target.target)
-    if is_camera(target.target):
-        return SourceInfo(target.options.name or f"camera {address}", address, "camera", 0, 0, is_live=True)
-    return SourceInfo(target.options.name or network_name(address), address, "network", 0, 0, is_live=True)
+    address = target.address
+    name = target.options.name or address.name
+    if not address.is_live:
+        path = Path(target.target)
+        return SourceInfo(name, address.shown, "file", 0, 0, is_live=target.options.realtime, path=path)
+    kind: Kind = "camera" if address.kind == "camera" else "network"
+    return SourceInfo(name, address.shown, kind, 0, 0, is_live=True)
 
 
 def unique_name(name: str, taken: Sequence[str]) -> str:
     """The name, with a number if another source of the run has it."""
     candidates = (name if n == 1 else f"{name} #{n}" for n in range(1, len(taken) + 2))
     return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def _is_live(target: Target) -> bool:
-    return is_url(target.target) or is_camera(target.target)

@@ -10,12 +10,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from leaf_rt.results.events import DeliveryStats
 from leaf_rt.types import SourceInfo
 
 STAGES = ("decode", "detect", "track", "align", "infer", "smooth", "draw", "write", "wait")
 _WINDOW = 2048  # measurements that the percentiles use
 
-State: TypeAlias = Literal["waiting", "open", "lost", "ended"]
+State: TypeAlias = Literal["waiting", "open", "lost", "stopped", "ended"]
 Level: TypeAlias = Literal["info", "warning", "error"]
 
 
@@ -108,16 +109,20 @@ class SourceStats:
         reconnects: Connections after the first one.
         stalls: How often no frame came for too long.
         jumps: How often the clock of the stream jumped.
+        damaged: Damaged packets and pictures. A damaged picture is processed all the same.
         frozen: Whether the picture stands still.
-        generation: Number of the newest connection, from 0.
-        state: "waiting" for its first frame, "open", "lost" or "ended".
+        generation: Number of the newest connection, or of the newest recording of a file, from 0.
+        state: "waiting" for its first frame, "open", "lost", "stopped" by a request, or "ended".
         since: When ``state`` began, s on the clock of the run.
+        reason: Why it is lost, could not be opened yet, or has failed; "" if all is well. Without the address.
+        retry_at: When it will be opened again, s on the clock of the run; None if no attempt is planned.
         cut: Whether the run ended the source before its own end.
         last_frame: When the newest frame was captured, s on the clock of the run; None before the first.
         capture_fps: Frames captured per second, over the last seconds.
         fps: Frames finished per second, over the last seconds.
         level: Level of load shedding; 0 is full effort, see ``Pipeline.reduce_effort``.
         demand: s of work per second that the frames of all live sources need; the loop can do 1.
+        seconds: Wall time from the start of the run until the source had ended.
         latency: s from capture (live) or from the start of processing (files) to finished estimates.
     """
 
@@ -132,16 +137,20 @@ class SourceStats:
     reconnects: int = 0
     stalls: int = 0
     jumps: int = 0
+    damaged: int = 0
     frozen: bool = False
     generation: int = 0
     state: State = "waiting"
     since: float = 0.0
+    reason: str = ""
+    retry_at: float | None = None
     cut: bool = False
     last_frame: float | None = None
     capture_fps: float = 0.0
     fps: float = 0.0
     level: int = 0
     demand: float = 0.0
+    seconds: float = 0.0
     latency: StageStats = field(default_factory=StageStats)
     _past: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=64))
 
@@ -167,6 +176,7 @@ class SinkStats:
         failed: Frames that it could not write.
         queued: Frames that wait for it now.
         off: Whether it is switched off.
+        delivery: Counters of the events that it sends over the network; None if it does not.
     """
 
     name: str
@@ -175,6 +185,7 @@ class SinkStats:
     failed: int = 0
     queued: int = 0
     off: bool = False
+    delivery: DeliveryStats | None = None
 
 
 @dataclass(slots=True)
@@ -214,3 +225,5 @@ class RunStats:
         self.fps = self.processed / seconds if seconds > 0 else 0.0
         for source in self.sources:
             source.update_rates(now)
+            if source.state != "ended" or source.queued or source.seconds == 0:
+                source.seconds = seconds

@@ -3,4 +3,16 @@
 Knows errors and text. It must not know pictures, models or records.
 """
 
-__all__ = ["closing", "cpu", "file_lock", "files", "native_stderr", "signals", "user_cache"]
+__all__ = [
+    "closing",
+    "cpu",
+    "file_lock",
+    "files",
+    "native_stderr",
+    "parsing",
+    "reading",
+    "result_file",
+    "signals",
+    "telemetry",
+    "user_cache",
+]

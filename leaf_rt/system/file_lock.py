@@ -48,6 +48,30 @@ def open_exclusive(path: Path | str, flags: int = 0, name: Path | str | None = N
     return fd
 
 
+def lock_existing(path: Path, name: Path | str) -> int | None:
+    """Lock a file that stays unchanged, against another run that writes it, until the descriptor is closed.
+
+    Returns:
+        The file descriptor; None if there is no such file, or its file system has no locks.
+
+    Raises:
+        OutputError: Another run is writing it.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return None
+    try:
+        _lock(fd)
+    except BlockingIOError as e:
+        os.close(fd)
+        raise _being_written(name) from e
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
 def release(fd: int, path: Path | str) -> None:
     """Close a descriptor of ``open_exclusive``.
 
@@ -71,14 +95,18 @@ def _open_locked(path: Path | str, flags: int, name: Path | str) -> int:
             _lock(fd)
     except BlockingIOError as e:
         os.close(fd)
-        raise OutputError(
-            f"{name}: is already being written by another run or another option of this run; wait until it has "
-            "ended, or choose another place with --out"
-        ) from e
+        raise _being_written(name) from e
     except OSError as e:
         os.close(fd)
         raise output_error(name, e) from e
     return fd
+
+
+def _being_written(name: Path | str) -> OutputError:
+    return OutputError(
+        f"{name}: is already being written by another run or another option of this run; wait until it has "
+        "ended, or choose another place with --out"
+    )
 
 
 def _is_at(path: Path | str, fd: int) -> bool:

@@ -23,7 +23,7 @@ def output_error(path: str | Path, error: OSError) -> LeafError:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return NoPermission(f"{path}: no permission to write; change its permissions, or choose another place")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutputError(f"{path}: no space left on the device; free some space (everything written so far is valid)")
+        return OutputError(f"{path}: no space left on the device; free some space")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return OutputError(f"{path}: the folder does not exist; create it first")
     if isinstance(error, IsADirectoryError):
@@ -81,15 +81,24 @@ def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object], *, p
         finally:
             with contextlib.suppress(OSError):  # must not hide the error from writing
                 temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        fsync_folder(path.parent)
     except OSError as e:
         raise output_error(path, e) from e
     except RuntimeError as e:  # torch.save reports a full disk this way
         raise OutputError(f"{path}: cannot be written ({e})") from e
+
+
+def fsync_folder(folder: Path) -> None:
+    """Put the names of a folder on the disk, so that a rename survives a power loss.
+
+    Raises:
+        OSError: The folder cannot be opened or written.
+    """
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def save_json(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM as a request to stop, for runs and for training."""
+"""SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone) as a request to stop, for runs and for training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class StopSignal(threading.Event):
 
 @contextlib.contextmanager
 def stop_on_signals(stop: StopSignal, raise_on_second: bool = False) -> Iterator[None]:
-    """Set ``stop`` on the first SIGINT or SIGTERM, and ``stop.at_once`` on a SIGINT after that.
+    """Set ``stop`` on the first SIGINT, SIGTERM or SIGHUP, and ``stop.at_once`` on a SIGINT after that.
 
-    Only the main thread receives signals. In any other thread this does nothing.
+    Only the main thread receives signals. In any other thread this does nothing. An ignored SIGHUP stays ignored, as
+    ``nohup`` wants it.
 
     Args:
         stop: The request to set.
@@ -54,7 +55,10 @@ def stop_on_signals(stop: StopSignal, raise_on_second: bool = False) -> Iterator
             received = True
             stop.set()
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ import numpy as np
 from leaf_rt.errors import CodecError, DataError, NotAVideo, OutputError
 from leaf_rt.media.images import decode_picture
 from leaf_rt.system.files import make_folder, save_json, write_whole
+from leaf_rt.system.parsing import parse_json
 from leaf_rt.system.user_cache import user_cache
 from leaf_rt.types import I64, U8
 from train.data.cropper import FaceCropper
@@ -79,6 +80,7 @@ def prepare(
     folder: Path,
     spec: CropSpec,
     progress: Progress = no_progress,
+    detector: str = "auto",
 ) -> Crops:
     """Bring a cache up to date and open it.
 
@@ -91,6 +93,7 @@ def prepare(
         folder: Of the cache; created if missing.
         spec: How the images are cropped.
         progress: Called after every image.
+        detector: See ``FaceCropper``.
 
     Raises:
         DataError: The folder holds a cache of other crops, or a damaged cache.
@@ -100,7 +103,9 @@ def prepare(
     with ExitStack() as stack:
         cache = _CacheFolder(folder, spec)
         stack.callback(cache.close)
-        cropper = stack.enter_context(FaceCropper(spec.side, spec.margin, spec.color, align=spec.align))
+        cropper = stack.enter_context(
+            FaceCropper(spec.side, spec.margin, spec.color, align=spec.align, detector=detector)
+        )
         try:
             for i, name in enumerate(ids):
                 row[i] = cache.row(name, source, cropper)
@@ -161,7 +166,7 @@ class _CacheFolder:
     def _open(self) -> None:
         folder = self._meta_file.parent
         try:
-            meta = json.loads(self._meta_file.read_bytes())
+            meta = parse_json(self._meta_file.read_bytes())
             if meta["crops"] != self._crops:
                 raise DataError(f"cache {folder}: holds other crops ({meta['crops']}); choose another --data.cache")
             if not self._image_file.is_file():

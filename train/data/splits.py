@@ -16,6 +16,7 @@ import numpy as np
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.system.files import save_json
+from leaf_rt.system.parsing import read_json
 from leaf_rt.types import I64
 from train.recipes.schema import Data, Split
 
@@ -210,7 +211,7 @@ def open_partition(path: Path, ids: Sequence[str], data: str) -> Partition:
     if not path.is_file():
         raise NotFound(f"split {path}: no such file")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         labelled, unlabelled, validation = (tuple(raw[k]) for k in ("labelled", "unlabelled", "validation"))
         saved = Partition(labelled, unlabelled, validation, raw["data"], raw["made_by"])
     except (ValueError, KeyError, TypeError) as e:

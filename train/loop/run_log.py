@@ -19,6 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from leaf_rt.system.parsing import parse_json
+
 LOG = "log.jsonl"
 TERMS = {
     "loss_x": "labelled",
@@ -184,7 +186,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     records = []
     for line in (run / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue  # the process was killed while it wrote this line
         if isinstance(record, dict) and "event" in record:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,13 @@ def read_file(path: Path) -> Any:
         Unreadable: The file is damaged, or holds something else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if (member := _damaged_member(path)) is not None:
+            raise Unreadable(f"its {member} is damaged (wrong checksum); use another copy")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks people to write to PyTorch; the error below says what is wrong
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Unreadable:
+        raise
     except PermissionError as e:
         raise NoPermission(f"{path}: no permission to read it") from e
     except Exception as e:  # torch raises many kinds of errors for a damaged file
@@ -44,6 +52,14 @@ def read_file(path: Path) -> Any:
         else:
             reason = "it is cut short, or is not a file of torch.save"
         raise Unreadable(reason) from e
+
+
+def _damaged_member(path: Path) -> str | None:
+    """The first part of the archive whose checksum is wrong, which torch does not check; None if all are right."""
+    if not zipfile.is_zipfile(path):  # an old format without checksums, or no file of torch.save at all
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], optional: tuple[str, ...] = ()) -> str:

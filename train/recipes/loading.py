@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from leaf_rt.errors import DataError, NotFound
+from leaf_rt.system.parsing import read_toml
 from train.recipes.presets import preset
 from train.recipes.schema import ALIASES, OPTIONS, SECTIONS, Method, Recipe
 
@@ -121,8 +121,10 @@ def _find(source: str | Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        tables = read_toml(path)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e})") from e
+    except ValueError as e:
         raise DataError(f"{path}: not valid TOML ({e})") from e
     for name, table in tables.items():
         if not isinstance(table, dict):

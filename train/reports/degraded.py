@@ -110,7 +110,7 @@ def evaluate_degraded(
         if not len(rows):
             raise DataError(f"--data {data.path}: this data has no {split} split of its own with such pictures")
         degraded: dict[str, list[U8]] = {}
-        with FaceCropper(data.side, data.margin, data.color, align=data.align) as cropper:
+        with FaceCropper(data.side, data.margin, data.color, align=data.align, detector=data.detector) as cropper:
             for done, row in enumerate(rows.tolist(), 1):
                 picture = cv2.imdecode(np.frombuffer(index.source.read(index.ids[row]), np.uint8), cv2.IMREAD_COLOR)
                 image = _shrink(np.asarray(picture, np.uint8))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leaf_rt.errors import DataError
+from leaf_rt.text import printable
 from leaf_rt.types import F32, I64
 from train.data.image_store import ImageStore
 
@@ -75,7 +77,12 @@ def build_index(
         notes: See ``DatasetIndex``.
         targets: (N, C) float32; one-hot vectors of the labels by default.
         agreement: (N,) int64; NO_VOTES by default.
+
+    Raises:
+        DataError: A class name has control characters, which a terminal would obey.
     """
+    if odd := [label for label in labels if printable(label) != label]:
+        raise DataError(f"--data {name}: the class name {odd[0]!a} has control characters; rename it")
     split = np.array([row[1] for row in rows], np.int64)
     label = np.array([row[2] for row in rows], np.int64)
     if targets is None:

@@ -1,4 +1,4 @@
-"""Serves the state of a run over HTTP: /metrics for Prometheus, /healthz for health checks.
+"""The state of a run for machines: /metrics for Prometheus, /healthz for health checks, and a small server for both.
 
 Knows the counters of a run and prometheus-client, which is imported when a server starts; must not know pipelines.
 """
@@ -27,6 +27,7 @@ _COUNTERS = {
     "reconnects": "Reconnections",
     "stalls": "Times that no frame arrived for too long",
     "jumps": "Jumps of the clock of the stream",
+    "damaged": "Damaged packets and pictures",
 }
 _GAUGES = {
     "capture_fps": "Frames received per second, over the last seconds",
@@ -38,6 +39,36 @@ _GAUGES = {
     "frozen": "1 while the picture does not change",
 }
 _QUANTILES = ("0.5", 50.0), ("0.95", 95.0)
+
+
+class Exposition:
+    """The metrics of a run in the text format of Prometheus.
+
+    Args:
+        stats: Returns the counters.
+        option: What needs them, for the error message.
+
+    Raises:
+        BackendError: prometheus-client is not installed.
+
+    Attributes:
+        media_type: Of the text.
+    """
+
+    def __init__(self, stats: Callable[[], RunStats], option: str = "--metrics", extra: str = "metrics") -> None:
+        try:
+            from prometheus_client import CollectorRegistry, generate_latest
+            from prometheus_client.exposition import CONTENT_TYPE_LATEST
+        except ImportError as e:
+            raise BackendError(f"{option}: needs prometheus-client; {install_hint(extra)}") from e
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(stats))
+        self._generate = generate_latest
+        self.media_type: str = CONTENT_TYPE_LATEST
+
+    def text(self) -> bytes:
+        """All metrics now."""
+        return self._generate(self._registry)
 
 
 class MetricsServer(Closing):
@@ -54,22 +85,16 @@ class MetricsServer(Closing):
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1", clock: Callable[[], float] = time.monotonic) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, generate_latest
-            from prometheus_client.exposition import CONTENT_TYPE_LATEST
-        except ImportError as e:
-            raise BackendError(f"--metrics: needs prometheus-client; {install_hint('metrics')}") from e
-        registry = CollectorRegistry(auto_describe=False)
         self._stats = RunStats()
         self._clock = clock
-        registry.register(_Collector(lambda: self._stats))
+        metrics = Exposition(lambda: self._stats)
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path.partition("?")[0] == "/metrics":
-                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                    self._answer(200, metrics.media_type, metrics.text())
                 elif self.path.partition("?")[0] == "/healthz":
-                    healthy, body = server.health()
+                    healthy, body = health(server._stats, server._clock())
                     self._answer(200 if healthy else 503, "application/json", json.dumps(body).encode())
                 else:
                     self._answer(404, "text/plain", b"not found; use /metrics or /healthz\n")
@@ -104,18 +129,24 @@ class MetricsServer(Closing):
         self._server.server_close()
         self._thread.join(5)
 
-    def health(self) -> tuple[bool, dict[str, Any]]:
-        """The health of the run.
 
-        Returns:
-            Whether all sources and sinks work, and the details as JSON values.
-        """
-        now = self._clock()
-        sources = [_health(source, now) for source in self._stats.sources]
-        failures = [str(e) if isinstance(e, LeafError) else type(e).__name__ for e in self._stats.failures]
-        off = [sink.name for sink in self._stats.sinks if sink.off]
-        healthy = bool(sources) and not failures and not off and all(s["state"] in ("open", "ended") for s in sources)
-        return healthy, {"healthy": healthy, "sources": sources, "sinks_off": off, "failures": failures}
+def health(stats: RunStats, now: float, *, may_be_idle: bool = False) -> tuple[bool, dict[str, Any]]:
+    """The health of a run.
+
+    Args:
+        stats: Its counters.
+        now: s on its clock.
+        may_be_idle: Whether it is healthy without sources.
+
+    Returns:
+        Whether all sources and sinks work, and the details as JSON values.
+    """
+    sources = [_health(source, now) for source in stats.sources]
+    failures = [str(e) if isinstance(e, LeafError) else type(e).__name__ for e in stats.failures]
+    off = [sink.name for sink in stats.sinks if sink.off]
+    working = all(s["state"] in ("open", "stopped", "ended") for s in sources) and (may_be_idle or bool(sources))
+    healthy = working and not failures and not off
+    return healthy, {"healthy": healthy, "sources": sources, "sinks_off": off, "failures": failures}
 
 
 def _health(source: SourceStats, now: float) -> dict[str, Any]:
@@ -163,6 +194,16 @@ class _Collector:
         for sink in stats.sinks:
             queue.add_metric([sink.name], sink.queued)
         yield queue
+        alerts = [(sink.name, sink.delivery) for sink in stats.sinks if sink.delivery is not None]
+        for name in ("delivered", "dropped"):
+            counter = CounterMetricFamily(f"leaf_alert_{name}", f"Events {name} by a network output", labels=["sink"])
+            for sink_name, delivery in alerts:
+                counter.add_metric([sink_name], getattr(delivery, name))
+            yield counter
+        waiting = GaugeMetricFamily("leaf_alert_waiting", "Events waiting for a receiver", labels=["sink"])
+        for sink_name, delivery in alerts:
+            waiting.add_metric([sink_name], delivery.waiting)
+        yield waiting
         yield CounterMetricFamily("leaf_inference_errors", "Failed calls of the back end", stats.inference_errors)
         yield CounterMetricFamily("leaf_batches", "Calls of the back end with at least one face", stats.batches)
         latency = SummaryMetricFamily("leaf_latency_seconds", "Time from capture to estimates", labels=["source"])

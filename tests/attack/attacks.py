@@ -1,0 +1,232 @@
+"""Runs commands that are meant to fail, and checks what must hold whatever happens.
+
+``LEAF_ATTACK=long`` multiplies the time of every test by 15, and ``LEAF_ATTACK_SEED`` chooses other attacks.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONG = os.environ.get("LEAF_ATTACK") == "long"
+SEED = int(os.environ.get("LEAF_ATTACK_SEED", "0"))
+MARKS = [pytest.mark.attack, pytest.mark.slow]
+# What the children share, so that each of them need not import it.
+_SHARED = (
+    *("cv2", "av", "onnxruntime", "matplotlib.figure"),
+    *("leaf_rt.cli.commands", "leaf_rt.cli.video", "leaf_rt.cli.images"),
+)
+_MEMORY = 3 << 30  # bytes of memory that a command may allocate
+CODES = {int(code) for code in re.findall(r"^\| (\d+) \|", (ROOT / "docs/exit-codes.md").read_text(), re.MULTILINE)}
+
+
+def attacks(seconds: float, at_least: int = 2) -> Iterator[random.Random]:
+    """Generators of random numbers, one per attack, until the time of the test is over."""
+    end = time.monotonic() + seconds * (15 if LONG else 1)
+    number = 0
+    while number < at_least or time.monotonic() < end:
+        yield random.Random(SEED * 1_000_003 + number)
+        number += 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    command: Sequence[str]
+    code: int
+    out: str
+    err: str
+    left: bool  # whether a process that it started is still there
+
+    def check(self, *codes: int) -> None:
+        """What must hold for every command, whatever its input."""
+        told = f"{list(self.command)}\ncode {self.code}\n{self.out[-1000:]}\n{self.err[-3000:]}"
+        assert self.code in CODES - {70}, told
+        assert not codes or self.code in codes, told
+        assert "Traceback" not in self.err + self.out, told
+        assert "bug in leaf-rt" not in self.err, told
+        assert "\x1b" not in self.err + self.out, told
+        assert not self.left, f"a process is left over: {told}"
+        if self.code not in (0, 2, 130, 141):
+            sentences = [line for line in self.err.splitlines() if line.startswith("error: ")]
+            assert sentences, told
+            assert all(len(line) > 20 for line in sentences), told
+
+
+def run(
+    command: Sequence[object],
+    *,
+    cwd: Path,
+    timeout: float = 90,
+    meanwhile: Callable[[int], None] | None = None,
+    codes: Sequence[int] = (),
+) -> Done:
+    """Run ``leaf-rt`` in a child of this process, which saves the time of its imports, and check what must hold.
+
+    Args:
+        command: Arguments.
+        cwd: Its folder.
+        timeout: s; a command that takes longer fails the test.
+        meanwhile: Called with its process id while it runs.
+        codes: The exit codes that may come; none means all that are documented.
+    """
+    for module in _SHARED:
+        importlib.import_module(module)
+
+    arguments = [str(part) for part in command]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            _be_the_command(arguments, cwd, out.fileno(), err.fileno())
+        if meanwhile is not None:
+            meanwhile(child)
+        status = _wait(child, timeout)
+        left = _group_lives(child)
+        for file in (out, err):
+            file.seek(0)
+        texts = [file.read().decode("utf-8", "replace") for file in (out, err)]
+    assert status is not None, f"{arguments}: took more than {timeout} s\n{texts[1][-3000:]}"
+    done = Done(arguments, os.waitstatus_to_exitcode(status), *texts, left)
+    if done.code >= 0:  # killed by no signal
+        done.check(*codes)
+    return done
+
+
+def _be_the_command(arguments: Sequence[str], cwd: Path, out: int, err: int) -> None:
+    """The child: never returns."""
+    code = 99
+    try:
+        os.setsid()
+        os.chdir(cwd)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.argv = ["leaf-rt", *arguments]
+        from leaf_rt.cli import main
+
+        code = main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 - nothing may get back into pytest
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int, timeout: float) -> int | None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    os.killpg(group, signal.SIGKILL)
+    return True
+
+
+def check_results(folder: Path, *, partial: bool) -> int:
+    """Every result under its final name is whole; partial files are valid line by line. Returns the number of results.
+
+    Args:
+        folder: Where the results are.
+        partial: Whether partial files may be there.
+    """
+    count = 0
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        if path.suffix == ".part":
+            assert partial, f"{path} was left"
+            if path.stem.endswith((".jsonl", ".csv")):
+                _check_lines(path, path.with_suffix("").suffix)
+            continue
+        assert not path.name.startswith(".") or partial, f"{path} was left"
+        count += 1
+        if path.suffix in (".jsonl", ".csv"):
+            _check_lines(path, path.suffix)
+        elif path.suffix == ".mp4" and ".leaf" in path.name:
+            with av.open(str(path)) as container:
+                assert sum(1 for _ in container.decode(video=0)) > 0, path
+        elif path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            pq.read_table(path)
+        elif path.suffix in (".png", ".jpg") and ".leaf" in path.name:
+            import cv2
+
+            assert cv2.imread(str(path)) is not None, path
+    return count
+
+
+def _check_lines(path: Path, kind: str) -> None:
+    data = path.read_bytes()
+    assert not data or data.endswith(b"\n"), f"{path} ends within a line"
+    text = data.decode("utf-8")
+    if kind == ".csv":
+        rows = list(csv.reader(io.StringIO(text)))
+        assert len({len(row) for row in rows}) <= 1, path
+        return
+    for line in text.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{path}: {name} is no JSON"))
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Damage some bytes: flip, cut, repeat, remove, overwrite with numbers that parsers trip over."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5, 30))):
+        if not out:
+            break
+        place = rng.randrange(len(out)) if rng.random() < 0.6 else min(rng.randrange(400), len(out) - 1)
+        length = rng.choice((1, 4, 16, 200, 5000))
+        kind = rng.randrange(7)
+        if kind == 0:
+            out[place] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del out[place:]
+        elif kind == 2:
+            out[place:place] = out[place : place + length]
+        elif kind == 3:
+            del out[place : place + length]
+        elif kind == 4:
+            out[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0"))
+        elif kind == 5:
+            out[place : place + length] = bytes(length)
+        else:
+            out[place : place + length] = rng.randbytes(length)
+    return bytes(out)
