@@ -19,13 +19,14 @@ NUMBERS = draw_numbers(len(IMAGES), DEGRADE_NUMBERS, torch.Generator().manual_se
 
 @pytest.mark.parametrize("quality", [5, 20, 50, 90])
 def test_jpeg_equals_that_of_opencv(quality: int) -> None:
-    coded = jpeg(IMAGES, torch.full((len(IMAGES),), float(quality)))[:, 0] * 255
-    for ours, face in zip(coded.numpy(), FACES, strict=True):
-        theirs = cv2.imdecode(cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
-        difference = np.abs(ours - theirs)
-        # A coefficient that lies between two steps may be rounded either way.
-        assert np.mean(difference) < 0.6, quality
-        assert np.mean(difference > 3) < 0.03
+    ours = jpeg(IMAGES, torch.full((len(IMAGES),), float(quality)))[:, 0].numpy() * 255
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    theirs = [cv2.imdecode(cv2.imencode(".jpg", face, options)[1], cv2.IMREAD_GRAYSCALE) for face in FACES]
+    difference = np.abs(ours - np.stack(theirs))
+    # A coefficient half-way between two steps is rounded either way, which changes its block.
+    assert np.mean(difference) < 0.7
+    assert np.mean(difference > 3) < 0.03
+    assert np.mean(np.abs(FACES - np.stack(theirs))) > 2 * np.mean(difference)
 
 
 @pytest.mark.parametrize("side", [13, 21, 64])

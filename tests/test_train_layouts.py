@@ -137,8 +137,10 @@ def test_ferplus(tmp_path: Path) -> None:
 )
 def test_ferplus_agreement(tmp_path: Path, votes: tuple[int, ...], agreement: int) -> None:
     header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-    (tmp_path / "fer2013new.csv").write_text(f"{header}\nTraining,a.png,{','.join(map(str, votes))}\n")
-    assert read_index("ferplus", tmp_path).agreement.tolist() == [agreement]
+    rows = [f"Training,{c}.png,{'0,' * c}10{',0' * (9 - c)}" for c in range(8)]
+    rows.append(f"PublicTest,a.png,{','.join(map(str, votes))}")
+    (tmp_path / "fer2013new.csv").write_text("\n".join([header, *rows]))
+    assert read_index("ferplus", tmp_path).agreement.tolist() == [2] * 8 + [agreement]
 
 
 def test_rafdb(tmp_path: Path) -> None:
