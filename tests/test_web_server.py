@@ -289,7 +289,8 @@ def test_the_sources_of_the_command_line_and_an_rtsp_source_that_dies_and_comes_
             assert server.json("GET", "/v1/info")["stored"] == ["records", "timeline"]
             assert server.stop() == 0
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-            "door.leaf.jsonl", "door.leaf.png", "hall.leaf.jsonl", "hall.leaf.png",
+            "door.leaf.html", "door.leaf.jsonl", "door.leaf.png", "door.leaf.summary.json",
+            "hall.leaf.html", "hall.leaf.jsonl", "hall.leaf.png", "hall.leaf.summary.json",
         ]  # fmt: skip
         assert not [line for line in server.lines if "Traceback" in line]
 
