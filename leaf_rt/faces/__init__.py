@@ -6,6 +6,7 @@ Knows images and boxes. Does not know expressions, sources or result files.
 __all__ = [
     "alignment",
     "appearance",
+    "encoder",
     "image_detector",
     "mediapipe_detector",
     "regions",

@@ -56,6 +56,8 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
         _frame(axes, last)
         if lanes:
             _lane(axes, lanes[number], summary.labels, end - start)
+    for axes in figure.axes:
+        axes.vlines(summary.cuts, 0.0, 1.0, colors=_INK, linewidth=0.6, alpha=0.6, zorder=3)
     if not lanes:
         figure.axes[0].text(0.5, 0.5, "no face found", transform=figure.axes[0].transAxes, ha="center", va="center",
                             color=_PALE, fontsize=13)  # fmt: skip

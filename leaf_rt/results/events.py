@@ -110,6 +110,7 @@ class EventTracker:
         self._max_gap, self._min_dwell = max_gap, min_dwell
         self._episodes: dict[_Person, _Episode] = {}
         self._count = 0  # of all episodes
+        self._shots: dict[str, int] = {}  # source -> shot of its newest frame
 
     def update(self, source: str, frame: Frame, estimates: Estimates) -> list[dict[str, Any]]:
         """Process the next frame of a source.
@@ -123,10 +124,12 @@ class EventTracker:
             The events of this frame: what ended, then what began. Every start comes before its end.
         """
         now, ends, starts = frame.timestamp, [], []
+        cut = self._shots.get(source, estimates.shot) != estimates.shot
+        self._shots[source] = estimates.shot
         for person, episode in list(self._episodes.items()):
             name, generation, _ = person
             gone = not 0 <= now - episode.last <= self._max_gap  # a time before it: another run of the same name
-            if name == source and (gone or generation != frame.generation):
+            if name == source and (gone or cut or generation != frame.generation):
                 ends += self._end(person)
         for row, track_id in enumerate(estimates.track_id.tolist()):
             person, emotion = (source, frame.generation, track_id), int(estimates.emotion[row])

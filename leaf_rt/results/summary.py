@@ -16,6 +16,8 @@ from leaf_rt.types import Estimates
 
 F64 = NDArray[np.float64]
 
+MAX_CUTS = 5000  # that a summary keeps
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
@@ -76,6 +78,7 @@ class Summary:
         people_forgotten: Number of people who were dropped to limit memory use.
         start: Media time of the first frame, s; 0 before it.
         end: End of the newest frame that was counted, s.
+        cuts: Media times of the first frames after hard cuts, s; at most ``MAX_CUTS``.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Summary:
         self.people_forgotten = 0
         self.start = 0.0
         self.end = 0.0
+        self.cuts: list[float] = []
         self._max_gap, self._max_intervals, self._max_people = max_gap, max_intervals, max_people
         self._resolution = resolution
         self._tracks: dict[int, _Track] = {}
@@ -128,6 +132,8 @@ class Summary:
         if self._open is not None:
             newest, its_generation = self._open
             if its_generation == generation:
+                if newest.shot != estimates.shot and len(self.cuts) < MAX_CUTS:
+                    self.cuts.append(estimates.timestamp)
                 self._duration = max(0.0, estimates.timestamp - newest.timestamp)
                 if self._max_gap is not None:
                     self._duration = min(self._duration, self._max_gap)
