@@ -222,4 +222,3 @@ def _tag_texts(estimates: Estimates, row: int, name: str, box: Box) -> tuple[str
 
 def _padding(size: int) -> int:
     return max(2, round(size * 0.45))
-
