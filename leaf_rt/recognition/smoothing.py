@@ -1,5 +1,8 @@
 """Smooths probabilities over time, and chooses a label that does not flicker.
 
+A talking mouth makes the probabilities swing to and fro without a change of expression. The filter measures how much of
+their movement takes itself back, and becomes slower with it. A change in one direction, however large, is no swing.
+
 All durations are in seconds and timestamps may be irregular, so a clip gives the same curve at 10, 30 and 60 frames/s.
 Does not know faces, models or clocks.
 """
@@ -14,6 +17,10 @@ from leaf_rt.types import F32, I64
 
 UNCERTAIN_INDEX = -1
 
+_SWING_MEMORY = 0.5  # s, time constant of the measure of swings
+_SWING_LOW = 0.02  # swings up to this size change nothing
+_SWING_HIGH = 0.06  # swings from this size on are those of talking
+
 
 @dataclass(frozen=True, slots=True)
 class SmoothOptions:
@@ -26,6 +33,8 @@ class SmoothOptions:
         margin: How much more probable a new label must be than the shown one.
         min_dwell: Shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain".
+        talking_time_constant: The time constant while the probabilities swing as those of a talking face, s. No effect
+            if it is not above ``time_constant``; 0 switches it off.
     """
 
     time_constant: float = 0.3
@@ -33,9 +42,10 @@ class SmoothOptions:
     margin: float = 0.1
     min_dwell: float = 0.4
     uncertain_below: float = 0.4
+    talking_time_constant: float = 1.2
 
     def __post_init__(self) -> None:
-        for name in ("time_constant", "max_gap", "margin", "min_dwell", "uncertain_below"):
+        for name in ("time_constant", "max_gap", "margin", "min_dwell", "uncertain_below", "talking_time_constant"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"SmoothOptions.{name}: wanted a finite number >= 0, got {value!r}")
@@ -50,6 +60,8 @@ class _State:
     value: F32  # (C,), filtered up to ``time``
     emotion: int  # shown label
     since: float  # s, when the label was first shown
+    drift: F32  # (C,), recent mean of raw - value
+    travel: F32  # (C,), recent mean of |raw - value|
 
 
 class Smoother:
@@ -98,12 +110,17 @@ class Smoother:
             since = timestamp
             if state is not None and timestamp - state.since < self.options.min_dwell:
                 emotion, since = state.emotion, state.since
-            self._states[track_id] = _State(timestamp, probs, probs, emotion, since)
+            still = np.zeros(self.num_classes, np.float32)
+            self._states[track_id] = _State(timestamp, probs, probs, emotion, since, still, still)
             return
         if timestamp <= state.time:
             return
-        state.value = self._filtered(state, probs, timestamp)
+        dt, before = timestamp - state.time, state.raw - state.value
+        state.value = self._filtered(state, probs, dt)
         state.raw, state.time = probs, timestamp
+        after, keep = probs - state.value, np.float32(np.exp(-dt / _SWING_MEMORY))
+        state.drift = keep * state.drift + (1 - keep) * (before + after) / 2
+        state.travel = keep * state.travel + (1 - keep) * (np.abs(before) + np.abs(after)) / 2
         if timestamp - state.since >= self.options.min_dwell:
             candidate = self._leader(state.value)
             if self._score(state.value, candidate) >= self._score(state.value, state.emotion) + self.options.margin:
@@ -126,17 +143,30 @@ class Smoother:
             return np.full(self.num_classes, 1.0 / self.num_classes, np.float32), UNCERTAIN_INDEX
         if timestamp <= state.time:
             return state.value, state.emotion
-        return state.raw + (state.value - state.raw) * self._decay(timestamp - state.time), state.emotion
+        tau = self._time_constant(state, state.raw)
+        decay = np.float32(np.exp(-(timestamp - state.time) / tau) if tau > 0 else 0.0)
+        return state.raw + (state.value - state.raw) * decay, state.emotion
 
-    def _decay(self, dt: float) -> np.float32:
-        tau = self.options.time_constant
-        return np.float32(np.exp(-dt / tau) if tau > 0 else 0.0)
+    def _time_constant(self, state: _State, probs: F32) -> float:
+        """Return the time constant for a step towards ``probs``, (C,) float32, in s.
 
-    def _filtered(self, state: _State, probs: F32, timestamp: float) -> F32:
-        tau = self.options.time_constant
+        It is longer, the more those classes swing that gain by the step. So a talking face that begins to smile is
+        followed at once: happiness did not swing.
+        """
+        options = self.options
+        if options.time_constant == 0 or options.talking_time_constant <= options.time_constant:
+            return options.time_constant
+        gain = np.maximum(probs - state.value, 0.0)
+        swing = float(gain @ (state.travel - np.abs(state.drift))) / max(float(gain.sum()), 1e-6)
+        talking = min(max((swing - _SWING_LOW) / (_SWING_HIGH - _SWING_LOW), 0.0), 1.0)
+        return options.time_constant + talking * (options.talking_time_constant - options.time_constant)
+
+    def _filtered(self, state: _State, probs: F32, dt: float) -> F32:
+        """Return the value after ``dt`` s in which the raw result moved to ``probs``, (C,) float32."""
+        tau = self._time_constant(state, probs)
         if tau == 0:
             return probs
-        r = (timestamp - state.time) / tau
+        r = dt / tau
         decay, mean = np.exp(-r), -np.expm1(-r) / r  # mean: of the weight exp(-s) over the interval
         value = decay * state.value + (mean - decay) * state.raw + (1.0 - mean) * probs
         return np.asarray(value / value.sum(), dtype=np.float32)
