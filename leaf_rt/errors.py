@@ -127,7 +127,7 @@ class DeviceBusy(LeafError):
 
 
 class DataError(LeafError):
-    """A data set, a split or a label file is invalid or does not match the request."""
+    """A data set, a split, a label file or a file of records is invalid or does not match the request."""
 
     exit_code = 15
 

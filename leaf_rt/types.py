@@ -45,7 +45,7 @@ class Frame:
         index: Number of the frame in its source, from 0. Skipped frames leave gaps.
         timestamp: Media time, s. Monotonic within a source, also across reconnects.
         source: Name of the source, without credentials.
-        generation: Number of reconnects of the source before this frame.
+        generation: Number of reconnects of the source, and of jumps of its clock by over an hour, before this frame.
         captured_at: Time of capture, s since 1970 (UTC), for live sources. None for files.
     """
 

@@ -41,7 +41,7 @@ def follow(frames: Iterable[tuple[Frame, Truth]], config: RecognitionConfig) -> 
 
 
 def owners(results: list[tuple[Truth, list[Row]]], column: int) -> dict[int, Counter[int]]:
-    """For every number of a column (0: track, 1: person): the true people whose faces had it, and in how many frames."""
+    """For every number of a column (0: track, 1: person): the true people that had it, and in how many frames."""
     found: dict[int, Counter[int]] = defaultdict(Counter)
     for truth, rows in results:
         if not truth or not rows:
@@ -110,7 +110,7 @@ def main() -> None:
         people = len({p for truth, _ in results for p, _ in truth})
         for column, field in enumerate(("track_id", "person_id")):
             values = "  ".join(f"{key} {value:.3f}" for key, value in scores(results, column).items())
-            print(f"{name:10} {field:9}  {values}  people {people}  numbers {numbers(results, column)}  "
+            print(f"{name:10} {field:9}  {values}  people {people}  numbers {numbers(results, column)}  "  # noqa: T201
                   f"shared {shared(results, column)}", flush=True)  # fmt: skip
 
 

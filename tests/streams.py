@@ -56,6 +56,7 @@ class Script(Closing):
     def __init__(self, info: SourceInfo, entries: Sequence[Frame | Exception | threading.Event | Callable[[], Any]]):
         self.info = info
         self.warnings: list[str] = []
+        self.damaged = 0
         self.decode_time: float | None = 0.0
         self.entries = entries
         self.closed = threading.Event()

@@ -27,10 +27,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
      "train.augment"),
     ("leaf_rt.results", "leaf_rt.models", "train.recipes", "train.metrics"),
     ("leaf_rt.system",),
-    ("leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
+    ("leaf_rt.credentials", "leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
 )  # fmt: skip
-# Rooms of one floor that may know each other: errors print text safely; a method balances the experts of a model.
-NEIGHBOURS = {("leaf_rt.errors", "leaf_rt.text"), ("train.methods", "train.models")}
+# Rooms of one floor of which the first may know the second: errors print text safely; a method balances the experts of
+# a model; the face detector runs its networks in the runtimes of the back ends.
+NEIGHBOURS = {
+    ("leaf_rt.errors", "leaf_rt.text"),
+    ("train.methods", "train.models"),
+    ("leaf_rt.faces", "leaf_rt.backends"),
+}
 LEVEL = {room: len(FLOORS) - n for n, row in enumerate(FLOORS) for room in row}
 MAX_TOP_LEVEL = 6  # modules directly in leaf_rt/ or train/
 

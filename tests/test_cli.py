@@ -83,7 +83,8 @@ def test_stdout_carries_only_records(leaf: Leaf, clip: Path, tmp_path: Path) -> 
     done = leaf("video", clip, "--no-save-video", "--jsonl", "-", "--out", tmp_path)
     assert len(records(done.out)) == 30
     assert "on screen" in done.err
-    assert [p.name for p in tmp_path.iterdir()] == ["face.leaf.png"]
+    names = ["face.leaf.html", "face.leaf.png", "face.leaf.summary.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
 @pytest.mark.slow
@@ -123,7 +124,9 @@ def test_results_of_files_with_the_same_name_are_numbered(leaf: Leaf, clip: Path
     other = tmp_path / "other" / "face.mp4"
     other.parent.mkdir()
     write_clip(other, empty_frames(12))
-    done = leaf("video", clip, other, "--out", tmp_path / "out", "--no-plot", "--csv", tmp_path / "all.csv")
+    done = leaf(
+        "video", clip, other, "--out", tmp_path / "out", "--no-plot", "--no-report", "--csv", tmp_path / "all.csv"
+    )
     assert done.code == 0, done.err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "face-2.leaf.jsonl", "face-2.leaf.mp4", "face.leaf.jsonl", "face.leaf.mp4",
@@ -140,7 +143,7 @@ def test_unusual_file_names(leaf: Leaf, tmp_path: Path, name: str) -> None:
     done = leaf("video", tmp_path / name)
     assert (done.code, "note: " in done.err) == (0, False), done.err
     made = {path.suffix: path for path in tmp_path.glob("*.leaf.*")}
-    assert set(made) == {".mp4", ".jsonl", ".png"}
+    assert set(made) == {".mp4", ".jsonl", ".png", ".html", ".json"}
     (row,) = records(made[".jsonl"].read_text())
     assert f"{row['emotion']} 100%" in done.out
     assert leaf("image", tmp_path / name.replace("mp4", "png")).code == 3
@@ -166,7 +169,8 @@ def test_listed_sources_run_in_parallel_under_their_names(leaf: Leaf, clip: Path
     assert {row["source"] for row in records(done.out)} == {"desk"}
     assert len(records(done.out)) == 15
     assert "hall: 6 frames" in done.err
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["desk.leaf.png", "hall.leaf.png"]
+    endings = (".leaf.html", ".leaf.png", ".leaf.summary.json")
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [n + e for n in ("desk", "hall") for e in endings]
     listing.write_text("[[source]]\nname = 'desk'\n")
     done = leaf("video", "--sources", listing)
     assert done.code == 15

@@ -18,7 +18,7 @@ from leaf_rt.cli.folders import VIDEOS, expand
 from leaf_rt.errors import NotAVideo, NotFound
 from leaf_rt.system.result_file import ResultFile
 
-FAST = ("--no-save-video", "--no-plot", "--backend", "onnxruntime")
+FAST = ("--no-save-video", "--no-plot", "--no-report", "--backend", "onnxruntime")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from clips import DEMO
 
-from leaf_rt.errors import BackendError, ModelError
-from leaf_rt.faces import mediapipe_detector
+from leaf_rt.errors import ModelError
+from leaf_rt.faces.blazeface import BlazeFace
+from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.image_detector import ImageFaceDetector
-from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import HIDE_PERIOD, VideoFaceDetector
 from leaf_rt.geometry import iou
+from leaf_rt.models.detectors import DETECTORS, DetectorFiles
 from leaf_rt.types import Detections, Frame, Tracks
 
 Shown = list[tuple[Frame, Detections, Tracks]]
@@ -72,13 +73,13 @@ def sightings(shown: Shown) -> dict[int, list[tuple[float, np.ndarray]]]:
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Record the shape of every image that a model sees from now on."""
     calls: list[tuple[int, ...]] = []
-    find = MediaPipeDetector.find
+    find = BlazeFace.find
 
-    def counted(self: MediaPipeDetector, image: np.ndarray) -> Detections:
-        calls.append(image.shape)
-        return find(self, image)
+    def counted(self: BlazeFace, images: Sequence[np.ndarray]) -> list[Detections]:
+        calls.extend(image.shape for image in images)
+        return find(self, images)
 
-    monkeypatch.setattr(MediaPipeDetector, "find", counted)
+    monkeypatch.setattr(BlazeFace, "find", counted)
     return calls
 
 
@@ -169,7 +170,7 @@ def test_the_search_is_fast_while_no_face_is_known(monkeypatch):
         with VideoFaceDetector(scan_period=period) as detector:
             calls = []
             monkeypatch.setattr(
-                detector._search, "_propose", lambda *_, calls=calls, **__: calls.append(1) or Detections.empty()
+                detector._search, "_propose", lambda _image, _kind, regions, calls=calls: calls.extend(regions) or []
             )
             for i in range(26):
                 detector.detect(Frame(np.zeros((360, 640, 3), np.uint8), i, i / 25, "x"))
@@ -205,20 +206,21 @@ def test_the_number_of_searches_per_second_does_not_depend_on_the_frame_rate(mon
         calls.clear()
         for frame in pictures[1:]:
             assert len(detector.detect(frame)) == 1
-    searches = [shape for shape in calls if shape != (256, 256, 3)]
+    searches = [shape for shape in calls if shape != (128, 128, 3)]
     assert len(searches) == pytest.approx(25, abs=4)  # in 4 s
 
 
 def test_one_face_costs_about_as_much_as_one_call_on_the_whole_frame():
     pictures = list(frames(DEMO, 120))
     ours, whole = [], []
-    with VideoFaceDetector() as detector, MediaPipeDetector("short") as model:
+    model = choose_detector().open("short")
+    with VideoFaceDetector() as detector:
         detector.detect(pictures[0])
         for frame in pictures[1:]:  # alternate, so that other load affects both alike
             start = time.perf_counter()
             detector.detect(frame)
             middle = time.perf_counter()
-            model.find(frame.image)
+            model.find([frame.image])
             ours.append(middle - start)
             whole.append(time.perf_counter() - middle)
     assert np.median(ours) < 2.5 * np.median(whole)
@@ -255,15 +257,17 @@ def test_every_range_finds_a_near_face(detector_range):
 
 
 def test_the_box_of_a_face_cut_off_by_the_border_is_not_shifted():
-    with MediaPipeDetector("short") as model:
-        image = next(frames(DEMO)).image
-        whole = model.find(image)
+    image = next(frames(DEMO)).image
+    for name in ("auto", "mediapipe"):
+        model = choose_detector(name).open("short")
+        (whole,) = model.find([image])
         width = whole.xyxy[0, 2] - whole.xyxy[0, 0]
         up, left = (int(whole.xyxy[0, k] + 0.25 * width) for k in (1, 0))
         for cut_y, cut_x in ((up, 0), (0, left)):
-            part = model.find(image[cut_y:, cut_x:])
+            (part,) = model.find([image[cut_y:, cut_x:]])
             assert part.xyxy[0, :2].min() < 0
             assert np.abs(part.xyxy[0] + (cut_x, cut_y) * 2 - whole.xyxy[0]).max() < 0.2 * width
+        model.close()
 
 
 @pytest.mark.parametrize("size", [(0, 0), (1, 1), (1, 500), (15, 15), (16, 3000), (3000, 17)])
@@ -326,20 +330,14 @@ def test_a_closed_detector_raises():
         detector.detect(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0, "s"))
 
 
-def test_a_damaged_or_missing_model_raises(monkeypatch):
-    name = "face_detection_short_range.tflite"
-    monkeypatch.setitem(mediapipe_detector.DETECTORS, "short", (name, "0" * 64))
-    with pytest.raises(ModelError, match=r"short_range\.tflite is damaged .* install leaf-rt again"):
-        VideoFaceDetector()
-    monkeypatch.setitem(mediapipe_detector.DETECTORS, "short", ("gone.tflite", "0" * 64))
-    with pytest.raises(ModelError, match=r"gone\.tflite cannot be read"):
-        VideoFaceDetector()
-
-
-def test_a_missing_mediapipe_raises_a_clear_error(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(BackendError, match="MediaPipe, which detects the faces, cannot be loaded"):
-        VideoFaceDetector()
+@pytest.mark.parametrize("name", ["auto", "mediapipe"])
+def test_a_damaged_or_missing_model_raises(monkeypatch, name):
+    short = DETECTORS["short"]
+    for file, problem in (("gone", r"gone cannot be read"), (None, r"short_range\.\w+ is damaged .* install leaf-rt")):
+        files = {part: (file or getattr(short, part)[0], "0" * 64) for part in ("onnx", "tflite")}
+        monkeypatch.setitem(DETECTORS, "short", DetectorFiles(**files))
+        with pytest.raises(ModelError, match=problem):
+            VideoFaceDetector(detector=name)
 
 
 def test_native_log_lines_stay_off_the_terminal():
@@ -349,11 +347,14 @@ def test_native_log_lines_stay_off_the_terminal():
         "from leaf_rt.faces.video_detector import VideoFaceDetector\n"
         "from leaf_rt.types import Frame\n"
         "print('before', file=sys.stderr)\n"
-        "with VideoFaceDetector() as video, ImageFaceDetector() as images:\n"
+        "name = sys.argv[1]\n"
+        "with VideoFaceDetector(detector=name) as video, ImageFaceDetector(detector=name) as images:\n"
         "    video.detect(Frame(np.zeros((240, 320, 3), np.uint8), 0, 0.0, 's'))\n"
         "    images.detect(np.zeros((240, 320, 3), np.uint8))\n"
         "print('after', file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stderr == "before\nafter\n"
-    assert done.stdout == ""
+    for name in ("onnxruntime", "openvino", "mediapipe"):
+        command = [sys.executable, "-c", code, name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        assert done.stderr == "before\nafter\n"
+        assert done.stdout == ""

@@ -16,7 +16,8 @@ from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.registry import BackendEntry
 from leaf_rt.backends.tensorrt import engine
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, examine, why_no_window
-from leaf_rt.models.spec import DEFAULT_MODEL, MODELS, spec_path
+from leaf_rt.models.detectors import DETECTORS
+from leaf_rt.models.spec import DEFAULT_MODEL, spec_path
 from leaf_rt.types import Prediction
 
 
@@ -28,7 +29,7 @@ def test_every_finding_is_complete_and_every_problem_has_a_remedy() -> None:
         assert finding.found
         assert finding.remedy or finding.status == OK, finding
     by_topic = {f.topic: f for f in found}
-    for topic in (f"model {DEFAULT_MODEL.name}", "face detectors", "onnxruntime", "mediapipe", "video files"):
+    for topic in (f"model {DEFAULT_MODEL.name}", "face detector", "onnxruntime", "mediapipe", "video files"):
         assert by_topic[topic].status == OK, by_topic[topic]
 
 
@@ -65,14 +66,14 @@ def test_an_unusable_cache_has_a_remedy(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_damaged_or_missing_detector_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in MODELS.glob("*.tflite"):
-        shutil.copy(path, tmp_path / path.name)
-    monkeypatch.setattr("leaf_rt.diagnostics.doctor.MODELS", tmp_path)
-    first = sorted(tmp_path.iterdir())[0]
-    first.write_bytes(b"x")
-    assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is damaged"]
-    first.unlink()
-    assert [f.found for f in examine() if f.topic == "face detectors"] == [f"{first.name} is missing"]
+    name, _ = DETECTORS["short"].onnx
+    monkeypatch.setattr("leaf_rt.models.detectors.MODELS", tmp_path)
+    for _ in range(2):  # missing, then damaged
+        found = {f.topic: f for f in examine()}["face detector"]
+        assert found.status == MISSING
+        assert name in found.found
+        assert ("is damaged" if (tmp_path / name).exists() else "cannot be read") in found.found
+        (tmp_path / name).write_bytes(b"x")
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from fakes import FakeDetector, face_at
 
 from leaf_rt.types import Detections, Frame
 
+ENDINGS = ("png", "html", "summary.json", "mp4", "jsonl")  # of the results of a file
+
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
     """Process the demo clip in an endless loop, in real time, with all outputs."""
@@ -107,7 +109,8 @@ def test_a_second_interrupt_stops_at_once_and_leaves_complete_files(tmp_path: Pa
     assert process.returncode == 130, err
     messages = [line for line in err.splitlines() if line.startswith(("note: stopped", "error", "Traceback"))]
     assert len(messages) == 1, err
-    assert f"not written: queued frames, {tmp_path / 'demo.leaf.png'}, the summary" in messages[0]
+    missing = f"{tmp_path / 'demo.leaf.png'}, {tmp_path / 'demo.leaf.html'}, the summary"
+    assert f"not written: queued frames, {missing}" in messages[0]
     assert out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.leaf.jsonl", "demo.leaf.mp4", "r.csv"]
     assert len(rows(tmp_path / "demo.leaf.jsonl")) >= 25
@@ -175,16 +178,16 @@ def test_a_stopped_command_names_the_files_without_complete_results(
         done = leaf("video", *films, "--out", tmp_path / "out", "--backend", "onnxruntime")
     assert done.code == 0, done.err
     messages = [line for line in done.err.splitlines() if line.startswith(("note", "error"))]
-    parts = [tmp_path / "out" / f"b.leaf.{ending}.part" for ending in ("png", "mp4", "jsonl")]
+    parts = [tmp_path / "out" / f"b.leaf.{ending}.part" for ending in ENDINGS]
     assert messages == [
         f"note: b.mp4: incomplete, so without its final name: {', '.join(map(str, parts))}",
         "note: stopped early; not finished: b.mp4; not started: c.mp4, d.mp4, e.mp4 and 2 more",
     ]
     results = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert results == sorted([*(path.name for path in parts), "a.leaf.jsonl", "a.leaf.mp4", "a.leaf.png"])
+    assert results == sorted([*(path.name for path in parts), *(f"a.leaf.{e}" for e in ENDINGS)])
     titles = [line for line in done.out.splitlines() if " frames in " in line]
     assert [", stopped before its end" in title for title in titles] == [False, True]
-    assert rows(parts[2])
+    assert rows(parts[4])
 
 
 def test_a_source_without_an_end_is_never_unfinished(
@@ -225,7 +228,8 @@ def test_a_second_ctrl_c_during_the_run_skips_the_timeline(
     parts = f"{tmp_path / 'face.leaf.mp4.part'}, {tmp_path / 'face.leaf.jsonl.part'}"
     assert [line for line in done.err.splitlines() if line.startswith(("note", "error"))] == [
         f"note: face.mp4: incomplete, so without its final name: {parts}",
-        f"note: stopped at once; not written: queued frames, {tmp_path / 'face.leaf.png'}, the summary",
+        f"note: stopped at once; not written: queued frames, {tmp_path / 'face.leaf.png'}, "
+        f"{tmp_path / 'face.leaf.html'}, the summary",
     ]
     assert {r["frame_index"] for r in rows(tmp_path / "face.leaf.jsonl.part")} <= {0, 1, 2, 3}
     assert not (tmp_path / "face.leaf.png").exists()

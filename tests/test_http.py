@@ -18,6 +18,14 @@ from leaf_rt.sources.opening import open_source
 
 FPS = 20
 
+# Lists of a server. The last one is harmless.
+LISTS = {
+    "/local.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:20\n#EXTINF:19,\nfile://{demo}\n#EXT-X-ENDLIST\n",
+    "/path.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:20\n#EXTINF:19,\nsubfile,,start,0,end,0,,:{demo}\n#EXT-X-ENDLIST\n",
+    "/concat": "ffconcat version 1.0\nfile {demo}\n",
+    "/own.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:20\n#EXTINF:19,\n/video.mp4\n#EXT-X-ENDLIST\n",
+}
+
 
 class Handler(BaseHTTPRequestHandler):
     """/mjpeg is a camera, /video.mp4 a file, /page a web page; /locked needs a password."""
@@ -30,6 +38,14 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, "video/mp4", DEMO.read_bytes())
         elif path == "/page":
             self._send(200, "text/html", b"<html>" + b"hello " * 500)
+        elif path == "/short":  # a page without a length, as many cameras send it
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>please log in</html>")
+        elif path in LISTS:
+            self._send(200, "application/vnd.apple.mpegurl", LISTS[path].format(demo=DEMO).encode())
+        elif path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", DEMO.as_uri())
+            self.end_headers()
         else:
             self._send(401 if path == "/locked" else 404, "text/plain", b"")
 
@@ -88,7 +104,9 @@ def test_a_video_file_on_a_server_is_not_live(base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "error"), [("/locked", AuthError), ("/nothing", NotFound), ("/page", NotAVideo)], ids=lambda v: str(v)
+    ("path", "error"),
+    [("/locked", AuthError), ("/nothing", NotFound), ("/page", NotAVideo), ("/short", NotAVideo)],
+    ids=lambda v: str(v),
 )
 def test_errors_of_a_server_have_their_own_classes(base: str, path: str, error: type[LeafError]) -> None:
     url = base.replace("127.0.0.1", "me:secret@127.0.0.1") + path
@@ -100,3 +118,18 @@ def test_errors_of_a_server_have_their_own_classes(base: str, path: str, error: 
 def test_a_server_without_tls_is_reported(base: str) -> None:
     with pytest.raises(ConnectionLost, match="TLS"):
         open_source(base.replace("http:", "https:") + "/mjpeg", SourceOptions(open_timeout=2, read_timeout=1))
+
+
+@pytest.mark.parametrize("path", ["/local.m3u8", "/path.m3u8", "/concat", "/moved"])
+def test_a_server_cannot_reach_the_files_of_this_machine(base: str, path: str) -> None:
+    """Neither by a playlist nor by a redirect. The clip that they name exists and can be read."""
+    with pytest.raises(LeafError) as caught:
+        open_source(base + path, SourceOptions(open_timeout=2, read_timeout=1))
+    assert "Traceback" not in str(caught.value)
+    assert "permission" not in str(caught.value).lower()
+
+
+@pytest.mark.slow
+def test_a_playlist_of_a_servers_own_files_is_read(base: str) -> None:
+    with open_source(base.replace("http:", "HTTP:") + "/own.m3u8", SourceOptions(end=1.0)) as source:
+        assert [frame.index for frame in source] == list(range(24))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -176,8 +177,9 @@ def test_a_stream_that_changes_its_size(server: RtspServer, small_units: list[li
     assert float(shown[-1].pts * shown[-1].time_base) == pytest.approx(span, abs=0.01)
 
 
-@pytest.mark.parametrize("jump", [5000.0, -5000.0])
-def test_a_stream_whose_clock_jumps(server: RtspServer, jump: float) -> None:
+@pytest.mark.parametrize(("jump", "generation"), [(500.0, 0), (80_000.0, 1), (-8_000.0, 1)])
+def test_a_stream_whose_clock_jumps(server: RtspServer, jump: float, generation: int) -> None:
+    """Media time continues. After a jump of hours the stream counts as a new connection, without a reconnect."""
     server.jump = 10_000.0
     watch = Watching([Target(server.url())])
     watch.until(lambda: len(watch.rows) > 15)
@@ -187,7 +189,39 @@ def test_a_stream_whose_clock_jumps(server: RtspServer, jump: float) -> None:
     stats = watch.end()
     assert np.diff([row[3] for row in watch.rows]).max() < 1.5
     assert stats.sources[0].jumps >= 1
-    assert stats.sources[0].generation == 0
+    assert (stats.sources[0].generation, watch.rows[-1][2]) == (generation, generation)
+    assert stats.sources[0].reconnects == 0
+    texts = [event.text for event in watch.events if event.kind == "clock"]
+    assert len(texts) == 1
+    assert ("new connection" in texts[0]) == (generation == 1)
+
+
+def test_damage_is_counted_and_reported(units: list[list[bytes]], server: RtspServer) -> None:
+    """Every fifth picture has broken slices: it is processed, counted and reported once."""
+    watch = Watching([Target(server.url(), SourceOptions(name="cam"))])
+    watch.until(lambda: len(watch.rows) > 20)
+    assert watch.progress is not None
+    assert watch.progress.sources[0].damaged == 0
+    rng = random.Random(1)
+    server.units = [unit if i % 5 != 3 else [damaged(nal, rng) for nal in unit] for i, unit in enumerate(units)]
+    count = len(watch.rows)
+    watch.until(lambda: len(watch.rows) > count + 60)
+    stats = watch.end()
+    assert 8 <= stats.sources[0].damaged <= 30  # of 60 or more pictures; a broken one may break those after it
+    reports = [event.text for event in watch.events if event.kind == "damaged"]
+    assert reports == [r for r in reports if r.startswith(("1 damaged picture so far", "2 damaged pictures so far"))]
+    assert len(reports) == 1
+    assert stats.sources[0].dropped < 30
+
+
+def damaged(nal: bytes, rng: random.Random) -> bytes:
+    """A slice of a picture with some bytes changed behind its header; parameter sets stay whole."""
+    if nal[0] & 31 not in (1, 5):
+        return nal
+    data = bytearray(nal)
+    for _ in range(12):
+        data[rng.randrange(len(data) // 4, len(data))] ^= rng.randrange(1, 256)
+    return bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -253,5 +287,6 @@ def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
     watch._thread.join(15)
     assert watch.stats is not None
     assert [type(e) for e in watch.stats.failures] == [ConnectionLost]
-    assert watch.kinds("cam") == ["lost", "failed"]
+    # The connection may be cut within a picture, which is then damaged.
+    assert [kind for kind in watch.kinds("cam") if kind != "damaged"] == ["lost", "failed"]
     assert watch.stats.sources[0].state == "ended"

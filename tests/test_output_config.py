@@ -40,12 +40,32 @@ CAMERA = SourceInfo("front door", "0", "camera", 640, 360, is_live=True)
 )
 def test_the_files_of_a_source(info: SourceInfo, options: dict[str, Any], files: tuple[str | None, ...]) -> None:
     annotated, records, timeline = (None if name is None else Path(name) for name in files)
-    found = OutputConfig(**options).for_source(info, OutputPaths())
+    found = OutputConfig(**options, report=False).for_source(info, OutputPaths())
     assert found == SourceOutputs(annotated, records, timeline)
 
 
+@pytest.mark.parametrize(
+    ("info", "options", "report", "subtitles"),
+    [
+        (FILE, {}, "films/a.leaf.html", None),
+        (FILE, {"out": Path("out"), "subtitles": True}, "out/a.leaf.html", "out/a.leaf.vtt"),
+        (FILE, {"report": False, "subtitles": True}, None, "films/a.leaf.vtt"),
+        (CAMERA, {}, None, None),
+        (CAMERA, {"subtitles": True}, None, "front-door.leaf.vtt"),
+        (CAMERA, {"out": Path("out")}, "out/front-door.leaf.html", None),
+    ],
+)
+def test_the_report_and_the_subtitles_of_a_source(
+    info: SourceInfo, options: dict[str, Any], report: str | None, subtitles: str | None
+) -> None:
+    found = OutputConfig(**options).for_source(info, OutputPaths())
+    assert found.report == (None if report is None else Path(report))
+    assert found.numbers == (None if report is None else Path(report).with_suffix(".summary.json"))
+    assert found.subtitles == (None if subtitles is None else Path(subtitles))
+
+
 def test_a_picture_has_another_suffix() -> None:
-    found = OutputConfig(timeline=False).for_source(replace(FILE, kind="picture"), OutputPaths(), ".jpg")
+    found = OutputConfig(timeline=False, report=False).for_source(replace(FILE, kind="picture"), OutputPaths(), ".jpg")
     assert found == SourceOutputs(Path("films/a.leaf.jpg"), Path("films/a.leaf.jsonl"))
 
 

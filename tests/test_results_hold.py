@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_the_earlier_result(leaf: Leaf, clip: Path, tmp_path: 
 
 def test_a_full_disk_during_the_video_keeps_the_earlier_video(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 400) as disk:
-        out = ("--out", disk, "--no-plot", "--no-jsonl", *FAST)
+        out = ("--out", disk, "--no-plot", "--no-report", "--no-jsonl", *FAST)
         assert leaf("video", clip, *out).code == 0
         film = disk / "face.leaf.mp4"
         assert frames_in(film) == 30

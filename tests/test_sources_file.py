@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from fractions import Fraction
@@ -259,3 +260,42 @@ def test_damaged_data_is_skipped_with_one_warning(tmp_path: Path) -> None:
         frames = list(source)
         assert 20 < len(frames) <= 60
         assert len(source.warnings) <= 1
+
+
+def test_words_for_links_and_lists(clip: Path, tmp_path: Path) -> None:
+    """A link to itself, a list that FFmpeg does not follow, and a name that is too long."""
+    loop = tmp_path / "loop.mp4"
+    loop.symlink_to(loop)
+    with pytest.raises(NotFound, match="is a symbolic link that leads back to itself"):
+        open_source(str(loop))
+    (tmp_path / "list.ffconcat").write_text(f"ffconcat version 1.0\nfile {clip}\n")  # not below the list's folder
+    (tmp_path / "gone.ffconcat").write_text("ffconcat version 1.0\nfile gone.mp4\n")
+    for name in ("list.ffconcat", "gone.ffconcat"):
+        with pytest.raises(NotAVideo, match="is a list of other files"):
+            open_source(str(tmp_path / name))
+    with pytest.raises(NotFound, match="the name is too long"):
+        open_source("x" * 300 + ".mp4")
+
+
+def test_a_playlist_in_a_file_does_not_reach_the_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        part = f"http://127.0.0.1:{server.getsockname()[1]}/part.ts"
+        path = tmp_path / "list.m3u8"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{part}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(NotAVideo):
+            open_source(str(path))
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_rotation_matrix_of_zeros_turns_nothing(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "zeros.mp4", empty_frames(3))
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # behind the times, the duration, the layer and the volume
+    assert data[matrix : matrix + 4] == (1 << 16).to_bytes(4)
+    data[matrix : matrix + 36] = bytes(36)
+    path.write_bytes(data)
+    with open_source(str(path)) as source:
+        assert (source.info.width, source.info.height) == (320, 180)
+        assert [frame.image.shape for frame in source] == [(180, 320, 3)] * 3

@@ -9,7 +9,7 @@ import pytest
 from leaf_rt.labels import COLORS, FERPLUS8
 from leaf_rt.render.timeline import clock, timeline_png
 from leaf_rt.results.summary import Summary
-from leaf_rt.types import Estimates
+from leaf_rt.types import Estimates, Frame
 
 NEUTRAL, HAPPY, SAD = (FERPLUS8.index(name) for name in ("neutral", "happiness", "sadness"))
 
@@ -34,10 +34,14 @@ def seen(timestamp: float, shown: dict[int, int]) -> Estimates:
     )
 
 
+def picture(timestamp: float, index: int = 0, generation: int = 0) -> Frame:
+    return Frame(np.zeros((0, 0, 3), np.uint8), index, timestamp, "clip.mp4", generation)
+
+
 def run(frames: list[Estimates], **options: float) -> Summary:
     summary = Summary(FERPLUS8, **options)  # type: ignore[arg-type]
-    for frame in frames:
-        summary.add(frame)
+    for index, frame in enumerate(frames):
+        summary.add(picture(frame.timestamp, index), frame)
     summary.finish()
     return summary
 
@@ -96,13 +100,13 @@ def test_curves_are_probabilities_in_order_of_time() -> None:
 
 def test_a_stall_counts_for_max_gap_and_a_reconnect_does_not_count() -> None:
     summary = Summary(FERPLUS8, max_gap=1.0)
-    for t in (0.0, 0.1, 0.2, 10.2, 10.3):
-        summary.add(seen(t, {1: HAPPY}))
+    for index, t in enumerate((0.0, 0.1, 0.2, 10.2, 10.3)):
+        summary.add(picture(t, index), seen(t, {1: HAPPY}))
     summary.finish()
     assert summary.people()[0].seconds == pytest.approx(0.1 + 0.1 + 1.0 + 0.1 + 0.1)
     summary = Summary(FERPLUS8)
     for t, generation in ((0.0, 0), (0.1, 0), (50.0, 1), (50.1, 1)):
-        summary.add(seen(t, {1: HAPPY}), generation)
+        summary.add(picture(t, 0, generation), seen(t, {1: HAPPY}))
     summary.finish()
     assert summary.people()[0].seconds == pytest.approx(0.4)
 
@@ -145,7 +149,7 @@ def test_empty_runs() -> None:
 
 def test_wrong_number_of_classes() -> None:
     with pytest.raises(ValueError, match="wanted 2 classes, got 8"):
-        Summary(("a", "b")).add(seen(0.0, {1: HAPPY}))
+        Summary(("a", "b")).add(picture(0.0), seen(0.0, {1: HAPPY}))
 
 
 def colors_in(png: bytes) -> dict[tuple[int, int, int], int]:

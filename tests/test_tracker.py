@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from fakes import face_at, join
 
-from leaf_rt.faces.tracker import FaceTracker, TrackOptions
+from leaf_rt.faces.tracker import FaceTracker, TrackOptions, cheapest_pairs
 from leaf_rt.types import Detections, Tracks
 
 NONE = Detections.empty()
@@ -174,3 +175,22 @@ def test_rows_are_sorted_by_id_and_no_detection_has_two_tracks():
 def test_errors_name_the_wrong_option():
     with pytest.raises(ValueError, match=r"TrackOptions\.max_lost"):
         TrackOptions(max_lost=-1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (3, 3), (5, 3), (3, 5), (6, 6)])
+def test_pairs_cost_as_little_as_the_best_of_all_permutations(shape):
+    rng = np.random.default_rng(sum(shape))
+    for _ in range(50):
+        cost = np.where(rng.random(shape) < 0.6, rng.random(shape) * 4, 1e3)  # forbidden pairs cost 1,000
+        columns = cheapest_pairs(cost)
+        chosen = [(row, column) for row, column in enumerate(columns.tolist()) if column >= 0]
+        assert len(chosen) == min(shape) == len({column for _, column in chosen})
+        wide = cost if shape[0] <= shape[1] else cost.T
+        every = itertools.permutations(range(wide.shape[1]), wide.shape[0])
+        best = min(sum(wide[row, column] for row, column in enumerate(columns)) for columns in every)
+        assert sum(cost[pair] for pair in chosen) == pytest.approx(best)
+
+
+def test_without_rows_or_columns_there_are_no_pairs():
+    assert cheapest_pairs(np.zeros((0, 3))).tolist() == []
+    assert cheapest_pairs(np.zeros((2, 0))).tolist() == [-1, -1]

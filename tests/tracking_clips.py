@@ -1,4 +1,4 @@
-"""Clips of people whose identity is known: a street labelled by eye, and real faces that move, cross, hide and return."""
+"""Clips of known people: a street labelled by eye, and real faces that move, cross, hide and return."""
 
 from __future__ import annotations
 

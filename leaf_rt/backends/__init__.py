@@ -6,6 +6,7 @@ Knows models and arrays. It must not know where faces come from.
 __all__ = [
     "base",
     "benchmark",
+    "networks",
     "onnxruntime",
     "opening",
     "openvino",

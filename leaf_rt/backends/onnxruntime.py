@@ -11,7 +11,7 @@ from leaf_rt.backends.base import BackendConfig, Device, check_faces, check_grap
 from leaf_rt.errors import BackendError, ModelError, first_line
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.text import counted
-from leaf_rt.types import U8, Prediction
+from leaf_rt.types import F32, U8, Prediction
 
 
 class OnnxRuntimeBackend:
@@ -33,15 +33,7 @@ class OnnxRuntimeBackend:
         self.reason = (
             f"ONNX Runtime {ort.__version__}, {spec.precision} on CPU, {counted(threads, 'thread')}: {config.reason}"
         )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # Spinning workers take the cores that decode and detect. Under load a call takes 17 ms without, 21 to 33 with.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime's errors have no public base class
-            raise ModelError(f"{model}: ONNX Runtime cannot load it ({first_line(e)}); export the model again") from e
+        self._session = _open_session(model, threads)
         inputs = {i.name: list(i.shape) for i in self._session.get_inputs()}
         outputs = {o.name: list(o.shape) for o in self._session.get_outputs()}
         check_graph(model, spec, inputs, outputs)
@@ -59,3 +51,30 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Nothing to do: the session is freed with this object."""
+
+
+class OnnxRuntimeNetwork:
+    """Runs an .onnx file with any outputs on the CPU; see ``networks.Network``."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = _open_session(path, threads)
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, images: U8) -> list[F32]:
+        """Run the network; see ``networks.Network``."""
+        try:
+            return [np.asarray(out, np.float32) for out in self._session.run(None, {self._input: images})]
+        except Exception as e:  # see above
+            raise BackendError(f"ONNX Runtime failed on {counted(len(images), 'image')} ({first_line(e)})") from e
+
+
+def _open_session(model: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Spinning workers take the cores that decode and detect. Under load a call takes 17 ms without, 21 to 33 with.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's errors have no public base class
+        raise ModelError(f"{model}: ONNX Runtime cannot load it ({first_line(e)}); export the model again") from e

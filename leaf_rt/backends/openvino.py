@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from leaf_rt.errors import BackendError, ModelError, first_line
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.text import counted
-from leaf_rt.types import U8, Prediction
+from leaf_rt.types import F32, U8, Prediction
 
 
 class OpenVinoBackend:
@@ -42,21 +43,8 @@ class OpenVinoBackend:
         version = ov.__version__.split("-")[0]
         precision = config.precision or spec.precision
         self.reason = f"OpenVINO {version}, {precision} on CPU, {counted(threads, 'thread')}: {config.reason}"
-        options = {
-            # Without this hint OpenVINO uses bf16 on processors that support it, and answers differ between machines.
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # the same cores decode and detect
-        }
-        try:
-            with suppress_native_stderr():  # if the file is damaged, every reader of OpenVINO writes to stderr
-                graph = core.read_model(str(model))
-            check_graph(model, spec, _shapes(graph.inputs), _shapes(graph.outputs))
-            self._compiled = core.compile_model(graph, "CPU", options)
-        except RuntimeError as e:
-            reason = next((line for line in reversed(str(e).splitlines()) if line.strip()), type(e).__name__)
-            raise ModelError(f"{model}: OpenVINO cannot load it ({reason}); export the model again") from e
+        graph, self._compiled = _compile(core, model, threads, "bf16" if bf16 else "f32")
+        check_graph(model, spec, _shapes(graph.inputs), _shapes(graph.outputs))
         self._request = self._compiled.create_infer_request()
 
     def infer(self, faces: U8) -> Prediction:
@@ -72,6 +60,43 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Nothing to do: the request is freed with this object."""
+
+
+class OpenVinoNetwork:
+    """Runs an .onnx file with any outputs on the CPU; see ``networks.Network``."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        _, self._compiled = _compile(_core(), path, threads, "f32")
+        self._local = threading.local()  # a request serves one thread
+
+    def __call__(self, images: U8) -> list[F32]:
+        """Run the network; see ``networks.Network``."""
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        try:
+            out = request.infer([np.ascontiguousarray(images)], share_inputs=True)
+        except RuntimeError as e:
+            raise BackendError(f"OpenVINO failed on {counted(len(images), 'image')} ({first_line(e)})") from e
+        return [np.array(out[port], np.float32) for port in self._compiled.outputs]  # copied: OpenVINO reuses them
+
+
+def _compile(core: ov.Core, model: Path, threads: int, precision: str) -> tuple[ov.Model, ov.CompiledModel]:
+    """Read and compile a model file; ``precision`` is "f32" or "bf16"."""
+    options = {
+        # Without this hint OpenVINO uses bf16 on processors that support it, and answers differ between machines.
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # the same cores decode and detect
+    }
+    try:
+        with suppress_native_stderr():  # if the file is damaged, every reader of OpenVINO writes to stderr
+            graph = core.read_model(str(model))
+        return graph, core.compile_model(graph, "CPU", options)
+    except RuntimeError as e:
+        reason = next((line for line in reversed(str(e).splitlines()) if line.strip()), type(e).__name__)
+        raise ModelError(f"{model}: OpenVINO cannot load it ({reason}); export the model again") from e
 
 
 @functools.cache

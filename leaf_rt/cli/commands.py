@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaf_rt.cli import exporting, training
+from leaf_rt.cli import exporting, reporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
     AlertOptions,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from leaf_rt.sinks.config import OutputConfig
 
 app = typer.Typer(
+    cls=opt.Group,
     name="leaf-rt",
     help="Recognize facial expressions in videos, cameras, streams and pictures.",
     no_args_is_help=True,
@@ -84,8 +85,9 @@ def video(
 ) -> None:
     """Recognize facial expressions in video files and streams.
 
-    Each file gets three results, next to it or in --out: the annotated video
-    NAME.leaf.mp4, the records NAME.leaf.jsonl and the timeline NAME.leaf.png.
+    Each file gets its results next to it or in --out: the annotated video
+    NAME.leaf.mp4, the records NAME.leaf.jsonl, the timeline NAME.leaf.png and
+    the report NAME.leaf.html with its numbers in NAME.leaf.summary.json.
     Folders and patterns in quotes stand for the videos in them. Files are
     processed one after the other. Streams, cameras and the sources
     of --sources run in parallel. Sources without an end (streams, cameras,
@@ -102,8 +104,7 @@ def video(
     from leaf_rt.cli.reporter import Reporter
     from leaf_rt.cli.targets import with_distinct_names, without_results
     from leaf_rt.cli.video import VideoCommand
-    from leaf_rt.sources.base import Target, is_url
-    from leaf_rt.sources.opening import is_camera
+    from leaf_rt.sources.base import Target
     from leaf_rt.sources.sources_file import load_targets
     from leaf_rt.stream.options import RunOptions
 
@@ -115,7 +116,7 @@ def video(
         sources += load_targets(inputs.sources, source_options)
     if output.plot is not None and len(sources) > 1:
         raise typer.BadParameter("only for a single source; use --out DIR for several", param_hint="--plot")
-    is_live = inputs.realtime or inputs.loop or any(is_camera(s.target) or is_url(s.target) for s in sources)
+    is_live = inputs.realtime or inputs.loop or any(s.address.is_live for s in sources)
     reporter = Reporter(log_json=monitoring.log_json, records_on_stdout=output_config.on_stdout)
     command = VideoCommand(
         recognition.config(),
@@ -262,7 +263,7 @@ def image(
     output: Annotated[PictureOutputOptions, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
     recognition: Annotated[
         RecognitionOptions,
-        Only("backend", "model", "precision", "threads", "face_range", "max_faces", "uncertain_below"),
+        Only("backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "uncertain_below"),
     ],
     debug: opt.Debug = False,
 ) -> None:
@@ -307,6 +308,9 @@ def _report_missing(errors: Sequence[LeafError], reporter: Reporter, *, alone: b
         raise errors[0]
 
 
+app.command()(reporting.report)
+
+
 @app.command()
 def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
     """Show what works on this machine, and what to install for more."""
@@ -331,7 +335,9 @@ def bench(
         ),
     ] = None,
     *,
-    recognition: Annotated[RecognitionOptions, Only("backend", "model", "precision", "threads", "face_range")],
+    recognition: Annotated[
+        RecognitionOptions, Only("backend", "model", "precision", "threads", "face_range", "detector")
+    ],
     batch: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Measure only the back ends, with N faces per call, such as 1,4,8,16,32."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaf_rt.cli.streams import ReaderGone
+from leaf_rt.credentials import mask_in
 from leaf_rt.errors import LeafError, NoPermission, NotFound, OutputError
 from leaf_rt.labels import rgb
 from leaf_rt.text import printable
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
     from leaf_rt.types import Estimates
 
 _MARKS = {"ok": ("✓", "+", "green"), "limited": ("·", "-", "yellow"), "missing": ("✗", "x", "red")}
+
+
+class MaskedLines(logging.Formatter):
+    """Formats log records as lines without credentials."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines."""
+        return mask_in(super().format(record))
 
 
 def console(stderr: bool = True, quiet: bool = False) -> Console:
@@ -99,13 +109,15 @@ def title(out: Console, text: str) -> None:
 
 
 def error(out: Console, sentence: str) -> None:
-    """Print an error message."""
-    out.print(Text("error: ", style="bold red").append(printable(sentence), style="not bold default"), soft_wrap=True)
+    """Print an error message, without credentials."""
+    text = printable(mask_in(sentence))
+    out.print(Text("error: ", style="bold red").append(text, style="not bold default"), soft_wrap=True)
 
 
-def note(out: Console, sentence: str) -> None:
-    """Print a note."""
-    out.print(Text("note: ", style="yellow").append(printable(sentence), style="default"), soft_wrap=True)
+def note(out: Console, sentence: str, keep: str = "") -> None:
+    """Print a note, without credentials except in ``keep``; see ``mask_in``."""
+    text = printable(mask_in(sentence, keep=keep))
+    out.print(Text("note: ", style="yellow").append(text, style="default"), soft_wrap=True)
 
 
 def people(out: Console, summary: Summary, limit: int = 20) -> None:
@@ -122,7 +134,7 @@ def people(out: Console, summary: Summary, limit: int = 20) -> None:
     table.add_column("shown", overflow="fold")
     for person in found[:limit]:
         table.add_row(
-            str(person.track_id),
+            str(person.person_id),
             f"{person.first:.1f} s",
             f"{person.last:.1f} s",
             f"{person.seconds:.1f} s",
@@ -160,10 +172,11 @@ def findings(out: Console, found: Iterable[Finding]) -> None:
     ascii_only = out.options.ascii_only
     for finding in found:
         sign, ascii_sign, color = _MARKS[finding.status]
-        text = Text(printable(finding.found))
+        text = Text(printable(mask_in(finding.found)))
         if finding.remedy:
             text.append(f"\n{'->' if ascii_only else '→'} {printable(finding.remedy)}", style="dim")
-        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), Text(printable(finding.topic)), text)
+        topic = Text(printable(mask_in(finding.topic)))
+        table.add_row(Text(ascii_sign if ascii_only else sign, style=color), topic, text)
     out.print(table)
 
 

@@ -39,17 +39,22 @@ def main(argv: Sequence[str] | None = None, commands: str = "leaf_rt.cli.command
 def _main(arguments: list[str], commands: str, name: str) -> int:
     """Set up logging, which even the parsing of the arguments needs, and run the command."""
     import logging
+    from functools import partial
 
     debug = "--debug" in arguments
     logging.getLogger("leaf_rt").addHandler(logging.NullHandler())  # the commands report what users must know
     if "--log-json" in arguments:
         from leaf_rt.cli import jsonlog
 
-        with jsonlog.json_log(debug):
+        with jsonlog.json_log(debug, arguments):
             return _run(arguments, debug, jsonlog.log_error, commands, name)
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
-    return _run(arguments, debug, _print_error, commands, name)
+        from leaf_rt.cli.console import MaskedLines
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(MaskedLines("%(asctime)s %(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[handler])
+    return _run(arguments, debug, partial(_print_error, arguments), commands, name)
 
 
 def _run(
@@ -96,11 +101,13 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _print_error(error: BaseException, debug: bool, sentence: str) -> None:
+def _print_error(typed: Sequence[str], error: BaseException, debug: bool, sentence: str) -> None:
+    """Print an error without the credentials of the addresses that the user typed."""
     import traceback
 
     from leaf_rt.cli import console
+    from leaf_rt.credentials import mask_in
 
     if debug:
-        traceback.print_exception(error)
-    console.error(console.console(), sentence)
+        sys.stderr.write(mask_in("".join(traceback.format_exception(error)), typed))
+    console.error(console.console(), mask_in(sentence, typed))

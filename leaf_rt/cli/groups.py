@@ -41,6 +41,7 @@ class RecognitionOptions:
     precision: opt.PrecisionName = opt.Precision.AUTO
     threads: opt.Threads = 0
     face_range: opt.FaceRange = opt.Range.AUTO
+    detector: opt.DetectorOption = opt.Detector.AUTO
     max_faces: opt.MaxFaces = 0
     classify_fps: opt.ClassifyFps = 10.0
     max_classify_fps: opt.MaxClassifyFps = None
@@ -48,6 +49,7 @@ class RecognitionOptions:
     reid: opt.Reid = 30.0
     reid_model: opt.ReidModel = None
     smooth: opt.Smooth = 0.3
+    smooth_talking: opt.SmoothTalking = 1.2
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
 
@@ -72,13 +74,17 @@ class RecognitionOptions:
             threads=self.threads,
             precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
+            detector=self.detector.value,
             pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
             max_classify_fps=self.max_classify_fps,
             cuts=self.cuts,
             reid=self.reid,
             reid_model=self.reid_model,
             smooth=SmoothOptions(
-                time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
+                time_constant=self.smooth,
+                min_dwell=self.min_dwell,
+                uncertain_below=self.uncertain_below,
+                talking_time_constant=self.smooth_talking,
             ),
         )
 
@@ -98,6 +104,8 @@ class OutputOptions:
     event_min_dwell: opt.EventMinDwell = 0.0
     plot: opt.Plot = None
     no_plot: opt.NoPlot = False
+    no_report: opt.NoReport = False
+    vtt: opt.Vtt = False
     show: opt.Show = False
     blur: opt.Blur = False
 
@@ -124,6 +132,8 @@ class OutputOptions:
             annotated=self.save,
             records=self.jsonl is None and not self.no_jsonl,
             timeline=not self.no_plot,
+            report=not self.no_report,
+            subtitles=self.vtt,
             timeline_file=self.plot,
             jsonl=self.jsonl,
             csv=self.csv,
@@ -148,10 +158,11 @@ class LiveOutputOptions(OutputOptions):
 
 @dataclass(frozen=True, slots=True)
 class PictureOutputOptions(OutputOptions):
-    """The same for pictures, which have no timeline."""
+    """The same for pictures, which have no timeline and no report."""
 
     save: opt.SavePicture = True
     no_plot: opt.NoPlot = True
+    no_report: opt.NoReport = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,13 +69,16 @@ class ImageCommand:
         with contextlib.ExitStack() as stack:
             backend = self.recognition.open_backend(lambda text: self.reporter.notify("info", text))
             stack.enter_context(contextlib.closing(backend))
-            console.facts(self.reporter.messages, {"back end": backend.reason})
+            choice = self.recognition.choose_detector(lambda text: self.reporter.notify("info", text))
+            console.facts(self.reporter.messages, {"detector": choice.reason, "back end": backend.reason})
             together = stack.enter_context(shared_files(self.reporter, follow=False))
             close_failed = self.reporter.close_failed
             shared = stack.enter_context(
                 shared_sinks(self.outputs, backend.spec.labels, close_failed, together.results, follow=False)
             )
-            detector = stack.enter_context(ImageFaceDetector(range=self.recognition.range))
+            detector = stack.enter_context(
+                ImageFaceDetector(range=self.recognition.range, detector=self.recognition.detector)
+            )
             if skipped:
                 self.reporter.notify("info", skipped)
             for path in pictures:

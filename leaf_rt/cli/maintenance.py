@@ -19,6 +19,7 @@ from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError
 
 app = typer.Typer(
+    cls=opt.Group,
     help="Export trained runs; make and check the bundled model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -174,3 +175,28 @@ def golden(
 
     make_golden(clip, out)
     say(f"written: {out}")
+
+
+@app.command()
+def detectors(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=opt.named, metavar="DIR", help="Folder for the files (default: the package's)."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", parser=opt.named, metavar="FILE", help="Also make the stored picture from this one."),
+    ] = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Convert the networks of the face detector to ONNX; with a picture, store what MediaPipe finds in it."""
+    with needs_extra("python -m engines detectors", "dev"):
+        from engines.detectors import make_detectors
+
+    from leaf_rt.models.spec import MODELS
+
+    result = make_detectors(out or MODELS, picture)
+    for path in result.files:
+        say(f"{path.stat().st_size / 2**20:6.2f} MiB  {path}")
+    for kind, sha256 in result.sha256.items():
+        say(f"sha256 {sha256} ({kind} range); it belongs into leaf_rt/models/detectors.py")

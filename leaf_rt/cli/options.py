@@ -1,23 +1,56 @@
-"""The options that several commands share, and how their values are read. Knows only typer."""
+"""The options that several commands share, and how their values are read. Knows only typer and passwords."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from leaf_rt.credentials import mask_in
 
 _MAX_SECONDS = 1e9  # FFmpeg counts microseconds in 64 bits
 _EMPTY = "empty name; is a shell variable unset?"
 _TIME_OF_DAY = re.compile(r"\d+(\.\d*)?|(\d+:)?\d+:[0-5]?\d(\.\d*)?")
 _Names = TypeVar("_Names", str | None, list[str] | None)
 
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer gives its base class no public name
+
 RENAMED = {"--emotion-hz": "--classify-fps", "--total-hz": "--max-classify-fps"}
+
+
+class Group(TyperGroup):
+    """The commands. What the user typed is shown in a usage error without credentials."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Parse the options before the name of the command."""
+        typed = tuple(args)
+        with _masked(typed):
+            context = super().make_context(info_name, args, *more, **extra)
+        context.obj = typed
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest, and run the command."""
+        with _masked(ctx.obj):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _masked(typed: Collection[str]) -> Iterator[None]:
+    """Hide credentials in the message of a usage error."""
+    try:
+        yield
+    except _USAGE_ERROR as e:
+        e.message = mask_in(e.message, typed)
+        raise
 
 
 class Command(TyperCommand):
@@ -43,6 +76,15 @@ class Range(StrEnum):
     AUTO = "auto"
     SHORT = "short"
     FULL = "full"
+
+
+class Detector(StrEnum):
+    """What runs the networks of the face detector."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    MEDIAPIPE = "mediapipe"
 
 
 class Transport(StrEnum):
@@ -126,13 +168,27 @@ Events: TypeAlias = Annotated[
         help="Write start, end and duration of each expression as JSON Lines; - is stdout.",
     ),
 ]
+Vtt: TypeAlias = Annotated[
+    bool, _output("--vtt", help="Write the shown expressions of each source as subtitles (WebVTT).")
+]
+NoReport: TypeAlias = Annotated[bool, _output("--no-report", help="Do not write the report and its numbers.")]
 EventEmotions: TypeAlias = Annotated[
     str | None,
     _alerts(
         "--event-emotions", callback=not_empty, metavar="LABEL,...", help="Only events of these labels (default: all)."
     ),
 ]
-EventMinDwell: TypeAlias = Annotated[
+EventSmoothTalking: TypeAlias = Annotated[
+    float,
+    _recognition(
+        "--smooth-talking",
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Time constant of the smoothing while a face talks; 0: the same as --smooth.",
+    ),
+]
+MinDwell: TypeAlias = Annotated[
     float,
     _alerts(
         "--event-min-dwell",
@@ -203,6 +259,15 @@ PrecisionName: TypeAlias = Annotated[
 FaceRange: TypeAlias = Annotated[
     Range,
     _recognition("--range", help="Range of the face detector: short is for faces within two meters of the camera."),
+]
+DetectorOption: TypeAlias = Annotated[
+    Detector,
+    _recognition(
+        "--detector",
+        metavar="NAME",
+        help="What runs the face detector: onnxruntime, openvino, or mediapipe, which sends usage statistics; auto: "
+        "the first whose answers are right here, never mediapipe.",
+    ),
 ]
 MaxFaces: TypeAlias = Annotated[
     int, _recognition(min=0, metavar="N", help="Process only the N largest faces; 0: all faces.")

@@ -62,12 +62,13 @@ def status(source: SourceStats, now: float) -> str:
         source: Its counters.
         now: Time on the clock of the run, s.
     """
-    dropped = [f"{source.dropped} dropped"] if source.dropped else []
+    faults = [f"{source.dropped} dropped"] if source.dropped else []
+    faults += [f"{source.damaged} damaged"] if source.damaged else []
     if not source.info.is_live:
-        return ", ".join([f"{source.fps:.0f} frames/s", *dropped])
+        return ", ".join([f"{source.fps:.0f} frames/s", *faults])
     if source.state != "open":
         return f"{source.state} for {max(now - source.since, 0):.0f} s"
-    parts = [f"open, {source.capture_fps:.0f} frames/s in, {source.fps:.0f} out", *dropped]
+    parts = [f"open, {source.capture_fps:.0f} frames/s in, {source.fps:.0f} out", *faults]
     if source.level:
         parts.append(f"load level {source.level}")
     return ", ".join([*parts, counted(source.faces, "face"), f"{source.latency.p95 * 1e3:.0f} ms"])

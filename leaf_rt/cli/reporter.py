@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli import console, jsonlog
@@ -47,13 +48,15 @@ class Reporter:
         """0, or the exit code of the first error."""
         return console.exit_code(self._errors[0]) if self._errors else 0
 
-    def notify(self, level: str, text: str, source: str = "", event: str = "note") -> None:
+    def notify(self, level: str, text: str, source: str = "", event: str = "note", keep: str = "") -> None:
         """Report one message; for the arguments see ``jsonlog.log``."""
+        sentence = f"{source}: {text}" if source else text
         if self._log_json:
-            jsonlog.log(level, text, source, event)
-            return
-        write = console.error if level == "error" else console.note
-        write(self.messages, f"{source}: {text}" if source else text)
+            jsonlog.log(level, text, source, event, keep=keep)
+        elif level == "error":
+            console.error(self.messages, sentence)
+        else:
+            console.note(self.messages, sentence, keep)
 
     def event(self, event: Event) -> None:
         """Report an event of a run."""
@@ -95,7 +98,7 @@ class Reporter:
         console.facts(self.messages, {
             "source": _describe(info),
             "decoder": info.decoder,
-            "detector": f"MediaPipe, range {recognition.range}",
+            "detector": f"range {recognition.range}, {recognition.choose_detector().reason}",
             "back end": backend.reason,
             "model": f"{recognition.model.name}, {len(backend.spec.labels)} classes",
             "precision": recognition.precision or backend.spec.precision,
@@ -104,7 +107,14 @@ class Reporter:
         })  # fmt: skip
 
     def source_finished(
-        self, name: str, summary: Summary, stats: RunStats | None, files: Mapping[str, Path], *, stopped_early: bool
+        self,
+        name: str,
+        summary: Summary,
+        stats: RunStats | None,
+        files: Mapping[str, Path],
+        *,
+        stopped_early: bool,
+        numbers: Mapping[str, Any],
     ) -> None:
         """Report the results of a source.
 
@@ -114,16 +124,18 @@ class Reporter:
             stats: Counters of the run; None if the run failed.
             files: Its result files, by kind; those that do not exist are left out.
             stopped_early: Whether the user stopped it before its end.
+            numbers: What the summary file holds, for the JSON log.
         """
         title = counted(summary.frames, "frame")
         source = next((each for each in stats.sources if each.info.name == name), None) if stats is not None else None
         if source is not None and source.seconds > 0:
             title += f" in {source.seconds:.1f} s, {source.processed / source.seconds:.0f} frames/s"
             title += f", {source.dropped} dropped" if source.dropped else ""
+            title += f", {source.damaged} damaged" if source.damaged else ""
         if stopped_early:
             title += ", stopped before its end"
         if self._log_json:
-            jsonlog.log("info", title, name, "finished")
+            jsonlog.log("info", title, name, "finished", fields={"summary": dict(numbers)})
         self.results.print()
         console.title(self.results, f"{name}: {title}")
         console.people(self.results, summary)
@@ -142,9 +154,9 @@ class Reporter:
         if parts:
             self.notify("warning", f"stopped early; {'; '.join(parts)}", event="stopped")
 
-    def stopped_at_once(self, timelines: Sequence[Path]) -> None:
-        """Report what is missing after an immediate stop; ``timelines`` were not drawn."""
-        missing = ", ".join(["queued frames", *map(str, timelines), "the summary"])
+    def stopped_at_once(self, files: Sequence[Path]) -> None:
+        """Report what is missing after an immediate stop; ``files`` were not written."""
+        missing = ", ".join(["queued frames", *map(str, files), "the summary"])
         self.notify("warning", f"stopped at once; not written: {missing}", event="stopped")
 
 

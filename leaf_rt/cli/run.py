@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.cli.progress import ProgressBars
+from leaf_rt.cli.report import MAX_INTERVALS, fill_report, relative_clip, run_facts
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.shared import SharedFiles
 from leaf_rt.errors import LeafError
@@ -21,7 +22,8 @@ from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
 from leaf_rt.render.overlay import FrameAnnotator
 from leaf_rt.render.window import Window
-from leaf_rt.results.summary import Summary
+from leaf_rt.results.numbers import numbers
+from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.config import OutputConfig, SourceOutputs
 from leaf_rt.sinks.factory import open_source_sinks
@@ -37,8 +39,6 @@ from leaf_rt.web.metrics import MetricsServer
 
 if TYPE_CHECKING:
     from leaf_rt.web.server import WebServer
-
-_LIVE_MAX_GAP = 1.0  # s; a frame of a live source that stalls does not count for longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,9 @@ class SourceResults:
         files: Where its results go.
         results: Its open files.
         timeline: The file of the timeline, opened at the start, so that a bad place is found out then.
+        report: The file of the report; the same.
+        numbers: The file of its numbers.
+        found: The numbers, once it has ended.
         failed: Whether it ended with an error.
         reported: Whether its results are complete and reported.
     """
@@ -89,6 +92,9 @@ class SourceResults:
     files: SourceOutputs
     results: ResultFiles = field(default_factory=ResultFiles)
     timeline: ResultFile | None = None
+    report: ResultFile | None = None
+    numbers: ResultFile | None = None
+    found: dict[str, Any] = field(default_factory=dict)
     failed: bool = False
     reported: bool = False
 
@@ -180,11 +186,16 @@ class Run:
     def _opened(self, info: SourceInfo) -> None:
         context = self._context
         self._reporter.source_opened(info, context.backend, context.recognition)
-        summary = Summary(context.backend.spec.labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        # A frame of a live source that stalls counts for a limited time, and its memory is limited more tightly.
+        limits = {"max_gap": MAX_ABSENCE} if info.is_live else {"max_intervals": MAX_INTERVALS}
+        summary = Summary(context.backend.spec.labels, **limits)
         source = SourceResults(info, summary, context.outputs.for_source(info, context.paths))
         self._results[info.name] = source
         if source.files.timeline is not None:
             source.timeline = source.results.open(source.files.timeline)
+        if source.files.report is not None and source.files.numbers is not None:
+            source.report = source.results.open(source.files.report)
+            source.numbers = source.results.open(source.files.numbers)
 
     def _closed(self, stats: SourceStats) -> None:
         """With a page, sources come and go in one long run: report and forget each one as it ends."""
@@ -227,7 +238,7 @@ class Run:
         self._reporter.event(event)
 
     def _frame(self, info: SourceInfo, frame: Frame, estimates: Estimates) -> None:
-        self._results[info.name].summary.add(estimates, frame.generation)
+        self._results[info.name].summary.add(frame, estimates)
         window = self._context.window
         if window is not None:
             window.show(info.name, frame, estimates)
@@ -248,7 +259,7 @@ class Run:
     def _complete(
         self, source: SourceResults, stats: RunStats | None, *, stopped_early: bool
     ) -> dict[str, Path] | None:
-        """Write the timeline of a source and name its results; None if there is nothing to report.
+        """Write the timeline and the report of a source and name its results; None if there is nothing to report.
 
         Args:
             source: The source, after its end.
@@ -262,8 +273,10 @@ class Run:
         if stats is None and source.summary.frames == 0:  # the error that follows says why
             source.results.finish(complete=False)
             return None
+        source.found = self._numbers(source)
         if not self.stop.at_once:
             self._write_timeline(source.info.name, source)
+            self._write_report(source)
         if self.stop.at_once:
             raise KeyboardInterrupt
         whole = not source.info.has_end or not (stats is None or source.failed or stopped_early)
@@ -273,7 +286,9 @@ class Run:
         self, source: SourceResults, stats: RunStats | None, files: dict[str, Path], *, stopped_early: bool
     ) -> None:
         """Report the results of a source, which are in ``files``, by kind."""
-        self._reporter.source_finished(source.info.name, source.summary, stats, files, stopped_early=stopped_early)
+        self._reporter.source_finished(
+            source.info.name, source.summary, stats, files, stopped_early=stopped_early, numbers=source.found
+        )
         source.reported = True
 
     def _name_results(self, name: str, source: SourceResults, stats: RunStats | None, whole: bool) -> dict[str, Path]:
@@ -284,7 +299,14 @@ class Run:
         for error in finished.errors:
             self._reporter.error(error)
         self._reporter.incomplete(name, list(finished.partial.values()))
-        kinds = {"video": source.files.annotated, "records": source.files.records, "timeline": source.files.timeline}
+        kinds = {
+            "video": source.files.annotated,
+            "records": source.files.records,
+            "subtitles": source.files.subtitles,
+            "timeline": source.files.timeline,
+            "report": source.files.report,
+            "numbers": source.files.numbers,
+        }
         paths = {kind: path for kind, path in kinds.items() if path is not None}
         places = {**{final: Path(final) for final in finished.complete}, **finished.partial}
         return {kind: places[str(path)] for kind, path in paths.items() if str(path) in places}
@@ -302,15 +324,38 @@ class Run:
         except LeafError as e:
             self._reporter.error(e)
 
+    def _numbers(self, source: SourceResults) -> dict[str, Any]:
+        """The numbers of a finished source."""
+        context = self._context
+        precision = context.recognition.precision or context.backend.spec.precision
+        run = run_facts(context.recognition.model, context.backend.spec, precision)
+        return numbers(source.summary, source.info.name, frames=source.summary.frames, run=run)
+
+    def _write_report(self, source: SourceResults) -> None:
+        """Write the report of a source and its numbers, if it has them."""
+        files, info = source.files, source.info
+        if source.report is None or source.numbers is None or files.report is None or self.stop.at_once:
+            return
+        clip = None
+        if files.annotated is not None:  # starts with the first frame, and shows who is person 1
+            clip = relative_clip(files.annotated, files.report, source.summary.start)
+        elif info.path is not None and not self._context.outputs.blur:
+            clip = relative_clip(info.path, files.report)
+        try:
+            fill_report(source.report, source.numbers, source.summary, source.found, clip)
+        except LeafError as e:
+            self._reporter.error(e)
+
     def _report_missing(self) -> None:
         """Report what an immediate stop leaves out, if a source was opened."""
         missing = [source for source in self._results.values() if not source.reported]
         for source in missing:
-            if source.timeline is not None:
-                source.timeline.discard()
-                source.timeline.failed = True
+            for file in (source.timeline, source.report, source.numbers):
+                if file is not None:
+                    file.discard()
+                    file.failed = True
             finished = source.results.finish(complete=not source.info.has_end)
             self._reporter.incomplete(source.info.name, list(finished.partial.values()))
         if missing:
-            timelines = [source.files.timeline for source in missing]
-            self._reporter.stopped_at_once([path for path in timelines if path is not None])
+            paths = [path for source in missing for path in (source.files.timeline, source.files.report)]
+            self._reporter.stopped_at_once([path for path in paths if path is not None])

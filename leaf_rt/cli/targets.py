@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from leaf_rt.sinks.paths import is_result
-from leaf_rt.sources.base import Target, is_url
-from leaf_rt.sources.opening import is_camera
+from leaf_rt.sources.address import parse
+from leaf_rt.sources.base import Target
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
 from leaf_rt.text import readable
 from leaf_rt.types import SourceInfo
@@ -22,8 +22,8 @@ def with_distinct_names(targets: Sequence[Target]) -> list[Target]:
     names = [target.options.name or Path(target.target).name for target in targets]
     result: list[Target] = []
     for target, name in zip(targets, names, strict=True):
-        text = readable(name if names.count(name) == 1 else target.target)
-        keep = target.options.name or "://" in target.target or text == name
+        text = readable(name if names.count(name) == 1 else target.address.shown)
+        keep = target.options.name or target.address.kind != "file" or text == name
         result.append(target if keep else replace(target, options=replace(target.options, name=text)))
     return result
 
@@ -35,7 +35,7 @@ def without_results(targets: Sequence[str]) -> tuple[list[str], str]:
         The other targets and a sentence about the removed ones, "" if there are none. If all targets are results,
         all of them stay.
     """
-    results = [target for target in targets if not is_url(target) and is_result(Path(target))]
+    results = [target for target in targets if parse(target).kind == "file" and is_result(Path(parse(target).target))]
     kept = [target for target in targets if target not in results]
     if not results or not kept:
         return list(targets), ""
@@ -50,14 +50,12 @@ def shortened(names: Sequence[str]) -> str:
 
 def has_no_end(target: Target) -> bool:
     """Whether a target is a camera or a stream, or a file that is read like one."""
-    live = is_camera(target.target) or is_url(target.target)
-    return live or target.options.realtime or target.options.loop
+    return target.address.is_live or target.options.realtime or target.options.loop
 
 
 def files_among(targets: Sequence[Target]) -> list[Path]:
     """The paths of the files among the targets, whether they exist or not."""
-    paths = (target.target.removeprefix("file://") for target in targets)
-    return [Path(path) for path in paths if not is_url(path)]
+    return [Path(target.target) for target in targets if target.address.kind == "file"]
 
 
 def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[tuple[Target, SourceInfo]]:
@@ -79,7 +77,7 @@ def expected_sources(targets: Sequence[Target], parallel: bool) -> Iterator[tupl
                 break
             name = f"{first} #{number}"
         names.add(name)
-        if is_camera(target.target) or is_url(target.target):
+        if target.address.kind != "file":
             continue
         if path.suffix.lower() in PICTURES:
             yield target, SourceInfo(name, str(path), "picture", 0, 0, path=path)

@@ -111,6 +111,7 @@ class VideoCommand:
                 reporter.notify("info", f"metrics at http://127.0.0.1:{server.port}/metrics", event="metrics")
             backend = self.recognition.open_backend(lambda text: reporter.notify("info", text, event="backend"))
             stack.enter_context(contextlib.closing(backend))
+            self.recognition.choose_detector(lambda text: reporter.notify("info", text, event="detector"))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
             files = stack.enter_context(shared_files(reporter, follow))
@@ -151,7 +152,7 @@ class VideoCommand:
             stored=list(self.outputs.stored()),
             keep_open=self.keep_open,
         )
-        self.reporter.notify("info", f"live page at {web.address}", event="web")
+        self.reporter.notify("info", f"live page at {web.address}", event="web", keep=web.address)
         if not options.is_local and options.certificate is None:
             text = "browsers give pages without TLS no camera, except on localhost; see --tls-cert"
             self.reporter.notify("info", text, event="web")
@@ -160,4 +161,4 @@ class VideoCommand:
 
 def _names(runs: Sequence[Sequence[Target]]) -> list[str]:
     """The names of all targets of some runs."""
-    return [readable(target.options.name or Path(target.target).name) for part in runs for target in part]
+    return [readable(target.options.name or target.address.name) for part in runs for target in part]

@@ -41,6 +41,7 @@ class EndToEnd:
         stages_ms: Mean time per frame in a single thread, ms, by stage; "rest" is the time outside all stages.
         outside: Share of the time in a single thread that is not spent in decode, detect and infer, 0 to 1.
         backend: See ``Backend.reason``.
+        detector: See ``DetectorChoice.reason``.
     """
 
     clip: str
@@ -52,6 +53,7 @@ class EndToEnd:
     stages_ms: dict[str, float]
     outside: float
     backend: str
+    detector: str
 
     def json(self) -> str:
         """The result as one line of JSON."""
@@ -75,7 +77,7 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
     backend = recognition.open_backend()
 
     def pipeline(_: SourceInfo) -> Pipeline:
-        detector = VideoFaceDetector(range=recognition.range)
+        detector = VideoFaceDetector(range=recognition.range, detector=recognition.detector)
         return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.pipeline_options(backend))
 
     try:
@@ -94,6 +96,7 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
         stages_ms={name: round(seconds / frames * 1e3, 3) for name, seconds in spent.items()},
         outside=round(1.0 - sum(spent[name] for name in _ESSENTIAL) / wall, 4),
         backend=backend.reason,
+        detector=recognition.choose_detector().reason,
     )
 
 
@@ -102,6 +105,7 @@ def rows(result: EndToEnd) -> dict[str, str]:
     stages = ", ".join(f"{name} {ms:.2f}" for name, ms in result.stages_ms.items())
     return {
         "clip": f"{result.clip}: {result.width}x{result.height}, {result.frames} frames, {result.faces} faces in total",
+        "detector": result.detector,
         "back end": result.backend,
         "end to end": f"{result.frames_per_s:.0f} frames/s, including decoding, nothing written",
         "ms per frame": f"{stages} (one thread)",

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from leaf_rt.backends.base import LOAD_ERRORS
+from leaf_rt.backends.networks import RUNTIMES, runtime_version
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem
 from leaf_rt.backends.plans import engine_states, find_gpu
 from leaf_rt.backends.registry import BACKENDS, BackendEntry
 from leaf_rt.errors import GpuProblem, GpuUnavailable, LeafError, first_line, install_hint
-from leaf_rt.models.spec import DEFAULT_MODEL, DETECTORS, MODELS, ModelSpec, load_spec, sha256_of, variant_path
+from leaf_rt.faces.detectors import check_answers, choose_detector
+from leaf_rt.models.spec import DEFAULT_MODEL, ModelSpec, load_spec, variant_path
 from leaf_rt.render.window import why_no_window
 from leaf_rt.system.cpu import cpu_count, cpu_features, cpu_name
 from leaf_rt.text import counted
@@ -71,7 +73,7 @@ def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
         lambda: _models(model),
         _cache,
         _detectors,
-        lambda: _package("mediapipe", MISSING),
+        _mediapipe,
         _video,
         _window,
         _cameras,
@@ -220,14 +222,32 @@ def _cache() -> Finding:
     return Finding("engine cache", LIMITED, problem, remedy)
 
 
-def _detectors() -> Finding:
-    for name, digest in DETECTORS.values():
-        path = MODELS / name
-        if not path.is_file():
-            return Finding("face detectors", MISSING, f"{name} is missing", _REINSTALL)
-        if sha256_of(path) != digest:
-            return Finding("face detectors", MISSING, f"{name} is damaged", _REINSTALL)
-    return Finding("face detectors", OK, "short range and full range, checksums are correct")
+def _detectors() -> list[Finding]:
+    """The networks of the face detector, what runs them, and what else could."""
+    findings: list[Finding] = []
+    for name in ("auto", *RUNTIMES):
+        topic = "face detector" if name == "auto" else f"face detector, {name}"
+        if name != "auto" and runtime_version(name) is None:
+            continue
+        try:
+            choice = choose_detector(name)
+            if name != "auto":
+                check_answers(choice.open)
+        except LeafError as e:
+            status = MISSING if name == "auto" else LIMITED
+            findings.append(Finding(topic, status, str(e), _REINSTALL if name == "auto" else "use another --detector"))
+            continue
+        found = choice.reason if name == "auto" else "finds what MediaPipe finds in a stored picture"
+        findings.append(Finding(topic, OK, found))
+    return findings
+
+
+def _mediapipe() -> Finding:
+    """MediaPipe, which only ``--detector mediapipe`` uses. It is not imported."""
+    version = version_of("mediapipe")
+    if version is not None:
+        return Finding("mediapipe", OK, f"{version}, only used with --detector mediapipe")
+    return Finding("mediapipe", LIMITED, "not installed", "nothing to do: only --detector mediapipe needs it")
 
 
 def _video() -> Finding:

@@ -6,6 +6,8 @@ Knows images and boxes. Does not know expressions, sources or result files.
 __all__ = [
     "alignment",
     "appearance",
+    "blazeface",
+    "detectors",
     "encoder",
     "image_detector",
     "mediapipe_detector",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
+from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.regions import non_max_suppression, tiles
 from leaf_rt.faces.search import MIN_SIDE, DetectorRange, FaceSearch, SearchStep
 from leaf_rt.system.closing import Closing
@@ -15,9 +15,10 @@ class ImageFaceDetector(Closing):
     Args:
         range: See ``VideoFaceDetector``.
         min_confidence: Mean confidence in [0, 1] of proposal and close-up that a face needs.
+        detector: What runs the networks; see ``choose_detector``.
 
     Raises:
-        BackendError: MediaPipe cannot be loaded.
+        BackendError: See ``choose_detector``.
         ModelError: A bundled model is missing or damaged.
         ValueError: An argument is out of range.
 
@@ -30,9 +31,9 @@ class ImageFaceDetector(Closing):
         self,
         range: DetectorRange = "auto",  # noqa: A002 - the name of the command-line option
         min_confidence: float = 0.6,
+        detector: str = "auto",
     ) -> None:
-        self._search = FaceSearch(MediaPipeDetector, range, min_confidence)
-        MediaPipeDetector.check()
+        self._search = FaceSearch(choose_detector(detector).open, range, min_confidence)
 
     def detect(self, image: U8) -> Detections:
         """Find all faces in an image. Searches the whole image and two levels of overlapping tiles.
@@ -51,7 +52,7 @@ class ImageFaceDetector(Closing):
             steps += [("full", region) for region in [whole, *tiles(height, width, levels=2)]]
         proposals = self._search.propose(image, steps)
         proposals = proposals[non_max_suppression(proposals, min_iou=0.5)]
-        return self._search.confirm(image, proposals, per_call=1)  # one per call: speed matters less than in a video
+        return self._search.confirm(image, proposals, per_image=1)  # one per image: speed matters less than in a video
 
     def close(self) -> None:
         """Free the models. May be called twice."""

@@ -1,20 +1,24 @@
-"""MediaPipe's face detection models. The only module that imports mediapipe."""
+"""MediaPipe's face detector, for comparisons. The only module that imports mediapipe, when a model is opened."""
 
 from __future__ import annotations
 
-import hashlib
-from importlib import resources
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.errors import BackendError
 from leaf_rt.faces.search import ModelKind
-from leaf_rt.models.spec import DETECTORS
+from leaf_rt.models.detectors import DETECTORS, check_detector
 from leaf_rt.system.closing import Closing
 from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.types import U8, Detections
+
+NOTICE = (
+    "MediaPipe sends usage statistics to Google at every run, and asks you to get the consent of your users; "
+    "the other detectors send nothing"
+)
 
 
 class MediaPipeDetector(Closing):
@@ -29,8 +33,10 @@ class MediaPipeDetector(Closing):
         ModelError: The bundled model is missing or damaged.
     """
 
+    close_up_side = 256  # px; twice what the short-range network sees, because MediaPipe gives boxes in whole px
+
     def __init__(self, kind: ModelKind, min_confidence: float = 0.4) -> None:
-        data = _read_model(kind)
+        data = check_detector(DETECTORS[kind].tflite).read_bytes()
         mediapipe, vision = _import_mediapipe()
         self._mediapipe = mediapipe
         options = vision.FaceDetectorOptions(
@@ -40,22 +46,13 @@ class MediaPipeDetector(Closing):
         )
         with suppress_native_stderr():
             self._detector: Any = vision.FaceDetector.create_from_options(options)
-            self.find(np.zeros((128, 128, 3), np.uint8))  # the first call writes log lines, too
+            self._find(np.zeros((128, 128, 3), np.uint8))  # the first call writes log lines, too
 
-    @staticmethod
-    def check() -> None:
-        """Check that MediaPipe and all bundled models can be loaded, without loading the models.
+    def find(self, images: Sequence[U8]) -> list[Detections]:
+        """Find the faces in images, one after the other; see ``DetectionModel.find``."""
+        return [self._find(image) for image in images]
 
-        Raises:
-            BackendError: MediaPipe cannot be loaded.
-            ModelError: A bundled model is missing or damaged.
-        """
-        _import_mediapipe()
-        for kind in DETECTORS:
-            _read_model(kind)
-
-    def find(self, image: U8) -> Detections:
-        """Find the faces in an image, (H, W, 3) uint8 BGR."""
+    def _find(self, image: U8) -> Detections:
         rgb = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         )
@@ -69,6 +66,19 @@ class MediaPipeDetector(Closing):
             self._detector.close()
 
 
+def check_mediapipe() -> str:
+    """Check that MediaPipe and its models can be loaded, without loading the models; return its name and version.
+
+    Raises:
+        BackendError: MediaPipe cannot be loaded.
+        ModelError: A bundled model is missing or damaged.
+    """
+    mediapipe, _ = _import_mediapipe()
+    for files in DETECTORS.values():
+        check_detector(files.tflite)
+    return f"MediaPipe {mediapipe.__version__}"
+
+
 def _import_mediapipe() -> tuple[Any, Any]:
     """Import mediapipe and mediapipe.tasks.python.vision."""
     try:
@@ -76,25 +86,10 @@ def _import_mediapipe() -> tuple[Any, Any]:
         from mediapipe.tasks.python import vision
     except (ImportError, OSError) as error:  # OSError: a system library is missing
         raise BackendError(
-            f"MediaPipe, which detects the faces, cannot be loaded ({error}); reinstall it with: "
-            "pip install --force-reinstall mediapipe"
+            f"--detector mediapipe: MediaPipe cannot be loaded ({error}); leave the option away, or install it with: "
+            "pip install mediapipe"
         ) from error
     return mediapipe, vision
-
-
-def _read_model(kind: str) -> bytes:
-    """Read a bundled model and check its hash."""
-    name, sha256 = DETECTORS[kind]
-    path = resources.files("leaf_rt") / "models" / name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"The face detector {path} cannot be read ({error.strerror}); install leaf-rt again."
-        ) from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ModelError(f"The face detector {path} is damaged (its SHA-256 is wrong); install leaf-rt again.")
-    return data
 
 
 def _to_detections(detections: list[Any], width: int, height: int) -> Detections:

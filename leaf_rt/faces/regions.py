@@ -16,6 +16,7 @@ TILE_SHARE = 0.34  # side of a tile / longer side of what it divides
 MIN_TILE = 384  # px; faces that only smaller tiles would find are too small for an expression
 
 WINDOW = 2.0  # side of a close-up window / width of its face
+PHASE = 0.25  # where in a pixel of a close-up the frame is sampled; between MediaPipe's 0 (the corner) and the center
 DRIFT = 0.15  # a window moves only when its face has moved or grown by this share, so still faces give still results
 
 Region = tuple[int, int, int, int]  # x0, y0, x1, y1 in px
@@ -82,6 +83,20 @@ class Window:
                 return previous
         return cls(round(x), round(y), max(round(side), 2))
 
+    def draw(self, frame: U8, out: U8) -> None:
+        """Draw the window into a square image, straight from the frame. Outside the frame, its border is repeated.
+
+        Args:
+            frame: (H, W, 3) uint8.
+            out: (side, side, 3) uint8, overwritten.
+        """
+        scale = self.side / len(out)
+        # In OpenCV the center of the first pixel is at (0, 0).
+        shift_x, shift_y = self.x + PHASE * scale - 0.5, self.y + PHASE * scale - 0.5
+        matrix = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(frame, matrix, (len(out), len(out)), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
     def cut(self, frame: U8) -> U8:
         """Cut the window out of a frame, (side, side, 3) uint8. Outside the frame, its border is repeated."""
         height, width = frame.shape[:2]
@@ -117,7 +132,7 @@ class Mosaic:
         image = np.zeros((side, side, 3), np.uint8)
         for k, window in enumerate(windows):
             y, x = (cell * c for c in divmod(k, grid))
-            cv2.resize(window.cut(frame), (cell, cell), dst=image[y : y + cell, x : x + cell])
+            window.draw(frame, image[y : y + cell, x : x + cell])
         return cls(image, grid, windows)
 
     def split(self, found: Detections) -> list[Detections]:
@@ -127,19 +142,24 @@ class Mosaic:
             found: Detections in the mosaic, in px of its image.
         """
         cell = self.image.shape[0] // self.grid
-        centers = (found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2
-        columns, rows = np.floor_divide(centers, cell).astype(np.int64).T
+        if self.grid == 1:
+            cells = np.zeros(len(found), np.int64)
+        else:
+            columns, rows = (((found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2) // cell).astype(np.int64).T
+            cells = np.where((columns >= 0) & (columns < 2), 2 * rows + columns, -1)
         parts = []
         for k, window in enumerate(self.windows):
+            part = found[cells == k] if self.grid > 1 else found
             row, column = divmod(k, self.grid)
-            scale = window.side / cell
             corner = np.array([window.x - column * window.side, window.y - row * window.side], np.float32)
-            parts.append(transform(found[(rows == row) & (columns == column)], scale, corner))
+            parts.append(transform(part, window.side / cell, corner))
         return parts
 
 
 def transform(found: Detections, scale: float, shift: F32) -> Detections:
     """Multiply all coordinates by ``scale``, then add ``shift`` (2,), px."""
+    if not len(found):
+        return found
     xyxy = np.asarray(found.xyxy * scale + np.tile(shift, 2), np.float32)
     return replace(found, xyxy=xyxy, keypoints=np.asarray(found.keypoints * scale + shift, np.float32))
 
@@ -147,8 +167,8 @@ def transform(found: Detections, scale: float, shift: F32) -> Detections:
 def concatenate(parts: list[Detections]) -> Detections:
     """Concatenate detections."""
     parts = [p for p in parts if len(p)]
-    if not parts:
-        return Detections.empty()
+    if len(parts) < 2:
+        return parts[0] if parts else Detections.empty()
     return Detections(
         np.concatenate([p.xyxy for p in parts]),
         np.concatenate([p.confidence for p in parts]),
@@ -168,6 +188,8 @@ def non_max_suppression(found: Detections, priority: F32 | None = None, min_iou:
     Returns:
         The rows to keep, best first.
     """
+    if len(found) < 2:
+        return list(range(len(found)))
     order = np.argsort(-(found.confidence if priority is None else priority), kind="stable").tolist()
     same = same_face(found.xyxy, found.xyxy, min_iou)
     kept: list[int] = []

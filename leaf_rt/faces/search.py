@@ -2,15 +2,15 @@
 
 The search runs a detection model on the whole image and on tiles of it. Every place that it proposes is then cut out
 and shown to the short-range model, in which the face is large whatever its size in the image. So near and far faces
-come with the same geometry, and a false detection has to pass both stages. Up to four close-ups share one call of the
-model as a mosaic.
+come with the same geometry, and a false detection has to pass both stages. Up to four close-ups share one
+image of the model as a mosaic.
 
 Knows detection models by their protocol. Does not know MediaPipe, tracks or time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import cv2
@@ -27,16 +27,28 @@ SearchStep: TypeAlias = tuple[ModelKind, Region]  # run this model on this part 
 
 MIN_SIDE = 16  # px; smaller images are not searched
 SEARCH_SIDE = 512  # px; larger parts of an image are first shrunk to this. The models see 128 or 192 px
-CLOSE_UP_SIDE = 256  # px; twice the model's 128 px, because it gives boxes in whole px
 MIN_PROPOSAL_CONFIDENCE = 0.5  # a proposal with less gets no close-up
 MIN_AGREEMENT = 0.4  # intersection over union of a proposal and the face in its close-up
 
 
 class DetectionModel(Protocol):
-    """A face detection model; ``MediaPipeDetector`` implements it."""
+    """A face detection model; ``BlazeFace`` and ``MediaPipeDetector`` implement it.
 
-    def find(self, image: U8) -> Detections:
-        """Find the faces in an image, (H, W, 3) uint8 BGR of any size. Boxes and keypoints are in px of the image."""
+    Attributes:
+        close_up_side: Side of an image of close-ups that suits the model, px.
+    """
+
+    close_up_side: int
+
+    def find(self, images: Sequence[U8]) -> list[Detections]:
+        """Find the faces in images, with one call of the network where the runtime can.
+
+        Args:
+            images: Each (H, W, 3) uint8 BGR, of any size.
+
+        Returns:
+            The faces of each image, in px of the image.
+        """
         ...
 
     def close(self) -> None:
@@ -94,19 +106,24 @@ class FaceSearch(Closing):
         Returns:
             Places that may show faces, in px of the image. Several of them may show the same face.
         """
-        return concatenate([self._propose(image, kind, region) for kind, region in steps])
+        found: list[Detections] = []
+        for kind in get_args(ModelKind):
+            regions = [region for step, region in steps if step == kind]
+            if regions:
+                found += self._propose(image, kind, regions)
+        return concatenate(found)
 
-    def confirm(self, image: U8, proposals: Detections, per_call: int) -> Detections:
+    def confirm(self, image: U8, proposals: Detections, per_image: int) -> Detections:
         """Run the second stage: return the faces that the close-ups of the proposals show, each face once.
 
         Args:
             image: (H, W, 3) uint8 BGR.
             proposals: See ``propose``.
-            per_call: Close-ups that share one call of the model, 1 to 4.
+            per_image: Close-ups that share one image, 1 to 4.
         """
         windows = [Window.around(box) for box in proposals.xyxy]
         faces: list[Detections] = []
-        for k, found in enumerate(self.look(image, windows, per_call)):
+        for k, found in enumerate(self.look(image, windows, per_image)):
             overlap = iou(proposals.xyxy[[k]], found.xyxy)[0]
             mean = (found.confidence + proposals.confidence[k]) / 2
             found = found[
@@ -119,22 +136,26 @@ class FaceSearch(Closing):
         confirmed = concatenate(faces)
         return confirmed[non_max_suppression(confirmed)]
 
-    def look(self, image: U8, windows: list[Window], per_call: int) -> list[Detections]:
+    def look(self, image: U8, windows: list[Window], per_image: int) -> list[Detections]:
         """Run the short-range model on close-ups.
 
         Args:
             image: (H, W, 3) uint8 BGR.
             windows: The close-ups.
-            per_call: Close-ups that share one call of the model, 1 to 4. With fewer, each is seen larger.
+            per_image: Close-ups that share one image, 1 to 4. With fewer, each is seen larger.
 
         Returns:
             The faces in each window, in px of the image.
         """
-        found: list[Detections] = []
-        for start in range(0, len(windows), per_call):
-            mosaic = Mosaic.of(image, windows[start : start + per_call], CLOSE_UP_SIDE)
-            found += mosaic.split(self._model("short").find(mosaic.image))
-        return found
+        if not windows:
+            return []
+        model = self._model("short")
+        mosaics = [
+            Mosaic.of(image, windows[start : start + per_image], model.close_up_side)
+            for start in range(0, len(windows), per_image)
+        ]
+        found = model.find([mosaic.image for mosaic in mosaics])
+        return [part for mosaic, faces in zip(mosaics, found, strict=True) for part in mosaic.split(faces)]
 
     def _model(self, kind: ModelKind) -> DetectionModel:
         if self._closed:
@@ -144,13 +165,19 @@ class FaceSearch(Closing):
             model = self._models[kind] = self._open_model(kind)
         return model
 
-    def _propose(self, image: U8, kind: ModelKind, region: Region) -> Detections:
-        x0, y0, x1, y1 = region
-        part = image[y0:y1, x0:x1]
-        scale = max(part.shape[:2]) / SEARCH_SIDE
-        if scale > 1.0:
-            size = (max(round(part.shape[1] / scale), 1), max(round(part.shape[0] / scale), 1))
-            part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-        found = self._model(kind).find(part)
-        found = found[found.confidence >= MIN_PROPOSAL_CONFIDENCE]
-        return transform(found, max(scale, 1.0), np.array([x0, y0], np.float32))
+    def _propose(self, image: U8, kind: ModelKind, regions: list[Region]) -> list[Detections]:
+        """Search regions of an image with one call of a model."""
+        parts: list[U8] = []
+        scales: list[float] = []
+        for x0, y0, x1, y1 in regions:
+            part = image[y0:y1, x0:x1]
+            scale = max(max(part.shape[:2]) / SEARCH_SIDE, 1.0)
+            if scale > 1.0:
+                size = (max(round(part.shape[1] / scale), 1), max(round(part.shape[0] / scale), 1))
+                part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+            parts.append(part)
+            scales.append(scale)
+        return [
+            transform(found[found.confidence >= MIN_PROPOSAL_CONFIDENCE], scale, np.array(region[:2], np.float32))
+            for found, scale, region in zip(self._model(kind).find(parts), scales, regions, strict=True)
+        ]

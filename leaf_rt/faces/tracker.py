@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import InitVar, dataclass, field
 
+import lap
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from leaf_rt.faces.appearance import change
-from leaf_rt.types import F32, Detections, Tracks
+from leaf_rt.types import F32, I64, Detections, Tracks
 
 F64 = NDArray[np.float64]
 
@@ -135,8 +135,8 @@ class FaceTracker:
         allowed = (distance <= reach) & (growth <= math.log(2.0)) & (changes <= self.options.max_change)
         # A forbidden pair costs more than all allowed pairs together, so that it never replaces one of them.
         penalty = 1e3
-        rows, columns = linear_sum_assignment(np.where(allowed, cost, penalty))
-        return [(group[r], free[c]) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if allowed[r, c]]
+        columns = cheapest_pairs(np.where(allowed, cost, penalty)).tolist()
+        return [(group[r], free[c]) for r, c in enumerate(columns) if c >= 0 and allowed[r, c]]
 
     def _rows(self, indices: dict[int, int], now: float) -> Tracks:
         order = sorted((t.track_id, k) for k, t in enumerate(self._tracks) if t.track_id > 0)
@@ -147,6 +147,22 @@ class FaceTracker:
             detection_index=np.array([indices.get(k, -1) for _, k in order], np.int64),
             time_since_update=np.array([now - t.seen for t in tracks], np.float32),
         )
+
+
+def cheapest_pairs(cost: F64) -> I64:
+    """Pair rows with columns so that the sum of the costs is the smallest (Jonker and Volgenant, Computing 38, 1987).
+
+    Args:
+        cost: (N, M), finite. min(N, M) pairs are made.
+
+    Returns:
+        (N,) int64, the column of each row, -1 for none.
+    """
+    if 0 in cost.shape:
+        return np.full(len(cost), -1, np.int64)
+    return np.asarray(
+        lap.lapjv(np.ascontiguousarray(cost, np.float64), extend_cost=True, return_cost=False)[0], np.int64
+    )
 
 
 def _to_state(xyxy: F32) -> F64:

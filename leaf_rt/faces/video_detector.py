@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from leaf_rt.faces.appearance import describe
-from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
+from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.regions import concatenate, non_max_suppression, tiles
 from leaf_rt.faces.revisit import FORGET_AFTER, PER_CALL, REVISIT_PERIOD, RevisitScheduler
 from leaf_rt.faces.search import MIN_SIDE, DetectorRange, FaceSearch, SearchStep
@@ -44,13 +44,14 @@ class VideoFaceDetector(Closing):
             looked at n times less often.
         scan_period: Seconds of video in which the search visits every region once. While no face is known, at most
             ``EMPTY_PERIOD``.
+        detector: What runs the networks; see ``choose_detector``.
 
     Attributes:
         lag: Seconds since the known face that waits longest was last looked for, as of the newest frame. 0 if all
             known faces were looked for in that frame.
 
     Raises:
-        BackendError: MediaPipe cannot be loaded.
+        BackendError: See ``choose_detector``.
         ModelError: A bundled model is missing or damaged.
         ValueError: An argument is out of range.
     """
@@ -61,13 +62,13 @@ class VideoFaceDetector(Closing):
         min_confidence: float = 0.6,
         detect_every: int = 1,
         scan_period: float = SCAN_PERIOD,
+        detector: str = "auto",
     ) -> None:
         if detect_every < 1:
             raise ValueError(f"face detector: detect_every: wanted at least 1, got {detect_every!r}")
         if not scan_period > 0.0:
             raise ValueError(f"face detector: scan_period: wanted more than 0, got {scan_period!r}")
-        self._search = FaceSearch(MediaPipeDetector, range, min_confidence)
-        MediaPipeDetector.check()
+        self._search = FaceSearch(choose_detector(detector).open, range, min_confidence)
         self.detect_every = detect_every
         self._current_every = detect_every  # frames; more than ``detect_every`` at reduced effort
         self.scan_period = scan_period

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import av
@@ -9,19 +10,31 @@ import av.error
 import av.logging
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from leaf_rt.credentials import mask_in
 from leaf_rt.types import U8
 
-# FFmpeg would write log lines to the terminal. All that matters is raised as an error as well.
-av.logging.set_level(None)
+# FFmpeg tells only in its log that it had to guess parts of a picture. Errors reach ``decode``; nothing is printed.
+av.logging.set_level(av.logging.ERROR)
+_libav = logging.getLogger("libav")
+_libav.addHandler(logging.NullHandler())
+_libav.propagate = False
+
+# What the parts of a file, or of a stream, may be read from. FFmpeg follows playlists and redirects: those of a server
+# must not reach the files of this machine, and those in a file must not reach the network.
+_FROM_FILE = "file,crypto,data"
+_FROM_NETWORK = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps,srt,crypto,data"
 
 _ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
 
 def open_container(target: str, options: dict[str, str], timeout: tuple[float, float] | None = None) -> InputContainer:
-    """Open a file or an address for reading. Raises what PyAV raises."""
+    """Open an address, or a file as "file:PATH", for reading. Raises what PyAV raises."""
+    allowed = _FROM_FILE if target.startswith("file:") else _FROM_NETWORK
+    options = {**options, "protocol_whitelist": allowed}
     container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace")
     if not isinstance(container, InputContainer):
         raise TypeError(f"av.open: wanted an InputContainer, got {type(container).__name__}")
@@ -49,6 +62,43 @@ def use_threads(stream: VideoStream) -> None:
     stream.thread_type = "AUTO" if stream.codec_context.width > 1280 else "SLICE"
 
 
+def close(container: InputContainer, stream: VideoStream | None) -> None:
+    """Close a container. Safe to call twice."""
+    context = getattr(stream, "codec_context", None)
+    if context is not None and context.is_open:
+        # Waits for the decoder's threads without the lock of the interpreter, which they need for their error messages.
+        context.flush_buffers()
+    container.close()
+
+
+def decode(packet: Packet[VideoStream]) -> tuple[list[VideoFrame], bool]:
+    """Decode a packet.
+
+    Returns:
+        The frames, and whether the data was damaged. A damaged picture may be among them, with parts that were guessed.
+
+    Raises:
+        FFmpegError: Other than for damaged data.
+    """
+    with av.logging.Capture() as errors:
+        try:
+            frames = list(packet.decode())
+        except av.error.InvalidDataError:
+            return [], True
+    return frames, bool(errors) or any(frame.is_corrupt for frame in frames)
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """Quarter turns to the left, 0 to 3, by which the file wants the picture to be turned."""
+    degrees = frame.rotation
+    return round(degrees / 90) % 4 if abs(degrees) <= 360 else 0  # a matrix of zeros gives a number without meaning
+
+
+def shown_size(frame: VideoFrame) -> tuple[int, int]:
+    """Width and height of a picture after its rotation, px."""
+    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+
+
 def to_bgr(frame: VideoFrame, mirror: bool = False) -> U8:
     """Convert a frame of any pixel format to 8-bit BGR, and apply the rotation that the file specifies.
 
@@ -60,7 +110,7 @@ def to_bgr(frame: VideoFrame, mirror: bool = False) -> U8:
         (H, W, 3) uint8, contiguous.
     """
     image: Any = frame.to_ndarray(format="bgr24")
-    turns = round(frame.rotation / 90) % 4
+    turns = quarter_turns(frame)
     if turns:
         image = np.rot90(image, turns)
     if mirror:
@@ -70,4 +120,5 @@ def to_bgr(frame: VideoFrame, mirror: bool = False) -> U8:
 
 def reason(error: Exception) -> str:
     """Return FFmpeg's message without the address, which may contain a password."""
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+    text = str(getattr(error, "strerror", None) or type(error).__name__)
+    return mask_in(text, [str(getattr(error, "filename", None) or "")])

@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from leaf_rt.credentials import mask
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
 from leaf_rt.system.files import write_whole
 from leaf_rt.system.native_stderr import suppress_native_stderr
+from leaf_rt.system.reading import MAX_PICTURE, UnreadableFile, read_regular
 from leaf_rt.types import U8
 
 
@@ -107,16 +109,19 @@ def write_picture(path: Path, image: U8) -> None:
 
 
 def _read(path: Path) -> bytes:
-    if re.match(r"[a-z]{2,}:/", str(path)):  # do not print the address: it may contain a password
-        raise NotAVideo("an address is not a picture file; download the picture first, then use the file")
+    name = mask(str(path))
+    if re.match(r"[A-Za-z]{2,}:/", str(path)):
+        raise NotAVideo(f"{name}: an address is not a picture file; download the picture first, then use the file")
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_PICTURE)
     except FileNotFoundError as e:
-        raise NotFound(f"{path}: no such file") from e
+        raise NotFound(f"{name}: no such file; check the name and the folder") from e
     except IsADirectoryError as e:
         raise NotAVideo(f"{path}: is a folder; name the pictures in it, as in {path}/*.jpg") from e
     except PermissionError as e:
         raise NoPermission(f"{path}: no permission to read it") from e
+    except UnreadableFile as e:
+        raise NotAVideo(f"{path}: {e.strerror}; save the picture in a file first") from e
     except OSError as e:
-        raise CodecError(f"{path}: cannot be read ({e.strerror})") from e
+        raise CodecError(f"{name}: cannot be read ({e.strerror}); check its name and its folder") from e
     return data

@@ -3,4 +3,4 @@
 Knows JSON and hashes. It must not know a runtime that executes models.
 """
 
-__all__ = ["spec"]
+__all__ = ["detectors", "spec"]

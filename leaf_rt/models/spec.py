@@ -21,17 +21,6 @@ _MAX_SPEC = 16 << 20  # bytes of a description
 PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
-# The face detectors from the mediapipe 0.10.21 wheel: file and sha256 by the name of the range.
-DETECTORS = {
-    "short": (
-        "face_detection_short_range.tflite",
-        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-    ),
-    "full": (
-        "face_detection_full_range_sparse.tflite",
-        "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
-    ),
-}
 # Crops of real faces, on which every engine is compared with its fp32 model: a square picture of tiles.
 GOLDEN = MODELS / "golden.jpg"
 GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05

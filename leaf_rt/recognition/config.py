@@ -8,6 +8,7 @@ from typing import Literal
 
 from leaf_rt.backends.base import Backend, ProgressCallback, silent
 from leaf_rt.backends.opening import open_backend
+from leaf_rt.faces.detectors import DetectorChoice, choose_detector
 from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
 from leaf_rt.recognition.smoothing import SmoothOptions
 
@@ -50,6 +51,7 @@ class RecognitionConfig:
         threads: CPU threads for inference. 0 lets the back end choose.
         precision: "" for the precision of the model file, or "int8" for the quantized files beside it.
         range: Range of the face detector: "auto", "short" or "full".
+        detector: What runs the networks of the face detector: "auto", "onnxruntime", "openvino" or "mediapipe".
         pipeline: Limits on the work per frame; see ``pipeline_options``.
         smooth: How to smooth the results over time.
         max_classify_fps: Classifications per second of all faces of a source together. 0 sets no limit. None chooses
@@ -65,6 +67,7 @@ class RecognitionConfig:
     threads: int = 0
     precision: str = ""
     range: Literal["auto", "short", "full"] = "auto"
+    detector: str = "auto"
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
     max_classify_fps: float | None = None
@@ -99,3 +102,14 @@ class RecognitionConfig:
     def open_backend(self, notify: ProgressCallback = silent) -> Backend:
         """Open the back end; see ``leaf_rt.backends.opening.open_backend``."""
         return open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)
+
+    def choose_detector(self, notify: ProgressCallback = silent) -> DetectorChoice:
+        """Choose what runs the face detector, and report what users should know about it.
+
+        Raises:
+            BackendError, ModelError: See ``leaf_rt.faces.detectors.choose_detector``.
+        """
+        choice = choose_detector(self.detector)
+        for note in choice.notes:
+            notify(note)
+        return choice

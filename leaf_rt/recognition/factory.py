@@ -20,10 +20,11 @@ def build_detector(config: RecognitionConfig, *, hide_faces: bool = False) -> Vi
         hide_faces: Whether faces are hidden in the output. New faces are then found sooner, at a higher cost.
 
     Raises:
-        BackendError: MediaPipe cannot be loaded.
+        BackendError: The face detector cannot run here.
         ModelError: A bundled model is missing or damaged.
     """
-    detector = VideoFaceDetector(range=config.range, scan_period=HIDE_PERIOD if hide_faces else SCAN_PERIOD)
+    period = HIDE_PERIOD if hide_faces else SCAN_PERIOD
+    detector = VideoFaceDetector(range=config.range, scan_period=period, detector=config.detector)
     detector.warm_up()
     return detector
 
@@ -42,7 +43,7 @@ def build_pipeline(
             pipeline closes it. None builds a new one.
 
     Raises:
-        BackendError: MediaPipe cannot be loaded.
+        BackendError: The face detector cannot run here.
         ModelError: A bundled model is missing or damaged, or ``reid_model`` is no face-recognition network.
         NotFound: ``reid_model`` is missing.
     """

@@ -25,10 +25,11 @@ COLUMNS, ROWS = 3, 2  # blocks
 MARGIN_X, MARGIN_Y = 9, 5  # px by which a block may move from one frame to the next
 FLAT = 5.0  # standard deviation of a picture without content, 8-bit steps
 MIN_DIFFERENCE = 5.0  # mean difference of two pictures, 8-bit steps; less is no cut
-MIN_RATIO = 0.3  # the same / standard deviation of the pictures
+MIN_RATIO = 0.5  # the same / standard deviation of the pictures
 MIN_COLOR_CHANGE = 0.27  # share of the pixels whose color the other picture does not have
-MAX_SIMILARITY = 0.62  # mean correlation of the blocks; a smaller one is a cut
-DOUBTFUL_SIMILARITY = 0.7  # a smaller one is a cut if the faces are gone too
+MAX_SIMILARITY = 0.7  # mean correlation of the blocks; a smaller one is a cut
+DOUBTFUL_SIMILARITY = 0.78  # a smaller one is a cut if the pixels differ strongly, or if the faces are gone too
+STRONG_RATIO = 0.8  # of the difference, see ``MIN_RATIO``
 MIN_DROP = 0.2  # a cut has this much less than usual, so that noise and strobe lights are no row of cuts
 USUAL = 9  # comparisons, whose median is the usual similarity
 
@@ -77,7 +78,7 @@ class ShotDetector:
         self._similarities.append(similarity)
         if similarity > min(DOUBTFUL_SIMILARITY, usual - MIN_DROP):
             return Change.SAME
-        return Change.CUT if similarity <= MAX_SIMILARITY else Change.DOUBTFUL
+        return Change.CUT if similarity <= MAX_SIMILARITY or ratio >= STRONG_RATIO else Change.DOUBTFUL
 
 
 def _shrink(image: U8) -> U8:

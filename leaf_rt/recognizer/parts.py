@@ -53,7 +53,7 @@ class Parts:
     def detector(self) -> ImageFaceDetector:
         """The detector of pictures; call under ``detector_lock``."""
         if self._detector is None:
-            self._detector = ImageFaceDetector(range=self.config.range)
+            self._detector = ImageFaceDetector(range=self.config.range, detector=self.config.detector)
         return self._detector
 
     def start(self, background: BackgroundRun) -> None:

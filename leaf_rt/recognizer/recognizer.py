@@ -23,7 +23,6 @@ from leaf_rt.recognizer.progress import progress_bar
 from leaf_rt.recognizer.source import SourceArguments, StreamSource, has_end, target_of
 from leaf_rt.recognizer.stream import Stream
 from leaf_rt.recognizer.video import VideoJob, VideoResult
-from leaf_rt.sources.base import redact
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.closing import Closing
@@ -52,6 +51,8 @@ class Recognizer(Closing):
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", or "mediapipe", which sends usage
+            statistics to Google and needs your users' consent. "auto" never takes it.
         max_faces: Largest number of faces per frame; the largest faces are kept. 0 sets no limit.
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
@@ -62,6 +63,7 @@ class Recognizer(Closing):
         reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
             docs/identity.md. None compares the colors of heads only.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
+        smooth_talking: In videos, the same while a face talks, s. No effect if it is not above ``smooth``.
         min_dwell: In videos, shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
 
@@ -88,6 +90,7 @@ class Recognizer(Closing):
         precision: str = "auto",
         threads: int = 0,
         face_range: Literal["auto", "short", "full"] = "auto",
+        detector: Literal["auto", "onnxruntime", "openvino", "mediapipe"] = "auto",
         max_faces: int = 0,
         classify_fps: float = 10.0,
         max_classify_fps: float | None = None,
@@ -95,6 +98,7 @@ class Recognizer(Closing):
         reid: float = 30.0,
         reid_model: str | os.PathLike[str] | None = None,
         smooth: float = 0.3,
+        smooth_talking: float = 1.2,
         min_dwell: float = 0.4,
         uncertain_below: float = 0.4,
     ) -> None:
@@ -105,6 +109,7 @@ class Recognizer(Closing):
         _check_number("classify_fps", classify_fps)
         _check_number("reid", reid)
         _check_number("smooth", smooth)
+        _check_number("smooth_talking", smooth_talking)
         _check_number("min_dwell", min_dwell)
         _check_number("uncertain_below", uncertain_below, 1.0)
         if max_classify_fps is not None:
@@ -115,16 +120,24 @@ class Recognizer(Closing):
             threads=threads,
             precision="" if precision == "auto" else precision,
             range=face_range,
+            detector=detector,
             pipeline=PipelineOptions(classify_fps=classify_fps, max_faces=max_faces),
-            smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
+            smooth=SmoothOptions(
+                time_constant=smooth,
+                min_dwell=min_dwell,
+                uncertain_below=uncertain_below,
+                talking_time_constant=smooth_talking,
+            ),
             max_classify_fps=max_classify_fps,
             cuts=cuts,
             reid=reid,
             reid_model=None if reid_model is None else Path(reid_model),
         )
+        if detector != "auto":  # "auto" chooses when the first face is looked for
+            self._config.choose_detector(_log.warning)
         opened = self._config.open_backend(_log.info)
         self._parts = Parts(self._config, opened)
-        self._finalizer = close_with(self, self._parts.close)  # also runs at exit, before MediaPipe is torn down
+        self._finalizer = close_with(self, self._parts.close)  # also runs at exit
         self.labels = opened.spec.labels
         self.backend, self.reason = opened.name, opened.reason
 
@@ -253,7 +266,7 @@ class Recognizer(Closing):
             return parts.run(target, opener, job.sinks, job.hooks, run_options, stop, blur=blur)
 
         background = BackgroundRun(work)
-        name = target.options.name or Path(redact(target.target)).name
+        name = target.options.name or target.address.name
         self._parts.start(background)
         try:
             with progress_bar(name, progress) as update:

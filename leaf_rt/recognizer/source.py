@@ -9,8 +9,8 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 
 from leaf_rt.sources.arrays import ArrayItem, ArraySource
-from leaf_rt.sources.base import Source, SourceOptions, Target, is_url
-from leaf_rt.sources.opening import is_camera, open_source
+from leaf_rt.sources.base import Source, SourceOptions, Target
+from leaf_rt.sources.opening import open_source
 
 StreamSource: TypeAlias = str | os.PathLike[str] | int | Iterable[ArrayItem]
 Opener: TypeAlias = Callable[[str, SourceOptions], Source]
@@ -54,9 +54,9 @@ def target_of(source: StreamSource, arguments: SourceArguments) -> tuple[Target,
 
 def is_live(target: Target) -> bool:
     """Whether only the newest frame of a source counts."""
-    return is_camera(target.target) or is_url(target.target) or target.options.realtime
+    return target.address.is_live or target.options.realtime
 
 
 def has_end(target: Target) -> bool:
     """Whether a source ends by itself."""
-    return not (is_camera(target.target) or is_url(target.target) or target.options.loop)
+    return not (target.address.is_live or target.options.loop)

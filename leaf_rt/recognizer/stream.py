@@ -51,7 +51,7 @@ class Stream(Iterator[FrameResult], Closing):
             latency=item.latency,
             captured_at=frame.captured_at,
             connection=frame.generation,
-            shot=estimates.shot,
+            shot=item.estimates.shot,
         )
 
     def close(self) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from leaf_rt.errors import NoFrames
 from leaf_rt.recognizer import tables
 from leaf_rt.results.columns import ColumnBuilder, Columns
+from leaf_rt.results.numbers import numbers
 from leaf_rt.results.records import SCHEMA_VERSION, frame_records, utc
-from leaf_rt.results.summary import Summary
+from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.stats import Event, RunStats
@@ -20,8 +21,6 @@ from leaf_rt.types import Estimates, Frame, SourceInfo
 
 if TYPE_CHECKING:
     from leaf_rt.recognizer.picture import Plot
-
-_LIVE_MAX_GAP = 1.0  # s; while a live source stalls, no person counts as on screen
 
 
 class VideoJob:
@@ -89,12 +88,12 @@ class _Collector:
 
     def __init__(self, info: SourceInfo, labels: tuple[str, ...]) -> None:
         self.info = info
-        self.summary = Summary(labels, max_gap=_LIVE_MAX_GAP if info.is_live else None)
+        self.summary = Summary(labels, max_gap=MAX_ABSENCE if info.is_live else None)
         self.builder = ColumnBuilder(len(labels))
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Keep one frame."""
-        self.summary.add(estimates, frame.generation)
+        self.summary.add(frame, estimates)
         self.builder.add(frame, estimates, latency)
 
     def close(self) -> None:
@@ -146,27 +145,10 @@ class VideoResult:
         """The run in numbers, ready for JSON; times are seconds of media time.
 
         ``people`` lists all people, those on screen longest first. Each has ``track_id``, ``first``, ``last``,
-        ``seconds`` on screen, and ``shares``: the share of that time for which each label was shown.
+        ``seconds`` on screen, and ``shares``: the share of that time for which each label was shown. docs/report.md
+        explains the other fields.
         """
-        found = self._summary
-        return {
-            "source": self.source,
-            "frames": found.frames,
-            "frames_with_faces": found.frames_with_faces,
-            "start": found.start,
-            "end": found.end,
-            "people": [
-                {
-                    "track_id": person.track_id,
-                    "first": person.first,
-                    "last": person.last,
-                    "seconds": person.seconds,
-                    "shares": person.shares(found.labels),
-                }
-                for person in found.people()
-            ],
-            "people_forgotten": found.people_forgotten,
-        }
+        return numbers(self._summary, self.source, frames=self._summary.frames)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records as dictionaries, as in the JSON lines; docs/records.md explains the fields."""

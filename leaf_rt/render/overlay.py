@@ -213,7 +213,7 @@ class _Pen:
 
 def _tag_texts(estimates: Estimates, row: int, name: str, box: Box) -> tuple[str, ...]:
     """Return what a label may say, longest first: number and emotion, with its probability if the face is large."""
-    shown, number = int(estimates.emotion[row]), str(estimates.track_id[row])
+    shown, number = int(estimates.emotion[row]), str(estimates.person_id[row])
     texts = [f"{number}  {name}", f"{number}  {shortened(name)}", number]
     if shown >= 0 and box[2] - box[0] >= 64:
         texts.insert(0, f"{texts[0]} {estimates.smoothed[row, shown] * 100:.0f}%")

@@ -3,4 +3,4 @@
 Knows estimates. Does not know files, file formats or threads.
 """
 
-__all__ = ["columns", "events", "records", "summary"]
+__all__ = ["columns", "events", "numbers", "records", "summary"]

@@ -88,7 +88,8 @@ class ColumnBuilder:
         shape = (num_classes,)
         self._rows = np.zeros(_FIRST_SIZE, [
             ("frame_index", np.int64), ("time", np.float64), ("captured_at", np.float64), ("generation", np.int64),
-            ("shot", np.int64), ("track_id", np.int64), ("person_id", np.int64), ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
+            ("shot", np.int64), ("track_id", np.int64), ("person_id", np.int64),
+            ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
             ("probs", np.float32, shape), ("smoothed", np.float32, shape), ("classified", np.bool_),
             ("low_quality", np.bool_), ("latency", np.float64),
         ])  # fmt: skip

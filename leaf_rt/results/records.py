@@ -10,6 +10,7 @@ from leaf_rt.labels import UNCERTAIN
 from leaf_rt.types import F32, Estimates, Frame, SourceInfo
 
 SCHEMA_VERSION = 2
+TIME_DECIMALS, SHARE_DECIMALS = 6, 5  # of media times and of shares
 
 # The columns of a table of records. ``box``, ``probs`` and ``smoothed`` are spread over several columns.
 _FIRST_COLUMNS = (
@@ -37,7 +38,7 @@ def record(
         "schema_version": SCHEMA_VERSION,
         "source": source.name,
         "frame_index": frame.index,
-        "pts_s": round(frame.timestamp, 6),
+        "pts_s": round(frame.timestamp, TIME_DECIMALS),
         "captured_at": utc(frame.captured_at),
         "generation": frame.generation,
         "shot": estimates.shot,
@@ -85,7 +86,7 @@ def flatten(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _by_label(values: F32, labels: Sequence[str]) -> dict[str, float]:
-    return {label: round(value, 5) for label, value in zip(labels, values.tolist(), strict=True)}
+    return {label: round(value, SHARE_DECIMALS) for label, value in zip(labels, values.tolist(), strict=True)}
 
 
 def utc(seconds: float | None) -> str | None:

@@ -24,20 +24,26 @@ class SourceOutputs:
         annotated: The annotated video or picture.
         records: JSON lines.
         timeline: PNG.
+        report: HTML page.
+        numbers: The numbers of the report, as JSON.
+        subtitles: WebVTT.
     """
 
     annotated: Path | None = None
     records: Path | None = None
     timeline: Path | None = None
+    report: Path | None = None
+    numbers: Path | None = None
+    subtitles: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
     """What a command writes and shows.
 
-    Every source can have three files of its own: the annotated video, the records and the timeline. A source without
-    an end, such as a camera, gets the records and the timeline only if ``out`` is set. All sources share the files
-    ``jsonl``, ``csv``, ``events`` and ``parquet``; ``STDOUT`` stands for standard output.
+    Every source can have files of its own: the annotated video, the records, the timeline, the report with its numbers,
+    and the subtitles. A source without an end, such as a camera, gets them only if ``out`` is set or it is asked for.
+    All sources share the files ``jsonl``, ``csv``, ``events`` and ``parquet``; ``STDOUT`` stands for standard output.
 
     Attributes:
         out: Folder of the files per source. None: next to the source file.
@@ -46,6 +52,8 @@ class OutputConfig:
         annotated: Whether to write the annotated video or picture. None: only for sources with an end.
         records: Whether to write a file of records per source.
         timeline: Whether to write a timeline per source.
+        report: Whether to write a report and its numbers per source.
+        subtitles: Whether to write WebVTT subtitles per source.
         timeline_file: Where the timeline of the only source goes, whatever kind of source it is.
         jsonl: Records of all sources as JSON lines.
         csv: Records of all sources as CSV.
@@ -60,6 +68,8 @@ class OutputConfig:
     annotated: bool | None = None
     records: bool = True
     timeline: bool = True
+    report: bool = True
+    subtitles: bool = False
     timeline_file: Path | None = None
     jsonl: Path | None = None
     csv: Path | None = None
@@ -116,10 +126,14 @@ class OutputConfig:
         by_default = info.has_end or self.out is not None
         annotated = info.has_end if self.annotated is None else self.annotated
         timeline = self.timeline and by_default and self.timeline_file is None
+        report = self.report and by_default
         return SourceOutputs(
             annotated=paths.reserve(folder, stem, suffix) if annotated else None,
             records=paths.reserve(folder, stem, ".jsonl") if self.records and by_default else None,
             timeline=paths.reserve(folder, stem, ".png") if timeline else self.timeline_file,
+            report=paths.reserve(folder, stem, ".html") if report else None,
+            numbers=paths.reserve(folder, stem, ".summary.json") if report else None,
+            subtitles=paths.reserve(folder, stem, ".vtt") if self.subtitles else None,
         )
 
     def _place(self, info: SourceInfo) -> tuple[Path, str]:

@@ -71,10 +71,10 @@ def shared_sinks(
 def open_source_sinks(
     files: SourceOutputs, labels: Sequence[str], draw: Draw, results: ResultFiles, *, follow: bool = False
 ) -> list[Sink]:
-    """Open the sinks of one source: its annotated video and its records.
+    """Open the sinks of one source: its annotated video, its records and its subtitles.
 
     Args:
-        files: Where its results go. The timeline is not written frame by frame and has no sink.
+        files: Where its results go. The timeline and the report are not written frame by frame and have no sink.
         labels: Class names in the order of the model.
         draw: Annotates the frames of the video; see ``VideoSink``.
         results: Where their files are opened. The caller completes them.
@@ -93,5 +93,9 @@ def open_source_sinks(
             from leaf_rt.sinks.jsonl import JsonlSink
 
             sinks.append(close_on_error.enter_context(JsonlSink(results.open(files.records, follow=follow), labels)))
+        if files.subtitles is not None:
+            from leaf_rt.sinks.vtt import VttSink
+
+            sinks.append(close_on_error.enter_context(VttSink(results.open(files.subtitles, follow=follow), labels)))
         close_on_error.pop_all()
     return sinks

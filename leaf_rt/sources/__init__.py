@@ -3,4 +3,15 @@
 Knows decoders. It must not know faces, pipelines or sinks.
 """
 
-__all__ = ["arrays", "base", "camera", "network", "opening", "picture", "sources_file", "video_file"]
+__all__ = [
+    "address",
+    "arrays",
+    "base",
+    "camera",
+    "network",
+    "opening",
+    "picture",
+    "sources_file",
+    "timeline",
+    "video_file",
+]

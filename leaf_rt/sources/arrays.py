@@ -61,6 +61,7 @@ class ArraySource(Closing):
         if options.loop:
             raise ValueError("loop: wanted a video file as the source, got an iterable of arrays")
         self.warnings: list[str] = []
+        self.damaged = 0
         self.decode_time: float | None = None
         self._options = options
         self._items = iter(frames)

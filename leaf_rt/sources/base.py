@@ -1,20 +1,17 @@
-"""The interface of a source of frames, its options and its address.
+"""The interface of a source of frames, and its options.
 
 Must not know any decoder, thread or clock.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from leaf_rt.sources.address import Address, parse
 from leaf_rt.types import Frame, SourceInfo
-
-_SECRET = re.compile(r"pass|pwd|token|secret|auth|key|sig|user|login|cred", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +84,23 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An address and its options. ``repr`` does not show the address, which may contain credentials."""
+    """An address and its options. ``repr`` does not show the address, which may contain credentials.
+
+    Attributes:
+        target: The address as the decoder opens it; a file URL becomes a path.
+        options: How to read it.
+    """
 
     target: str = field(repr=False)
     options: SourceOptions = field(default_factory=SourceOptions)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.address.target)
+
+    @property
+    def address(self) -> Address:
+        """What the address is."""
+        return parse(self.target)
 
 
 class Source(Protocol):
@@ -102,11 +112,13 @@ class Source(Protocol):
         info: Its properties.
         warnings: Problems that did not end it, one sentence each.
         decode_time: s that the decoder needed for the newest frame; None if only the time of ``next`` can be measured.
+        damaged: Damaged packets and pictures so far. The frames of damaged pictures are given all the same.
     """
 
     info: SourceInfo
     warnings: list[str]
     decode_time: float | None
+    damaged: int
 
     def __enter__(self) -> Self: ...
 
@@ -144,40 +156,3 @@ class Selector:
             late = timestamp - self._due >= self._period
             self._due = (timestamp if late else self._due) + self._period
         return True
-
-
-def is_url(target: str) -> bool:
-    """Whether the target is a URL."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", target) is not None
-
-
-def redact(target: str) -> str:
-    """Remove user, password and secrets in the query from a URL; other text stays as it is.
-
-    A password may contain characters that are not allowed in a URL, such as "/", "?", "#" and "@". So everything up to
-    the last "@" is removed if there can be a password.
-
-    Example:
-        >>> redact("rtsp://user:secret@cam:554/live?token=abc")
-        'rtsp://cam:554/live?token=***'
-    """
-    start = re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/+", target)
-    if start is None:
-        return target
-    scheme, rest = start.group().strip(), target[start.end() :]
-    if re.match(r"[^/?#]*[:@]", rest):
-        rest = rest.rpartition("@")[2]
-    if not is_url(scheme):  # "rtsp:/..." is a typing error that is read as a file name
-        return scheme + rest
-    try:
-        parts = urlsplit(scheme + rest)
-        query = [(k, "***" if _SECRET.search(k) else v) for k, v in parse_qsl(parts.query, keep_blank_values=True)]
-    except ValueError:  # not a valid URL; show no part that could be a password
-        return f"{scheme}***"
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query, safe="*/:"), ""))
-
-
-def network_name(target: str) -> str:
-    """Short name of a network source: host and path."""
-    parts = urlsplit(redact(target))
-    return f"{parts.netloc}{parts.path}".rstrip("/") or parts.scheme

@@ -76,6 +76,7 @@ class CameraSource(Closing):
         import cv2
 
         self.warnings: list[str] = []
+        self.damaged = 0
         self.decode_time: float | None = 0.0
         self._options = options
         self._clock = clock

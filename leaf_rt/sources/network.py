@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 
 import av.error
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoFrames, NotAVideo, NotFound, TimedOut
 from leaf_rt.media import ffmpeg
-from leaf_rt.sources.base import Selector, SourceOptions, network_name, redact
+from leaf_rt.sources.address import parse
+from leaf_rt.sources.base import Selector, SourceOptions
+from leaf_rt.sources.timeline import Timeline
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame, SourceInfo
 
@@ -37,43 +40,47 @@ class NetworkSource(Closing):
     def __init__(self, target: str, options: SourceOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.warnings: list[str] = []
         self.decode_time: float | None = 0.0
+        self.damaged = 0
         self._options = options
         self._clock = clock
         self._decode_seconds = 0.0  # since the newest frame
-        self._address = redact(target)
+        address = parse(target)
+        self._address = address.shown
         self._opening_since = clock()
         try:
             timeout = (options.open_timeout, options.read_timeout)
             self._container = ffmpeg.open_container(target, _ffmpeg_options(target, options), timeout)
         except (av.error.FFmpegError, OSError, ValueError) as e:
             raise self._open_error(e, target) from None  # the message of the cause contains the password
+        self._stream: VideoStream | None = None
+        self._start_time = (self._container.start_time or 0) / 1e6
         try:
             stream = ffmpeg.video_stream(self._container)
             if stream is None:
                 raise NotAVideo(f"{self._address}: has no video; check the path of the stream")
             if getattr(stream, "codec_context", None) is None:
                 raise CodecError(f"{self._address}: this FFmpeg has no decoder for its video; set the camera to H.264")
-            stream.thread_type = "SLICE"  # frame threads delay frames
+            stream.codec_context.thread_count = 1  # more threads delay frames, and hide which picture was damaged
             self._stream = stream
-            self._frames = self._decode()
+            self._frames = self._decode(stream)
             first = next(self._frames, None)
             if first is None:
                 raise NoFrames(f"{self._address}: opens but sends no frame; check the stream settings of the camera")
         except BaseException:
-            self._container.close()
+            self.close()
             raise
         self._first: VideoFrame | None = first
         fps = float(stream.average_rate) if stream.average_rate else None
         # A video file on a web server has an end. An RTSP server may state a duration too, but sends at its own pace.
         is_file = target.lower().startswith(("http:", "https:")) and self._container.duration is not None
         duration = (self._container.duration or 0) / 1e6 if is_file else None
-        rotated = round(first.rotation / 90) % 2 == 1
+        width, height = ffmpeg.shown_size(first)
         self.info = SourceInfo(
-            name=options.name or network_name(target),
+            name=options.name or address.name,
             target=self._address,
             kind="network",
-            width=first.height if rotated else first.width,
-            height=first.width if rotated else first.height,
+            width=width,
+            height=height,
             fps=fps if fps is not None and 0 < fps < 1000 else None,
             duration=duration,
             is_live=duration is None or options.realtime,
@@ -92,6 +99,7 @@ class NetworkSource(Closing):
         # Motion JPEG over HTTP has no timestamps; FFmpeg makes them up at 25 frames per second.
         has_timestamps = self._container.format.name != "mpjpeg"
         index = 0
+        timeline = Timeline(1.0 / (self.info.fps or 25.0))
         while True:
             first, self._first = self._first, None
             picture = first if first is not None else next(self._frames, None)
@@ -100,29 +108,31 @@ class NetworkSource(Closing):
             now = self._clock() - opened
             ticks, base = picture.pts, picture.time_base
             timestamp = float(ticks * base) if has_timestamps and ticks is not None and base is not None else now
-            if not self.info.is_live and self._options.end is not None and timestamp >= self._options.end:
-                return
+            if not self.info.is_live:  # ``leaf_rt.stream`` corrects live sources
+                timestamp = timeline.media_time(timestamp - self._start_time)
+                if self._options.end is not None and timestamp >= self._options.end:
+                    return
             if (self.info.is_live or timestamp >= self._options.start) and selector.selects(index, timestamp):
                 start = self._clock()
                 image = ffmpeg.to_bgr(picture, self._options.mirror)
                 self.decode_time = self._decode_seconds + self._clock() - start
                 self._decode_seconds = 0.0
-                yield Frame(image, index, timestamp, self.info.name)
+                yield Frame(image, index, timestamp, self.info.name, generation=timeline.jumps)
             index += 1
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
-        self._container.close()
+        ffmpeg.close(self._container, self._stream)
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self, stream: VideoStream) -> Iterator[VideoFrame]:
+        has_frame = False
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(stream):
                 start = self._clock()
-                try:
-                    frames = packet.decode()
-                except av.error.InvalidDataError:
-                    continue  # a packet was lost; the next key frame repairs the picture
+                frames, damaged = ffmpeg.decode(packet)  # the next key frame repairs a damaged picture
                 self._decode_seconds += self._clock() - start
+                self.damaged += damaged and has_frame  # a stream may start between two key frames
+                has_frame |= bool(frames)
                 yield from frames
         except (av.error.FFmpegError, OSError) as e:
             if isinstance(e, TimeoutError | av.error.ExitError):
@@ -158,14 +168,23 @@ class NetworkSource(Closing):
         if rtsp_timed_out or isinstance(error, TimeoutError | av.error.ExitError):
             return TimedOut(f"{address}: no answer within {self._options.open_timeout:g} s; check host and network")
         if isinstance(error, av.error.ProtocolNotFoundError):
-            return NotAVideo(f"{address}: unknown protocol; use rtsp://, rtsps://, http:// or https://")
+            return NotAVideo(
+                f"{address}: this FFmpeg cannot read such addresses; use rtsp://, rtsps://, http:// or https://"
+            )
         reason = ffmpeg.reason(error)
         if isinstance(error, av.error.InvalidDataError) and rtsp:
             return ConnectionLost(
                 f"{address}: closes the connection or is no RTSP server; check host, port and camera settings"
             )
         if isinstance(error, av.error.InvalidDataError):
-            return NotAVideo(f"{address}: the server sends no video ({reason}); check scheme, port and path")
+            return NotAVideo(f"{address}: the server sends no video, maybe a web page; check scheme, port and path")
+        http, code = target.startswith("http"), getattr(error, "errno", None)
+        if http and isinstance(error, av.error.HTTPError):
+            return ConnectionLost(f"{address}: {reason[:1].lower()}{reason[1:]}; check the path and the server")
+        if http and code in (errno.EPERM, errno.EINVAL):
+            return NotAVideo(f"{address}: the server names a file or another kind of address, which is not followed")
+        if http and code == errno.EIO:
+            return NotAVideo(f"{address}: the server answers, but not with a video; check scheme, port and path")
         return ConnectionLost(f"{address}: cannot be reached ({reason}); check host, port and network")
 
 

@@ -24,6 +24,7 @@ class PictureSource(Closing):
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
         self.warnings: list[str] = []
+        self.damaged = 0
         self.decode_time: float | None = None
         image = read_picture(path)
         self._image = np.ascontiguousarray(image[:, ::-1]) if options.mirror else image

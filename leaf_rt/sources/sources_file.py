@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from leaf_rt.errors import DataError, NoPermission, NotFound
+from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import SourceOptions, Target
+from leaf_rt.system.reading import read_text
 
 _KEYS = frozenset(f.name for f in fields(SourceOptions))
 
@@ -39,12 +42,14 @@ def load_targets(path: Path, defaults: SourceOptions | None = None) -> list[Targ
             target = "clip.mp4"
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except FileNotFoundError as e:
         raise NotFound(f"{path}: no such file; give a TOML file with [[source]] tables") from e
     except PermissionError as e:
         raise NoPermission(f"{path}: no permission to read it; change its permissions") from e
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}); give a TOML file with [[source]] tables") from e
+    except (ValueError, RecursionError) as e:
         raise DataError(f"{path}: not valid TOML ({e}); correct its syntax") from e
     tables = data.get("source")
     if set(data) != {"source"} or not isinstance(tables, list) or not tables:
@@ -74,8 +79,10 @@ def _target(path: Path, number: int, table: Any, defaults: SourceOptions) -> Tar
         options = replace(defaults, **values)
     except ValueError as e:
         raise DataError(f"{where}: {str(e).removeprefix('SourceOptions.')}") from e
-    in_folder = path.parent / target
-    return Target(str(in_folder) if in_folder.is_file() else target, options)
+    address = parse(target)
+    in_folder = str(path.parent / address.target)
+    found = address.kind == "file" and os.path.isfile(in_folder)  # noqa: PTH113 - unlike Path.is_file, it never raises
+    return Target(in_folder if found else target, options)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

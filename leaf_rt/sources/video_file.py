@@ -5,22 +5,27 @@ Must not know threads or clocks.
 
 from __future__ import annotations
 
+import errno
 import os
-import statistics
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import av.error
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from leaf_rt.credentials import mask
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Selector, SourceOptions
+from leaf_rt.sources.timeline import Timeline
 from leaf_rt.system.closing import Closing
+from leaf_rt.text import counted
 from leaf_rt.types import Frame, SourceInfo
+
+_Decoded: TypeAlias = tuple[VideoFrame, int, float, int]  # picture, index, media time, s, and jumps of time before it
 
 _MIN_STEP = 1e-3  # s between frames whose timestamps are equal or slightly out of order
 
@@ -44,7 +49,7 @@ class VideoFileSource(Closing):
         self.decode_time: float | None = None
         self._path = path
         self._options = options
-        self._damaged = 0  # packets that could not be decoded
+        self.damaged = 0
         self._container = _open(path)
         try:
             self._stream = _video(path, self._container)
@@ -57,16 +62,16 @@ class VideoFileSource(Closing):
         except BaseException:
             self._container.close()
             raise
-        self._first: tuple[VideoFrame, int, float] | None = first
+        self._first: _Decoded | None = first
         self.info = self._describe(first[0])
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames that the options select. Damaged data adds a warning and may end the file early."""
         selector = Selector(self._options)
         index, last, offset = -1, -1.0, 0.0
-        count = 0
+        count = generation = jumps = 0
         while True:
-            for picture, number, time in self._read_once():
+            for picture, number, time, jumps in self._read_once():
                 if self._options.end is not None and time >= self._options.end:
                     break
                 timestamp = max(time + offset, last + _MIN_STEP) if index >= 0 else time
@@ -75,27 +80,28 @@ class VideoFileSource(Closing):
                 count += 1
                 if selector.selects(index, timestamp):
                     image = ffmpeg.to_bgr(picture, self._options.mirror)
-                    yield Frame(image, index, timestamp, self.info.name)
+                    yield Frame(image, index, timestamp, self.info.name, generation=generation + jumps)
             else:
-                self._check_end(last - offset)
+                self._check_end(last - offset, jumps)
             if not self._options.loop:
                 return
             offset = last + 1.0 / (self.info.fps or 25.0) - self._options.start
+            generation += jumps
             self._rewind()
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
-        self._container.close()
+        ffmpeg.close(self._container, self._stream)
 
-    def _read_once(self) -> Iterator[tuple[VideoFrame, int, float]]:
-        """Yield picture, index and media time, s, from ``start`` to the end of the file."""
+    def _read_once(self) -> Iterator[_Decoded]:
+        """Yield the pictures from ``start`` to the end of the file."""
         if self._first is not None:
             first, self._first = self._first, None
             yield first
         yield from self._frames
 
     def _rewind(self) -> None:
-        self._container.close()
+        self.close()
         self._container = _open(self._path)
         self._stream = _video(self._path, self._container)
         first_index = self._seek() if self._options.start > 0 else 0
@@ -124,39 +130,36 @@ class VideoFileSource(Closing):
         base = stream.time_base
         return float(ticks * base) - self._start_time if base is not None else 0.0
 
-    def _decode(self, index: int) -> Iterator[tuple[VideoFrame, int, float]]:
+    def _decode(self, index: int) -> Iterator[_Decoded]:
         """Decode from the position of the container, without the frames before ``start``."""
         ffmpeg.use_threads(self._stream)
         period = 1.0 / float(self._stream.average_rate or 25)
         time = self._options.start - period  # s, timestamp of the file
-        timeline = _Timeline(period)
+        timeline = Timeline(period)
         try:
             for packet in self._container.demux(self._stream):
-                try:
-                    frames = packet.decode()
-                except av.error.InvalidDataError:
-                    self._damaged += 1
-                    continue
+                frames, damaged = ffmpeg.decode(packet)
+                self.damaged += damaged
                 for frame in frames:
                     time = self._media_time(frame.pts, self._stream) if frame.pts is not None else time + period
                     media_time = timeline.media_time(time)
                     if media_time >= self._options.start - 1e-6:
-                        yield frame, index, media_time
+                        yield frame, index, media_time, timeline.jumps
                         index += 1
         except (av.error.FFmpegError, OSError) as e:
-            self._damaged += 1
+            self.damaged += 1
             self.warnings.append(f"{self._path}: reading stopped early ({ffmpeg.reason(e)}); the file is damaged")
 
-    def _check_end(self, last: float) -> None:
+    def _check_end(self, last: float, jumps: int) -> None:
         """Add one warning if the file is damaged or ends before its stated duration."""
         length = self._length()
-        is_short = length is not None and last + 2.0 / (self.info.fps or 25.0) + 0.25 < length
-        if self.warnings or not (is_short or self._damaged):
+        is_short = length is not None and jumps == 0 and last + 2.0 / (self.info.fps or 25.0) + 0.25 < length
+        if self.warnings or not (is_short or self.damaged):
             return
         if is_short:
             text = f"ends after {last:.1f} s of {length:.1f} s because it was cut off"
         else:
-            text = f"skipped {self._damaged} damaged packets"
+            text = f"{counted(self.damaged, 'packet')} of it damaged"
         self.warnings.append(f"{self._path}: {text}; get a fresh copy to read the rest")
 
     def _length(self) -> float | None:
@@ -164,15 +167,19 @@ class VideoFileSource(Closing):
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
-        return self._container.duration / 1e6 if self._container.duration is not None else None
+        if self._container.duration is None:
+            return None
+        # Matroska states the time at which it ends; it may begin at any time, as at 23 h.
+        begin = self._start_time if "matroska" in self._container.format.name else 0.0
+        return self._container.duration / 1e6 - max(begin, 0.0)
 
     def _no_frames(self) -> LeafError:
         """The reason why the file gives no frame."""
-        if self._options.start > 0 and not self._damaged:
+        if self._options.start > 0 and not self.damaged:
             length = self._length()
             duration = f", the file is {length:.1f} s long" if length is not None else ""
             return NoFrames(f"{self._path}: no frame at or after --start {self._options.start:g} s{duration}")
-        if self._damaged:
+        if self.damaged:
             name = self._stream.codec_context.name
             return CodecError(f"{self._path}: its {name} video is damaged and cannot be decoded; get a fresh copy")
         return NoFrames(f"{self._path}: its video stream has no frames; get a fresh copy")
@@ -189,13 +196,13 @@ class VideoFileSource(Closing):
                 count = -(-round(total * duration / length) // options.stride)
                 if options.max_fps is not None:
                     count = min(count, round(duration * options.max_fps) + 1)
-        rotated = round(first.rotation / 90) % 2 == 1
+        width, height = ffmpeg.shown_size(first)
         return SourceInfo(
             name=options.name or self._path.name,
             target=str(self._path),
             kind="file",
-            width=first.height if rotated else first.width,
-            height=first.width if rotated else first.height,
+            width=width,
+            height=height,
             fps=fps,
             frame_count=count,
             duration=duration,
@@ -207,50 +214,34 @@ class VideoFileSource(Closing):
         )
 
 
-class _Timeline:
-    """Continues media time where the timestamps of a file start again, as in joined files.
-
-    There, media time grows by the usual step between frames: the median of the last steps. Timestamps that only rise
-    stay as they are.
-
-    Args:
-        period: Stated time between frames, s; used until there is a step.
-    """
-
-    def __init__(self, period: float) -> None:
-        self._period = period
-        self._steps: deque[float] = deque(maxlen=31)  # s
-        self._last: float | None = None  # s, timestamp of the newest frame
-        self._offset = 0.0  # s, media time minus timestamp
-
-    def media_time(self, time: float) -> float:
-        """Media time, s, of the next frame, which has the timestamp ``time``, s."""
-        if self._last is not None:
-            step = time - self._last
-            usual = statistics.median(self._steps) if step < 0 and self._steps else self._period
-            if step < -1.5 * usual:  # a smaller step back means two frames in the wrong order
-                self._offset += usual - step
-            elif step > 0:
-                self._steps.append(step)
-        self._last = time
-        return time + self._offset
-
-
 def _open(path: Path) -> InputContainer:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - never raise
         raise NotAVideo(f"{path}: is a pipe or a device, not a file; write the video to a file first")
     try:
         return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # so that "a:b.mp4" is not read as a URL
     except FileNotFoundError as e:
-        raise NotFound(f"{path}: no such file; check the name and the folder") from e
+        if os.path.lexists(path) and not os.path.islink(path):  # noqa: PTH114 - never raise
+            raise _is_list(path) from e
+        raise NotFound(f"{mask(str(path))}: no such file; check the name and the folder") from e
     except IsADirectoryError as e:
         raise NotAVideo(f"{path}: is a folder; pass the video files in it") from e
     except PermissionError as e:
+        if os.access(path, os.R_OK):
+            raise _is_list(path) from e
         raise NoPermission(f"{path}: no permission to read it; change its permissions") from e
     except av.error.InvalidDataError as e:
         raise _not_media(path) from e
     except (av.error.FFmpegError, OSError) as e:
-        raise CodecError(f"{path}: cannot be opened ({ffmpeg.reason(e)}); get a fresh copy") from e
+        if e.errno == errno.ELOOP:
+            raise NotFound(f"{path}: is a symbolic link that leads back to itself; remove it") from e
+        if e.errno == errno.ENAMETOOLONG:
+            raise NotFound(f"{mask(str(path))}: no such file, because the name is too long") from e
+        raise CodecError(f"{mask(str(path))}: cannot be opened ({ffmpeg.reason(e)}); get a fresh copy") from e
+
+
+def _is_list(path: Path) -> LeafError:
+    """The error for a list of other files, such as ffconcat or M3U, that FFmpeg does not follow."""
+    return NotAVideo(f"{path}: is a list of other files or addresses, which cannot all be read; give these themselves")
 
 
 def _not_media(path: Path) -> LeafError:

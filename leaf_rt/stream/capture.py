@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from leaf_rt.errors import ConnectionLost, LeafError, TimedOut
-from leaf_rt.sources.base import Source, SourceOptions, Target, is_url
-from leaf_rt.sources.opening import is_camera
+from leaf_rt.sources.base import Source, SourceOptions, Target
 from leaf_rt.stream.connection import Connection
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame, FrameBuffer
@@ -62,7 +61,7 @@ class Capture:
         """Start to capture from an open source, or open it: after a delay if there was an error, or now."""
         self._threads = [capture for capture in self._threads if capture.thread.is_alive()]
         # A target that never opened is tried once, unless it may become available later.
-        retries = first is not None or (is_live(self._target) and (self._target.options.wait or self._was_open))
+        retries = first is not None or (self._target.address.is_live and (self._target.options.wait or self._was_open))
         capture = CaptureThread(
             self._context, self._target, self._opener, self._connection, self.buffer, first, retries
         )
@@ -123,11 +122,6 @@ class Capture:
     def _cancel(self) -> None:
         if self._threads:
             self._threads[-1].cancel()
-
-
-def is_live(target: Target) -> bool:
-    """Whether the target is a stream or a camera, by its address."""
-    return is_url(target.target) or is_camera(target.target)
 
 
 class CaptureThread:
@@ -211,7 +205,7 @@ class CaptureThread:
         info, now = source.info, self._context.now
         replay = info.kind == "file" and info.is_live
         begin: tuple[float, float] | None = None  # when the first frame of a replay came, and its media time, s
-        reported = 0  # warnings
+        reported = damaged = 0  # warnings; damage
         frames = iter(source)
         while True:
             start = now()
@@ -220,6 +214,9 @@ class CaptureThread:
             for text in source.warnings[reported:]:
                 self._connection.report("warning", EventKind.DAMAGED, text)
             reported = len(source.warnings)
+            if source.damaged > damaged and not self._cancelled:
+                self._connection.damaged(source.damaged - damaged, captured, report=info.reconnects)
+                damaged = source.damaged
             if frame is None:
                 return True
             decode_time = captured - start if source.decode_time is None else source.decode_time

@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from leaf_rt.sources.timeline import MAX_GAP
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.reconnect import Backoff, FreezeWatch, MediaClock
 from leaf_rt.stream.stats import Event, EventKind, Level, SourceStats, State
+from leaf_rt.text import counted
 from leaf_rt.types import Frame, SourceInfo
 
+_DAMAGE_PERIOD = 60.0  # s between reports of damage
 _PAUSE = 1.0  # s of media time between a file that was stopped and its new start
 
 
 class Connection:
     """Keeps what must survive a reconnect. Starts no thread.
 
-    Call every method under the lock of the run, except ``report`` and ``watch``.
+    Call every method under the lock of the run, except ``report``, ``watch`` and ``damaged``.
 
     Args:
         context: The run.
@@ -41,6 +44,8 @@ class Connection:
         self._backoff = Backoff(rng, attempts=max_reconnects)
         self._media = MediaClock()
         self._freeze = FreezeWatch()
+        self._joined = 0  # recordings of a file before the present one
+        self._damage_reported: float | None = None  # s on the clock of the run
         self.describe(stats.info)
         stats.since = context.now()
 
@@ -60,6 +65,7 @@ class Connection:
             stats.generation += 1
             self._media.restart()
             self._first_index, self._first_time = self._next_index, self._next_time
+            self._joined = 0
         self._paused = False
         self._set_state("open")
         return is_reconnect
@@ -108,6 +114,24 @@ class Connection:
         if self._freeze.see(frame.image, now):
             self.report("warning", EventKind.FROZEN, "the picture has not changed for 10 s; is the camera stuck?")
 
+    def damaged(self, count: int, now: float, *, report: bool) -> None:
+        """Count damage of the source, and report it: at once, then at most once per minute. Not under the lock.
+
+        Args:
+            count: Damaged packets and pictures since the last call.
+            now: s on the clock of the run.
+            report: Whether to report it; a file reports its damage once, at its end.
+        """
+        with self._context.lock:
+            self.stats.damaged += count
+            total = self.stats.damaged
+            due = report and (self._damage_reported is None or now - self._damage_reported >= _DAMAGE_PERIOD)
+            if due:
+                self._damage_reported = now
+        if due:
+            text = f"{counted(total, 'damaged picture')} so far; check the network and the camera"
+            self.report("warning", EventKind.DAMAGED, text)
+
     def stamp(self, frame: Frame, info: SourceInfo, now: float) -> Frame:
         """Give a frame its name, number and media time in this run, and count it."""
         stats = self.stats
@@ -118,9 +142,19 @@ class Connection:
             timestamp = self._media.stamp(timestamp, now)
             if self._media.jumps > jumps:
                 stats.jumps += 1
-                self.report("warning", EventKind.CLOCK, "the clock of the stream jumped; media time continues")
+                text = "the clock of the stream jumped; media time continues"
+                if abs(self._media.jump) > MAX_GAP:  # what follows may be another recording
+                    stats.generation += 1
+                    text = "the clock of the stream jumped by more than an hour; what follows is a new connection"
+                self.report("warning", EventKind.CLOCK, text)
         else:
             timestamp += self._first_time  # 0 unless the file was stopped and started again
+        if not info.reconnects and frame.generation > self._joined:
+            stats.jumps += frame.generation - self._joined
+            stats.generation += frame.generation - self._joined
+            self._joined = frame.generation
+            text = "the times jump by more than an hour, as in joined recordings; media time continues"
+            self.report("warning", EventKind.CLOCK, text)
         self._next_index, self._next_time = index + 1, timestamp + _PAUSE
         stats.captured += 1
         stats.last_frame = now

@@ -75,6 +75,7 @@ class MediaClock:
 
     Attributes:
         jumps: Jumps so far.
+        jump: Size of the newest jump, s; negative for a jump backwards.
     """
 
     MIN_STEP = 1e-3  # s
@@ -83,7 +84,7 @@ class MediaClock:
         self._max_leap = max_leap
         self._offset: float | None = None  # media time minus stream time, s; None right after a restart
         self._last: tuple[float, float] | None = None  # media time and arrival of the newest frame, s
-        self.jumps = 0
+        self.jumps, self.jump = 0, 0.0
 
     def restart(self) -> None:
         """The next frame comes over a new connection."""
@@ -100,7 +101,7 @@ class MediaClock:
         if self._offset is not None:
             step = stream_time + self._offset - last
             if not 0.0 < step <= passed + self._max_leap:
-                self.jumps += 1
+                self.jumps, self.jump = self.jumps + 1, step - passed
                 self._offset = None
         if self._offset is None:
             self._offset = last + passed - stream_time

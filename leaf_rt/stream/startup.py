@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from leaf_rt.errors import LeafError
-from leaf_rt.sources.base import Source, Target, network_name, redact
-from leaf_rt.sources.opening import is_camera
-from leaf_rt.stream.capture import Opener, is_live
-from leaf_rt.types import SourceInfo
+from leaf_rt.sources.base import Source, Target
+from leaf_rt.stream.capture import Opener
+from leaf_rt.types import Kind, SourceInfo
 
 _MAX_THREADS = 16
 
@@ -33,7 +32,7 @@ def open_targets(targets: Sequence[Target], opener: Opener) -> list[Source | Lea
         error = future.exception()
         if error is None:
             opened.append(future.result())
-        elif isinstance(error, LeafError) and target.options.wait and is_live(target):
+        elif isinstance(error, LeafError) and target.options.wait and target.address.is_live:
             opened.append(error)
         else:
             fatal.append(error)
@@ -50,14 +49,13 @@ def first_info(target: Target, opened: Source | LeafError | None) -> SourceInfo:
     """What is known of a source at the start, even if it is not open yet."""
     if opened is not None and not isinstance(opened, LeafError):
         return opened.info
-    if not is_live(target):
+    address = target.address
+    name = target.options.name or address.name
+    if not address.is_live:
         path = Path(target.target)
-        live = target.options.realtime
-        return SourceInfo(target.options.name or path.name, target.target, "file", 0, 0, is_live=live, path=path)
-    address = redact(target.target)
-    if is_camera(target.target):
-        return SourceInfo(target.options.name or f"camera {address}", address, "camera", 0, 0, is_live=True)
-    return SourceInfo(target.options.name or network_name(address), address, "network", 0, 0, is_live=True)
+        return SourceInfo(name, address.shown, "file", 0, 0, is_live=target.options.realtime, path=path)
+    kind: Kind = "camera" if address.kind == "camera" else "network"
+    return SourceInfo(name, address.shown, kind, 0, 0, is_live=True)
 
 
 def unique_name(name: str, taken: Sequence[str]) -> str:

@@ -109,8 +109,9 @@ class SourceStats:
         reconnects: Connections after the first one.
         stalls: How often no frame came for too long.
         jumps: How often the clock of the stream jumped.
+        damaged: Damaged packets and pictures. A damaged picture is processed all the same.
         frozen: Whether the picture stands still.
-        generation: Number of the newest connection, from 0.
+        generation: Number of the newest connection, or of the newest recording of a file, from 0.
         state: "waiting" for its first frame, "open", "lost", "stopped" by a request, or "ended".
         since: When ``state`` began, s on the clock of the run.
         reason: Why it is lost, could not be opened yet, or has failed; "" if all is well. Without the address.
@@ -136,6 +137,7 @@ class SourceStats:
     reconnects: int = 0
     stalls: int = 0
     jumps: int = 0
+    damaged: int = 0
     frozen: bool = False
     generation: int = 0
     state: State = "waiting"

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from leaf_rt.sources.base import is_url
-from leaf_rt.sources.opening import is_camera
+from leaf_rt.sources.address import parse
 
 SAMPLE = "sample"
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -38,8 +37,8 @@ class AllowList:
         self._urls: list[SplitResult] = []
         self._files: list[Path] = []
         for pattern in patterns:
-            if not is_url(pattern):
-                path = Path(pattern)
+            if parse(pattern).kind != "network":
+                path = Path(parse(pattern).target)
                 if not path.is_absolute():
                     raise ValueError(f"{pattern}: wanted a URL or an absolute path of a file")
                 self._files.append(path)
@@ -51,13 +50,14 @@ class AllowList:
 
     def permits(self, target: str) -> bool:
         """Whether a client may add this target."""
-        if target == SAMPLE or is_camera(target):
+        address = parse(target)
+        if target == SAMPLE or address.kind == "camera":
             return True
-        if is_url(target):
-            parts = _split(target)
+        if address.kind == "network":
+            parts = _split(address.target)
             return parts is not None and any(_matches(parts, allowed) for allowed in self._urls)
-        path = Path(target)
-        if not path.is_absolute() or "\0" in target:
+        path = Path(address.target)
+        if address.kind != "file" or not path.is_absolute():
             return False
         resolved = path.resolve()  # no ".." and no symbolic link leads out of an allowed folder
         return any(resolved.match(str(pattern)) for pattern in self._files)

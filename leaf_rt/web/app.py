@@ -30,6 +30,7 @@ from leaf_rt.web.routes import add_routes
 from leaf_rt.web.security import Guard, Refusal
 
 STATIC = Path(__file__).parent / "static"
+CHARTS = Path(__file__).parents[1] / "render" / "assets" / "uplot"  # shared with the report
 
 
 def build_app(
@@ -94,6 +95,7 @@ def build_app(
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     app.include_router(router)
+    app.mount("/static/vendor/uplot", StaticFiles(directory=CHARTS))
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(LeafError, _failed)

@@ -40,6 +40,7 @@ class BrowserCamera(Closing):
         self.info = SourceInfo(name, "browser", "browser", width, height, is_live=True, decoder="JPEG")
         self.warnings: list[str] = []
         self.decode_time: float | None = 0.0
+        self.damaged = 0
         self._max_pixels, self._clock = max_pixels, clock
         self._waiting: queue.Queue[tuple[float, bytes] | None] = queue.Queue(_WAITING + 1)
         self._client_times: dict[int, float] = {}  # by the index of the frame, ms

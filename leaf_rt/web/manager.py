@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from leaf_rt.sources.base import Source, SourceOptions, Target, is_url
+from leaf_rt.sources.address import parse
+from leaf_rt.sources.base import Source, SourceOptions, Target
 from leaf_rt.stream.control import Addition, RunControl
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
 from leaf_rt.web.allow import SAMPLE, AllowList
@@ -136,13 +137,14 @@ class SourceManager:
             if clip is None:
                 raise Refusal(404, "this installation has no sample clip; install leaf-rt again")
             target, name = str(clip), name or "Sample clip"
-        is_file = not is_url(target) and target.startswith("/") and not target.startswith("/dev/video")
+        kind = parse(target).kind
+        is_file = kind == "file"
         asked = replace(
             self._source_options,
             name=name,
             loop=is_file,
             realtime=is_file,
-            wait=is_url(target),
+            wait=kind == "network",
             mirror=self._source_options.mirror and not is_file,
         )
         return await self._add(Addition(Target(target, asked)))

@@ -27,6 +27,7 @@ _COUNTERS = {
     "reconnects": "Reconnections",
     "stalls": "Times that no frame arrived for too long",
     "jumps": "Jumps of the clock of the stream",
+    "damaged": "Damaged packets and pictures",
 }
 _GAUGES = {
     "capture_fps": "Frames received per second, over the last seconds",

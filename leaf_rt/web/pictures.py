@@ -58,7 +58,7 @@ class PictureRecognizer:
         config = self._recognition
         with self._lock:
             if self._detector is None:
-                self._detector = ImageFaceDetector(config.range)
+                self._detector = ImageFaceDetector(config.range, detector=config.detector)
             estimates = recognize_image(
                 image,
                 self._detector,

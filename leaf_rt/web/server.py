@@ -188,7 +188,7 @@ def _info(
             "metrics": spec.metrics,
             "licence": spec.licence,
         },
-        "detector": f"MediaPipe, range {recognition.range}",
+        "detector": f"range {recognition.range}, {recognition.choose_detector().reason}",
         "backend": backend.name,
         "reason": backend.reason,
         "notice": NOTICE,

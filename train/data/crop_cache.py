@@ -80,6 +80,7 @@ def prepare(
     folder: Path,
     spec: CropSpec,
     progress: Progress = no_progress,
+    detector: str = "auto",
 ) -> Crops:
     """Bring a cache up to date and open it.
 
@@ -92,6 +93,7 @@ def prepare(
         folder: Of the cache; created if missing.
         spec: How the images are cropped.
         progress: Called after every image.
+        detector: See ``FaceCropper``.
 
     Raises:
         DataError: The folder holds a cache of other crops, or a damaged cache.
@@ -101,7 +103,9 @@ def prepare(
     with ExitStack() as stack:
         cache = _CacheFolder(folder, spec)
         stack.callback(cache.close)
-        cropper = stack.enter_context(FaceCropper(spec.side, spec.margin, spec.color, align=spec.align))
+        cropper = stack.enter_context(
+            FaceCropper(spec.side, spec.margin, spec.color, align=spec.align, detector=detector)
+        )
         try:
             for i, name in enumerate(ids):
                 row[i] = cache.row(name, source, cropper)

@@ -2,7 +2,7 @@
 
 Most training images are tight crops of a face, too tight for the detector, so they get a border first. If that finds
 no face in a larger photograph, the photograph is searched the way the runtime searches an image.
-Knows ``leaf_rt.faces.mediapipe_detector`` and ``leaf_rt.faces.alignment``; must not know labels or files.
+Knows ``leaf_rt.faces``; must not know labels or files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from leaf_rt.faces.alignment import crop_faces, crop_plain
+from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.image_detector import ImageFaceDetector
-from leaf_rt.faces.mediapipe_detector import MediaPipeDetector
+from leaf_rt.faces.search import DetectionModel
 from leaf_rt.types import F32, U8, Detections
 
 BORDER = 0.25  # of the longer side of the image, replicated on every side
@@ -30,12 +31,13 @@ class FaceCropper:
         margin: See ``leaf_rt.faces.alignment.template``.
         color: "grey": (side, side); "rgb": (side, side, 3) in the order R, G, B.
         align: Find and align the face. Without it, and if no face is found, the whole image is the crop.
+        detector: What runs the networks of the face detector; see ``choose_detector``.
     """
 
-    def __init__(self, side: int, margin: float, color: str, *, align: bool = True) -> None:
+    def __init__(self, side: int, margin: float, color: str, *, align: bool = True, detector: str = "auto") -> None:
         self.side, self.margin, self.color = side, margin, color
-        self._align = align
-        self._detector: MediaPipeDetector | None = None  # opened for the first image: a complete cache needs none
+        self._align, self._name = align, detector
+        self._detector: DetectionModel | None = None  # opened for the first image: a complete cache needs none
         self._search: ImageFaceDetector | None = None
 
     def __enter__(self) -> FaceCropper:
@@ -64,7 +66,7 @@ class FaceCropper:
         if not self._align:
             return None
         if self._detector is None:
-            self._detector = MediaPipeDetector("short", min_confidence=MIN_CONFIDENCE)
+            self._detector = choose_detector(self._name).open("short", MIN_CONFIDENCE)
         height, width = image.shape[:2]
         border = round(BORDER * max(height, width))
         bordered = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
@@ -72,7 +74,7 @@ class FaceCropper:
         size = (max(1, round(bordered.shape[1] * scale)), max(1, round(bordered.shape[0] * scale)))
         interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
         resized = np.asarray(cv2.resize(bordered, size, interpolation=interpolation), np.uint8)
-        found = self._detector.find(resized)
+        (found,) = self._detector.find([resized])
         if not len(found):
             return self._search_image(image) if max(height, width) > 2 * DETECTION_SIDE else None
         best = _most_prominent(found)
@@ -82,7 +84,7 @@ class FaceCropper:
     def _search_image(self, image: U8) -> F32 | None:
         """As ``find``, with the runtime's search for faces of any size."""
         if self._search is None:
-            self._search = ImageFaceDetector()
+            self._search = ImageFaceDetector(detector=self._name)
         found = self._search.detect(image)
         if not len(found):
             return None

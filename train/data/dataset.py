@@ -6,7 +6,7 @@ Knows indexes, caches and splits; must not know models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from leaf_rt.errors import DataError, NotFound
+from leaf_rt.faces.mediapipe_detector import NOTICE
 from leaf_rt.types import F32, I64, U8
 from train.data.crop_cache import Crops, CropSpec, Progress, default_cache, no_progress, prepare
 from train.data.formats import SPLITS, TRAIN, VALIDATION, DatasetIndex, read_index
@@ -100,7 +101,9 @@ def open_crops(data: Data, progress: Progress = no_progress) -> tuple[DatasetInd
     index = read_index(data.layout, path)
     spec = crop_spec(data)
     folder = Path(data.cache) if data.cache else default_cache(path, spec)
-    crops = prepare(index.ids, index.source, folder, spec, progress)
+    if data.align and data.detector == "mediapipe":
+        index = replace(index, notes=(*index.notes, NOTICE))
+    crops = prepare(index.ids, index.source, folder, spec, progress, data.detector)
     if not (crops.row >= 0).any():
         raise DataError(f"--data {path}: none of its {len(index.ids)} images can be read")
     return index, crops

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from leaf_rt.errors import DataError
+from leaf_rt.system.reading import MAX_PICTURE, read_limited, read_regular
 
 
 class ImageStore(Protocol):
@@ -39,7 +40,7 @@ class FolderStore:
     def read(self, name: str) -> bytes:
         """See ``ImageStore``."""
         try:
-            return (self.root / name).read_bytes()
+            return read_regular(self.root / name, MAX_PICTURE)
         except ValueError as e:  # the name cannot be a file name
             raise OSError(str(e)) from e
 
@@ -70,7 +71,8 @@ class ZipStore:
     def read(self, name: str) -> bytes:
         """See ``ImageStore``."""
         try:
-            return self._zip.read(self._members[name])
+            with self._zip.open(self._members[name]) as member:
+                return read_limited(member, MAX_PICTURE, name)
         # The member is missing, damaged, encrypted, or compressed in a way that is not supported.
         except (KeyError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as e:
             raise OSError(f"{name}: {e}") from e

@@ -29,6 +29,10 @@ class Data:
     margin: float = option(0.05, "Space around the face, as a share of the crop's side.")
     color: Literal["grey", "rgb"] = option("grey", "Color of the crops.")
     align: bool = option(True, "Find and align faces; false uses the whole images.")
+    detector: Literal["auto", "onnxruntime", "openvino", "mediapipe"] = option(
+        "auto", "What runs the face detector; mediapipe sends usage statistics.", short="detector", local=True,
+        resumable=True,
+    )  # fmt: skip
     targets: Literal["hard", "soft"] = option(
         "hard", "soft: train on the distribution of votes where the data set has votes."
     )
