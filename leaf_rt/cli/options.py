@@ -178,17 +178,7 @@ EventEmotions: TypeAlias = Annotated[
         "--event-emotions", callback=not_empty, metavar="LABEL,...", help="Only events of these labels (default: all)."
     ),
 ]
-EventSmoothTalking: TypeAlias = Annotated[
-    float,
-    _recognition(
-        "--smooth-talking",
-        min=0,
-        metavar="SECONDS",
-        callback=finite,
-        help="Time constant of the smoothing while a face talks; 0: the same as --smooth.",
-    ),
-]
-MinDwell: TypeAlias = Annotated[
+EventMinDwell: TypeAlias = Annotated[
     float,
     _alerts(
         "--event-min-dwell",
@@ -318,6 +308,16 @@ ReidModel: TypeAlias = Annotated[
 Smooth: TypeAlias = Annotated[
     float,
     _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),
+]
+SmoothTalking: TypeAlias = Annotated[
+    float,
+    _recognition(
+        "--smooth-talking",
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Time constant of the smoothing while a face talks; 0: the same as --smooth.",
+    ),
 ]
 MinDwell: TypeAlias = Annotated[
     float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Show a label for at least this time.")

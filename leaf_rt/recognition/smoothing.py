@@ -9,6 +9,7 @@ Does not know faces, models or clocks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,10 @@ from leaf_rt.types import F32, I64
 
 UNCERTAIN_INDEX = -1
 
+_LONGEST_STEP = 1 / 30  # s
 _SWING_MEMORY = 0.5  # s, time constant of the measure of swings
-_SWING_LOW = 0.02  # swings up to this size change nothing
-_SWING_HIGH = 0.06  # swings from this size on are those of talking
+_SWING_LOW = 0.01  # swings up to this size change nothing
+_SWING_HIGH = 0.03  # swings from this size on are those of talking
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Smoother:
     def __init__(self, num_classes: int, options: SmoothOptions | None = None) -> None:
         self.num_classes = num_classes
         self.options = options or SmoothOptions()
+        fast, slow = self.options.time_constant, self.options.talking_time_constant
+        self._is_fixed = fast == 0 or slow <= fast  # whether the time constant is always the same
         self._states: dict[int, _State] = {}
 
     def __len__(self) -> int:
@@ -115,12 +119,7 @@ class Smoother:
             return
         if timestamp <= state.time:
             return
-        dt, before = timestamp - state.time, state.raw - state.value
-        state.value = self._filtered(state, probs, dt)
-        state.raw, state.time = probs, timestamp
-        after, keep = probs - state.value, np.float32(np.exp(-dt / _SWING_MEMORY))
-        state.drift = keep * state.drift + (1 - keep) * (before + after) / 2
-        state.travel = keep * state.travel + (1 - keep) * (np.abs(before) + np.abs(after)) / 2
+        self._advance(state, probs, timestamp)
         if timestamp - state.since >= self.options.min_dwell:
             candidate = self._leader(state.value)
             if self._score(state.value, candidate) >= self._score(state.value, state.emotion) + self.options.margin:
@@ -144,8 +143,25 @@ class Smoother:
         if timestamp <= state.time:
             return state.value, state.emotion
         tau = self._time_constant(state, state.raw)
-        decay = np.float32(np.exp(-(timestamp - state.time) / tau) if tau > 0 else 0.0)
+        decay = np.float32(math.exp(-(timestamp - state.time) / tau) if tau > 0 else 0.0)
         return state.raw + (state.value - state.raw) * decay, state.emotion
+
+    def _advance(self, state: _State, probs: F32, timestamp: float) -> None:
+        """Move a filter on to a new result, in steps so short that its time constant hardly changes in one."""
+        dt, start = timestamp - state.time, state.raw
+        steps = 1 if self._is_fixed else max(1, math.ceil(dt / _LONGEST_STEP - 1e-6))
+        dt /= steps
+        keep = math.exp(-dt / _SWING_MEMORY)
+        ahead = start - state.value
+        for step in range(1, steps + 1):
+            raw = probs if step == steps else start + (probs - start) * (step / steps)
+            state.value = self._filtered(state, raw, dt)
+            state.raw = raw
+            if not self._is_fixed:
+                before, ahead = ahead, raw - state.value
+                state.drift = keep * state.drift + (1 - keep) / 2 * (before + ahead)
+                state.travel = keep * state.travel + (1 - keep) / 2 * (np.abs(before) + np.abs(ahead))
+        state.time = timestamp
 
     def _time_constant(self, state: _State, probs: F32) -> float:
         """Return the time constant for a step towards ``probs``, (C,) float32, in s.
@@ -154,7 +170,7 @@ class Smoother:
         followed at once: happiness did not swing.
         """
         options = self.options
-        if options.time_constant == 0 or options.talking_time_constant <= options.time_constant:
+        if self._is_fixed:
             return options.time_constant
         gain = np.maximum(probs - state.value, 0.0)
         swing = float(gain @ (state.travel - np.abs(state.drift))) / max(float(gain.sum()), 1e-6)
@@ -167,7 +183,7 @@ class Smoother:
         if tau == 0:
             return probs
         r = dt / tau
-        decay, mean = np.exp(-r), -np.expm1(-r) / r  # mean: of the weight exp(-s) over the interval
+        decay, mean = math.exp(-r), -math.expm1(-r) / r  # mean: of the weight exp(-s) over the interval
         value = decay * state.value + (mean - decay) * state.raw + (1.0 - mean) * probs
         return np.asarray(value / value.sum(), dtype=np.float32)
 
