@@ -305,6 +305,9 @@ ReidModel: TypeAlias = Annotated[
         help="Also compare faces by this face-recognition network (ONNX, 112x112, ArcFace alignment).",
     ),
 ]
+Pose: TypeAlias = Annotated[
+    bool, _recognition("--pose", help="Add the head pose to the records: yaw, pitch and roll in degrees.")
+]
 Smooth: TypeAlias = Annotated[
     float,
     _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),

@@ -1,8 +1,8 @@
 """Head pose from the six keypoints of the detector. Knows the shape of an average head. Does not know pictures.
 
-The keypoints are fitted to six points of an average head under scaled orthographic projection. The least-squares
-is closed: a product with a fixed matrix, then the nearest rotation by a singular value decomposition. The camera need not
-be known, but a wide-angle camera close to the face makes the error larger.
+The keypoints are fitted to six points of an average head under scaled orthographic projection. The solution by least
+squares is closed: a product with a fixed matrix, then the nearest rotation by a singular value decomposition. The
+camera need not be known, but a wide-angle camera close to the face makes the error larger.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 from leaf_rt.types import F32
 
-# Right eye, left eye, nose tip, mouth, right ear, left ear of an average head that looks into the camera, cm: x to the right
-# of the picture, y down, z away from the camera.
+# Right eye, left eye, nose tip, mouth, right ear, left ear of an average head that looks into the camera, cm: x to the
+# right of the picture, y down, z away from the camera.
 HEAD = np.array(
     [
         [-3.15, -2.63, -3.60],
@@ -35,9 +35,9 @@ def head_pose(keypoints: F32) -> F32:
         keypoints: (N, 6, 2) float32, px; see ``Detections``.
 
     Returns:
-        (N, 3) float32, degrees: yaw, positive if the face looks to the right of the picture; pitch, positive if it looks up;
-        roll, positive if the head is tilted clockwise in the picture. NaN where the keypoints are not finite or all the
-        same.
+        (N, 3) float32, degrees: yaw, positive if the face looks to the right of the picture; pitch, positive if it
+        looks up; roll, positive if the head is tilted clockwise in the picture. NaN where the keypoints are not finite
+        or all the same.
     """
     points = keypoints.astype(np.float64)
     points -= points.mean(axis=1, keepdims=True)
@@ -52,4 +52,4 @@ def head_pose(keypoints: F32) -> F32:
     roll = np.arctan2(top[:, 1, 0], top[:, 1, 1])
     angles = np.degrees(np.stack([yaw, pitch, roll], axis=1))
     angles[~valid] = np.nan
-    return angles.astype(np.float32)
+    return np.asarray(angles, np.float32)

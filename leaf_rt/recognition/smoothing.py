@@ -154,7 +154,7 @@ class Smoother:
         keep = math.exp(-dt / _SWING_MEMORY)
         ahead = start - state.value
         for step in range(1, steps + 1):
-            raw = probs if step == steps else start + (probs - start) * (step / steps)
+            raw = probs if step == steps else start + (probs - start) * np.float32(step / steps)
             state.value = self._filtered(state, raw, dt)
             state.raw = raw
             if not self._is_fixed:

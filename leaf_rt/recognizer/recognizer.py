@@ -62,6 +62,7 @@ class Recognizer(Closing):
             remembers nobody.
         reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
             docs/identity.md. None compares the colors of heads only.
+        pose: Whether to compute the head pose: ``Face.yaw``, ``pitch`` and ``roll``.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         smooth_talking: In videos, the same while a face talks, s. No effect if it is not above ``smooth``.
         min_dwell: In videos, shortest time for which a label is shown, s.
@@ -97,6 +98,7 @@ class Recognizer(Closing):
         cuts: bool = True,
         reid: float = 30.0,
         reid_model: str | os.PathLike[str] | None = None,
+        pose: bool = False,
         smooth: float = 0.3,
         smooth_talking: float = 1.2,
         min_dwell: float = 0.4,
@@ -132,6 +134,7 @@ class Recognizer(Closing):
             cuts=cuts,
             reid=reid,
             reid_model=None if reid_model is None else Path(reid_model),
+            pose=pose,
         )
         if detector != "auto":  # "auto" chooses when the first face is looked for
             self._config.choose_detector(_log.warning)
@@ -165,6 +168,7 @@ class Recognizer(Closing):
                 self._parts.backend,
                 max_faces=self._config.pipeline.max_faces,
                 uncertain_below=self._config.smooth.uncertain_below,
+                pose=self._config.pose,
             )
         return Faces(estimates, self.labels, image=image)
 
