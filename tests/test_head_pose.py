@@ -15,7 +15,7 @@ from head_pose import of_pictures, of_projections, projected
 
 import leaf_rt
 from leaf_rt.faces.pose import head_pose
-from leaf_rt.sinks.reading import open_records
+from leaf_rt.sinks.reading import read_records
 
 SCHEMA = json.loads(Path(leaf_rt.__file__).with_name("record.schema.json").read_text())
 
@@ -75,7 +75,7 @@ def test_records_and_tables_of_a_video_hold_the_pose_if_asked(leaf: Leaf, clip: 
         assert [float(row[name]) for row in rows] == [row[name] for row in table] == values
     assert len(set(lines[0]) - set(SCHEMA["required"])) == 3
     for path in files.values():  # leaf-rt report reads them again
-        (_, first), *_ = open_records(path).frames()
+        (_, first), *_ = read_records(path).frames()
         assert first.pose.tolist() == [pytest.approx([lines[0][name] for name in ("yaw", "pitch", "roll")])]
 
 

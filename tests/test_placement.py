@@ -79,7 +79,17 @@ def test_a_long_name_is_shortened_before_it_covers_something() -> None:
     n, layout = len(boxes), Recorder()
     rows = {
         name: getattr(estimates, name)[:n]
-        for name in ("track_id", "confidence", "probs", "smoothed", "emotion", "classified", "low_quality", "person_id")
+        for name in (
+            "track_id",
+            "confidence",
+            "probs",
+            "smoothed",
+            "emotion",
+            "classified",
+            "low_quality",
+            "person_id",
+            "pose",
+        )
     }
     draw_estimates(
         canvas[:240, :420].copy(), replace(estimates, xyxy=boxes, seen=boxes, **rows), FERPLUS8, layout=layout
