@@ -183,3 +183,15 @@ def test_the_annotator_of_a_video_remembers_places() -> None:
         picture = annotator.draw(np.zeros_like(canvas), now, FERPLUS8)
         drawn.append(bool(picture[184:194, 255:300].any()))
     assert drawn[1:] == [False, True]
+
+
+def test_a_label_is_shortened_before_it_moves() -> None:
+    """A second face comes close to the label of the first, so that only a shorter text has room above it."""
+    layout, sizes = Layout(), Sizes(800, 600, 2, 4, (150, 120), 10)
+    texts = ("1  happiness 85%", "1  happiness", "1  hap.", "1")
+    first = replace(faces([(300, 200, 360, 260)])[0], texts=texts)
+    second = replace(faces([(410, 150, 450, 190)])[0], track_id=2)
+    before = layout.arrange([first], sizes, 0.0)[0]
+    after = layout.arrange([first, second], sizes, 0.1)[0]
+    assert (before.text, after.text) == (texts[0], texts[1])
+    assert after.tag[:2] == before.tag[:2]

@@ -159,8 +159,9 @@ class Smoother:
             state.raw = raw
             if not self._is_fixed:
                 before, ahead = ahead, raw - state.value
-                state.drift = keep * state.drift + (1 - keep) / 2 * (before + ahead)
-                state.travel = keep * state.travel + (1 - keep) / 2 * (np.abs(before) + np.abs(ahead))
+                state.drift = np.asarray(keep * state.drift + (1 - keep) / 2 * (before + ahead), np.float32)
+                travel = np.abs(before) + np.abs(ahead)
+                state.travel = np.asarray(keep * state.travel + (1 - keep) / 2 * travel, np.float32)
         state.time = timestamp
 
     def _time_constant(self, state: _State, probs: F32) -> float:

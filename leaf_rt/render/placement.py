@@ -134,6 +134,13 @@ class Layout:
         """Return the text and the place of the label of a face."""
         memory = self._known[face.track_id]
         kept = _try(face, memory.spot, others, sizes) if memory.spot is not None else None
+        if kept is None and memory.spot is not None:  # a shorter text moves less than another place does
+            for form in range(1 - len(face.texts), -1):
+                shorter = form, memory.spot[1]
+                kept = _try(face, shorter, others, sizes)
+                if kept is not None:
+                    memory.spot = shorter
+                    break
         for spot in _spots(face):
             found = kept if spot == memory.spot else _try(face, spot, others, sizes)
             if found is None:
