@@ -172,15 +172,7 @@ def evaluate_degraded(
     """Measure a model on every third picture of a split, clean and degraded: blurred, small, noisy, dark, covered.
 
     Args:
-        model: As for ``evaluate``, like all other arguments.
-        data: See above.
-        split: A split of the data set.
-        recipe: See above.
-        backend: See above.
-        flip: See above.
-        protocol: See above.
-        overrides: See above.
-        progress: See above.
+        model: As for ``evaluate``; so are all other arguments.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
