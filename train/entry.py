@@ -171,8 +171,7 @@ def evaluate_degraded(
 ) -> DegradedResult:
     """Measure a model on every third picture of a split, clean and degraded: blurred, small, noisy, dark, covered.
 
-    Args:
-        model: As for ``evaluate``; so are all other arguments.
+    The arguments are those of ``evaluate``.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
