@@ -129,7 +129,7 @@ class SourceWorker:
             stats.level = self._load.level
             self.pipeline.reduce_effort(stats.level)
             change = "less work per frame, so that fewer frames are dropped" if less else "more work per frame"
-            text = f"needs {stats.demand:.0%} of the time that there is: {change} (level {stats.level})"
+            text = f"needs {stats.demand:.0%} of the available time: {change} (level {stats.level})"
             self._context.report(Event("info", stats.info.name, EventKind.LOAD, text))
 
     def restart_load(self) -> None:
