@@ -314,11 +314,11 @@ def test_the_sources_of_the_command_line_and_an_rtsp_source_that_dies_and_comes_
                 assert after["pts_s"] > before["pts_s"]
             assert server.ask("DELETE", f"/v1/sources/{source['id']}")[0] == 204
             eventually(lambda: any("hall:" in line for line in server.lines))  # its summary
-            assert server.json("GET", "/v1/info")["stored"] == ["records", "timeline"]
+            assert server.json("GET", "/v1/info")["stored"] == ["records", "timeline", "report"]
             assert server.stop() == 0
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-            "door.leaf.jsonl", "door.leaf.png", "hall.leaf.jsonl", "hall.leaf.png",
-        ]  # fmt: skip
+            f"{name}.leaf.{kind}" for name in ("door", "hall") for kind in ("html", "jsonl", "png", "summary.json")
+        ]
         assert not [line for line in server.lines if "Traceback" in line]
 
 
