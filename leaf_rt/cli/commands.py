@@ -263,7 +263,9 @@ def image(
     output: Annotated[PictureOutputOptions, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
     recognition: Annotated[
         RecognitionOptions,
-        Only("backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "uncertain_below"),
+        Only(
+            "backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "pose", "uncertain_below"
+        ),
     ],
     debug: opt.Debug = False,
 ) -> None:

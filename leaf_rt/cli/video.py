@@ -116,7 +116,14 @@ class VideoCommand:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
             files = stack.enter_context(shared_files(reporter, follow))
             shared = stack.enter_context(
-                shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed, files.results, follow)
+                shared_sinks(
+                    self.outputs,
+                    backend.spec.labels,
+                    reporter.close_failed,
+                    files.results,
+                    follow,
+                    self.recognition.pose,
+                )
             )
             alerts = stack.enter_context(
                 open_alerts(self.alerts, backend.spec.labels, self.outputs.event_filter, reporter.alert)

@@ -15,8 +15,9 @@ import numpy as np
 
 from leaf_rt.errors import BackendError, DataError, NoPermission, NotFound, install_hint
 from leaf_rt.labels import UNCERTAIN
+from leaf_rt.results.records import POSE
 from leaf_rt.text import printable
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import F32, Estimates, Frame
 
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 _NO_BOXES = np.zeros((0, 4), np.float32)
@@ -202,11 +203,13 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
               for kind in ("prob", "smoothed")}  # fmt: skip
     flags = {name: row[name] in (True, "True") for name in ("classified", "poor")}
     names = ("frame_index", "generation", "shot", "track_id", "person_id")
+    pose = {name: float(row[name]) for name in POSE if row.get(name) not in (None, "")}
     whole = {name: int(row[name]) for name in names if name in row}
     return {
         **{name: value for name, value in row.items() if name in ("source", "emotion")},
         **whole,
         **flags,
+        **pose,
         "pts_s": float(row["pts_s"]),
         "captured_at": row["captured_at"] or None,
         "box": [float(row[name]) for name in ("x0", "y0", "x1", "y1")],
@@ -247,7 +250,16 @@ def _frame(
         seen=_NO_BOXES,
         shot=first.get("shot", 0),  # records of version 1 have neither cuts nor people
         person_id=np.array([row.get("person_id", row["track_id"]) for row in rows], np.int64),
+        pose=_pose(rows),
     )
+
+
+def _pose(rows: list[dict[str, Any]]) -> F32:
+    """Return the head poses of records, (N, 3) float32, degrees; (N, 0) if they hold none."""
+    if not any(name in row for row in rows for name in POSE):
+        return np.zeros((len(rows), 0), np.float32)
+    angles = [[row.get(name) for name in POSE] for row in rows]
+    return np.array([[np.nan if a is None else a for a in row] for row in angles], np.float32)
 
 
 def _not_a_record(path: Path, where: str, error: Exception) -> DataError:

@@ -269,8 +269,9 @@ def _records(texts: Sequence[str], wanted: Format, labels: Sequence[str]) -> Res
     else:
         table = io.StringIO(newline="")
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(column_names(labels))
-        writer.writerows(flatten(json.loads(text)) for text in texts)
+        records = [json.loads(text) for text in texts]
+        writer.writerow(column_names(labels, pose=any("yaw" in record for record in records)))
+        writer.writerows(map(flatten, records))
         body = table.getvalue()
     headers = {} if wanted == "json" else {"Content-Disposition": f'attachment; filename="records.{wanted}"'}
     return Response(body, media_type=_TYPES[wanted], headers=headers)
