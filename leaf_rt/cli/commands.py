@@ -68,7 +68,7 @@ def video(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE|URL...",
+            metavar="FILE|URL",
             callback=opt.not_empty,
             help="Video files, folders, patterns, rtsp:// or http:// streams, numbers or paths of cameras.",
         ),
@@ -186,7 +186,7 @@ def serve(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             callback=opt.not_empty,
             help="Numbers or paths of cameras, rtsp:// or http:// streams, video files.",
         ),

@@ -161,7 +161,7 @@ class VideoCommand:
         )
         self.reporter.notify("info", f"live page at {web.address}", event="web", keep=web.address)
         if not options.is_local and options.certificate is None:
-            text = "browsers give pages without TLS no camera, except on localhost; see --tls-cert"
+            text = "without TLS, browsers let a page use the camera only on localhost; see --tls-cert"
             self.reporter.notify("info", text, event="web")
         return web
 

@@ -186,7 +186,10 @@ class VideoResult:
         return Plot(timeline_png(self._summary, self.source, max_people))
 
     def save(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
-        """Write the files of the command line: NAME.leaf.jsonl, NAME.leaf.csv and NAME.leaf.png.
+        """Write the records and the timeline: NAME.leaf.jsonl, NAME.leaf.csv and NAME.leaf.png.
+
+        The report and its numbers, which ``leaf-rt video`` writes too, are left out. ``leaf-rt report NAME.leaf.jsonl``
+        makes them from the records; ``summary`` has the numbers.
 
         Args:
             folder: Folder for the files. It is created if missing.

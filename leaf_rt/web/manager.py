@@ -92,7 +92,7 @@ class SourceManager:
     def describe(self) -> list[dict[str, Any]]:
         """All sources as the protocol describes them."""
         stats, now = self.stats, self._clock()
-        stages = {name: _ms(stats.stages[name]) for name in _STAGES}
+        stages = {name: round(stats.stages[name].mean * 1000.0, 2) for name in _STAGES}
         return [self._describe(source, stages, now) for source in stats.sources if source.info.name not in self._hidden]
 
     def states(self) -> dict[str, tuple[str, str]]:

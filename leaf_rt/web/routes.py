@@ -61,7 +61,9 @@ class SourceState(BaseModel):
     processed_fps: float
     dropped: int
     latency_ms: Percentiles
-    stages_ms: dict[str, float] = Field(description="Median time of each stage, ms, over all sources.")
+    stages_ms: dict[str, float] = Field(
+        description="Mean time of each stage per frame, ms, over the newest frames of all sources."
+    )
     faces: int
 
 
