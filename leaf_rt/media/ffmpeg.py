@@ -59,9 +59,10 @@ def open_container(
     container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace")
     if not isinstance(container, InputContainer):
         raise TypeError(f"av.open: wanted an InputContainer, got {type(container).__name__}")
-    for stream in container.streams.video if bounds is not None else ():
-        if getattr(stream, "codec_context", None) is not None:
-            stream.codec_context.options = {"max_pixels": str(bounds.pixels)}
+    if bounds is not None:
+        for stream in container.streams.video:
+            if getattr(stream, "codec_context", None) is not None:
+                stream.codec_context.options = {"max_pixels": str(bounds.pixels)}
     return container
 
 

@@ -148,6 +148,7 @@ class SourceManager:
             realtime=is_file,
             wait=kind == "network",
             mirror=self._source_options.mirror and not is_file,
+            redirects=False,  # the operator allows this address, not where its server may lead
         )
         return await self._add(Addition(Target(target, asked)))
 
