@@ -7,7 +7,7 @@ TORCH_CPU ?= torch==2.13.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-gpu coverage lint docs lock clean
+.PHONY: help demo test test-slow attack test-gpu coverage lint docs lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: $(VENV)/.dev lint ## Install everything for development, then run lint, ty
 
 test-slow: $(VENV)/.dev ## Run the tests that `make test` leaves out because they take seconds each.
 	$(PYTEST) --numprocesses 2 -m "slow and not gpu"
+
+attack: $(VENV)/.dev ## Attack every input and output at random, for about an hour.
+	LEAF_ATTACK=long $(PYTEST) -m attack tests/attack
 
 # TensorRT comes from NVIDIA's package index.
 test-gpu: $(VENV)/.dev ## Run every test that needs an NVIDIA GPU.
@@ -54,9 +57,9 @@ clean: ## Remove everything that these commands made.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The runtime alone: no PyTorch.
+# The runtime and the live page: no PyTorch.
 $(VENV)/.runtime: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(PIP) --constraint requirements.lock --editable .
+	$(PIP) --constraint requirements.lock --editable ".[web]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python

@@ -6,7 +6,7 @@ the rows. Depends on NumPy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 U8: TypeAlias = NDArray[np.uint8]
+
+_SAME_AS_TRACK: I64 = np.zeros(0, np.int64)  # stands for the track ids where people are not told apart
 
 Kind = Literal["file", "picture", "camera", "network", "browser"]
 
@@ -204,6 +206,9 @@ class Estimates:
         low_quality: (O,) bool, whether the face is too small, too blurred or turned too far for a reliable result.
         seen: (S, 4) float32, px, boxes of all faces, with or without a row: those detected in this frame, and the
             predicted boxes of those that were lost a moment ago. Anonymization hides all of them.
+        shot: Number of hard cuts in the source before this frame, since its newest connection.
+        person_id: (O,) int64, number of the person, which a person who comes back gets again. Equal to ``track_id``
+            if it is not given.
     """
 
     timestamp: float
@@ -216,10 +221,15 @@ class Estimates:
     classified: NDArray[np.bool_]
     low_quality: NDArray[np.bool_]
     seen: F32
+    shot: int = 0
+    person_id: I64 = field(default_factory=lambda: _SAME_AS_TRACK)
 
     def __post_init__(self) -> None:
+        if self.person_id is _SAME_AS_TRACK:
+            object.__setattr__(self, "person_id", self.track_id)
         o = len(self.track_id)
         _check("Estimates", "track_id", self.track_id, (None,), np.int64)
+        _check("Estimates", "person_id", self.person_id, (o,), np.int64)
         _check("Estimates", "xyxy", self.xyxy, (o, 4), np.float32)
         _check("Estimates", "confidence", self.confidence, (o,), np.float32)
         _check("Estimates", "probs", self.probs, (o, None), np.float32)

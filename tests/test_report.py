@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import Leaf
 from report_data import CLIP, load, recounted, scene, write_jsonl
@@ -206,3 +207,23 @@ def test_live_sources_with_stalls_give_the_same_numbers_again(tmp_path: Path) ->
     write_jsonl(path, frames, live)
     _, numbers_file, _ = report_from_records(path)
     assert json.loads(numbers_file.read_text())["people"] == numbers(summary, "cam")["people"]
+
+
+def test_a_person_who_comes_back_is_one_person(tmp_path: Path) -> None:
+    """One person with two tracks, whom ``person_id`` joins; the time between the tracks does not count."""
+    frames = []
+    for frame, estimates in scene(20, 1):
+        if 6.0 <= frame.timestamp < 9.0:
+            continue
+        ids = estimates.track_id + (10 if frame.timestamp >= 9.0 else 0)
+        frames.append((frame, replace(estimates, track_id=ids, person_id=np.ones_like(ids))))
+    summary = Summary(FERPLUS8)
+    for frame, estimates in frames:
+        summary.add(frame, estimates)
+    summary.finish()
+    (person,) = numbers(summary, CLIP.name)["people"]
+    assert (person["person_id"], person["track_id"]) == (1, 1)
+    assert person["seconds"] == pytest.approx(sum(1 for _, e in frames if len(e)) / 25, abs=0.5)
+    page, numbers_file, _ = report_from_records(write_jsonl(tmp_path / "a.jsonl", frames))
+    assert json.loads(numbers_file.read_text())["people"] == [person]
+    assert page.read_text().count("<article") == 1

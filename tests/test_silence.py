@@ -61,6 +61,7 @@ COMMANDS = {
     "engines golden": Case("golden {clip} --out {out}/golden.jpg", 15, "engines"),
     "engines bench": Case("bench --repeats 1 --batch 1", program="engines"),
     "engines parity": Case("parity", program="engines"),
+    "engines detectors": Case("detectors --out {out}", program="engines"),
     "engines bundle": Case("bundle {run} --out {out}", program="engines", code=10),  # it wants real faces
 }  # fmt: skip
 

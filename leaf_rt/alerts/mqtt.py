@@ -44,11 +44,14 @@ class _Source:
 
     def state(self) -> dict[str, Any]:
         """The payload of its state topic."""
-        faces = [{key: event[key] for key in ("track_id", "emotion", "start_at")} for event in self.showing.values()]
+        faces = [
+            {key: event[key] for key in ("track_id", "person_id", "emotion", "start_at")}
+            for event in self.showing.values()
+        ]
         return {
             "source": self.name,
             "emotion": faces[-1]["emotion"] if faces else NONE,
-            "people": len({event["track_id"] for event in self.showing.values()}),
+            "people": len({event["person_id"] for event in self.showing.values()}),
             "showing": faces,
         }
 

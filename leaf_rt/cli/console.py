@@ -134,7 +134,7 @@ def people(out: Console, summary: Summary, limit: int = 20) -> None:
     table.add_column("shown", overflow="fold")
     for person in found[:limit]:
         table.add_row(
-            str(person.track_id),
+            str(person.person_id),
             f"{person.first:.1f} s",
             f"{person.last:.1f} s",
             f"{person.seconds:.1f} s",

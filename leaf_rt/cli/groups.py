@@ -45,6 +45,9 @@ class RecognitionOptions:
     max_faces: opt.MaxFaces = 0
     classify_fps: opt.ClassifyFps = 10.0
     max_classify_fps: opt.MaxClassifyFps = None
+    cuts: opt.Cuts = True
+    reid: opt.Reid = 30.0
+    reid_model: opt.ReidModel = None
     smooth: opt.Smooth = 0.3
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
@@ -73,6 +76,9 @@ class RecognitionOptions:
             detector=self.detector.value,
             pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
             max_classify_fps=self.max_classify_fps,
+            cuts=self.cuts,
+            reid=self.reid,
+            reid_model=self.reid_model,
             smooth=SmoothOptions(
                 time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
             ),

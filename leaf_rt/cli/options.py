@@ -283,6 +283,28 @@ MaxClassifyFps: TypeAlias = Annotated[
         "(default: 40 on a CPU, no limit on a GPU).",
     ),
 ]
+Cuts: TypeAlias = Annotated[
+    bool, _recognition("--cuts/--no-cuts", help="Look for hard cuts in videos; all tracks end there.")
+]
+Reid: TypeAlias = Annotated[
+    float,
+    _recognition(
+        "--reid",
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Remember a person who is gone for this long, to give the same person_id again; 0: never.",
+    ),
+]
+ReidModel: TypeAlias = Annotated[
+    Path | None,
+    _recognition(
+        "--reid-model",
+        parser=named,
+        metavar="PATH",
+        help="Also compare faces by this face-recognition network (ONNX, 112x112, ArcFace alignment).",
+    ),
+]
 Smooth: TypeAlias = Annotated[
     float,
     _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),

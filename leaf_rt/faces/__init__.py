@@ -8,6 +8,7 @@ __all__ = [
     "appearance",
     "blazeface",
     "detectors",
+    "encoder",
     "image_detector",
     "mediapipe_detector",
     "regions",

@@ -56,6 +56,10 @@ class RecognitionConfig:
         smooth: How to smooth the results over time.
         max_classify_fps: Classifications per second of all faces of a source together. 0 sets no limit. None chooses
             by the back end.
+        cuts: Whether to look for hard cuts, at which all tracks end.
+        reid: Seconds for which a person who is gone is remembered. 0 remembers nobody.
+        reid_model: ONNX file of a face-recognition network; see ``leaf_rt.faces.encoder``. None compares the colors of
+            heads only.
     """
 
     model: Path = DEFAULT_MODEL
@@ -67,6 +71,9 @@ class RecognitionConfig:
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
     max_classify_fps: float | None = None
+    cuts: bool = True
+    reid: float = 30.0
+    reid_model: Path | None = None
 
     @property
     def files(self) -> list[Path]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from leaf_rt.backends.base import Backend
+from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import HIDE_PERIOD, SCAN_PERIOD, VideoFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.recognition.shots import ShotDetector
 
 
 def build_detector(config: RecognitionConfig, *, hide_faces: bool = False) -> VideoFaceDetector:
@@ -41,8 +44,12 @@ def build_pipeline(
 
     Raises:
         BackendError: The face detector cannot run here.
-        ModelError: A bundled model is missing or damaged.
+        ModelError: A bundled model is missing or damaged, or ``reid_model`` is no face-recognition network.
+        NotFound: ``reid_model`` is missing.
     """
     detector = build_detector(config, hide_faces=hide_faces) if detector is None else detector
     options = config.pipeline_options(backend, hide_faces=hide_faces)
-    return Pipeline(detector, FaceTracker(), backend, config.smooth, options)
+    shots = ShotDetector() if config.cuts else None
+    people = PeopleMemory(config.reid) if config.reid > 0 else None
+    encoder = FaceEncoder(config.reid_model) if people is not None and config.reid_model is not None else None
+    return Pipeline(detector, FaceTracker(), backend, config.smooth, options, shots, people, encoder)

@@ -15,9 +15,12 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
+from leaf_rt.geometry import same_face
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.schedule import ClassificationSchedule
+from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
@@ -67,6 +70,14 @@ class Tracker(Protocol):
         ...
 
 
+class Encoder(Protocol):
+    """Describes faces, so that a person can be recognized. ``FaceEncoder`` implements it."""
+
+    def encode(self, image: U8, keypoints: F32) -> F32:
+        """Return unit vectors (N, D) of the faces with these keypoints, (N, 6, 2)."""
+        ...
+
+
 @dataclass(slots=True)
 class _Person:
     """What the pipeline remembers of a living track."""
@@ -86,6 +97,7 @@ class Pending:
         rows: (K,) int64, the rows of ``tracks`` whose faces wait for classification.
         crops: (K, side, side, 3) uint8 BGR, their aligned faces.
         seen: See ``Estimates``.
+        shot: See ``Estimates``.
     """
 
     frame: Frame
@@ -93,6 +105,7 @@ class Pending:
     rows: I64
     crops: U8
     seen: F32
+    shot: int
 
 
 class Pipeline:
@@ -107,6 +120,9 @@ class Pipeline:
         backend: Classifies them. The caller closes it.
         smooth: How to smooth the results over time.
         options: Limits on the work per frame.
+        shots: Finds hard cuts, at which all tracks end. None takes the whole video as one shot.
+        people: Recognizes people who come back. None gives every track a person of its own.
+        encoder: Describes faces for ``people``. None leaves it with the appearance of heads.
         clock: Returns the time in s, for ``timings``.
 
     Attributes:
@@ -125,6 +141,9 @@ class Pipeline:
         backend: Backend,
         smooth: SmoothOptions | None = None,
         options: PipelineOptions | None = None,
+        shots: ShotDetector | None = None,
+        people: PeopleMemory | None = None,
+        encoder: Encoder | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.detector = detector
@@ -138,6 +157,11 @@ class Pipeline:
         self._people: dict[int, _Person] = {}
         self._schedule = ClassificationSchedule()
         self._generation = 0
+        self._shots = shots
+        self._memory = people
+        self._encoder = encoder
+        self._shot = 0  # number of the shot, in this generation
+        self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
 
     def step(self, frame: Frame) -> Estimates:
@@ -154,7 +178,13 @@ class Pipeline:
             self.reset()
             self._generation = frame.generation
         t0 = self._clock()
+        change = Change.SAME if self._shots is None else self._shots.compare(frame.image)
+        if change is Change.CUT:
+            self._end_shot()
         detections = self.detector.detect(frame)
+        if change is Change.DOUBTFUL and self._all_gone(detections):
+            self._end_shot()
+            detections = self.detector.detect(frame)
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)
         self._update_people(tracks, detections)
@@ -165,10 +195,13 @@ class Pipeline:
         crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
         for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
             self._people[int(tracks.track_id[row])].low_quality = low_quality
+        if self._memory is not None:
+            self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
         self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
-        return Pending(frame, tracks, rows, crops, seen)
+        self._last_boxes = tracks.xyxy[tracks.detection_index >= 0]
+        return Pending(frame, tracks, rows, crops, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
         """Smooth the results of a frame, and report every visible person.
@@ -214,6 +247,15 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget all people, after a reconnect."""
+        self._end_shot()
+        self._shot = 0
+        if self._shots is not None:
+            self._shots.reset()
+
+    def _end_shot(self) -> None:
+        """End all tracks, with everything that was kept of them."""
+        self._shot += 1
+        self._last_boxes = np.zeros((0, 4), np.float32)
         self.detector.reset()
         self.tracker.reset()
         self.smoother.reset()
@@ -223,6 +265,24 @@ class Pipeline:
     def close(self) -> None:
         """Free the detector. The back end stays open."""
         self.detector.close()
+
+    def _all_gone(self, detections: Detections) -> bool:
+        """Whether there were faces in the last frame, all were looked for again, and none was found."""
+        looked = self.detector.lag == 0.0 and len(self._last_boxes) > 0
+        return looked and not same_face(self._last_boxes, detections.xyxy).any()
+
+    def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
+        """Describe the faces that are classified in this frame, to recognize people who come back."""
+        now = frame.timestamp
+        memory.keep_only(set(tracks.track_id.tolist()), now)
+        ids = tracks.track_id[rows].tolist()
+        found = detections[tracks.detection_index[rows]]
+        vectors = [np.zeros(0, np.float32)] * len(ids)
+        if self._encoder is not None:
+            wanted = [k for k, t in enumerate(ids) if not self._people[t].low_quality and memory.wants_vector(t, now)]
+            for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
+                vectors[k] = vector
+        memory.observe(ids, found.appearance, vectors, now)
 
     def _update_people(self, tracks: Tracks, detections: Detections) -> None:
         """Drop people whose tracks have ended, and add those whose tracks are new."""
@@ -266,4 +326,8 @@ class Pipeline:
             classified=np.array([row in classified for row in visible], np.bool_),
             low_quality=np.array([p.low_quality for p in people], np.bool_),
             seen=pending.seen,
+            shot=pending.shot,
+            person_id=ids
+            if self._memory is None
+            else np.array([self._memory.person_id(t) for t in ids.tolist()], np.int64),
         )

@@ -36,6 +36,7 @@ class Face:
         low_quality: Whether the face is too small, too blurred or turned too far for a reliable result.
         classified: Whether the face was classified in this frame. If not, ``probs`` is older (only in videos).
         detected: False if ``Recognizer.crops`` classified the whole crop, because it found or searched no face.
+        person_id: In a video, number of the person, which a person who comes back gets again. Else ``track_id``.
     """
 
     track_id: int
@@ -47,6 +48,7 @@ class Face:
     low_quality: bool
     classified: bool
     detected: bool
+    person_id: int = 0
 
 
 class Faces(Sequence[Face]):
@@ -112,6 +114,7 @@ class Faces(Sequence[Face]):
             low_quality=bool(found.low_quality[row]),
             classified=bool(found.classified[row]),
             detected=bool(self.detected[row]),
+            person_id=int(found.person_id[row]),
         )
 
     def __repr__(self) -> str:
@@ -131,6 +134,11 @@ class Faces(Sequence[Face]):
     def track_id(self) -> I64:
         """Numbers of the people, (N,) int64."""
         return self._estimates.track_id
+
+    @property
+    def person_id(self) -> I64:
+        """Numbers of the people, also after an absence, (N,) int64."""
+        return self._estimates.person_id
 
     @property
     def probs(self) -> F32:
@@ -213,6 +221,7 @@ class Faces(Sequence[Face]):
         found = self._estimates
         return {
             "track_id": found.track_id,
+            "person_id": found.person_id,
             **tables.box_columns(found.xyxy),
             "confidence": found.confidence,
             "emotion": self.emotion,
@@ -256,6 +265,7 @@ class FrameResult:
         latency: s from capture (live sources) or from the start of processing (files) to the result.
         captured_at: When a live frame arrived, s since 1970, UTC; None for files.
         connection: Number of reconnects of the source before this frame; ``generation`` in records.
+        shot: Number of hard cuts before this frame, since the newest connection.
     """
 
     time: float
@@ -266,6 +276,7 @@ class FrameResult:
     latency: float
     captured_at: float | None
     connection: int
+    shot: int = 0
 
     def annotated(self) -> U8:
         """A copy of the frame with boxes, labels and probabilities, (H, W, 3) uint8 BGR."""
@@ -276,6 +287,7 @@ def _rows(found: Estimates, rows: slice) -> Estimates:
     return Estimates(
         found.timestamp, found.track_id[rows], found.xyxy[rows], found.confidence[rows], found.probs[rows],
         found.smoothed[rows], found.emotion[rows], found.classified[rows], found.low_quality[rows], found.seen,
+        found.shot, found.person_id[rows],
     )  # fmt: skip
 
 

@@ -57,6 +57,11 @@ class Recognizer(Closing):
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
             a CPU and no limit on a GPU.
+        cuts: In videos, look for hard cuts, at which all tracks end.
+        reid: In videos, seconds for which a person who is gone is remembered, to get the same ``person_id`` again. 0
+            remembers nobody.
+        reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
+            docs/identity.md. None compares the colors of heads only.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         min_dwell: In videos, shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
@@ -88,6 +93,9 @@ class Recognizer(Closing):
         max_faces: int = 0,
         classify_fps: float = 10.0,
         max_classify_fps: float | None = None,
+        cuts: bool = True,
+        reid: float = 30.0,
+        reid_model: str | os.PathLike[str] | None = None,
         smooth: float = 0.3,
         min_dwell: float = 0.4,
         uncertain_below: float = 0.4,
@@ -97,6 +105,7 @@ class Recognizer(Closing):
         _check_integer("threads", threads, MAX_THREADS)
         _check_integer("max_faces", max_faces)
         _check_number("classify_fps", classify_fps)
+        _check_number("reid", reid)
         _check_number("smooth", smooth)
         _check_number("min_dwell", min_dwell)
         _check_number("uncertain_below", uncertain_below, 1.0)
@@ -112,6 +121,9 @@ class Recognizer(Closing):
             pipeline=PipelineOptions(classify_fps=classify_fps, max_faces=max_faces),
             smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
             max_classify_fps=max_classify_fps,
+            cuts=cuts,
+            reid=reid,
+            reid_model=None if reid_model is None else Path(reid_model),
         )
         if detector != "auto":  # "auto" chooses when the first face is looked for
             self._config.choose_detector(_log.warning)

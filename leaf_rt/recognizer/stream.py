@@ -51,6 +51,7 @@ class Stream(Iterator[FrameResult], Closing):
             latency=item.latency,
             captured_at=frame.captured_at,
             connection=frame.generation,
+            shot=item.estimates.shot,
         )
 
     def close(self) -> None:

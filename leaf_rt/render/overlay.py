@@ -229,7 +229,7 @@ def _tag_text(estimates: Estimates, row: int, name: str, box: Box) -> str:
     shown = int(estimates.emotion[row])
     sure = shown >= 0 and box[2] - box[0] >= 64
     percent = f" {estimates.smoothed[row, shown] * 100:.0f}%" if sure else ""
-    return f"{estimates.track_id[row]}  {name}{percent}"
+    return f"{estimates.person_id[row]}  {name}{percent}"
 
 
 def _padding(size: int) -> int:

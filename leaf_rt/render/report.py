@@ -58,7 +58,7 @@ def report_html(
         numbers: Its numbers, from ``leaf_rt.results.numbers``.
         clip: The video to show; None shows none.
         notes: Sentences about the data, such as an incomplete last line.
-        thumbnails: A JPEG per person, by track id.
+        thumbnails: A JPEG per person, by person.
     """
     people = summary.people()
     names = [*summary.labels, UNCERTAIN]
@@ -73,7 +73,7 @@ def report_html(
     )
     title = escape(printable(str(numbers["source"])))
     shown = numbers["people"][:_MAX_CARDS]
-    cards = "".join(_card(person, names, (thumbnails or {}).get(person["track_id"])) for person in shown)
+    cards = "".join(_card(person, names, (thumbnails or {}).get(person["person_id"])) for person in shown)
     rest = len(numbers["people"]) - len(shown) + numbers["people_forgotten"]
     if rest:
         cards += f"<p class=note>{counted(rest, 'more person').replace('persons', 'people')}, on screen for a " \
@@ -186,14 +186,14 @@ def _data(summary: Summary, people: Sequence[Person], numbers: Mapping[str, Any]
 
     curves = []
     for person in people[:_MAX_CARDS]:
-        curve: dict[str, Any] = {"id": person.track_id, "t": np.round(person.times, 3).tolist(),
+        curve: dict[str, Any] = {"id": person.person_id, "t": np.round(person.times, 3).tolist(),
                                  "mean": share(person.curve)}  # fmt: skip
         if reduced:
             curve |= {"low": share(person.low), "high": share(person.high)}
         curves.append(curve)
     events = [
-        [e["track_id"], labels[e["emotion"]], e["start_s"], e["end_s"], e["peak"], e["start_at"]]
-        for e in sorted(summary.events, key=lambda e: (e["start_s"], e["track_id"]))
+        [e["person_id"], labels[e["emotion"]], e["start_s"], e["end_s"], e["peak"], e["start_at"]]
+        for e in sorted(summary.events, key=lambda e: (e["start_s"], e["person_id"]))
     ]
     data = {
         "labels": list(labels), "colors": ["#{:02x}{:02x}{:02x}".format(*rgb(name)) for name in labels],
@@ -246,7 +246,7 @@ def _stage(clip: Clip | None, people: bool) -> str:
 
 
 def _card(person: Mapping[str, Any], names: Sequence[str], thumbnail: bytes | None) -> str:
-    number = person["track_id"]
+    number = person["person_id"]
     shares = person["shares"]
     x, rects = 0.0, []
     for name, share in shares.items():
@@ -305,9 +305,9 @@ def _transitions(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
 def _events(summary: Summary, names: Sequence[str]) -> str:
     if not summary.events:
         return ""
-    ordered = sorted(summary.events, key=lambda e: (e["start_s"], e["track_id"]))
+    ordered = sorted(summary.events, key=lambda e: (e["start_s"], e["person_id"]))
     rows = "".join(
-        f"<tr><td>{e['track_id']}</td><td>{_key(names.index(e['emotion']))}{escape(e['emotion'])}</td>"
+        f"<tr><td>{e['person_id']}</td><td>{_key(names.index(e['emotion']))}{escape(e['emotion'])}</td>"
         f"<td>{e['start_s']:.2f}</td><td>{e['end_s']:.2f}</td><td>{e['dwell_s']:.2f}</td><td>{_percent(e['peak'])}</td></tr>"
         for e in ordered[:_STATIC_EVENTS]
     )

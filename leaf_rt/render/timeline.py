@@ -56,6 +56,8 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
         _frame(axes, last)
         if lanes:
             _lane(axes, lanes[number], summary.labels, end - start)
+    for axes in figure.axes:
+        axes.vlines(summary.cuts, 0.0, 1.0, colors=_INK, linewidth=0.6, alpha=0.6, zorder=3)
     if not lanes:
         figure.axes[0].text(0.5, 0.5, "no face found", transform=figure.axes[0].transAxes, ha="center", va="center",
                             color=_PALE, fontsize=13)  # fmt: skip
@@ -137,7 +139,7 @@ def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> N
                           color=_INK if dark else "white", clip_on=True)  # fmt: skip
     where = axes.transAxes
     x = -(_LEFT - 0.3) / (_WIDTH - _LEFT - _RIGHT)
-    axes.text(x, 0.93, f"Person {person.track_id}", transform=where, fontsize=10, fontweight="bold", color=_INK,
+    axes.text(x, 0.93, f"Person {person.person_id}", transform=where, fontsize=10, fontweight="bold", color=_INK,
               va="top")  # fmt: skip
     lines = [clock(person.seconds), *(f"{name} {share:.0%}" for name, share in person.shares(labels).items())]
     axes.text(x, 0.74, "\n".join(lines[:4]), transform=where, fontsize=7.5, color=_PALE, va="top", linespacing=1.45)

@@ -24,7 +24,9 @@ class Columns:
         time: (N,) float64, media time, s; ``pts_s`` in records.
         captured_at: (N,) float64, s since 1970, UTC; NaN for files.
         generation: (N,) int64.
+        shot: (N,) int64.
         track_id: (N,) int64.
+        person_id: (N,) int64.
         xyxy: (N, 4) float32, px; ``box`` in records.
         confidence: (N,) float32.
         emotion: (N,) int64, index of the shown label; -1 is "uncertain".
@@ -39,7 +41,9 @@ class Columns:
     time: NDArray[np.float64]
     captured_at: NDArray[np.float64]
     generation: I64
+    shot: I64
     track_id: I64
+    person_id: I64
     xyxy: F32
     confidence: F32
     emotion: I64
@@ -72,7 +76,7 @@ class Columns:
             estimates = Estimates(
                 time, self.track_id[rows], self.xyxy[rows], self.confidence[rows], self.probs[rows],
                 self.smoothed[rows], self.emotion[rows], self.classified[rows], self.low_quality[rows],
-                self.xyxy[rows],
+                self.xyxy[rows], int(self.shot[start]), self.person_id[rows],
             )  # fmt: skip
             yield frame, estimates, float(self.latency[start])
 
@@ -84,7 +88,8 @@ class ColumnBuilder:
         shape = (num_classes,)
         self._rows = np.zeros(_FIRST_SIZE, [
             ("frame_index", np.int64), ("time", np.float64), ("captured_at", np.float64), ("generation", np.int64),
-            ("track_id", np.int64), ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
+            ("shot", np.int64), ("track_id", np.int64), ("person_id", np.int64),
+            ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
             ("probs", np.float32, shape), ("smoothed", np.float32, shape), ("classified", np.bool_),
             ("low_quality", np.bool_), ("latency", np.float64),
         ])  # fmt: skip
@@ -104,9 +109,9 @@ class ColumnBuilder:
         rows = self._rows[self._count : end]
         rows["frame_index"], rows["time"], rows["generation"] = frame.index, frame.timestamp, frame.generation
         rows["captured_at"] = np.nan if frame.captured_at is None else frame.captured_at
-        rows["latency"] = latency
+        rows["latency"], rows["shot"] = latency, estimates.shot
         fields: Sequence[str] = (
-            "track_id", "xyxy", "confidence", "emotion", "probs", "smoothed", "classified", "low_quality",
+            "track_id", "person_id", "xyxy", "confidence", "emotion", "probs", "smoothed", "classified", "low_quality",
         )  # fmt: skip
         for name in fields:
             rows[name] = getattr(estimates, name)

@@ -32,6 +32,7 @@ class _Episode:
     start_at: float | None  # s since 1970
     last: float  # s, when it was last seen
     last_at: float | None
+    person_id: int
     peak: float = 0.0  # largest smoothed probability
     event_id: str = ""
 
@@ -110,6 +111,7 @@ class EventTracker:
         self._max_gap, self._min_dwell = max_gap, min_dwell
         self._episodes: dict[_Person, _Episode] = {}
         self._count = 0  # of all episodes
+        self._shots: dict[str, int] = {}  # source -> shot of its newest frame
 
     def update(self, source: str, frame: Frame, estimates: Estimates) -> list[dict[str, Any]]:
         """Process the next frame of a source.
@@ -123,13 +125,16 @@ class EventTracker:
             The events of this frame: what ended, then what began. Every start comes before its end.
         """
         now, ends, starts = frame.timestamp, [], []
+        cut = self._shots.get(source, estimates.shot) != estimates.shot
+        self._shots[source] = estimates.shot
         for person, episode in list(self._episodes.items()):
             name, generation, _ = person
             gone = not 0 <= now - episode.last <= self._max_gap  # a time before it: another run of the same name
-            if name == source and (gone or generation != frame.generation):
+            if name == source and (gone or cut or generation != frame.generation):
                 ends += self._end(person)
         for row, track_id in enumerate(estimates.track_id.tolist()):
             person, emotion = (source, frame.generation, track_id), int(estimates.emotion[row])
+            person_id = int(estimates.person_id[row])
             previous = self._episodes.get(person)
             if previous is not None and previous.emotion != emotion:
                 previous.last, previous.last_at = now, frame.captured_at  # it was shown until this frame
@@ -138,9 +143,9 @@ class EventTracker:
             if person not in self._episodes:
                 self._count += 1
                 at = frame.captured_at
-                self._episodes[person] = _Episode(emotion, self._count, now, at, now, at)
+                self._episodes[person] = _Episode(emotion, self._count, now, at, now, at, person_id)
             episode = self._episodes[person]
-            episode.last, episode.last_at = now, frame.captured_at
+            episode.last, episode.last_at, episode.person_id = now, frame.captured_at, person_id
             shares = estimates.smoothed[row]
             episode.peak = max(episode.peak, float(shares[emotion] if emotion >= 0 else shares.max()))
             starts += self._start_if_due(person, episode)
@@ -177,6 +182,7 @@ class EventTracker:
             "source": source,
             "generation": generation,
             "track_id": track_id,
+            "person_id": episode.person_id,
             "emotion": self._names[episode.emotion],
             "start_s": round(episode.start, 6),
             "start_at": utc(episode.start_at),

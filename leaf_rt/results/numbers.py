@@ -52,6 +52,7 @@ def person_numbers(person: Person, labels: Sequence[str]) -> dict[str, Any]:
     names = (*labels, UNCERTAIN)
     shown = {name: _rounded(value) for name, value in zip(names, person.shown.tolist(), strict=True) if value > 0}
     return {
+        "person_id": person.person_id,
         "track_id": person.track_id,
         "first": _rounded(person.first),
         "last": _rounded(person.last),

@@ -9,11 +9,13 @@ from typing import Any
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.types import F32, Estimates, Frame, SourceInfo
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TIME_DECIMALS, SHARE_DECIMALS = 6, 5  # of media times and of shares
 
 # The columns of a table of records. ``box``, ``probs`` and ``smoothed`` are spread over several columns.
-_FIRST_COLUMNS = ("schema_version", "source", "frame_index", "pts_s", "captured_at", "generation", "track_id")
+_FIRST_COLUMNS = (
+    "schema_version", "source", "frame_index", "pts_s", "captured_at", "generation", "shot", "track_id", "person_id",
+)  # fmt: skip
 _BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 _LAST_COLUMNS = ("classified", "poor", "latency_ms")
 
@@ -39,7 +41,9 @@ def record(
         "pts_s": round(frame.timestamp, TIME_DECIMALS),
         "captured_at": utc(frame.captured_at),
         "generation": frame.generation,
+        "shot": estimates.shot,
         "track_id": int(estimates.track_id[row]),
+        "person_id": int(estimates.person_id[row]),
         "box": [round(v, 2) for v in estimates.xyxy[row].tolist()],
         "confidence": round(float(estimates.confidence[row]), 4),
         "emotion": labels[emotion] if emotion >= 0 else UNCERTAIN,

@@ -26,15 +26,17 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 MAX_ABSENCE = 1.0  # s; a person who is away for longer was not on screen in between. Events end after the same time.
+MAX_CUTS = 5000  # that a summary keeps
 _MAX_EVENTS = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
-    """One track over the whole run. Its curve is divided into intervals of equal length.
+    """One person over the whole run, also after absences. The curve is divided into intervals of equal length.
 
     Attributes:
-        track_id: Id of the track.
+        person_id: Number of the person.
+        track_id: Id of the person's first track.
         first: Media time of the first frame that shows the person, s.
         last: Media time of the end of the last frame that shows the person, s.
         seconds: Time on screen without absences of more than ``MAX_ABSENCE``, s.
@@ -49,6 +51,7 @@ class Person:
         emotion: (T,) int64, the label shown longest in each interval; -1 is "uncertain".
     """
 
+    person_id: int
     track_id: int
     first: float
     last: float
@@ -101,9 +104,10 @@ class _Bin:
 
 
 @dataclass(slots=True, eq=False)
-class _Track:
+class _Sums:
     """Sums of one person; ``newest`` is not counted yet."""
 
+    track_id: int
     first: float
     last: float
     shown: F64
@@ -142,6 +146,7 @@ class Summary:
         events: The events that have ended, in the order of their ends, as dicts of ``leaf_rt.results.events``.
         events_forgotten: Number of older events that were dropped to limit memory use.
         resolution: Length of the intervals of the curves, s.
+        cuts: Media times of the first frames after hard cuts, s; at most ``MAX_CUTS``.
     """
 
     def __init__(
@@ -168,12 +173,13 @@ class Summary:
         self.start = self.end = 0.0
         self.events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
         self.resolution = resolution
+        self.cuts: list[float] = []
         self._max_gap, self._max_intervals, self._max_people = max_gap, max_intervals, max_people
         self._tracker = EventTracker(labels, max_gap=MAX_ABSENCE)
         self._indices = {name: number for number, name in enumerate((*labels, UNCERTAIN))}
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, _Sums] = {}  # by person
         self._intervals = 0
-        self._newest: tuple[float, int] | None = None  # time and generation of the newest frame
+        self._newest: tuple[float, int, int] | None = None  # time, generation, shot of the newest frame
         self._newest_face: tuple[float, int, int] | None = None  # time, generation, index of the newest with a face
         self._index_step = 1  # between the two frames with faces before it
         self._step = 0.0  # s, of the newest frames in a row
@@ -196,7 +202,9 @@ class Summary:
             self.start = now
         elif self._newest[1] == frame.generation:
             self._end_step = self._limited(max(0.0, now - self._newest[0]))
-        self._newest = (now, frame.generation)
+            if self._newest[2] != estimates.shot and len(self.cuts) < MAX_CUTS:
+                self.cuts.append(now)
+        self._newest = (now, frame.generation, estimates.shot)
         self.end = now + self._end_step
         self.frames += 1
         events = self._tracker.update(frame.source, frame, estimates)
@@ -214,8 +222,8 @@ class Summary:
 
     def people(self) -> list[Person]:
         """Return all people of a finished summary. Those on screen longest come first."""
-        found = [self._person(track_id, track) for track_id, track in self._tracks.items()]
-        return sorted(found, key=lambda p: (-p.seconds, p.track_id))
+        found = [self._person(person_id, track) for person_id, track in self._tracks.items()]
+        return sorted(found, key=lambda p: (-p.seconds, p.person_id))
 
     def _limited(self, seconds: float) -> float:
         return seconds if self._max_gap is None else min(seconds, self._max_gap)
@@ -234,11 +242,13 @@ class Summary:
         self.frames_with_faces += 1
         self.records += len(estimates)
         shares = np.round(estimates.smoothed.astype(np.float64), SHARE_DECIMALS)
-        for row, track_id in enumerate(estimates.track_id.tolist()):
-            track = self._tracks.get(track_id)
+        for row, (person_id, track_id) in enumerate(
+            zip(estimates.person_id.tolist(), estimates.track_id.tolist(), strict=True)
+        ):
+            track = self._tracks.get(person_id)
             if track is None:
                 sums = np.zeros(c + 1), np.zeros(c + 1), np.zeros((c + 1, c + 1), np.int64)
-                track = self._tracks[track_id] = _Track(now, now, *sums)
+                track = self._tracks[person_id] = _Sums(track_id, now, now, *sums)
             newest = track.newest
             if newest is not None:
                 gap = now - newest.time
@@ -254,7 +264,7 @@ class Summary:
         if len(self._tracks) > self._max_people:
             self._forget(now)
 
-    def _close(self, track: _Track, row: _Open, seconds: float) -> None:
+    def _close(self, track: _Sums, row: _Open, seconds: float) -> None:
         """Count a frame of a person for some seconds."""
         c, label = len(self.labels), row.emotion  # -1 is the last element: "uncertain"
         track.last = row.time + seconds
@@ -272,7 +282,7 @@ class Summary:
 
     def _add_events(self, events: Iterable[dict[str, Any]]) -> None:
         for event in events:
-            track = self._tracks.get(event["track_id"])
+            track = self._tracks.get(event["person_id"])
             if event["phase"] == "start":
                 before = track.ended if track is not None else None
                 if track is not None and before is not None and before["end_s"] == event["start_s"]:
@@ -298,13 +308,13 @@ class Summary:
     def _forget(self, now: float) -> None:
         """Drop people who left, those on screen shortest first. Drop a tenth at once, so that this is rare."""
         left = sorted(
-            (t.seconds, track_id) for track_id, t in self._tracks.items() if t.newest is None or t.newest.time < now
+            (t.seconds, person_id) for person_id, t in self._tracks.items() if t.newest is None or t.newest.time < now
         )
-        for _, track_id in left[: max(1, self._max_people // 10)]:
-            self._intervals -= len(self._tracks.pop(track_id).bins)
+        for _, person_id in left[: max(1, self._max_people // 10)]:
+            self._intervals -= len(self._tracks.pop(person_id).bins)
             self.people_forgotten += 1
 
-    def _person(self, track_id: int, track: _Track) -> Person:
+    def _person(self, person_id: int, track: _Sums) -> Person:
         c = len(self.labels)
         numbers = sorted(track.bins)
         bins = [track.bins[n] for n in numbers]
@@ -313,7 +323,8 @@ class Summary:
         with np.errstate(invalid="ignore"):
             mean_share = track.weighted[:c] / track.shown[:c]
         return Person(
-            track_id=track_id,
+            person_id=person_id,
+            track_id=track.track_id,
             first=track.first,
             last=track.last,
             seconds=track.seconds,

@@ -15,7 +15,7 @@ from leaf_rt.system.result_file import ResultFile
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _GROUP_SIZE = 5000  # rows per row group
-_INTEGERS = frozenset({"schema_version", "frame_index", "generation", "track_id"})
+_INTEGERS = frozenset({"schema_version", "frame_index", "generation", "shot", "track_id", "person_id"})
 _TEXTS = frozenset({"source", "captured_at", "emotion"})
 _FLAGS = frozenset({"classified", "poor"})
 

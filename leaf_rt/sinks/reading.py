@@ -212,7 +212,8 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
     shares = {kind: {n.partition("_")[2]: float(v) for n, v in row.items() if n.startswith(f"{kind}_")}
               for kind in ("prob", "smoothed")}  # fmt: skip
     flags = {name: row[name] in (True, "True") for name in ("classified", "poor")}
-    whole = {name: int(row[name]) for name in ("frame_index", "generation", "track_id")}
+    names = ("frame_index", "generation", "shot", "track_id", "person_id")
+    whole = {name: int(row[name]) for name in names if name in row}
     return {
         **{name: value for name, value in row.items() if name in ("source", "emotion")},
         **whole,
@@ -255,6 +256,8 @@ def _frame(
         classified=np.array([row["classified"] for row in rows], np.bool_),
         low_quality=np.array([row["poor"] for row in rows], np.bool_),
         seen=_NO_BOXES,
+        shot=first.get("shot", 0),  # records of version 1 have neither cuts nor people
+        person_id=np.array([row.get("person_id", row["track_id"]) for row in rows], np.int64),
     )
 
 

@@ -31,15 +31,18 @@ class VttSink(Closing):
         self._file = LineFile(target)
         self._tracker = EventTracker(labels)
         self._open: dict[str, float] = {}  # event id: start of a cue that has not ended, s
-        self._waiting: list[tuple[float, int, float, str]] = []  # start, track id, end, label; a heap
-        self._people: set[int] = set()
+        self._waiting: list[tuple[float, int, float, str]] = []  # start, person, end, label; a heap
+        self._people: dict[int, int] = {}  # track: person
+        self._several: set[int] = set()  # the first two people
         self.name = self._file.name
         self._file.write("WEBVTT\n\n")
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Process one frame, and write the cues that are complete."""
-        if len(self._people) < 2:
-            self._people.update(estimates.track_id.tolist())
+        people = estimates.person_id.tolist()
+        if len(self._several) < 2:
+            self._several.update(people)
+        self._people |= dict(zip(estimates.track_id.tolist(), people, strict=True))
         self._process(self._tracker.update(source.name, frame, estimates))
 
     def close(self) -> None:
@@ -56,11 +59,11 @@ class VttSink(Closing):
                 continue
             self._open.pop(event["event_id"], None)
             end = max(event["end_s"], event["start_s"] + _SHORTEST)
-            heapq.heappush(self._waiting, (event["start_s"], event["track_id"], end, event["emotion"]))
+            heapq.heappush(self._waiting, (event["start_s"], self._people[event["track_id"]], end, event["emotion"]))
         first_open = min(self._open.values(), default=float("inf"))
         while self._waiting and self._waiting[0][0] <= first_open:
-            start, track_id, end, label = heapq.heappop(self._waiting)
-            person = f"Person {track_id}: " if len(self._people) > 1 else ""
+            start, person_id, end, label = heapq.heappop(self._waiting)
+            person = f"Person {person_id}: " if len(self._several) > 1 else ""
             self._file.write(f"{clock(start)} --> {clock(end)}\n{person}{_escaped(label)}\n\n")
 
 

@@ -53,7 +53,7 @@ const numberRows = () => {
   const fields = ["shown_s", "shares", "mean_share"];
   const head = ["person", "first_s", "last_s", "seconds", "changes", "longest_emotion", "longest_start_s", "longest_s",
     ...fields.flatMap((field) => (field === "mean_share" ? labels.slice(0, -1) : labels).map((label) => `${field}_${label}`))];
-  return [head, ...numbers.people.map((p) => [p.track_id, p.first, p.last, p.seconds, p.changes, p.longest?.emotion ?? "",
+  return [head, ...numbers.people.map((p) => [p.person_id, p.first, p.last, p.seconds, p.changes, p.longest?.emotion ?? "",
     p.longest?.start_s ?? "", p.longest?.dwell_s ?? "",
     ...fields.flatMap((field) => (field === "mean_share" ? labels.slice(0, -1) : labels)
       .map((label) => p[field][label] ?? (field === "mean_share" ? "" : 0)))])];

@@ -1,0 +1,146 @@
+"""Recognizes people who come back within one source, after a short absence or a hard cut.
+
+A person is described by the colors of the head (``leaf_rt.faces.appearance``) and, where a face-recognition network is
+given, by its vector. The thresholds favor precision: a doubtful match is none, because two numbers for one person do
+less harm than one number for two people. Descriptions stay in memory and are forgotten after ``seconds``.
+
+Knows tracks, descriptions and times. Does not know images or networks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from leaf_rt.faces.appearance import difference
+from leaf_rt.types import F32
+
+MAX_DIFFERENCE = 15.0  # of two heads of the same person, see ``appearance.difference``
+MIN_SIMILARITY = 0.55  # cosine of the vectors of the same person; 0.5 accepts 5 of a million pairs of other people
+MIN_AGREEMENT = 0.25  # cosine below which heads that look alike are not the same person
+CLEAR = 0.9  # the best match must be this much better than the second best
+DECIDE_WITHIN = 2.0  # s after the start of a track; later it keeps its number
+EXAMPLES = 8  # descriptions per person
+EXAMPLE_INTERVAL = 0.5  # s between two of them, once there are so many; the oldest is then dropped
+MAX_PEOPLE = 300  # remembered at the same time
+
+
+@dataclass(slots=True, eq=False)
+class _Person:
+    """What is known of a person.
+
+    Attributes:
+        person_id: Id of the first track.
+        start: Start of the newest track, s.
+        seen: When the person was last described, s.
+        heads: Appearances, (A,) each.
+        vectors: Vectors of the face-recognition network, (D,) each.
+        described: When ``heads`` got its newest entry, s.
+    """
+
+    person_id: int
+    start: float
+    seen: float
+    heads: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
+    vectors: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
+    described: float = -np.inf
+
+    def add(self, head: F32, vector: F32, now: float) -> None:
+        """Add a description; ``vector`` is empty if there is none."""
+        self.seen = now
+        if len(self.heads) < EXAMPLES or now - self.described >= EXAMPLE_INTERVAL:
+            self.described = now
+            self.heads.append(head)
+        if len(vector) and (not self.vectors or now == self.described):
+            self.vectors.append(vector)
+
+
+class PeopleMemory:
+    """Gives every track of one source the number of its person.
+
+    Args:
+        seconds: How long a person who is gone is remembered.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._present: dict[int, _Person] = {}  # track id -> person
+        self._gone: list[_Person] = []
+
+    def __len__(self) -> int:
+        return len(self._present) + len(self._gone)
+
+    def keep_only(self, track_ids: set[int], now: float) -> None:
+        """Take note of the living tracks. The people of all others are gone."""
+        for track_id in [t for t in self._present if t not in track_ids]:
+            self._gone.append(self._present.pop(track_id))
+        self._gone = [person for person in self._gone if 0.0 <= now - person.seen <= self.seconds][-MAX_PEOPLE:]
+
+    def person_id(self, track_id: int) -> int:
+        """Return the number of the person of a track: the id of the person's first track."""
+        person = self._present.get(track_id)
+        return track_id if person is None else person.person_id
+
+    def wants_vector(self, track_id: int, now: float) -> bool:
+        """Whether a vector of this track would be used now."""
+        person = self._present.get(track_id)
+        if person is None or not person.vectors:
+            return True
+        return self._is_open(track_id, person, now) or now - person.described >= EXAMPLE_INTERVAL
+
+    def observe(self, track_ids: list[int], heads: F32, vectors: list[F32], now: float) -> None:
+        """Process descriptions of faces of one frame, and recognize those whose tracks are new.
+
+        Args:
+            track_ids: N living tracks.
+            heads: (N, A) float32, their appearances.
+            vectors: N unit vectors (D,) float32 of a face-recognition network; empty where there is none.
+            now: Media time, s.
+        """
+        for track_id in track_ids:
+            self._present.setdefault(track_id, _Person(track_id, now, now))
+        open_rows = [k for k, t in enumerate(track_ids) if self._is_open(t, self._present[t], now)]
+        matches = [self._find(self._present[track_ids[k]].start, heads[k], vectors[k]) for k in open_rows]
+        order = sorted(range(len(open_rows)), key=lambda k: matches[k][0])
+        for k in order:
+            person = matches[k][1]
+            if person is not None and any(person is other for other in self._gone):  # not taken by another face
+                self._gone = [other for other in self._gone if other is not person]
+                track_id = track_ids[open_rows[k]]
+                person.start = self._present[track_id].start
+                self._present[track_id] = person
+        for track_id, head, vector in zip(track_ids, heads, vectors, strict=True):
+            self._present[track_id].add(head, vector, now)
+
+    def _is_open(self, track_id: int, person: _Person, now: float) -> bool:
+        """Whether a track may still turn out to be somebody who was here before."""
+        return person.person_id == track_id and now - person.start <= DECIDE_WITHIN
+
+    def _find(self, start: float, head: F32, vector: F32) -> tuple[float, _Person | None]:
+        """Return the cost of the best match and the person, or None.
+
+        Args:
+            start: Start of the track, s. Whoever was seen at that time or later is somebody else.
+            head: (A,) float32.
+            vector: (D,) float32, or empty.
+        """
+        people = [person for person in self._gone if person.seen < start]
+        costs = [_cost(person, head, vector) for person in people]
+        order = sorted(range(len(people)), key=costs.__getitem__)
+        if not order or costs[order[0]] > 1.0:
+            return np.inf, None
+        if len(order) > 1 and costs[order[0]] > CLEAR * costs[order[1]]:
+            return np.inf, None
+        return costs[order[0]], people[order[0]]
+
+
+def _cost(person: _Person, head: F32, vector: F32) -> float:
+    """Return how badly a description fits a person; up to 1 is a match."""
+    heads = float(difference(np.stack(person.heads), head[None]).min()) / MAX_DIFFERENCE if person.heads else np.inf
+    if not len(vector) or not person.vectors:
+        return heads if len(head) else np.inf
+    similarity = float((np.stack(person.vectors) @ vector).max())
+    by_vector = (1.0 - similarity) / (1.0 - MIN_SIMILARITY)
+    return min(by_vector, heads) if similarity >= MIN_AGREEMENT else np.inf

@@ -1,0 +1,130 @@
+"""People who come back: the memory on made-up descriptions, and the whole pipeline on real faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from identity_metrics import follow, numbers, owners, shared
+from tracking_clips import heads, moving, street_truth, video
+
+from leaf_rt.errors import ModelError, NotFound
+from leaf_rt.faces.appearance import SIZE, describe, difference
+from leaf_rt.faces.encoder import FaceEncoder
+from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.people import MAX_PEOPLE, PeopleMemory
+
+NONE = np.zeros(0, np.float32)
+CONFIG = RecognitionConfig(backend="onnxruntime")
+
+
+def head(seed: int, noise: float = 0.0) -> np.ndarray:
+    """A head of a person; noise makes another view of it."""
+    rng = np.random.default_rng(seed)
+    look = rng.normal(0, 40, SIZE)
+    return (look + np.random.default_rng(999).normal(0, noise, SIZE)).astype(np.float32)[None]
+
+
+def leave_and_return(memory: PeopleMemory, away: float, noise: float = 5.0, vectors: tuple = (NONE, NONE)) -> int:
+    memory.keep_only({1}, 0.0)
+    memory.observe([1], head(1), [vectors[0]], 0.0)
+    memory.keep_only(set(), away)
+    memory.keep_only({2}, away)
+    memory.observe([2], head(1, noise), [vectors[1]], away)
+    return memory.person_id(2)
+
+
+def test_a_person_who_returns_gets_the_number_again():
+    assert leave_and_return(PeopleMemory(30.0), 20.0) == 1
+
+
+def test_after_the_time_the_person_is_forgotten():
+    memory = PeopleMemory(30.0)
+    assert leave_and_return(memory, 31.0) == 2
+    assert len(memory) == 1
+
+
+def test_another_person_gets_a_new_number():
+    assert leave_and_return(PeopleMemory(30.0), 5.0, noise=25.0) == 2
+
+
+def test_whoever_is_visible_is_nobody_else():
+    memory = PeopleMemory(30.0)
+    memory.observe([1], head(1), [NONE], 0.0)
+    memory.observe([1, 2], np.concatenate([head(1), head(1, 1.0)]), [NONE, NONE], 1.0)
+    memory.keep_only({2}, 1.1)  # track 1 ends; track 2 began while it was visible
+    memory.observe([2], head(1, 1.0), [NONE], 1.1)
+    assert memory.person_id(2) == 2
+
+
+def test_two_faces_do_not_take_the_same_number():
+    memory = PeopleMemory(30.0)
+    memory.observe([1], head(1), [NONE], 0.0)
+    memory.keep_only({2, 3}, 2.0)
+    memory.observe([2, 3], np.concatenate([head(1, 8.0), head(1, 2.0)]), [NONE, NONE], 2.0)
+    assert (memory.person_id(2), memory.person_id(3)) == (2, 1)
+
+
+def test_two_people_who_look_alike_are_not_guessed():
+    memory = PeopleMemory(30.0)
+    memory.observe([1, 2], np.concatenate([head(1), head(1, 0.5)]), [NONE, NONE], 0.0)
+    memory.keep_only({3}, 2.0)
+    memory.observe([3], head(1, 6.0), [NONE], 2.0)
+    assert memory.person_id(3) == 3
+
+
+def test_a_face_recognition_vector_decides_over_the_head():
+    same, other = np.eye(32, dtype=np.float32)[0], np.eye(32, dtype=np.float32)[1]
+    assert leave_and_return(PeopleMemory(30.0), 5.0, noise=40.0, vectors=(same, same)) == 1
+    assert leave_and_return(PeopleMemory(30.0), 5.0, noise=2.0, vectors=(same, other)) == 2
+
+
+def test_the_memory_has_a_limit():
+    memory = PeopleMemory(1e9)
+    for k in range(2 * MAX_PEOPLE):
+        memory.keep_only({k + 1}, float(k))
+        memory.observe([k + 1], head(k), [NONE], float(k))
+    assert len(memory) <= MAX_PEOPLE + 1
+
+
+def test_a_picture_without_colors_is_compared_by_its_light_alone(media: Path):
+    grey = []
+    for image, box in heads(media)[:4]:
+        plain = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+        grey.append(describe(plain, box.astype(np.float32)[None])[0])
+    apart = difference(np.array(grey), np.array(grey))
+    assert np.sort(apart[~np.eye(4, dtype=bool)])[0] > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_real_faces_that_cross_hide_and_return(media: Path, seed: int):
+    results = follow(moving(media, seed), CONFIG)
+    wrong = {n: people for n, people in owners(results, 1).items() if sum(c >= 6 for c in people.values()) > 1}
+    assert wrong == {}
+    assert numbers(results, 1, 6) < numbers(results, 0, 6)
+
+
+@pytest.mark.slow
+def test_the_nine_people_of_a_street(media: Path):
+    truth = street_truth()
+    frames = ((frame, truth.get(frame.index, [])) for frame in video(media / "street_1080p.mp4"))
+    results = follow(frames, CONFIG)
+    assert shared(results, 0) == shared(results, 1) == 0
+    assert len({r[1] for _, rows in results[-10:] for r in rows} & {2, 4}) == 2  # both hidden people are known again
+
+
+def test_without_reid_the_person_is_the_track(media: Path):
+    results = follow(moving(media, 20, people=2, seconds=6.0), RecognitionConfig(backend="onnxruntime", reid=0.0))
+    assert all(r[0] == r[1] for _, rows in results for r in rows)
+
+
+def test_a_wrong_face_recognition_network_is_refused(tmp_path: Path):
+    with pytest.raises(NotFound, match="--reid-model"):
+        FaceEncoder(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_text("no network")
+    with pytest.raises(ModelError, match="--reid-model"):
+        FaceEncoder(tmp_path / "bad.onnx")
+    with pytest.raises(ModelError, match="112"):
+        FaceEncoder(CONFIG.model)
