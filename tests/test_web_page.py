@@ -258,3 +258,16 @@ def test_lost_stream_is_shown_offline_and_comes_back_and_so_is_a_lost_server(vis
         server.process.terminate()
         page.locator("#banner", has_text="No connection to leaf-rt for").wait_for()
         page.locator("#screen.stale").wait_for()
+
+
+def test_names_from_strangers_are_text(visit: Visit) -> None:
+    """Names of sources and texts of errors reach the page as they are, and never as elements."""
+    evil = '<img src="x" onerror="document.title=1"><script>document.title=1</script>'[:60]
+    with Served() as server:
+        server.add("sample", evil)
+        server.add("/dev/video97", evil)
+        page = visit.open(server.address)
+        until(page, "text => document.body.innerText.includes(text)", evil[:20])
+        page.wait_for_timeout(1500)
+        assert page.evaluate("document.querySelectorAll('img[src=x], body script').length") == 0
+        assert page.title() != "1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +15,8 @@ import numpy as np
 from leaf_rt.errors import BackendError, DataError, NoPermission, NotFound, install_hint
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.results.records import POSE
+from leaf_rt.system.parsing import parse_json
+from leaf_rt.system.reading import open_regular
 from leaf_rt.text import printable
 from leaf_rt.types import F32, Estimates, Frame
 
@@ -122,7 +123,7 @@ def read_records(path: Path, source: str | None = None) -> StoredRecords:
 
 def _open_rows(path: Path, notes: list[str]) -> _Rows:
     try:
-        with path.open("rb") as f:
+        with open_regular(path) as f:
             head = f.read(4096)
     except FileNotFoundError as e:
         raise NotFound(f"{path}: no such file; give a file of records ({_KINDS})") from e
@@ -130,6 +131,8 @@ def _open_rows(path: Path, notes: list[str]) -> _Rows:
         raise NotFound(f"{path}: is a folder; give a file of records ({_KINDS})") from e
     except PermissionError as e:
         raise NoPermission(f"{path}: no permission to read; change its permissions") from e
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}); give a file of records ({_KINDS})") from e
     if head.startswith(b"PAR1"):
         return _parquet(path)
     if b"\0" in head or head[:1] not in (b"", b"{", b"s", b"\xef"):
@@ -149,7 +152,7 @@ def _jsonl(path: Path, notes: list[str]) -> _Rows:
         if not line.strip():
             continue
         try:
-            yield f"line {number}", json.loads(line)
+            yield f"line {number}", parse_json(line)
         except ValueError as e:
             if complete or number == 1:
                 raise _not_a_record(path, f"line {number}", e) from e
@@ -166,8 +169,8 @@ def _csv(path: Path, notes: list[str]) -> _Rows:
 
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as f:
         reader = csv.reader(lines(f))
-        names = next(reader, [])
-        for number, values in enumerate(reader, 2):
+        names = next(_parsed(reader, path), [])
+        for number, values in enumerate(_parsed(reader, path), 2):
             where = f"line {number}"
             if len(values) != len(names):
                 raise _not_a_record(path, where, ValueError(f"{len(values)} values for {len(names)} columns"))
@@ -175,6 +178,14 @@ def _csv(path: Path, notes: list[str]) -> _Rows:
                 yield where, _nested(dict(zip(names, values, strict=True)))
             except (KeyError, ValueError) as e:
                 raise _not_a_record(path, where, e) from e
+
+
+def _parsed(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    """What a CSV reader reads; its own errors, such as a field without end, become ours."""
+    try:
+        yield from reader
+    except csv.Error as e:
+        raise DataError(f"{path}: is not a CSV file of leaf-rt ({e}); give {_KINDS}") from e
 
 
 def _parquet(path: Path) -> _Rows:

@@ -75,7 +75,7 @@ def build_app(
         lifespan=lifespan,
     )
     router = APIRouter()
-    add_routes(router, Parts(hub, manager, live, jobs, pictures, Turns(limits.jobs), info, info["labels"], limits))
+    add_routes(router, Parts(hub, manager, live, jobs, pictures, Turns(limits.uploads), info, info["labels"], limits))
 
     @router.get("/healthz", tags=["server"], responses={503: {"description": "A source or an output fails."}})
     def healthz() -> JSONResponse:
