@@ -10,7 +10,7 @@ from identity_metrics import follow, numbers, owners, shared
 from tracking_clips import heads, moving, street_truth, video
 
 from leaf_rt.errors import ModelError, NotFound
-from leaf_rt.faces.appearance import SIZE, describe, difference
+from leaf_rt.faces.appearance import SIZE, describe, difference, outside
 from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.people import MAX_PEOPLE, PeopleMemory
@@ -78,6 +78,29 @@ def test_a_face_recognition_vector_decides_over_the_head():
     same, other = np.eye(32, dtype=np.float32)[0], np.eye(32, dtype=np.float32)[1]
     assert leave_and_return(PeopleMemory(30.0), 5.0, noise=40.0, vectors=(same, same)) == 1
     assert leave_and_return(PeopleMemory(30.0), 5.0, noise=2.0, vectors=(same, other)) == 2
+
+
+def test_the_number_of_a_track_never_changes():
+    memory = PeopleMemory(30.0)
+    memory.observe([1], head(1), [NONE], 0.0)
+    memory.keep_only({2}, 2.0)
+    memory.observe([2], head(1, 25.0), [NONE], 2.0)  # too unlike: a new person
+    memory.observe([2], head(1, 1.0), [NONE], 2.1)
+    assert memory.person_id(2) == 2
+
+
+@pytest.mark.parametrize(("columns", "person"), [(2, 1), (4, 2)])
+def test_a_head_that_is_partly_outside_the_frame_is_compared_by_the_rest(columns: int, person: int):
+    memory = PeopleMemory(30.0)
+    memory.observe([1], head(1), [NONE], 0.0)
+    memory.keep_only({2}, 2.0)
+    partly = head(1, 2.0)
+    left = 40 - 22.5 * columns
+    beyond = outside(np.array([[left, 100, left + 100, 200]], np.float32), 400, 400)
+    assert beyond.sum() == columns * 8 * 3
+    partly[beyond] = np.nan
+    memory.observe([2], partly, [NONE], 2.0)
+    assert memory.person_id(2) == person
 
 
 def test_the_memory_has_a_limit():

@@ -2,8 +2,9 @@
 
 Compares shrunken pictures. The comparison has three steps, the cheapest first: the mean difference of the pixels, the
 difference of the colors, and the correlation of blocks. A block is looked for around its old place, so that motion is
-no cut, and without its mean and contrast, so that light is none. A frame without content, such as a flash or the dark
-middle of a fade, is passed over: the next one is compared with the last frame that had content.
+no cut, and without its mean and contrast, so that light is none. A frame without content, such as a white flash or the
+dark middle of a fade, is passed over: the next one is compared with the last frame that had content. So a fade or flash
+within one scene is no cut, but a fade from one scene to another may count as one.
 
 Knows pictures. Does not know faces, times or sources.
 """
@@ -42,7 +43,10 @@ class Change(Enum):
 
 
 class ShotDetector:
-    """Compares the frames of one source. Constants were chosen on half of the scenes of ``tests/shot_clips.py``."""
+    """Compares the frames of one source.
+
+    The constants were chosen on ``tests/shot_clips.py`` and set A of ``tests/fresh_cuts.py``. Set B is held out.
+    """
 
     def __init__(self) -> None:
         self.reset()
