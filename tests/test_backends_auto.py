@@ -18,8 +18,7 @@ from leaf_rt.backends.variants import Variant
 from leaf_rt.errors import BackendError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import Prediction
-from train.data.dataset import Samples
-from train.recipes.schema import Data
+from train.recipes.schema import Data, Recipe
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -216,8 +215,7 @@ def test_an_evaluation_uses_the_named_file(pair: Path, monkeypatch: pytest.Monke
     fastest(monkeypatch, "onnxruntime int8")
     spec = load_spec(pair)
     crops = faces(3).transpose(0, 3, 1, 2)[:, ::-1]  # as the trainer keeps them
-    samples = Samples(np.arange(3), np.zeros((3, CLASSES), np.float32), np.zeros(3, np.int64))
-    monkeypatch.setattr(evaluation, "load_split", lambda *_: (spec.labels, crops, samples))
-    _, probs, _, _, messages = evaluation._exported(pair, Data(path="-"), "test", "auto", lambda *_: None)
-    assert (messages["precision"], messages["sha256"]) == ("fp32", spec.sha256)
+    with evaluation.open_classifier(pair, Recipe(data=Data(path="-"))) as classifier:
+        probs = classifier.answers(crops, spec.labels)
+    assert (classifier.details["precision"], classifier.details["sha256"]) == ("fp32", spec.sha256)
     np.testing.assert_allclose(probs, open_backend(pair, "onnxruntime").infer(faces(3)).probs, atol=1e-5)

@@ -120,9 +120,27 @@ def test_ferplus(tmp_path: Path) -> None:
     assert index.split.tolist() == [TRAIN] * 8 + [VALIDATION]
     assert index.targets[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]  # the single vote is dropped
     np.testing.assert_allclose(index.targets[8][:3], [0.4, 0.3, 0.3])
+    assert index.agreement.tolist() == [2] * 8 + [0]
     assert index.notes[0].startswith("left out 1 images")
     assert decode(index.source.read("FER2013Train/fer0.png")) is not None
     assert index.source.stamp("FER2013Train/fer0.png") != index.source.stamp("FER2013Train/fer1.png") == ""
+
+
+@pytest.mark.parametrize(
+    ("votes", "agreement"),
+    [
+        ((6, 4, 0, 0, 0, 0, 0, 0, 0, 0), 2),  # more than half of all votes
+        ((5, 4, 1, 0, 0, 0, 0, 0, 0, 0), 1),  # 5 of 9 without the single vote
+        ((5, 5, 0, 0, 0, 0, 0, 0, 0, 0), 0),
+        ((5, 2, 0, 0, 0, 0, 0, 0, 3, 0), 0),  # unknown counts among the others
+    ],
+)
+def test_ferplus_agreement(tmp_path: Path, votes: tuple[int, ...], agreement: int) -> None:
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    rows = [f"Training,{c}.png,{'0,' * c}10{',0' * (9 - c)}" for c in range(8)]
+    rows.append(f"PublicTest,a.png,{','.join(map(str, votes))}")
+    (tmp_path / "fer2013new.csv").write_text("\n".join([header, *rows]))
+    assert read_index("ferplus", tmp_path).agreement.tolist() == [2] * 8 + [agreement]
 
 
 def test_rafdb(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from train.loop.training import SPLIT, Training
 from train.methods.objective import uses_unlabelled
 from train.recipes.loading import changed_options, load_recipe, to_dict, to_toml
 from train.recipes.schema import OPTIONS, RECIPE, Recipe
-from train.reports import evaluation
+from train.reports import degraded, evaluation
+from train.reports.degraded import DegradedResult
 from train.reports.dry_run import RunPlan, plan_run
 from train.reports.evaluation import EvaluationResult
 from train.reports.run_report import write_report
@@ -128,6 +129,7 @@ def evaluate(
     recipe: Recipe | str | Path | None = None,
     backend: str = "auto",
     flip: bool = False,
+    protocol: str = "all",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
@@ -140,22 +142,72 @@ def evaluate(
         recipe: Describes the data; by default the recipe of the run.
         backend: Of the runtime, for exported models.
         flip: Average over mirror images, for runs and checkpoints.
+        protocol: Which pictures count, by the agreement of their annotators: "all", "majority" (as most published
+            figures of FERPlus) or "strict". The last two need data with votes.
         overrides: Option ("section.key") to value.
         progress: Receives what happens.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
-        ValueError: ``split`` is none of the three.
+        ValueError: ``split`` or ``protocol`` is none of the three.
     """
+    _check_pictures(split, protocol)
+    path, resolved = Path(model), _recipe_of_model(model, recipe, _with_data(overrides, data))
+    with progress.crops() as crops:
+        return evaluation.evaluate(path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops)
+
+
+def evaluate_degraded(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: Literal["validation", "test", "all"] = "validation",
+    recipe: Recipe | str | Path | None = None,
+    backend: str = "auto",
+    flip: bool = False,
+    protocol: str = "all",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> DegradedResult:
+    """Measure a model on every third picture of a split, clean and degraded: blurred, small, noisy, dark, covered.
+
+    Args:
+        model: As for ``evaluate``, like all others.
+        data: Likewise.
+        split: Of the data set's own.
+        recipe: Likewise.
+        backend: Likewise.
+        flip: Likewise.
+        protocol: Likewise.
+        overrides: Likewise.
+        progress: Likewise.
+
+    Raises:
+        LeafError: Model or data are missing or broken, or their classes differ.
+        ValueError: ``split`` or ``protocol`` is none of the three.
+    """
+    _check_pictures(split, protocol)
+    path, resolved = Path(model), _recipe_of_model(model, recipe, _with_data(overrides, data))
+    with progress.crops() as crops:
+        return degraded.evaluate_degraded(
+            path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops
+        )
+
+
+def _check_pictures(split: str, protocol: str) -> None:
     if split not in ("validation", "test", "all"):
         raise ValueError(f"split: wanted 'validation', 'test' or 'all', got {split!r}")
+    if protocol not in evaluation.PROTOCOLS:
+        raise ValueError(f"protocol: wanted {', '.join(map(repr, evaluation.PROTOCOLS))}, got {protocol!r}")
+
+
+def _recipe_of_model(model: str | Path, recipe: Recipe | str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The given recipe or that of a run, with other values of some options."""
     path = Path(model)
     own = (path if path.is_dir() else path.parent) / RECIPE
     if recipe is None and own.is_file() and path.suffix not in evaluation.MODELS:
         recipe = own
-    resolved = load_recipe(recipe, _with_data(overrides, data))
-    with progress.crops() as crops:
-        return evaluation.evaluate(path, resolved, split, backend=backend, flip=flip, progress=crops)
+    return load_recipe(recipe, overrides)
 
 
 def prepare(

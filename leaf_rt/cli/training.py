@@ -35,6 +35,14 @@ class EvaluationSplit(StrEnum):
     ALL = "all"
 
 
+class Protocol(StrEnum):
+    """Which pictures of a split count."""
+
+    ALL = "all"
+    MAJORITY = "majority"
+    STRICT = "strict"
+
+
 class Mean(StrEnum):
     """What a merged model averages."""
 
@@ -92,23 +100,53 @@ def evaluate(
     ] = EvaluationSplit.VALIDATION,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend for exported models.")] = "auto",
     flip: Annotated[bool, typer.Option("--flip", help="Average over mirror images (runs and checkpoints).")] = False,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(
+            help="Pictures that count: all; majority of the votes, as in most published figures of FERPlus; strict "
+            "majority. The last two need data with votes."
+        ),
+    ] = Protocol.ALL,
+    degraded: Annotated[
+        bool,
+        typer.Option("--degraded", help="Measure every third picture clean, blurred, small, noisy, dark, covered."),
+    ] = False,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="With --degraded: also draw the accuracies.")
+    ] = None,
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Also write the result as JSON; - prints only the JSON.")
     ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure a trained run or a model file on labelled faces."""
+    if plot is not None and not degraded:
+        raise DataError(f"--plot {plot}: draws the accuracies of --degraded; add --degraded or leave --plot out")
     entry = _trainer()
     from leaf_rt.cli import training_output
 
     if json is not None:
         training_output.check_json_file(json)
+    if degraded:
+        measured = entry.evaluate_degraded(
+            model,
+            split=split.value,
+            recipe=recipe,
+            backend=backend,
+            flip=flip,
+            protocol=protocol.value,
+            overrides=overrides,
+            progress=training_output.progress(quiet=json == "-"),
+        )
+        training_output.show_degraded(measured, json, plot)
+        return
     result = entry.evaluate(
         model,
         split=split.value,
         recipe=recipe,
         backend=backend,
         flip=flip,
+        protocol=protocol.value,
         overrides=overrides,
         progress=training_output.progress(quiet=json == "-"),
     )

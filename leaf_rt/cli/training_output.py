@@ -22,7 +22,7 @@ from rich.text import Text
 from leaf_rt.cli.console import console, note
 from leaf_rt.cli.streams import say
 from leaf_rt.errors import OutputError
-from leaf_rt.system.files import save_json
+from leaf_rt.system.files import save_json, write_whole
 from leaf_rt.system.parsing import parse_json
 from leaf_rt.text import printable
 from train.results import CropProgress, Progress, TrainResult
@@ -30,6 +30,7 @@ from train.results import CropProgress, Progress, TrainResult
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from train.reports.degraded import DegradedResult
     from train.reports.dry_run import RunPlan
     from train.reports.evaluation import EvaluationResult
     from train.results import PrepareResult
@@ -146,6 +147,41 @@ def show_evaluation(result: EvaluationResult, json_file: str | None) -> None:
         f"accuracy {100 * result.accuracy:.2f} % of {result.n}, balanced {100 * result.balanced_accuracy:.2f} %, "
         f"calibration error {result.calibration_error:.4f}"
     )
+    from train.reports.evaluation import PROTOCOL_RULES
+
+    out.print(f"protocol {result.protocol}: {PROTOCOL_RULES[result.protocol]}")
+
+
+def show_degraded(result: DegradedResult, json_file: str | None, plot: str | None) -> None:
+    """Print the accuracy under each kind of damage, and write it as JSON and as a plot.
+
+    Args:
+        result: Of the evaluation.
+        json_file: Also write JSON to this file; "-" prints only JSON.
+        plot: Also draw the accuracies into this PNG file.
+    """
+    from train.reports.degraded import plot_degraded
+    from train.reports.evaluation import PROTOCOL_RULES
+
+    if plot is not None:
+        write_whole(Path(plot), lambda f: f.write(plot_degraded(result)))
+    if json_file == "-":
+        say(json.dumps(result.to_dict()))
+        return
+    if json_file is not None:
+        save_json(Path(json_file), result.to_dict())
+    which = "every picture" if result.stride == 1 else f"one picture in {result.stride}"
+    table = Table("picture", "accuracy", "balanced", "calibration error", title=f"{result.model}, {result.split}")
+    for row in result.rows:
+        table.add_row(
+            row.name,
+            f"{100 * row.accuracy:.1f} %",
+            f"{100 * row.balanced_accuracy:.1f} %",
+            f"{row.calibration_error:.3f}",
+        )
+    out = Console()
+    out.print(table)
+    out.print(f"n = {result.n} ({which}); protocol {result.protocol}: {PROTOCOL_RULES[result.protocol]}")
 
 
 def _counts(labels: Sequence[str], counts: Mapping[str, tuple[int, ...]], title: str | None = None) -> Table:

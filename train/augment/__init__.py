@@ -3,4 +3,4 @@
 Knows tensors of images. It must not know labels, losses or networks.
 """
 
-__all__ = ["randaugment", "transforms", "views"]
+__all__ = ["degrade", "randaugment", "transforms", "views"]

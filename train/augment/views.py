@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from train.augment.degrade import DEGRADE_NUMBERS, degrade
 from train.augment.randaugment import strong_numbers, strong_view
 from train.augment.transforms import (
     MEAN,
@@ -48,7 +49,8 @@ class ViewNumbers:
 
 def labelled_numbers(options: Augment) -> int:
     """How many random numbers the view of a labelled image takes."""
-    return SUPERVISED_NUMBERS if options.labelled == "supervised" else WEAK_NUMBERS
+    view = SUPERVISED_NUMBERS if options.labelled == "supervised" else WEAK_NUMBERS
+    return view + (DEGRADE_NUMBERS if options.degrade > 0 else 0)
 
 
 def draw_view_numbers(
@@ -90,6 +92,8 @@ class Views:
     def labelled(self, crops: Tensor, u: Tensor, side: int) -> Tensor:
         """Views (B, C, side, side) in [0, 1] of labelled uint8 crops."""
         x, u = to_float(crops), u.to(self.device)
+        if self.options.degrade > 0:
+            x, u = degrade(x, u[:, -DEGRADE_NUMBERS:], self.options.degrade), u[:, :-DEGRADE_NUMBERS]
         if self.options.labelled == "supervised":
             return supervised_view(x, u, side, self.options.strength)
         return weak_view(x, u, side, self.options.crop_padding)

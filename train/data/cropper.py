@@ -51,6 +51,10 @@ class FaceCropper:
     def crop(self, image: U8) -> tuple[U8, bool]:
         """The crop of a BGR image (H, W, 3), and whether a face was found."""
         keypoints = self.find(image)
+        return self.cut(image, keypoints), keypoints is not None
+
+    def cut(self, image: U8, keypoints: F32 | None) -> U8:
+        """The crop of a BGR image (H, W, 3) around keypoints (6, 2), px; of the whole image without keypoints."""
         if self.color == "grey":
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
         if keypoints is None:
@@ -59,7 +63,7 @@ class FaceCropper:
             out = crop_faces(image, keypoints[None], self.side, self.margin)[0]
         if self.color == "rgb":
             out = np.ascontiguousarray(out[..., ::-1])
-        return out, keypoints is not None
+        return out
 
     def find(self, image: U8) -> F32 | None:
         """Keypoints (6, 2) in px of the most prominent face (confidence times width) of a BGR image, or None."""

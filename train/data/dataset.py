@@ -18,7 +18,7 @@ from leaf_rt.errors import DataError, NotFound
 from leaf_rt.faces.mediapipe_detector import NOTICE
 from leaf_rt.types import F32, I64, U8
 from train.data.crop_cache import Crops, CropSpec, Progress, default_cache, no_progress, prepare
-from train.data.formats import SPLITS, TRAIN, VALIDATION, DatasetIndex, read_index
+from train.data.formats import NO_VOTES, SPLITS, TRAIN, VALIDATION, DatasetIndex, read_index
 from train.data.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
 from train.recipes.schema import Data, Split
 
@@ -205,19 +205,24 @@ def _partition(
     return parts
 
 
-def load_split(data: Data, name: str, progress: Progress = no_progress) -> EvaluationData:
+def load_split(data: Data, name: str, progress: Progress = no_progress, agreement: int = NO_VOTES) -> EvaluationData:
     """Load a split that the data set brings.
 
     Args:
         data: Which images.
         name: "validation", "test", or "all" for all labelled images.
         progress: See ``prepare``.
+        agreement: Only images whose annotators agree at least so far; see ``DatasetIndex``.
 
     Raises:
-        DataError: The data set has no such split.
+        DataError: The data set has no such split, or no votes where an agreement is given.
     """
     index, crops = open_crops(data, progress)
     rows = labelled_of(index, crops, name)
+    if agreement > NO_VOTES:
+        if (index.agreement == NO_VOTES).any():
+            raise DataError(f"--protocol: {index.name} has no votes to select by; use --protocol all")
+        rows = rows[index.agreement[rows] >= agreement]
     if not len(rows):
         raise DataError(f"--data {data.path}: this data has no {name} split of its own; {_NO_SPLIT_HINTS[name]}")
     return EvaluationData(index.labels, crops.images, _samples(index, crops, rows, "hard"))

@@ -19,6 +19,7 @@ from train.loop.checkpoint import find, load, load_weights
 from train.loop.inference import autocast
 from train.methods.objective import uses_unlabelled
 from train.models.backbones import build_backbone, fold_batch_norm, load_backbone
+from train.models.bundled import BACKBONE, BUNDLED, load_bundled
 from train.models.face_model import FaceModel, build_model, model_options
 from train.recipes.schema import Recipe
 
@@ -48,6 +49,12 @@ def check_initial_files(recipe: Recipe, out: Path) -> None:
     if path is not None and path != out / INIT_RUN:
         if not path.is_file():
             raise NotFound(f"run.init_from {path}: no such file; give the checkpoint of a finished run, or a recipe")
+    elif weights == BUNDLED and path is None:
+        if recipe.model.backbone != BACKBONE or not recipe.model.fold_batch_norm:
+            raise DataError(
+                f"model.weights {BUNDLED}: needs --model.backbone {BACKBONE} and --model.fold_batch_norm true, "
+                "because the batch norms of the bundled model are folded"
+            )
     elif weights and path is None and not Path(weights).is_file():
         raise NotFound(f"model.weights {weights}: no such file")
 
@@ -101,10 +108,11 @@ def start_model(
     memory = torch.channels_last if recipe.run.channels_last else torch.contiguous_format
     encoder = build_backbone(recipe.model.backbone)
     from_backbone = init_from is None and not random
-    if recipe.model.weights and from_backbone:
+    bundled = recipe.model.weights == BUNDLED and from_backbone
+    if recipe.model.weights and from_backbone and not bundled:
         load_backbone(encoder, recipe.model.backbone, Path(recipe.model.weights))
     encoder = encoder.to(images.device, memory_format=memory)  # type: ignore[call-overload]
-    if recipe.model.recalibrate and from_backbone:
+    if recipe.model.recalibrate and from_backbone and not bundled:
         recalibrate(encoder, recipe, data, images, views)
     if recipe.model.fold_batch_norm:
         fold_batch_norm(encoder.eval())
@@ -117,6 +125,8 @@ def start_model(
     elif recipe.model.zero_head:
         nn.init.zeros_(model.classifier.weight)
         nn.init.zeros_(model.classifier.bias)
+    if bundled:
+        load_bundled(model.encoder, model.classifier, data.labels)
     model.to(images.device, memory_format=memory)  # type: ignore[call-overload]
     return model.train()
 

@@ -3,4 +3,4 @@
 Knows tensors. It must not know data, losses or the loop.
 """
 
-__all__ = ["backbones", "face_model", "mobilefacenet", "moe", "weights"]
+__all__ = ["backbones", "bundled", "face_model", "mobilefacenet", "moe", "weights"]

@@ -74,7 +74,11 @@ class Model:
         "resnet18", "Network: resnet18, resnet14, mobilefacenet, vit_b16, or timm:NAME.", short="backbone"
     )
     weights: str = option(
-        "", "File with weights of the backbone to start from.", short="weights", local=True, resumable=True
+        "",
+        "File with weights of the backbone to start from; bundled: the network of the bundled model.",
+        short="weights",
+        local=True,
+        resumable=True,
     )
     dropout: float = option(0.5, "Dropout rate before the classifier.", low=0, high=0.99)
     fold_batch_norm: bool = option(False, "Fold batch norms into convolutions before training.")
@@ -90,6 +94,9 @@ class Augment:
         "weak", "View of labelled images; supervised is stronger, for training without unlabelled images."
     )
     strength: float = option(1.0, "Scale of the ranges of the supervised view.", low=0)
+    degrade: float = option(
+        0.0, "Share of labelled images made dark, blurred, small, noisy, compressed or covered.", low=0, high=1
+    )
     mixup: float = option(0.0, "Share of steps that mix the labelled batch with itself.", low=0, high=1)
     mixup_alpha: float = option(0.4, "Parameter of mixup's beta distribution.", low=1e-3)
     crop_padding: float = option(8 / 224, "Largest shift of the random crop, as a share of the side.", low=0, high=0.5)

@@ -7,7 +7,8 @@ model's own geometry.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from leaf_rt.errors import DataError
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import F32, U8
 from train.augment.views import Views
-from train.data.dataset import Images, load_split, load_validation, trained_on
+from train.data.dataset import EvaluationData, Images, load_split, load_validation, trained_on
+from train.data.formats import MAJORITY, NO_VOTES, STRICT_MAJORITY
 from train.loop.checkpoint import load_model
 from train.loop.distributed import pick_device
 from train.loop.inference import predict
@@ -29,6 +31,13 @@ from train.metrics import measure
 from train.recipes.schema import Augment, Data, Recipe
 
 MODELS = (".onnx", ".plan", ".xml")  # exported models
+# Which pictures count, by the agreement of their annotators. Published figures of FERPlus are of "majority".
+PROTOCOLS = {"all": NO_VOTES, "majority": MAJORITY, "strict": STRICT_MAJORITY}
+PROTOCOL_RULES = {
+    "all": "every labelled picture",
+    "majority": "pictures whose leading class has more than half of the votes, single votes dropped (FERPlus code)",
+    "strict": "pictures of which more than half of all votes are for one class",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class EvaluationResult:
         data: Path of the data set.
         split: "validation", "test" or "all".
         pictures: The split in words.
+        protocol: Which pictures of the split count: "all", "majority" or "strict"; see ``PROTOCOLS``.
         labels: C class names.
         n: Number of images.
         accuracy: Share of correct answers, 0 to 1.
@@ -54,6 +64,7 @@ class EvaluationResult:
     data: str
     split: str
     pictures: str
+    protocol: str
     labels: tuple[str, ...]
     n: int
     accuracy: float
@@ -68,8 +79,94 @@ class EvaluationResult:
         fields = dataclasses.asdict(self)
         for name in ("labels", "details"):
             fields.pop(name)
-        head = {name: fields.pop(name) for name in ("model", "data", "split", "pictures")}
+        head = {name: fields.pop(name) for name in ("model", "data", "split", "pictures", "protocol")}
         return {**head, **self.details, **fields, "confusion": [list(row) for row in self.confusion]}
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A model that is ready to classify crops.
+
+    Attributes:
+        path: Of the model.
+        labels: Its class names.
+        data: Where the images are, with crops of the model's own geometry.
+        predict: Maps crops (N, 1 or 3, S, S) uint8 to probabilities (N, C) float32.
+        training: Recipe and data of its training.
+        run: Split file of the run; None for an exported model.
+        details: See ``EvaluationResult``.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    data: Data
+    predict: Callable[[U8], F32]
+    training: Mapping[str, Any]
+    run: Path | None
+    details: Mapping[str, Any]
+
+    def answers(self, crops: U8, labels: tuple[str, ...]) -> F32:
+        """Probabilities (N, C) of the classes of a data set.
+
+        Raises:
+            DataError: The model does not know one of the classes.
+        """
+        missing = [name for name in labels if name not in self.labels]
+        if missing:
+            raise DataError(
+                f"{self.path}: does not know the class {', '.join(missing)} of the data; "
+                f"it knows {', '.join(self.labels)}"
+            )
+        return self.predict(crops)[:, [self.labels.index(name) for name in labels]]
+
+
+@contextmanager
+def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = False) -> Iterator[Classifier]:
+    """Open a model to measure it.
+
+    Args:
+        model: An exported model, a run's folder or a checkpoint.
+        recipe: Its section "data" says where the images are.
+        backend: For exported models, see ``open_backend``.
+        flip: For checkpoints: average over mirror images. Exported models do what their description says.
+
+    Raises:
+        LeafError: The model is missing or broken.
+    """
+    if model.suffix in MODELS:
+        spec = load_spec(model)
+        opened = open_backend(
+            model, backend, precision=spec.precision
+        )  # exactly this file, no faster variant beside it
+        details = {"backend": opened.name, "sha256": opened.spec.sha256, "precision": opened.spec.precision}
+        data = recipe.data.with_crops(spec.side, spec.margin, spec.color)
+
+        def infer(crops: U8) -> F32:
+            parts = [opened.infer(_bgr(crops[i : i + 64])).probs for i in range(0, len(crops), 64)]
+            return np.concatenate(parts)
+
+        try:
+            yield Classifier(model, spec.labels, data, infer, spec.training, None, details)
+        finally:
+            opened.close()
+        return
+    if backend != "auto":
+        raise DataError(
+            f"--backend {backend}: {model} is no exported model; runs and checkpoints are evaluated with PyTorch"
+        )
+    network, meta = load_model(model)
+    g = meta.geometry
+    device = pick_device(recipe.run.device)
+    views = Views(Augment(), device, channels_last=True)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(crops: U8) -> F32:
+        rows = np.arange(len(crops))
+        return predict(network, Images(crops, device), rows, g.net_side, views, recipe.run.amp, flip=flip)
+
+    data = recipe.data.with_crops(g.side, g.margin, g.color)
+    split = (model if model.is_dir() else model.parent) / SPLIT
+    yield Classifier(model, meta.labels, data, run, meta.training, split, {"flip": flip, "amp": recipe.run.amp})
 
 
 def evaluate(
@@ -79,6 +176,7 @@ def evaluate(
     *,
     backend: str = "auto",
     flip: bool = False,
+    protocol: str = "all",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationResult:
     """Measure a model.
@@ -89,81 +187,39 @@ def evaluate(
         split: "validation" (if the data has none: the images that the run held out), "test" or "all".
         backend: For exported models, see ``open_backend``.
         flip: For checkpoints: average over mirror images. Exported models do what their description says.
+        protocol: Which pictures count; see ``PROTOCOLS``.
         progress: Called with finished and total images while faces are cropped.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
     """
-    if model.suffix in MODELS:
-        labels, probs, split_labels, truth, details = _exported(model, recipe.data, split, backend, progress)
-    else:
-        if backend != "auto":
-            raise DataError(
-                f"--backend {backend}: {model} is no exported model; runs and checkpoints are evaluated with PyTorch"
-            )
-        labels, probs, split_labels, truth, details = _checkpoint(model, recipe, split, flip, progress)
-    metrics = measure(probs[:, _columns(labels, split_labels, model)], truth, split_labels)
+    with open_classifier(model, recipe, backend, flip=flip) as classifier:
+        (labels, images, samples), pictures = _pictures(classifier, recipe, split, protocol, progress)
+        metrics = measure(classifier.answers(images[samples.row], labels), samples.label, labels)
     confusion = tuple(tuple(row) for row in metrics.pop("confusion"))
-    pictures = details.pop("pictures", split)
+    details = classifier.details
     return EvaluationResult(
-        str(model), recipe.data.path, split, pictures, split_labels, confusion=confusion, details=details, **metrics
+        str(model), recipe.data.path, split, pictures, protocol, labels, confusion=confusion, details=details, **metrics
     )
 
 
-Answers = tuple[tuple[str, ...], F32, tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]], dict[str, Any]]
-
-
-def _exported(model: Path, data: Data, split: str, name: str, progress: Callable[[int, int], None]) -> Answers:
-    spec = load_spec(model)
-    data = data.with_crops(spec.side, spec.margin, spec.color)
-    labels, images, samples = load_split(data, split, progress)
-    backend = open_backend(model, name, precision=spec.precision)  # exactly this file, no faster variant beside it
-    try:
-        parts = [backend.infer(_bgr(images[samples.row[i : i + 64]])).probs for i in range(0, len(samples), 64)]
-    finally:
-        backend.close()
-    extra = {"backend": backend.name, "sha256": backend.spec.sha256, "precision": backend.spec.precision}
-    extra |= _all(data, spec.training) if split == "all" else {}
-    return spec.labels, np.concatenate(parts), labels, samples.label, extra
-
-
-def _checkpoint(path: Path, recipe: Recipe, split: str, flip: bool, progress: Callable[[int, int], None]) -> Answers:
-    model, meta = load_model(path)
-    g = meta.geometry
-    data = recipe.data.with_crops(g.side, g.margin, g.color)
-    saved = (path if path.is_dir() else path.parent) / SPLIT
-    extra: dict[str, Any] = {"flip": flip, "amp": recipe.run.amp}
-    if split == "validation" and saved.is_file():
-        (labels, images, samples), held = load_validation(data, recipe.split, saved, progress)
-        extra |= {"pictures": "the validation pictures that the run held out"} if held else {}
-    else:
-        labels, images, samples = load_split(data, split, progress)
-        extra |= _all(data, meta.training) if split == "all" else {}
-    device = pick_device(recipe.run.device)
-    views = Views(Augment(), device, channels_last=True)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    probs = predict(model, Images(images, device), samples.row, g.net_side, views, recipe.run.amp, flip=flip)
-    return meta.labels, probs, labels, samples.label, extra
-
-
-def _all(data: Data, training: dict[str, Any]) -> dict[str, str]:
-    """What "all" means for a model with this training."""
+def _pictures(
+    classifier: Classifier, recipe: Recipe, split: str, protocol: str, progress: Callable[[int, int], None]
+) -> tuple[EvaluationData, str]:
+    """The images to measure on, and what they are in words."""
+    data, agreement = classifier.data, PROTOCOLS[protocol]
+    if split == "validation" and agreement == NO_VOTES and classifier.run is not None and classifier.run.is_file():
+        loaded, held = load_validation(data, recipe.split, classifier.run, progress)
+        return loaded, "the validation pictures that the run held out" if held else split
+    loaded = load_split(data, split, progress, agreement)
+    if split != "all":
+        return loaded, split
     among = "training pictures among them"
-    known = trained_on(data, training.get("data", ""))
-    return {"pictures": f"all labelled pictures, {among if known else f'perhaps {among}'}"}
+    known = trained_on(data, classifier.training.get("data", ""))
+    return loaded, f"all labelled pictures, {among if known else f'perhaps {among}'}"
 
 
 def _bgr(images: U8) -> U8:
     """Convert cached crops (N, 1 or 3, S, S) to the runtime's (N, S, S, 3) BGR."""
     planes = np.repeat(images, 3, 1) if images.shape[1] == 1 else images[:, ::-1]
     return np.ascontiguousarray(np.moveaxis(planes, 1, 3))
-
-
-def _columns(labels: tuple[str, ...], data_labels: tuple[str, ...], model: Path) -> list[int]:
-    """The column of the model's answer for each class of the data."""
-    missing = [name for name in data_labels if name not in labels]
-    if missing:
-        raise DataError(
-            f"{model}: does not know the class {', '.join(missing)} of the data; it knows {', '.join(labels)}"
-        )
-    return [labels.index(name) for name in data_labels]

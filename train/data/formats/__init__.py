@@ -4,7 +4,18 @@ One module per group of layouts; ``index`` holds what they share. Knows folders,
 It must not decode an image or know a model.
 """
 
-from train.data.formats.index import SPLITS, TEST, TRAIN, VALIDATION, DatasetIndex
+from train.data.formats.index import MAJORITY, NO_VOTES, SPLITS, STRICT_MAJORITY, TEST, TRAIN, VALIDATION, DatasetIndex
 from train.data.formats.reading import guess_layout, read_index
 
-__all__ = ["SPLITS", "TEST", "TRAIN", "VALIDATION", "DatasetIndex", "guess_layout", "read_index"]
+__all__ = [
+    "MAJORITY",
+    "NO_VOTES",
+    "SPLITS",
+    "STRICT_MAJORITY",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "DatasetIndex",
+    "guess_layout",
+    "read_index",
+]

@@ -7,8 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from leaf_rt.labels import FER2013_7, FERPLUS8
+from leaf_rt.types import F32, I64
 from train.data.formats.folders import read_folders
-from train.data.formats.index import TEST, TRAIN, VALIDATION, DatasetIndex, Row, build_index
+from train.data.formats.index import (
+    MAJORITY,
+    PLURALITY,
+    STRICT_MAJORITY,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    DatasetIndex,
+    Row,
+    build_index,
+)
 from train.data.image_store import FolderStore, ImageStore, MemoryStore, ZipStore
 from train.data.tables import Columns, parse_rows, read_csv
 
@@ -57,6 +68,8 @@ def read_ferplus(path: Path) -> DatasetIndex:
 
     The class is the one with the most votes. Images with most votes for "unknown" or "no face" are left out. Soft
     targets are the votes for the 8 classes, without classes that have a single vote (Barsoum et al., ICMI 2016).
+    ``agreement`` is MAJORITY by the rule of the FERPlus code: after single votes are dropped, the leading class has
+    more than half of the votes. It is STRICT_MAJORITY if one of the 8 classes has more than half of all votes.
 
     Args:
         path: Folder of the data.
@@ -65,7 +78,7 @@ def read_ferplus(path: Path) -> DatasetIndex:
         DataError: A row is wrong, or the archive is damaged.
     """
     rows: list[Row] = []
-    votes: list[list[int]] = []
+    votes: list[list[int]] = []  # of all ten classes
     left_out = 0
     table = read_csv(path / FERPLUS_LIST, ("Usage", "Image name", *_FERPLUS_VOTES))
     wanted = f"a Usage of {', '.join(_USAGES)} and numbers of votes"
@@ -77,14 +90,25 @@ def read_ferplus(path: Path) -> DatasetIndex:
             left_out += 1
             continue
         rows.append((name, split, label))
-        votes.append(counts[: len(FERPLUS8)])
-    targets = np.array(votes, np.float32).reshape(-1, len(FERPLUS8))
+        votes.append(counts)
+    counted = np.array(votes, np.float32).reshape(-1, len(_FERPLUS_VOTES))
+    agreement = _agreement(counted)
+    targets = counted[:, : len(FERPLUS8)]
     targets[targets <= 1] = 0.0
     targets /= np.maximum(targets.sum(1, keepdims=True), 1.0)
     archive = path / "images.zip"
     source: ImageStore = ZipStore(archive) if archive.is_file() else FolderStore(path)
     note = f"left out {left_out} images in which most annotators saw no face or no known expression"
-    return build_index("FERPlus", FERPLUS8, rows, source, [note], targets)
+    return build_index("FERPlus", FERPLUS8, rows, source, [note], targets, agreement)
+
+
+def _agreement(votes: F32) -> I64:
+    """(N,) int64, the level of agreement of images with votes (N, 10); see ``read_ferplus``."""
+    counted = np.where(votes <= 1, 0.0, votes)
+    leading = counted.argmax(1)
+    majority = (counted.max(1, initial=0) * 2 > counted.sum(1)) & (leading < len(FERPLUS8))
+    strict = votes[:, : len(FERPLUS8)].max(1, initial=0) * 2 > votes.sum(1)
+    return np.where(strict, STRICT_MAJORITY, np.where(majority, MAJORITY, PLURALITY)).astype(np.int64)
 
 
 def _parse_ferplus(row: Columns) -> tuple[str, int, list[int]]:

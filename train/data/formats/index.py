@@ -27,6 +27,8 @@ SPLIT_NAMES = {
 }
 
 Row = tuple[str, int, int]  # id, split, label
+# How far the annotators of an image agree; each level includes those after it.
+NO_VOTES, PLURALITY, MAJORITY, STRICT_MAJORITY = -1, 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +42,7 @@ class DatasetIndex:
         split: (N,) int64 of TRAIN, VALIDATION, TEST.
         label: (N,) int64, -1 without a label.
         targets: (N, C) float32: the distribution of votes if there are votes, one-hot for a label, zeros without one.
+        agreement: (N,) int64, how far the annotators agree, from PLURALITY to STRICT_MAJORITY; NO_VOTES without votes.
         source: Reads the bytes of an image by its id.
         notes: What was left out and why, one sentence each.
     """
@@ -50,6 +53,7 @@ class DatasetIndex:
     split: I64
     label: I64
     targets: F32
+    agreement: I64
     source: ImageStore
     notes: tuple[str, ...]
 
@@ -61,6 +65,7 @@ def build_index(
     source: ImageStore,
     notes: Iterable[str] = (),
     targets: F32 | None = None,
+    agreement: I64 | None = None,
 ) -> DatasetIndex:
     """Build an index. Images whose id is not a valid file name in UTF-8 are left out, with a note.
 
@@ -71,6 +76,7 @@ def build_index(
         source: See ``DatasetIndex``.
         notes: See ``DatasetIndex``.
         targets: (N, C) float32; one-hot vectors of the labels by default.
+        agreement: (N,) int64; NO_VOTES by default.
 
     Raises:
         DataError: A class name has control characters, which a terminal would obey.
@@ -83,13 +89,17 @@ def build_index(
         targets = np.zeros((len(rows), len(labels)), np.float32)
         known = np.flatnonzero(label >= 0)
         targets[known, label[known]] = 1.0
+    if agreement is None:
+        agreement = np.full(len(rows), NO_VOTES, np.int64)
     valid = [i for i, row in enumerate(rows) if is_valid_name(row[0])]
     notes = list(notes)
     if len(valid) < len(rows):
         examples = ", ".join(ascii(row[0]) for row in rows if not is_valid_name(row[0]))
         notes.append(f"left out {len(rows) - len(valid)} images whose names are not valid UTF-8: {examples[:200]}")
     ids = tuple(rows[i][0] for i in valid)
-    return DatasetIndex(name, tuple(labels), ids, split[valid], label[valid], targets[valid], source, tuple(notes))
+    return DatasetIndex(
+        name, tuple(labels), ids, split[valid], label[valid], targets[valid], agreement[valid], source, tuple(notes)
+    )
 
 
 def is_valid_name(name: str) -> bool:
