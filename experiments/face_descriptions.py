@@ -50,8 +50,8 @@ def read_faces(folder: Path, backend: Backend, encoder: FaceEncoder | None) -> t
         spent = []
         for name, paths in sorted(by_name.items()):
             for path in paths[:PER_PERSON] if len(paths) > 1 else []:
-                image = cv2.imdecode(np.frombuffer(archive.read(path), np.uint8), cv2.IMREAD_COLOR)
-                image = np.asarray(cv2.copyMakeBorder(image, *[BORDER] * 4, cv2.BORDER_REPLICATE), np.uint8)
+                picture = cv2.imdecode(np.frombuffer(archive.read(path), np.uint8), cv2.IMREAD_COLOR)
+                image = np.pad(np.asarray(picture, np.uint8), ((BORDER, BORDER), (BORDER, BORDER), (0, 0)), "edge")
                 faces = detector.detect(image)
                 if len(faces) == 0:
                     continue

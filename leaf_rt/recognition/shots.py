@@ -3,8 +3,9 @@
 Compares shrunken pictures. The comparison has three steps, the cheapest first: the mean difference of the pixels, the
 difference of the colors, and the correlation of blocks. A block is looked for around its old place, so that motion is
 no cut, and without its mean and contrast, so that light is none. A frame without content, such as a white flash or the
-dark middle of a fade, is passed over: the next one is compared with the last frame that had content. So a fade or flash
-within one scene is no cut, but a fade from one scene to another may count as one.
+dark middle of a fade, is passed over: the next one is compared with the last frame that had content. So a flash within
+one scene is no cut. Some fades count as one, because a dark or pale picture has few details: docs/identity.md says how
+often.
 
 Knows pictures. Does not know faces, times or sources.
 """
