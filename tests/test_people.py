@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import demo_frames
 from identity_metrics import follow, numbers, owners, shared
 from tracking_clips import heads, moving, street_truth, video
 
@@ -14,6 +15,7 @@ from leaf_rt.faces.appearance import SIZE, describe, difference, outside
 from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.people import MAX_PEOPLE, PeopleMemory
+from leaf_rt.types import Frame
 
 NONE = np.zeros(0, np.float32)
 CONFIG = RecognitionConfig(backend="onnxruntime")
@@ -151,3 +153,25 @@ def test_a_wrong_face_recognition_network_is_refused(tmp_path: Path):
         FaceEncoder(tmp_path / "bad.onnx")
     with pytest.raises(ModelError, match="112"):
         FaceEncoder(CONFIG.model)
+
+
+def test_a_network_of_the_user_runs_in_the_pipeline(tmp_path: Path):
+    """Its vector is the picture in 4 x 4 cells, so that a face is like itself."""
+    onnx = pytest.importorskip("onnx")
+    nodes = [
+        onnx.helper.make_node("AveragePool", ["faces"], ["cells"], kernel_shape=[28, 28], strides=[28, 28]),
+        onnx.helper.make_node("Flatten", ["cells"], ["vectors"]),
+    ]
+    entry = onnx.helper.make_tensor_value_info("faces", onnx.TensorProto.FLOAT, [1, 3, 112, 112])
+    result = onnx.helper.make_tensor_value_info("vectors", onnx.TensorProto.FLOAT, [1, 48])
+    graph = onnx.helper.make_graph(nodes, "cells", [entry], [result])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "face.onnx")
+    empty = FaceEncoder(tmp_path / "face.onnx").encode(np.zeros((90, 90, 3), np.uint8), np.zeros((0, 6, 2), np.float32))
+    assert empty.shape == (0, 48)
+    images = demo_frames(10)
+    blank = [np.zeros_like(images[0])] * 40
+    frames = [Frame(image, k, k / 25, "clip") for k, image in enumerate(images + blank + images)]
+    config = RecognitionConfig(backend="onnxruntime", reid_model=tmp_path / "face.onnx")
+    results = follow(((frame, []) for frame in frames), config)
+    assert {row[:2] for _, rows in results for row in rows} == {(1, 1), (2, 1)}
