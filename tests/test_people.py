@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import demo_frames
 from identity_metrics import follow, numbers, owners, shared
 from tracking_clips import heads, moving, street_truth, video
 
 from leaf_rt.errors import ModelError, NotFound
-from leaf_rt.faces.appearance import SIZE, describe, difference
+from leaf_rt.faces.appearance import SIZE, describe, difference, outside
 from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.people import MAX_PEOPLE, PeopleMemory
+from leaf_rt.types import Frame
 
 NONE = np.zeros(0, np.float32)
 CONFIG = RecognitionConfig(backend="onnxruntime")
@@ -80,6 +82,29 @@ def test_a_face_recognition_vector_decides_over_the_head():
     assert leave_and_return(PeopleMemory(30.0), 5.0, noise=2.0, vectors=(same, other)) == 2
 
 
+def test_the_number_of_a_track_never_changes():
+    memory = PeopleMemory(30.0)
+    memory.observe([1], head(1), [NONE], 0.0)
+    memory.keep_only({2}, 2.0)
+    memory.observe([2], head(1, 25.0), [NONE], 2.0)  # too unlike: a new person
+    memory.observe([2], head(1, 1.0), [NONE], 2.1)
+    assert memory.person_id(2) == 2
+
+
+@pytest.mark.parametrize(("columns", "person"), [(2, 1), (4, 2)])
+def test_a_head_that_is_partly_outside_the_frame_is_compared_by_the_rest(columns: int, person: int):
+    memory = PeopleMemory(30.0)
+    memory.observe([1], head(1), [NONE], 0.0)
+    memory.keep_only({2}, 2.0)
+    partly = head(1, 2.0)
+    left = 40 - 22.5 * columns
+    beyond = outside(np.array([[left, 100, left + 100, 200]], np.float32), 400, 400)
+    assert beyond.sum() == columns * 8 * 3
+    partly[beyond] = np.nan
+    memory.observe([2], partly, [NONE], 2.0)
+    assert memory.person_id(2) == person
+
+
 def test_the_memory_has_a_limit():
     memory = PeopleMemory(1e9)
     for k in range(2 * MAX_PEOPLE):
@@ -128,3 +153,25 @@ def test_a_wrong_face_recognition_network_is_refused(tmp_path: Path):
         FaceEncoder(tmp_path / "bad.onnx")
     with pytest.raises(ModelError, match="112"):
         FaceEncoder(CONFIG.model)
+
+
+def test_a_network_of_the_user_runs_in_the_pipeline(tmp_path: Path):
+    """Its vector is the picture in 4 x 4 cells, so that a face is like itself."""
+    onnx = pytest.importorskip("onnx")
+    nodes = [
+        onnx.helper.make_node("AveragePool", ["faces"], ["cells"], kernel_shape=[28, 28], strides=[28, 28]),
+        onnx.helper.make_node("Flatten", ["cells"], ["vectors"]),
+    ]
+    entry = onnx.helper.make_tensor_value_info("faces", onnx.TensorProto.FLOAT, [1, 3, 112, 112])
+    result = onnx.helper.make_tensor_value_info("vectors", onnx.TensorProto.FLOAT, [1, 48])
+    graph = onnx.helper.make_graph(nodes, "cells", [entry], [result])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "face.onnx")
+    empty = FaceEncoder(tmp_path / "face.onnx").encode(np.zeros((90, 90, 3), np.uint8), np.zeros((0, 6, 2), np.float32))
+    assert empty.shape == (0, 48)
+    images = demo_frames(10)
+    blank = [np.zeros_like(images[0])] * 40
+    frames = [Frame(image, k, k / 25, "clip") for k, image in enumerate(images + blank + images)]
+    config = RecognitionConfig(backend="onnxruntime", reid_model=tmp_path / "face.onnx")
+    results = follow(((frame, []) for frame in frames), config)
+    assert {row[:2] for _, rows in results for row in rows} == {(1, 1), (2, 1)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from leaf_rt.faces.regions import Window
 from leaf_rt.types import F32, U8
@@ -16,6 +17,7 @@ GRID = 8  # cells per row and per column
 REACH = 1.8  # side of the grid / width of the face; covers the whole head
 CHROMA = 2.0  # weight of the color channels, which vary less than lightness and tell more
 SIZE = GRID * GRID * 3  # values per face
+MIN_CELLS = 48  # that two descriptions must share; with 40, one of 10,000 pairs of other people would match
 COLORLESS = 10.0  # standard deviation of the color channels; less is an almost grey picture
 
 
@@ -59,21 +61,55 @@ def change(a: F32, b: F32) -> F32:
     return np.asarray(np.sqrt(((a[:, None] - b[None]) ** 2).mean(axis=2)), np.float32)
 
 
+def outside(xyxy: F32, width: int, height: int) -> NDArray[np.bool_]:
+    """Return which values of the appearances of faces describe places outside the frame, (N, SIZE).
+
+    Args:
+        xyxy: (N, 4) float32, px.
+        width: Of the frame, px.
+        height: Of the frame, px.
+    """
+    out = np.zeros((len(xyxy), GRID, GRID, 3), np.bool_)
+    for cells, box in zip(out, xyxy, strict=True):
+        window = Window.around(box, factor=REACH)
+        middles = (np.arange(GRID) + 0.5) * window.side / GRID
+        x, y = window.x + middles, window.y + middles
+        cells[:] = (((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None])[..., None]
+    return out.reshape(len(xyxy), SIZE)
+
+
 def difference(a: F32, b: F32) -> F32:
     """Return how unlike two heads are, for recognizing a person who comes back.
 
-    It is ``change``, but without the color channels where a picture has no colors. They would halve the difference of
-    any two people in it.
+    It is ``change``, but of the cells that both descriptions have, and without the color channels where a picture has
+    no colors. They would halve the difference of any two people in it.
 
     Args:
-        a: (N, SIZE) float32.
-        b: (M, SIZE) float32.
+        a: (N, SIZE) float32; NaN where the head is outside the frame.
+        b: (M, SIZE) float32, likewise.
 
     Returns:
-        (N, M) float32; infinite if the appearance was not measured.
+        (N, M) float32; infinite if the appearance was not measured, or if the two share too few cells.
     """
     if a.shape[1] != SIZE or b.shape[1] != SIZE:
         return np.full((len(a), len(b)), np.inf, np.float32)
     light = np.arange(SIZE) % 3 == 0
-    colorless = np.minimum.outer(a[:, ~light].std(axis=1), b[:, ~light].std(axis=1)) < COLORLESS
-    return np.where(colorless, change(a[:, light], b[:, light]), change(a, b))
+    colorless = np.minimum.outer(_spread(a[:, ~light]), _spread(b[:, ~light])) < COLORLESS
+    apart = a[:, None] - b[None]  # (N, M, SIZE)
+    known = ~np.isnan(apart)
+    apart = np.where(known, apart, 0.0)
+    cells = known[..., light].sum(axis=2)
+    squares = np.maximum(cells, 1)
+    mean = apart[..., light].sum(axis=2) / squares
+    of_light = (apart[..., light] ** 2).sum(axis=2) / squares - mean**2  # the light of the cells that both have
+    of_colors = (apart[..., ~light] ** 2).sum(axis=2) / squares
+    found = np.sqrt(np.maximum(np.where(colorless, of_light, (of_light + of_colors) / 3), 0.0))
+    return np.where(cells >= MIN_CELLS, found, np.inf).astype(np.float32)
+
+
+def _spread(values: F32) -> F32:
+    """Return the standard deviation of the known values of each row, 0 if there are none."""
+    known = ~np.isnan(values)
+    number = np.maximum(known.sum(axis=1), 1)
+    mean = np.where(known, values, 0.0).sum(axis=1) / number
+    return np.asarray(np.sqrt((np.where(known, values - mean[:, None], 0.0) ** 2).sum(axis=1) / number), np.float32)

@@ -52,6 +52,7 @@ class FaceEncoder:
             ) from e
         if vectors.ndim != 2 or vectors.shape[1] < 16:
             raise ModelError(f"--reid-model: {path}: wanted an output (N, D) with D >= 16, got {vectors.shape}")
+        self._length = vectors.shape[1]
 
     def encode(self, image: U8, keypoints: F32) -> F32:
         """Describe faces.
@@ -74,7 +75,7 @@ class FaceEncoder:
                                borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
             planes = np.ascontiguousarray(crop[None, :, :, ::-1].transpose(0, 3, 1, 2), np.float32)
             vectors.append(self._run(planes / 127.5 - 1.0)[0])
-        found = np.array(vectors, np.float32).reshape(len(matrices), -1)
+        found = np.array(vectors, np.float32).reshape(len(matrices), self._length)
         return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), np.float32)
 
     def _run(self, planes: F32) -> F32:

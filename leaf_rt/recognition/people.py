@@ -2,7 +2,8 @@
 
 A person is described by the colors of the head (``leaf_rt.faces.appearance``) and, where a face-recognition network is
 given, by its vector. The thresholds favor precision: a doubtful match is none, because two numbers for one person do
-less harm than one number for two people. Descriptions stay in memory and are forgotten after ``seconds``.
+less harm than one number for two people. The number of a track is decided at its first description, before its first
+result, and never changes. Descriptions stay in memory and are forgotten after ``seconds``.
 
 Knows tracks, descriptions and times. Does not know images or networks.
 """
@@ -21,7 +22,6 @@ MAX_DIFFERENCE = 15.0  # of two heads of the same person, see ``appearance.diffe
 MIN_SIMILARITY = 0.55  # cosine of the vectors of the same person; 0.5 accepts 5 of a million pairs of other people
 MIN_AGREEMENT = 0.25  # cosine below which heads that look alike are not the same person
 CLEAR = 0.9  # the best match must be this much better than the second best
-DECIDE_WITHIN = 2.0  # s after the start of a track; later it keeps its number
 EXAMPLES = 8  # descriptions per person
 EXAMPLE_INTERVAL = 0.5  # s between two of them, once there are so many; the oldest is then dropped
 MAX_PEOPLE = 300  # remembered at the same time
@@ -33,7 +33,6 @@ class _Person:
 
     Attributes:
         person_id: Id of the first track.
-        start: Start of the newest track, s.
         seen: When the person was last described, s.
         heads: Appearances, (A,) each.
         vectors: Vectors of the face-recognition network, (D,) each.
@@ -41,7 +40,6 @@ class _Person:
     """
 
     person_id: int
-    start: float
     seen: float
     heads: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
     vectors: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
@@ -88,45 +86,38 @@ class PeopleMemory:
         person = self._present.get(track_id)
         if person is None or not person.vectors:
             return True
-        return self._is_open(track_id, person, now) or now - person.described >= EXAMPLE_INTERVAL
+        return now - person.described >= EXAMPLE_INTERVAL
 
     def observe(self, track_ids: list[int], heads: F32, vectors: list[F32], now: float) -> None:
         """Process descriptions of faces of one frame, and recognize those whose tracks are new.
 
         Args:
             track_ids: N living tracks.
-            heads: (N, A) float32, their appearances.
+            heads: (N, A) float32, their appearances; NaN where a head is outside the frame.
             vectors: N unit vectors (D,) float32 of a face-recognition network; empty where there is none.
             now: Media time, s.
         """
-        for track_id in track_ids:
-            self._present.setdefault(track_id, _Person(track_id, now, now))
-        open_rows = [k for k, t in enumerate(track_ids) if self._is_open(t, self._present[t], now)]
-        matches = [self._find(self._present[track_ids[k]].start, heads[k], vectors[k]) for k in open_rows]
-        order = sorted(range(len(open_rows)), key=lambda k: matches[k][0])
-        for k in order:
+        new = [k for k, track_id in enumerate(track_ids) if track_id not in self._present]
+        matches = {k: self._find(heads[k], vectors[k], now) for k in new}
+        for k in sorted(new, key=lambda k: matches[k][0]):
             person = matches[k][1]
             if person is not None and any(person is other for other in self._gone):  # not taken by another face
                 self._gone = [other for other in self._gone if other is not person]
-                track_id = track_ids[open_rows[k]]
-                person.start = self._present[track_id].start
-                self._present[track_id] = person
+                self._present[track_ids[k]] = person
+            else:
+                self._present[track_ids[k]] = _Person(track_ids[k], now)
         for track_id, head, vector in zip(track_ids, heads, vectors, strict=True):
             self._present[track_id].add(head, vector, now)
 
-    def _is_open(self, track_id: int, person: _Person, now: float) -> bool:
-        """Whether a track may still turn out to be somebody who was here before."""
-        return person.person_id == track_id and now - person.start <= DECIDE_WITHIN
-
-    def _find(self, start: float, head: F32, vector: F32) -> tuple[float, _Person | None]:
+    def _find(self, head: F32, vector: F32, now: float) -> tuple[float, _Person | None]:
         """Return the cost of the best match and the person, or None.
 
         Args:
-            start: Start of the track, s. Whoever was seen at that time or later is somebody else.
             head: (A,) float32.
             vector: (D,) float32, or empty.
+            now: Media time, s. Whoever was seen at that time is somebody else.
         """
-        people = [person for person in self._gone if person.seen < start]
+        people = [person for person in self._gone if person.seen < now]
         costs = [_cost(person, head, vector) for person in people]
         order = sorted(range(len(people)), key=costs.__getitem__)
         if not order or costs[order[0]] > 1.0:
