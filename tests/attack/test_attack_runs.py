@@ -63,7 +63,7 @@ def test_kills(clips: Path, tmp_path: Path, model: Path, number: signal.Signals)
             continue
         again = run(("video", clips, "--out", out, *fast, "--skip-existing"), cwd=tmp_path, codes=[0])
         assert again.code == 0
-        assert check_results(out, partial=number is signal.SIGKILL) == 9, sorted(out.iterdir())
+        assert check_results(out, partial=number is signal.SIGKILL) == 15, sorted(out.iterdir())
 
 
 def test_full_disks(clips: Path, tmp_path: Path, model: Path) -> None:
