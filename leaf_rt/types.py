@@ -17,6 +17,7 @@ F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 U8: TypeAlias = NDArray[np.uint8]
 
+_NO_POSE: F32 = np.zeros((0, 0), np.float32)  # stands for no columns where the head pose was not asked for
 _SAME_AS_TRACK: I64 = np.zeros(0, np.int64)  # stands for the track ids where people are not told apart
 
 Kind = Literal["file", "picture", "camera", "network", "browser"]
@@ -209,6 +210,8 @@ class Estimates:
         shot: Number of hard cuts in the source before this frame, since its newest connection.
         person_id: (O,) int64, number of the person, which a person who comes back gets again. Equal to ``track_id``
             if it is not given.
+        pose: (O, 3) float32, degrees, yaw, pitch and roll of the head; see ``leaf_rt.faces.pose``. (O, 0) if it was not
+            asked for.
     """
 
     timestamp: float
@@ -223,11 +226,15 @@ class Estimates:
     seen: F32
     shot: int = 0
     person_id: I64 = field(default_factory=lambda: _SAME_AS_TRACK)
+    pose: F32 = field(default_factory=lambda: _NO_POSE)
 
     def __post_init__(self) -> None:
         if self.person_id is _SAME_AS_TRACK:
             object.__setattr__(self, "person_id", self.track_id)
         o = len(self.track_id)
+        if self.pose is _NO_POSE:
+            object.__setattr__(self, "pose", np.zeros((o, 0), np.float32))
+        _check("Estimates", "pose", self.pose, (o, None), np.float32)
         _check("Estimates", "track_id", self.track_id, (None,), np.int64)
         _check("Estimates", "person_id", self.person_id, (o,), np.int64)
         _check("Estimates", "xyxy", self.xyxy, (o, 4), np.float32)

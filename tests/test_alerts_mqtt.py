@@ -81,7 +81,8 @@ def test_events_state_and_availability(mosquitto: Broker) -> None:
         count = len(seen.events("leaf-rt/cam/event"))
     assert said.texts == ["connected", f"{count} events delivered, 0 dropped"]
     with subscriber(mosquitto.port) as late:  # what the broker retains: no event, and every state
-        until(lambda: late.last("leaf-rt/availability"))
+        until(lambda: late.last("leaf-rt/availability") and late.last("leaf-rt/cam/availability"))
+        until(lambda: sum(topic.startswith("homeassistant/") for topic, _, _ in late.messages) == 3)
         retained = {topic: payload for topic, payload, kept in late.messages if kept}
     assert retained["leaf-rt/cam/availability"] == "offline"
     assert not any(topic.endswith("/event") for topic in retained)

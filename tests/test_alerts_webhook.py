@@ -15,7 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 from commands import Leaf
-from receivers import free_port, silent_server, until, web_receiver
+from receivers import dripping_server, free_port, silent_server, until, web_receiver
 from streams import INFO, LABELS, LIVE, Opener, Script, estimates, frame, play
 from test_metrics import get, values
 
@@ -255,3 +255,43 @@ def test_the_command_posts_and_masks(leaf: Leaf, clip: Path) -> None:
     assert receiver.events[0]["source"] == clip.name
     assert f"webhook http://127.0.0.1:{receiver.port}: {len(receiver.events)} events delivered, 0 dropped" in done.err
     assert "secret" not in done.err + done.out
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[b"HTTP/1.1 100 Continue\r\n\r\n"] * 40, [bytes([letter]) for letter in b"HTTP/1.1 200 OK\r\n" + b"X" * 400],
+     [b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 90], []],
+    ids=["continue", "letters", "headers", "silent"],
+)  # fmt: skip
+def test_a_receiver_that_answers_without_end_is_left(answer: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeout from byte to byte does not end these."""
+    monkeypatch.setattr("leaf_rt.alerts.webhook._WHOLE_TIMEOUT", 1.0)
+    said = Said()
+    with dripping_server(answer, 0.1) as port:
+        sink = make(f"http://127.0.0.1:{port}/", said)
+        show(sink, 1)
+        until(
+            lambda: sink.delivery.delivered or any("not delivered" in text for text in said.texts),
+            3.0 if answer else 8.0,
+        )
+        sink.close()
+
+
+def test_what_a_receiver_says_is_cut() -> None:
+    said = Said()
+    with dripping_server([b"HTTP/1.1 400 " + b"a" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n"], 0) as port:
+        sink = make(f"http://127.0.0.1:{port}/", said)
+        show(sink, 1)
+        until(lambda: any("400" in text for text in said.texts))
+        sink.close()
+    assert all(len(text) < 400 for text in said.texts)
+
+
+def test_tls_that_never_ends_its_handshake_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leaf_rt.alerts.webhook._WHOLE_TIMEOUT", 1.0)
+    said = Said()
+    with dripping_server([b"\x16\x03\x03\x40\x00", *[b"\x02"] * 100], 0.1) as port:
+        sink = make(f"https://127.0.0.1:{port}/", said)
+        show(sink, 1)
+        until(lambda: any("not delivered" in text for text in said.texts), 4.0)
+        sink.close()

@@ -38,7 +38,7 @@ def clips(clip: Path, tmp_path: Path) -> Path:
 def test_a_folder_is_searched_in_natural_order(clips: Path) -> None:
     found = expand([str(clips)], VIDEOS, "video")
     assert [os.path.relpath(name, clips) for name in found.files] == ["clip2.mp4", "clip10.mp4", "day 2/clip2.mp4"]
-    assert found.notes == [f"{clips}: left out 1 file without the ending of a video: notes.txt"]
+    assert found.notes == [f"{clips}: skipped 1 file whose name does not end like that of a video: notes.txt"]
     assert not found.errors
 
 
@@ -92,7 +92,7 @@ def test_the_results_of_a_folder_have_its_structure(leaf: Leaf, clips: Path, tmp
     assert (clips / "clip2.leaf.jsonl").read_text() == "from an earlier run\n"
     again = leaf("video", clips, "--out", out, *FAST, "--skip-existing")
     assert again.code == NotAVideo.exit_code
-    assert "skipped 3 files whose results stand" in again.err
+    assert "skipped 3 files that have all their results" in again.err
     (clips / "clip3.mp4").unlink()
     last = leaf("video", clips, "--out", out, *FAST, "--skip-existing")
     assert (last.code, last.out) == (0, "")
@@ -110,7 +110,7 @@ def test_a_folder_of_pictures(leaf: Leaf, face: Path, tmp_path: Path) -> None:
     (out / "a.leaf.jpg").unlink()
     done = leaf("image", folder, "--out", out, "--skip-existing")
     assert done.code == 0, done.err
-    assert "skipped 1 file whose results stand: a.png" in done.err
+    assert "skipped 1 file that has all its results: a.png" in done.err
     assert (out / "a.leaf.jpg").exists()
 
 
@@ -169,8 +169,8 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(leaf: Leaf, tmp_path
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("c[12].*")}
     done = leaf(*command, "--skip-existing")
     assert done.code == 0, done.err
-    assert "skipped 2 files whose results stand: c1.mp4, c2.mp4" in done.err
-    assert f"replaces {part}, which a run left that was killed" in done.err
+    assert "skipped 2 files that have all their results: c1.mp4, c2.mp4" in done.err
+    assert f"replaces the unfinished results of an earlier run: {part}" in done.err
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("c[12].*")} == before
     assert len(list(out.glob("*.leaf.jsonl"))) == len(list(out.glob("*.leaf.png"))) == 8
     assert not list(out.glob("*.part"))

@@ -95,7 +95,8 @@ def test_stderr_carries_only_json(leaf: Leaf, clip: Path, tmp_path: Path) -> Non
     assert done.code == 5
     messages = lines(done.err)
     for line in messages:
-        assert set(line) == {"time", "level", "source", "event", "text"}
+        numbers = {"summary"} if line["event"] == "finished" else set()
+        assert set(line) == {"time", "level", "source", "event", "text"} | numbers
         assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
         assert line["level"] in {"info", "warning", "error"}
     opened_and_finished = [

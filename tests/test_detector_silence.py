@@ -52,7 +52,7 @@ def test_video_image_camera_and_prepare_need_no_mediapipe(blocked, clip, face, p
     video = run("video", clip, "--out", tmp_path, blocked=blocked)
     assert video.returncode == 0, video.stderr
     assert "ONNX Runtime" in video.stderr
-    assert "MediaPipe" not in video.stderr.replace("finds what MediaPipe finds in a stored picture", "")
+    assert "MediaPipe" not in video.stderr.replace("gives the same answer as MediaPipe on a test picture", "")
     image = run("image", face, "--out", tmp_path, blocked=blocked)
     assert "1 face" in image.stdout, image.stderr
     camera = run("webcam", "--device", "/dev/no-such-camera", "--no-jsonl", blocked=blocked)

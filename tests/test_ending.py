@@ -180,7 +180,7 @@ def test_a_stopped_command_names_the_files_without_complete_results(
     messages = [line for line in done.err.splitlines() if line.startswith(("note", "error"))]
     parts = [tmp_path / "out" / f"b.leaf.{ending}.part" for ending in ENDINGS]
     assert messages == [
-        f"note: b.mp4: incomplete, so without its final name: {', '.join(map(str, parts))}",
+        f"note: b.mp4: incomplete results keep their temporary names: {', '.join(map(str, parts))}",
         "note: stopped early; not finished: b.mp4; not started: c.mp4, d.mp4, e.mp4 and 2 more",
     ]
     results = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -227,7 +227,7 @@ def test_a_second_ctrl_c_during_the_run_skips_the_timeline(
     assert (done.code, done.out) == (130, "")
     parts = f"{tmp_path / 'face.leaf.mp4.part'}, {tmp_path / 'face.leaf.jsonl.part'}"
     assert [line for line in done.err.splitlines() if line.startswith(("note", "error"))] == [
-        f"note: face.mp4: incomplete, so without its final name: {parts}",
+        f"note: face.mp4: incomplete results keep their temporary names: {parts}",
         f"note: stopped at once; not written: queued frames, {tmp_path / 'face.leaf.png'}, "
         f"{tmp_path / 'face.leaf.html'}, the summary",
     ]

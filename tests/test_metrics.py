@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -16,6 +21,7 @@ from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
+from leaf_rt.web import metrics
 from leaf_rt.web.metrics import MetricsServer
 
 
@@ -92,3 +98,31 @@ def test_unknown_paths_and_a_port_in_use() -> None:
             MetricsServer(server.port)
     with MetricsServer(server.port) as again:  # free once closed
         assert get(again, "/nothing")[0] == 404
+
+
+def test_clients_that_go_away_and_foreign_names_are_no_trouble(capfd: pytest.CaptureFixture[str]) -> None:
+    with MetricsServer(0) as server:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port)) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                one.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
+        for host, code in (("evil.example", 421), ("", 421), ("localhost:80", 200), ("127.0.0.1", 200), ("[::1]", 200)):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as client:
+                client.request("GET", "/metrics", headers={"Host": host})
+                assert client.getresponse().status == code, host
+    assert capfd.readouterr().err == ""
+
+
+def test_the_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_IDLE_SECONDS", 1.0)
+    before = threading.active_count()
+    with MetricsServer(0) as server, contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        time.sleep(0.5)
+        assert threading.active_count() - before <= metrics._CLIENTS + 1
+        deadline = time.monotonic() + 10
+        while threading.active_count() - before > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert threading.active_count() - before <= 1, "idle connections were not closed"
+        assert get(server, "/metrics")[0] == 200

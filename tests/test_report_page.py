@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +265,36 @@ def test_a_missing_video_is_said_and_the_rest_works(browser: Browser, tmp_path: 
     opened.page.context.close()  # Chromium may log the broken video
 
 
+def test_hard_cuts_are_drawn_in_the_timeline(browser: Browser, tmp_path: Path) -> None:
+    frames = list(scene(10, 1))
+    cut = next(number for number, (frame, _) in enumerate(frames) if frame.timestamp >= 5.0)
+    ink = """() => {
+        const {width, height} = document.querySelector('#lanes canvas');
+        const pixels = document.querySelector('#lanes canvas').getContext('2d').getImageData(0, 0, width, height).data;
+        const over = document.querySelector('#lanes .u-over').getBoundingClientRect();
+        const canvas = document.querySelector('#lanes canvas').getBoundingClientRect();
+        const columns = new Set();
+        const rows = 4 * width * 4; // the first rows: above the colored bars
+        for (let i = 0; i < rows; i += 4) {
+            if (pixels[i] < 60 && pixels[i + 1] < 60 && pixels[i + 3] > 100) columns.add((i / 4) % width);
+        }
+        return [...columns].map((x) => (x / width * canvas.width - (over.left - canvas.left)) / over.width);
+    }"""
+    for shots, wanted in (([0] * len(frames), []), ([int(n >= cut) for n in range(len(frames))], [5.0])):
+        folder = tmp_path / str(sum(shots))
+        folder.mkdir()
+        rows = [(frame, replace(estimates, shot=shot)) for (frame, estimates), shot in zip(frames, shots, strict=True)]
+        report, numbers_file, _ = report_from_records(write_jsonl(folder / "clip.leaf.jsonl", rows))
+        found = json.loads(numbers_file.read_text())
+        assert found["cuts"] == wanted
+        page = Opened(browser, report)
+        drawn = page.page.evaluate(ink)
+        assert bool(drawn) == bool(wanted)
+        assert all(share * found["end"] == pytest.approx(5.0, abs=0.05) for share in drawn)
+        assert ("A dashed line is a hard cut." in page.page.content()) == bool(wanted)
+        page.close()
+
+
 @pytest.mark.parametrize("name", ["demo", "street"])
 def test_a_real_run(leaf: Leaf, browser: Browser, tmp_path: Path, name: str, media: Path) -> None:
     """The command line's report: equal to its records, and a click goes to that moment of the annotated video."""
@@ -288,7 +319,7 @@ def test_a_real_run(leaf: Leaf, browser: Browser, tmp_path: Path, name: str, med
         opened.wait("!document.getElementById('video').seeking")
         time = opened.page.evaluate("document.getElementById('video').currentTime")
         assert time == pytest.approx(share * numbers["end"], abs=0.1)
-    assert "for 84." in opened.page.locator(".trust").inner_text()
+    assert "84." in opened.page.locator(".trust").inner_text()
     opened.close()
     again, again_numbers, _ = report_from_records(stem.with_suffix(".leaf.jsonl"), out=tmp_path / "again.html")
     assert json.loads(again_numbers.read_text()) == numbers

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from talking_faces import CHANGES, RATE, TALKERS, answers, changes_per_minute, delay, mouth, shown
 
 from leaf_rt.recognition.smoothing import UNCERTAIN_INDEX, Smoother, SmoothOptions
 
@@ -120,3 +121,58 @@ def test_tracks_are_independent_and_freed():
 def test_errors_name_the_wrong_option(bad: dict[str, float]):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SmoothOptions(**bad)
+
+
+NO_TALKING = SmoothOptions(talking_time_constant=0.0)
+
+
+@pytest.mark.parametrize("loud", [0.25, 0.35, 0.45, 0.55])
+@pytest.mark.parametrize("name", TALKERS)
+def test_a_talking_mouth_is_no_change_of_the_expression(name: str, loud: float):
+    series = [answers(name, mouth(60, seed, loud)) for seed in range(3)]
+    assert max(changes_per_minute(shown(probs, SmoothOptions())) for probs in series) <= 12.1
+    if name == "actress" and loud > 0.3:  # the filter without the measure of swings cannot do that
+        assert min(changes_per_minute(shown(probs, NO_TALKING)) for probs in series) > 20
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_a_change_while_talking_is_shown_hardly_later(before: str, after: str):
+    for seed in range(4):
+        extra = delay(before, after, seed, 0.45, SmoothOptions()) - delay(before, after, seed, 0.45, NO_TALKING)
+        assert extra <= 0.4 + 1e-6
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_a_change_of_a_still_face_is_shown_as_soon_as_without_the_measure_of_swings(before: str, after: str):
+    assert delay(before, after, 0, 0.0, SmoothOptions()) == delay(before, after, 0, 0.0, NO_TALKING)
+
+
+def test_two_changes_of_a_face_that_holds_each_expression_for_three_seconds_are_not_slowed():
+    still = np.zeros(3 * RATE)
+    probs = np.concatenate([answers(name, still) for name in ("man", "man smiling") * 3])
+    assert shown(probs, SmoothOptions()) == shown(probs, NO_TALKING)
+
+
+def test_talking_gives_the_same_curve_at_10_30_60_fps():
+    def swing(fps: int) -> np.ndarray:
+        smoother, out = Smoother(2), []
+        for k in range(6 * fps):
+            a = 0.5 + 0.45 * np.sin(2 * np.pi * 1.0 * k / fps)
+            smoother.update(1, np.array([a, 1 - a], np.float32), k / fps)
+            if k % (fps // 10) == 0:
+                out.append(smoother.at(1, k / fps)[0])
+        return np.array(out)
+
+    reference = swing(60)
+    assert reference[30:].max() - reference[30:].min() < 0.3  # without the measure of swings it is 0.42
+    for fps in (10, 30):
+        assert np.abs(swing(fps) - reference).max() < 0.02
+
+
+@pytest.mark.parametrize("time_constant", [0.0, 0.3])
+def test_the_measure_of_swings_can_be_switched_off(time_constant: float):
+    probs = answers("actress", mouth(10, 0, 0.45))
+    off = [SmoothOptions(time_constant, talking_time_constant=t) for t in (0.0, time_constant)]
+    assert shown(probs, off[0]) == shown(probs, off[1])
+    if time_constant == 0:
+        assert shown(probs, SmoothOptions(time_constant)) == shown(probs, off[0])

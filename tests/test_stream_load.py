@@ -329,7 +329,7 @@ def test_a_rising_load_raises_the_level_before_frames_are_lost() -> None:
     stats, reports = rising_load(shed=True)
     (source,) = stats.sources
     (first, lost_by_then), *_ = reports
-    assert "% busy: less work per frame, to drop no frames (level 1)" in first
+    assert "of the available time: less work per frame, so that fewer frames are dropped (level 1)" in first
     assert lost_by_then == 0
     assert 1 <= source.level <= 2
     assert source.captured == 500

@@ -178,6 +178,26 @@ def test_page_is_accessible_and_fits_a_phone(browser: Any, server: Served, schem
         context.close()
 
 
+def test_thumbnails_show_the_face_and_only_where_the_server_allows_them(visit: Visit, server: Served) -> None:
+    page = visit.open(server.address)
+    play_sample(page)
+    assert page.locator(".card .face").count() == 0
+    differences = """() => {
+        const face = document.querySelector('.card .face').getContext('2d').getImageData(0, 0, 96, 96).data;
+        const bright = [...face].filter((_, i) => i % 4 === 0);
+        const mean = bright.reduce((a, b) => a + b) / bright.length;
+        return Math.sqrt(bright.reduce((sum, value) => sum + (value - mean) ** 2, 0) / bright.length);
+    }"""
+    with Served("--thumbnails") as allowing:
+        page.goto(allowing.address)
+        play_sample(page)
+        page.locator(".card .face").first.wait_for()
+        until(page, f"({differences})() > 15")  # a picture, not an empty square
+        box = page.locator(".card .face").first.bounding_box()
+        assert box is not None
+        assert box["width"] == box["height"] == 44
+
+
 def test_source_that_is_not_allowed_is_refused_with_a_sentence(visit: Visit, server: Served) -> None:
     page = visit.open(server.address)
     page.get_by_role("button", name="Add a source").first.click()
@@ -223,9 +243,10 @@ def test_lost_stream_is_shown_offline_and_comes_back_and_so_is_a_lost_server(vis
 
         camera.refusing = True
         camera.drop()
-        page.locator("#sources .state", has_text=re.compile(r"^offline since \d+ s, next try in \d+ s$")).wait_for()
+        page.locator("#sources .state", has_text=re.compile(r"^offline for \d+ s, next try in \d+ s$")).wait_for()
         page.locator("#screen.stale").wait_for()
-        assert "offline since" in page.locator("#badge").inner_text()
+        assert "offline for" in page.locator("#badge-state").inner_text()
+        assert page.locator("#badge-reason").inner_text() != ""
         until(page, "document.querySelectorAll('#overlay text').length === 0")
 
         camera.refusing = False
@@ -235,5 +256,18 @@ def test_lost_stream_is_shown_offline_and_comes_back_and_so_is_a_lost_server(vis
         visit.is_clean(server.address)
 
         server.process.terminate()
-        page.locator("#banner", has_text="No connection to leaf-rt since").wait_for()
+        page.locator("#banner", has_text="No connection to leaf-rt for").wait_for()
         page.locator("#screen.stale").wait_for()
+
+
+def test_names_from_strangers_are_text(visit: Visit) -> None:
+    """Names of sources and texts of errors reach the page as they are, and never as elements."""
+    evil = '<img src="x" onerror="document.title=1"><script>document.title=1</script>'[:60]
+    with Served() as server:
+        server.add("sample", evil)
+        server.add("/dev/video97", evil)
+        page = visit.open(server.address)
+        until(page, "text => document.body.innerText.includes(text)", evil[:20])
+        page.wait_for_timeout(1500)
+        assert page.evaluate("document.querySelectorAll('img[src=x], body script').length") == 0
+        assert page.title() != "1"

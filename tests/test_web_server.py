@@ -68,6 +68,34 @@ def test_records_as_json_lines_and_csv_are_the_same(server: Served) -> None:
     assert len(table) == len(records) + 1
 
 
+def test_stage_times_are_those_of_the_work(server: Served) -> None:
+    """In most frames the detector and the back end have nothing to do, so a median would be near 0."""
+    source = server.add("sample")
+    try:
+        eventually(lambda: server.sources()[0]["faces"])
+        with server.viewer(source["id"]) as viewer:
+            for _ in range(30):
+                viewer.frame()
+        stages = server.sources()[0]["stages_ms"]
+        assert set(stages) == {"decode", "detect", "track", "align", "infer", "smooth"}
+        assert stages["infer"] > 0.5
+        assert stages["detect"] > 0.5
+    finally:
+        server.ask("DELETE", f"/v1/sources/{source['id']}")
+
+
+def test_a_wrong_request_is_answered_with_a_sentence(server: Served) -> None:
+    body = b'{"target": "sample"}'
+    status, _, answer = server.ask("POST", "/v1/sources", body, Content_Type="application/x-www-form-urlencoded")
+    assert (status, json.loads(answer)["detail"]) == (
+        422, "the body must be a JSON object; send the header Content-Type: application/json with it",
+    )  # fmt: skip
+    status, _, answer = server.ask("GET", "/v1/image")
+    assert (status, json.loads(answer)["detail"].split(";")[0]) == (405, "this address does not accept this method")
+    status, _, answer = server.ask("GET", "/v1/nothing")
+    assert (status, json.loads(answer)["detail"].split(";")[0]) == (404, "there is nothing at this address")
+
+
 def test_stop_and_start_continue_the_time(server: Served) -> None:
     source = server.add("sample")
     path = f"/v1/sources/{source['id']}"
@@ -286,11 +314,11 @@ def test_the_sources_of_the_command_line_and_an_rtsp_source_that_dies_and_comes_
                 assert after["pts_s"] > before["pts_s"]
             assert server.ask("DELETE", f"/v1/sources/{source['id']}")[0] == 204
             eventually(lambda: any("hall:" in line for line in server.lines))  # its summary
-            assert server.json("GET", "/v1/info")["stored"] == ["records", "timeline"]
+            assert server.json("GET", "/v1/info")["stored"] == ["records", "timeline", "report"]
             assert server.stop() == 0
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-            "door.leaf.jsonl", "door.leaf.png", "hall.leaf.jsonl", "hall.leaf.png",
-        ]  # fmt: skip
+            f"{name}.leaf.{kind}" for name in ("door", "hall") for kind in ("html", "jsonl", "png", "summary.json")
+        ]
         assert not [line for line in server.lines if "Traceback" in line]
 
 

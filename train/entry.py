@@ -151,8 +151,8 @@ def evaluate(
         LeafError: Model or data are missing or broken, or their classes differ.
         ValueError: ``split`` or ``protocol`` is none of the three.
     """
-    _check_pictures(split, protocol)
-    path, resolved = Path(model), _recipe_of_model(model, recipe, _with_data(overrides, data))
+    evaluation.check_pictures(split, protocol)
+    path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
         return evaluation.evaluate(path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops)
 
@@ -171,43 +171,18 @@ def evaluate_degraded(
 ) -> DegradedResult:
     """Measure a model on every third picture of a split, clean and degraded: blurred, small, noisy, dark, covered.
 
-    Args:
-        model: As for ``evaluate``, like all others.
-        data: Likewise.
-        split: Of the data set's own.
-        recipe: Likewise.
-        backend: Likewise.
-        flip: Likewise.
-        protocol: Likewise.
-        overrides: Likewise.
-        progress: Likewise.
+    The arguments are those of ``evaluate``.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
         ValueError: ``split`` or ``protocol`` is none of the three.
     """
-    _check_pictures(split, protocol)
-    path, resolved = Path(model), _recipe_of_model(model, recipe, _with_data(overrides, data))
+    evaluation.check_pictures(split, protocol)
+    path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
         return degraded.evaluate_degraded(
             path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops
         )
-
-
-def _check_pictures(split: str, protocol: str) -> None:
-    if split not in ("validation", "test", "all"):
-        raise ValueError(f"split: wanted 'validation', 'test' or 'all', got {split!r}")
-    if protocol not in evaluation.PROTOCOLS:
-        raise ValueError(f"protocol: wanted {', '.join(map(repr, evaluation.PROTOCOLS))}, got {protocol!r}")
-
-
-def _recipe_of_model(model: str | Path, recipe: Recipe | str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The given recipe or that of a run, with other values of some options."""
-    path = Path(model)
-    own = (path if path.is_dir() else path.parent) / RECIPE
-    if recipe is None and own.is_file() and path.suffix not in evaluation.MODELS:
-        recipe = own
-    return load_recipe(recipe, overrides)
 
 
 def prepare(

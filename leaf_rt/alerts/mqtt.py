@@ -240,10 +240,10 @@ class MqttSink(Closing):
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         was, self._connected = self._connected, False
         if was:
-            self._trouble_begins("the connection is lost; trying again, and events wait")
+            self._trouble_begins("the connection is lost; leaf-rt tries again, and events wait meanwhile")
 
     def _on_connect_fail(self, client: Any, userdata: Any) -> None:
-        self._trouble_begins("the broker cannot be reached; trying again, and events wait")
+        self._trouble_begins("the broker cannot be reached; leaf-rt tries again, and events wait meanwhile")
 
     def _on_publish(self, client: Any, userdata: Any, number: int, reason: Any, properties: Any) -> None:
         self._confirmed.append(number)

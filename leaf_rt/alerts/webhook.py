@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
 import hmac
 import http.client
 import json
+import socket
+import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +25,8 @@ from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _TIMEOUT = 5.0  # s for each step of a request: to connect, to send, to get the answer
+_WHOLE_TIMEOUT = 15.0  # s from the connection to the answer, however slowly or endlessly the receiver sends
+_MAX_REASON = 120  # characters of what a receiver says
 _DRAIN_TIMEOUT = 5.0  # s for what waits at the end
 _MAX_RETRY_AFTER = 300.0  # s; a receiver cannot ask for a longer pause
 _TRY_LATER = (408, 425, 429)  # time-out, too early, too many requests; all codes from 500 on, too
@@ -45,7 +51,7 @@ class WebhookSink(Closing):
         self.name = f"webhook {address.shown}"
         self._address, self._tracker, self._notify = address, tracker, notify
         self._secret = None if secret is None else secret.encode()
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, _Http, _Https)
         self._outbox: Outbox[dict[str, Any]] = Outbox(self.name, self._post, notify)
         self.delivery = self._outbox.stats
         self._closed = False
@@ -78,7 +84,7 @@ class WebhookSink(Closing):
                 return
         except urllib.error.HTTPError as e:
             with e:
-                answer = f"the receiver answered {e.code} {e.reason}".rstrip()
+                answer = f"the receiver answered {e.code} {str(e.reason)[:_MAX_REASON]}".rstrip()
                 if e.code in _TRY_LATER or e.code >= 500:
                     raise NotNow(answer, _retry_after(e.headers.get("Retry-After"))) from e
             if 300 <= e.code < 400:
@@ -106,6 +112,63 @@ class _Refused(Exception):
     """The receiver does not take this event, and would not take it later."""
 
 
+class _Connection(http.client.HTTPConnection):
+    """A connection that is cut after a while. A timeout of the socket counts from byte to byte only."""
+
+    _end: threading.Timer | None = None
+    _line: socket.socket | None = None
+
+    def connect(self) -> None:
+        """Connect, and start the clock."""
+        super().connect()
+        self._line = line = self.sock.dup()  # TLS will take the socket itself away
+        self._end = threading.Timer(_WHOLE_TIMEOUT, _cut, [line])
+        self._end.daemon = True
+        self._end.start()
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """The head of the answer; nobody reads more."""
+        try:
+            return super().getresponse()
+        finally:
+            self._stop_clock()
+
+    def close(self) -> None:
+        """Close it; also called after an error."""
+        self._stop_clock()
+        super().close()
+
+    def _stop_clock(self) -> None:
+        if self._end is not None and self._line is not None:
+            self._end.cancel()
+            self._line.close()
+
+
+class _SecureConnection(http.client.HTTPSConnection, _Connection):
+    """The same with TLS, whose connection begins with that of ``_Connection``."""
+
+
+def _cut(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        line.shutdown(socket.SHUT_RDWR)
+
+
+class _Http(urllib.request.HTTPHandler):
+    """Opens http:// with ``_Connection``."""
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request."""
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """Opens https:// with ``_SecureConnection``."""
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request."""
+        return self.do_open(_SecureConnection, req, context=ssl.create_default_context())
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: it would turn the POST into a GET, and might send the event to somebody else."""
 
@@ -119,7 +182,7 @@ def _reason(error: object) -> str:
     """Why a receiver cannot be reached, in a few words. Errors of the network name no URL."""
     if isinstance(error, TimeoutError):
         return f"no answer within {_TIMEOUT:g} s"
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()[:_MAX_REASON]
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -68,7 +68,7 @@ def video(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE|URL...",
+            metavar="FILE|URL",
             callback=opt.not_empty,
             help="Video files, folders, patterns, rtsp:// or http:// streams, numbers or paths of cameras.",
         ),
@@ -186,7 +186,7 @@ def serve(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             callback=opt.not_empty,
             help="Numbers or paths of cameras, rtsp:// or http:// streams, video files.",
         ),
@@ -263,7 +263,9 @@ def image(
     output: Annotated[PictureOutputOptions, Only("out", "save", "jsonl", "no_jsonl", "csv", "parquet", "blur")],
     recognition: Annotated[
         RecognitionOptions,
-        Only("backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "uncertain_below"),
+        Only(
+            "backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "pose", "uncertain_below"
+        ),
     ],
     debug: opt.Debug = False,
 ) -> None:

@@ -114,7 +114,7 @@ def _add(found: Expanded, root: Path, files: list[str], others: list[str], none:
     if unwanted:
         listed = shortened([readable(os.path.relpath(name, root)) for name in unwanted])
         found.notes.append(
-            f"{root}: left out {counted(len(unwanted), 'file')} without the ending of a {kind}: {listed}"
+            f"{root}: skipped {counted(len(unwanted), 'file')} whose name does not end like that of a {kind}: {listed}"
         )
 
 

@@ -48,7 +48,9 @@ class RecognitionOptions:
     cuts: opt.Cuts = True
     reid: opt.Reid = 30.0
     reid_model: opt.ReidModel = None
+    pose: opt.Pose = False
     smooth: opt.Smooth = 0.3
+    smooth_talking: opt.SmoothTalking = 1.2
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = 0.4
 
@@ -79,8 +81,12 @@ class RecognitionOptions:
             cuts=self.cuts,
             reid=self.reid,
             reid_model=self.reid_model,
+            pose=self.pose,
             smooth=SmoothOptions(
-                time_constant=self.smooth, min_dwell=self.min_dwell, uncertain_below=self.uncertain_below
+                time_constant=self.smooth,
+                min_dwell=self.min_dwell,
+                uncertain_below=self.uncertain_below,
+                talking_time_constant=self.smooth_talking,
             ),
         )
 

@@ -74,7 +74,14 @@ class ImageCommand:
             together = stack.enter_context(shared_files(self.reporter, follow=False))
             close_failed = self.reporter.close_failed
             shared = stack.enter_context(
-                shared_sinks(self.outputs, backend.spec.labels, close_failed, together.results, follow=False)
+                shared_sinks(
+                    self.outputs,
+                    backend.spec.labels,
+                    close_failed,
+                    together.results,
+                    follow=False,
+                    pose=self.recognition.pose,
+                )
             )
             detector = stack.enter_context(
                 ImageFaceDetector(range=self.recognition.range, detector=self.recognition.detector)
@@ -102,6 +109,7 @@ class ImageCommand:
             backend,
             max_faces=self.recognition.pipeline.max_faces,
             uncertain_below=self.recognition.smooth.uncertain_below,
+            pose=self.recognition.pose,
         )
         latency = time.perf_counter() - start
         height, width = image.shape[:2]

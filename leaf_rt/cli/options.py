@@ -305,9 +305,22 @@ ReidModel: TypeAlias = Annotated[
         help="Also compare faces by this face-recognition network (ONNX, 112x112, ArcFace alignment).",
     ),
 ]
+Pose: TypeAlias = Annotated[
+    bool, _recognition("--pose", help="Add the head pose to the records: yaw, pitch and roll in degrees.")
+]
 Smooth: TypeAlias = Annotated[
     float,
     _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),
+]
+SmoothTalking: TypeAlias = Annotated[
+    float,
+    _recognition(
+        "--smooth-talking",
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Time constant of the smoothing while a face talks; 0: the same as --smooth.",
+    ),
 ]
 MinDwell: TypeAlias = Annotated[
     float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Show a label for at least this time.")

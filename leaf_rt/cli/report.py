@@ -18,6 +18,7 @@ from leaf_rt.render.report import Clip, report_html
 from leaf_rt.results.numbers import numbers
 from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.reading import read_records
+from leaf_rt.system.parsing import read_json
 from leaf_rt.system.result_file import PARTIAL, ResultFile
 from leaf_rt.text import printable
 
@@ -130,7 +131,7 @@ def fill_report(
 def _earlier(path: Path, summary: Summary, source: str) -> dict[str, Any] | None:
     """The numbers that the run wrote beside the records, if they are of these records; they name the model."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         same = (found["source"], found["records"]) == (source, summary.records)
         known = {name: found[name] for name in ("frames", "run", "start", "end")}
     except (OSError, ValueError, KeyError, TypeError):

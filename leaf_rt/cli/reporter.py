@@ -145,7 +145,7 @@ class Reporter:
         """Report results that are incomplete and keep their temporary names."""
         if files:
             names = ", ".join(map(str, files))
-            self.notify("warning", f"incomplete, so without its final name: {names}", source, "incomplete")
+            self.notify("warning", f"incomplete results keep their temporary names: {names}", source, "incomplete")
 
     def stopped(self, unfinished: Sequence[str], not_started: Sequence[str]) -> None:
         """Report which sources the user stopped before their end, and which did not start at all."""

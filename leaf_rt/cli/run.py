@@ -16,7 +16,7 @@ from leaf_rt.cli.progress import ProgressBars
 from leaf_rt.cli.report import MAX_INTERVALS, fill_report, relative_clip, run_facts
 from leaf_rt.cli.reporter import Reporter
 from leaf_rt.cli.shared import SharedFiles
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import ConnectionLost, LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
 from leaf_rt.recognition.pipeline import Detector, Pipeline
@@ -136,7 +136,13 @@ class Run:
             try:
                 try:
                     stats = self._stream(targets, options, preload)
-                except Exception:  # the results so far are written, then the error goes on
+                except Exception as e:  # the results so far are written, then the error goes on
+                    if (
+                        isinstance(e, ConnectionLost)
+                        and self._stats is None
+                        and not all(t.options.wait for t in targets)
+                    ):
+                        self._reporter.notify("info", "use --wait to keep trying until every source answers")
                     self._finish(None)
                     raise
                 self.unfinished = [
@@ -228,8 +234,9 @@ class Run:
         source = self._results[info.name]
         labels, follow = context.backend.spec.labels, not info.has_end
         sinks = open_source_sinks(source.files, labels, draw, source.results, follow=follow)
-        for path in source.results.replaced:
-            self._reporter.notify("info", f"replaces {path}, which a run left that was killed", info.name)
+        if source.results.replaced:
+            names = ", ".join(map(str, source.results.replaced))
+            self._reporter.notify("info", f"replaces the unfinished results of an earlier run: {names}", info.name)
         return sinks
 
     def _event(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Leaves out the sources whose results stand, for ``--skip-existing``."""
+"""Skips the sources that have all their results, for ``--skip-existing``."""
 
 from __future__ import annotations
 
@@ -56,9 +56,10 @@ def without_finished(
     if not finished:
         return list(items), ""
     names = shortened([info.name for info in finished])
+    own = "has all its" if len(finished) == 1 else "have all their"
     return (
         [item for item in items if not any(item is other for other in done)],
-        f"skipped {counted(len(finished), 'file')} whose results stand: {names}",
+        f"skipped {counted(len(finished), 'file')} that {own} results: {names}",
     )
 
 

@@ -116,7 +116,14 @@ class VideoCommand:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
             files = stack.enter_context(shared_files(reporter, follow))
             shared = stack.enter_context(
-                shared_sinks(self.outputs, backend.spec.labels, reporter.close_failed, files.results, follow)
+                shared_sinks(
+                    self.outputs,
+                    backend.spec.labels,
+                    reporter.close_failed,
+                    files.results,
+                    follow,
+                    self.recognition.pose,
+                )
             )
             alerts = stack.enter_context(
                 open_alerts(self.alerts, backend.spec.labels, self.outputs.event_filter, reporter.alert)
@@ -154,7 +161,7 @@ class VideoCommand:
         )
         self.reporter.notify("info", f"live page at {web.address}", event="web", keep=web.address)
         if not options.is_local and options.certificate is None:
-            text = "browsers give pages without TLS no camera, except on localhost; see --tls-cert"
+            text = "without TLS, browsers let a page use the camera only on localhost; see --tls-cert"
             self.reporter.notify("info", text, event="web")
         return web
 

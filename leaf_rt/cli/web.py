@@ -46,7 +46,7 @@ AllowSource: TypeAlias = Annotated[
         "--allow-source",
         metavar="PATTERN",
         callback=opt.not_empty,
-        help="Let clients add this URL or file; * stands for any text. Repeatable (default: cameras of this machine).",
+        help="Let visitors also add this URL or file; * is a wildcard. Repeatable (default: cameras of this machine).",
     ),
 ]
 AllowHost: TypeAlias = Annotated[

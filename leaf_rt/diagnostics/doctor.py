@@ -237,7 +237,7 @@ def _detectors() -> list[Finding]:
             status = MISSING if name == "auto" else LIMITED
             findings.append(Finding(topic, status, str(e), _REINSTALL if name == "auto" else "use another --detector"))
             continue
-        found = choice.reason if name == "auto" else "finds what MediaPipe finds in a stored picture"
+        found = choice.reason if name == "auto" else "gives the same answer as MediaPipe on a test picture"
         findings.append(Finding(topic, OK, found))
     return findings
 

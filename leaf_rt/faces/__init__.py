@@ -11,6 +11,7 @@ __all__ = [
     "encoder",
     "image_detector",
     "mediapipe_detector",
+    "pose",
     "regions",
     "revisit",
     "search",

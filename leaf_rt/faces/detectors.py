@@ -93,7 +93,7 @@ def _automatic() -> DetectorChoice:
         except LeafError as e:
             failures.append(f"{name}: {e}")
             continue
-        reason = f"{_title(name)}, finds what MediaPipe finds in a stored picture"
+        reason = f"{_title(name)}, gives the same answer as MediaPipe on a test picture"
         return DetectorChoice(name, reason, tuple(f"the face detector does not use {text}" for text in failures))
     raise BackendError(
         f"no runtime can run the face detector here ({'; '.join(failures)}); reinstall one with: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import av
@@ -31,13 +32,37 @@ _FROM_NETWORK = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps
 _ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
 
-def open_container(target: str, options: dict[str, str], timeout: tuple[float, float] | None = None) -> InputContainer:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is accepted of a stranger's file.
+
+    Attributes:
+        formats: Names of FFmpeg's formats, with commas. Others, such as playlists, name further files and addresses.
+        pixels: Of a picture; larger ones are not decoded.
+    """
+
+    formats: str
+    pixels: int
+
+
+def open_container(
+    target: str,
+    options: dict[str, str],
+    timeout: tuple[float, float] | None = None,
+    bounds: Bounds | None = None,
+) -> InputContainer:
     """Open an address, or a file as "file:PATH", for reading. Raises what PyAV raises."""
     allowed = _FROM_FILE if target.startswith("file:") else _FROM_NETWORK
     options = {**options, "protocol_whitelist": allowed}
+    if bounds is not None:  # PyAV passes the options on to the decoders that look for the size
+        options |= {"protocol_whitelist": "file", "format_whitelist": bounds.formats, "max_pixels": str(bounds.pixels)}
     container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace")
     if not isinstance(container, InputContainer):
         raise TypeError(f"av.open: wanted an InputContainer, got {type(container).__name__}")
+    if bounds is not None:
+        for stream in container.streams.video:
+            if getattr(stream, "codec_context", None) is not None:
+                stream.codec_context.options = {"max_pixels": str(bounds.pixels)}
     return container
 
 

@@ -16,6 +16,8 @@ from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.system.reading import MAX_PICTURE, UnreadableFile, read_regular
 from leaf_rt.types import U8
 
+_ROWS = 256  # that are put on white at a time: a large picture as float32 takes gigabytes
+
 
 def read_picture(path: Path) -> U8:
     """Read a picture as an image viewer shows it.
@@ -80,8 +82,10 @@ def decode_picture(data: bytes, name: str) -> U8:
     picture = np.asarray(image, dtype=np.uint8)
     if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw.shape[:2] == picture.shape[:2]:
         white = {"uint8": 255.0, "uint16": 65535.0}.get(raw.dtype.name, 1.0)
-        alpha = np.clip(raw[..., 3:].astype(np.float32) / white, 0.0, 1.0)
-        picture = (picture * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
+        for top in range(0, len(picture), _ROWS):
+            rows = slice(top, top + _ROWS)
+            alpha = np.clip(raw[rows, :, 3:].astype(np.float32) / white, 0.0, 1.0)
+            picture[rows] = (picture[rows] * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
     return picture
 
 

@@ -60,6 +60,7 @@ class RecognitionConfig:
         reid: Seconds for which a person who is gone is remembered. 0 remembers nobody.
         reid_model: ONNX file of a face-recognition network; see ``leaf_rt.faces.encoder``. None compares the colors of
             heads only.
+        pose: Whether to compute the head pose.
     """
 
     model: Path = DEFAULT_MODEL
@@ -74,6 +75,7 @@ class RecognitionConfig:
     cuts: bool = True
     reid: float = 30.0
     reid_model: Path | None = None
+    pose: bool = False
 
     @property
     def files(self) -> list[Path]:

@@ -52,4 +52,4 @@ def build_pipeline(
     shots = ShotDetector() if config.cuts else None
     people = PeopleMemory(config.reid) if config.reid > 0 else None
     encoder = FaceEncoder(config.reid_model) if people is not None and config.reid_model is not None else None
-    return Pipeline(detector, FaceTracker(), backend, config.smooth, options, shots, people, encoder)
+    return Pipeline(detector, FaceTracker(), backend, config.smooth, options, shots, people, encoder, pose=config.pose)

@@ -8,6 +8,7 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
+from leaf_rt.faces.pose import head_pose
 from leaf_rt.types import U8, Detections, Estimates
 
 _BATCH_SIZE = 32  # faces per call of the back end
@@ -22,7 +23,13 @@ class ImageDetector(Protocol):
 
 
 def recognize_image(
-    image: U8, detector: ImageDetector, backend: Backend, *, max_faces: int = 0, uncertain_below: float = 0.4
+    image: U8,
+    detector: ImageDetector,
+    backend: Backend,
+    *,
+    max_faces: int = 0,
+    uncertain_below: float = 0.4,
+    pose: bool = False,
 ) -> Estimates:
     """Find and classify all faces in an image.
 
@@ -32,6 +39,7 @@ def recognize_image(
         backend: Classifies them.
         max_faces: Largest number of faces to report; the largest faces are kept. 0 sets no limit.
         uncertain_below: If the largest probability is below this, the emotion is "uncertain".
+        pose: Whether to compute the head pose.
 
     Returns:
         One row per face from left to right, with track ids from 1. The timestamp is 0.
@@ -59,4 +67,5 @@ def recognize_image(
         classified=np.ones(len(found), np.bool_),
         low_quality=np.asarray(is_low_quality(found.keypoints, crops), dtype=np.bool_),
         seen=seen,
+        pose=head_pose(found.keypoints) if pose else np.zeros((len(found), 0), np.float32),
     )

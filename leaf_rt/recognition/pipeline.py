@@ -16,6 +16,7 @@ import numpy as np
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
 from leaf_rt.faces.appearance import SIZE, outside
+from leaf_rt.faces.pose import head_pose
 from leaf_rt.geometry import same_face
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.config import PipelineOptions
@@ -86,6 +87,7 @@ class _Person:
     confidence: float
     probs: F32 | None = None  # (C,), the newest raw result
     low_quality: bool = False
+    pose: F32 | None = None  # (3,), when the face was last detected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +127,7 @@ class Pipeline:
         people: Recognizes people who come back. None gives every track a person of its own.
         encoder: Describes faces for ``people``. None leaves it with the appearance of heads.
         clock: Returns the time in s, for ``timings``.
+        pose: Whether to compute the head pose.
 
     Attributes:
         options: The options in effect; see ``reduce_effort``.
@@ -146,6 +149,7 @@ class Pipeline:
         people: PeopleMemory | None = None,
         encoder: Encoder | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        pose: bool = False,
     ) -> None:
         self.detector = detector
         self.tracker = tracker
@@ -164,6 +168,7 @@ class Pipeline:
         self._shot = 0  # number of the shot, in this generation
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
+        self._wants_pose = pose
 
     def step(self, frame: Frame) -> Estimates:
         """Process one frame."""
@@ -295,10 +300,13 @@ class Pipeline:
         for ended in [t for t in self._people if t not in alive]:
             del self._people[ended]
         self.smoother.keep_only(tracks.track_id)
+        poses = head_pose(detections.keypoints) if self._wants_pose else None
         for track_id, index in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
             if index >= 0:
                 confidence = float(detections.confidence[index])
-                self._people.setdefault(track_id, _Person(confidence)).confidence = confidence
+                person = self._people.setdefault(track_id, _Person(confidence))
+                person.confidence = confidence
+                person.pose = None if poses is None else poses[index]
 
     def _report(self, pending: Pending, now: float) -> Estimates:
         """Return the estimates of all visible people."""
@@ -335,4 +343,7 @@ class Pipeline:
             person_id=ids
             if self._memory is None
             else np.array([self._memory.person_id(t) for t in ids.tolist()], np.int64),
+            pose=np.array([() if p.pose is None else p.pose for p in people], np.float32).reshape(
+                len(visible), 3 if self._wants_pose else 0
+            ),
         )

@@ -1,11 +1,15 @@
 """Smooths probabilities over time, and chooses a label that does not flicker.
 
+A talking mouth makes the probabilities swing to and fro without a change of expression. The filter measures how much of
+their movement takes itself back, and becomes slower with it. A change in one direction, however large, is no swing.
+
 All durations are in seconds and timestamps may be irregular, so a clip gives the same curve at 10, 30 and 60 frames/s.
 Does not know faces, models or clocks.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +17,11 @@ import numpy as np
 from leaf_rt.types import F32, I64
 
 UNCERTAIN_INDEX = -1
+
+_LONGEST_STEP = 1 / 30  # s
+_SWING_MEMORY = 0.5  # s, time constant of the measure of swings
+_SWING_LOW = 0.01  # swings up to this size change nothing
+_SWING_HIGH = 0.03  # swings from this size on are those of talking
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,8 @@ class SmoothOptions:
         margin: How much more probable a new label must be than the shown one.
         min_dwell: Shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain".
+        talking_time_constant: The time constant while the probabilities swing as those of a talking face, s. No effect
+            if it is not above ``time_constant``; 0 switches it off.
     """
 
     time_constant: float = 0.3
@@ -33,9 +44,10 @@ class SmoothOptions:
     margin: float = 0.1
     min_dwell: float = 0.4
     uncertain_below: float = 0.4
+    talking_time_constant: float = 1.2
 
     def __post_init__(self) -> None:
-        for name in ("time_constant", "max_gap", "margin", "min_dwell", "uncertain_below"):
+        for name in ("time_constant", "max_gap", "margin", "min_dwell", "uncertain_below", "talking_time_constant"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"SmoothOptions.{name}: wanted a finite number >= 0, got {value!r}")
@@ -50,6 +62,8 @@ class _State:
     value: F32  # (C,), filtered up to ``time``
     emotion: int  # shown label
     since: float  # s, when the label was first shown
+    drift: F32  # (C,), recent mean of raw - value
+    travel: F32  # (C,), recent mean of |raw - value|
 
 
 class Smoother:
@@ -63,6 +77,8 @@ class Smoother:
     def __init__(self, num_classes: int, options: SmoothOptions | None = None) -> None:
         self.num_classes = num_classes
         self.options = options or SmoothOptions()
+        fast, slow = self.options.time_constant, self.options.talking_time_constant
+        self._is_fixed = fast == 0 or slow <= fast  # whether the time constant is always the same
         self._states: dict[int, _State] = {}
 
     def __len__(self) -> int:
@@ -98,12 +114,12 @@ class Smoother:
             since = timestamp
             if state is not None and timestamp - state.since < self.options.min_dwell:
                 emotion, since = state.emotion, state.since
-            self._states[track_id] = _State(timestamp, probs, probs, emotion, since)
+            still = np.zeros(self.num_classes, np.float32)
+            self._states[track_id] = _State(timestamp, probs, probs, emotion, since, still, still)
             return
         if timestamp <= state.time:
             return
-        state.value = self._filtered(state, probs, timestamp)
-        state.raw, state.time = probs, timestamp
+        self._advance(state, probs, timestamp)
         if timestamp - state.since >= self.options.min_dwell:
             candidate = self._leader(state.value)
             if self._score(state.value, candidate) >= self._score(state.value, state.emotion) + self.options.margin:
@@ -126,18 +142,49 @@ class Smoother:
             return np.full(self.num_classes, 1.0 / self.num_classes, np.float32), UNCERTAIN_INDEX
         if timestamp <= state.time:
             return state.value, state.emotion
-        return state.raw + (state.value - state.raw) * self._decay(timestamp - state.time), state.emotion
+        tau = self._time_constant(state, state.raw)
+        decay = np.float32(math.exp(-(timestamp - state.time) / tau) if tau > 0 else 0.0)
+        return state.raw + (state.value - state.raw) * decay, state.emotion
 
-    def _decay(self, dt: float) -> np.float32:
-        tau = self.options.time_constant
-        return np.float32(np.exp(-dt / tau) if tau > 0 else 0.0)
+    def _advance(self, state: _State, probs: F32, timestamp: float) -> None:
+        """Move a filter on to a new result, in steps so short that its time constant hardly changes in one."""
+        dt, start = timestamp - state.time, state.raw
+        steps = 1 if self._is_fixed else max(1, math.ceil(dt / _LONGEST_STEP - 1e-6))
+        dt /= steps
+        keep = math.exp(-dt / _SWING_MEMORY)
+        ahead = start - state.value
+        for step in range(1, steps + 1):
+            raw = probs if step == steps else start + (probs - start) * np.float32(step / steps)
+            state.value = self._filtered(state, raw, dt)
+            state.raw = raw
+            if not self._is_fixed:
+                before, ahead = ahead, raw - state.value
+                state.drift = np.asarray(keep * state.drift + (1 - keep) / 2 * (before + ahead), np.float32)
+                travel = np.abs(before) + np.abs(ahead)
+                state.travel = np.asarray(keep * state.travel + (1 - keep) / 2 * travel, np.float32)
+        state.time = timestamp
 
-    def _filtered(self, state: _State, probs: F32, timestamp: float) -> F32:
-        tau = self.options.time_constant
+    def _time_constant(self, state: _State, probs: F32) -> float:
+        """Return the time constant for a step towards ``probs``, (C,) float32, in s.
+
+        It is longer, the more those classes swing that gain by the step. So a talking face that begins to smile is
+        followed at once: happiness did not swing.
+        """
+        options = self.options
+        if self._is_fixed:
+            return options.time_constant
+        gain = np.maximum(probs - state.value, 0.0)
+        swing = float(gain @ (state.travel - np.abs(state.drift))) / max(float(gain.sum()), 1e-6)
+        talking = min(max((swing - _SWING_LOW) / (_SWING_HIGH - _SWING_LOW), 0.0), 1.0)
+        return options.time_constant + talking * (options.talking_time_constant - options.time_constant)
+
+    def _filtered(self, state: _State, probs: F32, dt: float) -> F32:
+        """Return the value after ``dt`` s in which the raw result moved to ``probs``, (C,) float32."""
+        tau = self._time_constant(state, probs)
         if tau == 0:
             return probs
-        r = (timestamp - state.time) / tau
-        decay, mean = np.exp(-r), -np.expm1(-r) / r  # mean: of the weight exp(-s) over the interval
+        r = dt / tau
+        decay, mean = math.exp(-r), -math.expm1(-r) / r  # mean: of the weight exp(-s) over the interval
         value = decay * state.value + (mean - decay) * state.raw + (1.0 - mean) * probs
         return np.asarray(value / value.sum(), dtype=np.float32)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.recognizer import tables
+from leaf_rt.results.records import POSE
 from leaf_rt.types import F32, I64, U8, Estimates
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Face:
         classified: Whether the face was classified in this frame. If not, ``probs`` is older (only in videos).
         detected: False if ``Recognizer.crops`` classified the whole crop, because it found or searched no face.
         person_id: In a video, number of the person, which a person who comes back gets again. Else ``track_id``.
+        yaw: Degrees, positive if the face looks to the right of the picture. None without ``pose`` of ``Recognizer``.
+        pitch: Degrees, positive if the face looks up.
+        roll: Degrees, positive if the head is tilted clockwise in the picture.
     """
 
     track_id: int
@@ -49,6 +53,9 @@ class Face:
     classified: bool
     detected: bool
     person_id: int = 0
+    yaw: float | None = None
+    pitch: float | None = None
+    roll: float | None = None
 
 
 class Faces(Sequence[Face]):
@@ -115,6 +122,7 @@ class Faces(Sequence[Face]):
             classified=bool(found.classified[row]),
             detected=bool(self.detected[row]),
             person_id=int(found.person_id[row]),
+            **dict(zip(POSE, found.pose[row].tolist(), strict=False)),
         )
 
     def __repr__(self) -> str:
@@ -229,6 +237,7 @@ class Faces(Sequence[Face]):
             **tables.share_columns("smoothed", found.smoothed, self.labels),
             "classified": found.classified,
             "poor": found.low_quality,
+            **{name: found.pose[:, k] for k, name in enumerate(POSE[: found.pose.shape[1]])},
         }
 
     def _repr_html_(self) -> str:
@@ -287,7 +296,7 @@ def _rows(found: Estimates, rows: slice) -> Estimates:
     return Estimates(
         found.timestamp, found.track_id[rows], found.xyxy[rows], found.confidence[rows], found.probs[rows],
         found.smoothed[rows], found.emotion[rows], found.classified[rows], found.low_quality[rows], found.seen,
-        found.shot, found.person_id[rows],
+        found.shot, found.person_id[rows], found.pose[rows],
     )  # fmt: skip
 
 

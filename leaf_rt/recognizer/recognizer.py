@@ -62,7 +62,9 @@ class Recognizer(Closing):
             remembers nobody.
         reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
             docs/identity.md. None compares the colors of heads only.
+        pose: Whether to compute the head pose: ``Face.yaw``, ``pitch`` and ``roll``.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
+        smooth_talking: In videos, the same while a face talks, s. No effect if it is not above ``smooth``.
         min_dwell: In videos, shortest time for which a label is shown, s.
         uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
 
@@ -96,7 +98,9 @@ class Recognizer(Closing):
         cuts: bool = True,
         reid: float = 30.0,
         reid_model: str | os.PathLike[str] | None = None,
+        pose: bool = False,
         smooth: float = 0.3,
+        smooth_talking: float = 1.2,
         min_dwell: float = 0.4,
         uncertain_below: float = 0.4,
     ) -> None:
@@ -107,6 +111,7 @@ class Recognizer(Closing):
         _check_number("classify_fps", classify_fps)
         _check_number("reid", reid)
         _check_number("smooth", smooth)
+        _check_number("smooth_talking", smooth_talking)
         _check_number("min_dwell", min_dwell)
         _check_number("uncertain_below", uncertain_below, 1.0)
         if max_classify_fps is not None:
@@ -119,11 +124,17 @@ class Recognizer(Closing):
             range=face_range,
             detector=detector,
             pipeline=PipelineOptions(classify_fps=classify_fps, max_faces=max_faces),
-            smooth=SmoothOptions(time_constant=smooth, min_dwell=min_dwell, uncertain_below=uncertain_below),
+            smooth=SmoothOptions(
+                time_constant=smooth,
+                min_dwell=min_dwell,
+                uncertain_below=uncertain_below,
+                talking_time_constant=smooth_talking,
+            ),
             max_classify_fps=max_classify_fps,
             cuts=cuts,
             reid=reid,
             reid_model=None if reid_model is None else Path(reid_model),
+            pose=pose,
         )
         if detector != "auto":  # "auto" chooses when the first face is looked for
             self._config.choose_detector(_log.warning)
@@ -157,6 +168,7 @@ class Recognizer(Closing):
                 self._parts.backend,
                 max_faces=self._config.pipeline.max_faces,
                 uncertain_below=self._config.smooth.uncertain_below,
+                pose=self._config.pose,
             )
         return Faces(estimates, self.labels, image=image)
 

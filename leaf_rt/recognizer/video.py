@@ -11,7 +11,7 @@ from leaf_rt.errors import NoFrames
 from leaf_rt.recognizer import tables
 from leaf_rt.results.columns import ColumnBuilder, Columns
 from leaf_rt.results.numbers import numbers
-from leaf_rt.results.records import SCHEMA_VERSION, frame_records, utc
+from leaf_rt.results.records import POSE, SCHEMA_VERSION, frame_records, utc
 from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.options import Hooks
@@ -186,7 +186,10 @@ class VideoResult:
         return Plot(timeline_png(self._summary, self.source, max_people))
 
     def save(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
-        """Write the files of the command line: NAME.leaf.jsonl, NAME.leaf.csv and NAME.leaf.png.
+        """Write the records and the timeline: NAME.leaf.jsonl, NAME.leaf.csv and NAME.leaf.png.
+
+        The report and its numbers, which ``leaf-rt video`` writes too, are left out. ``leaf-rt report NAME.leaf.jsonl``
+        makes them from the records; ``summary`` has the numbers.
 
         Args:
             folder: Folder for the files. It is created if missing.
@@ -208,8 +211,9 @@ class VideoResult:
         stem = Path(self.source).stem
         endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
         files = {kind: paths.reserve(into, stem, ending) for kind, ending in endings.items()}
+        pose = self.columns.pose.shape[1] > 0
         with ResultFile(files["records"]) as records, ResultFile(files["csv"]) as rows:
-            with JsonlSink(records, self.labels) as jsonl, CsvSink(rows, self.labels) as table:
+            with JsonlSink(records, self.labels) as jsonl, CsvSink(rows, self.labels, pose) as table:
                 for frame, estimates, latency in self.columns.frames(self.source):
                     jsonl.write(self._info, frame, estimates, latency)
                     table.write(self._info, frame, estimates, latency)
@@ -239,6 +243,7 @@ class VideoResult:
             "classified": rows.classified,
             "poor": rows.low_quality,
             "latency_ms": rows.latency * 1000.0,
+            **{name: rows.pose[:, k] for k, name in enumerate(POSE[: rows.pose.shape[1]])},
         }
 
     def _repr_png_(self) -> bytes:

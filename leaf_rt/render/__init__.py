@@ -3,4 +3,4 @@
 Knows estimates and summaries. Does not know sources or threads.
 """
 
-__all__ = ["anonymize", "overlay", "report", "timeline", "window"]
+__all__ = ["anonymize", "overlay", "placement", "report", "timeline", "window"]

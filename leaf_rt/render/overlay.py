@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.render.anonymize import Anonymizer, blur_faces
+from leaf_rt.render.placement import Box, Face, Layout, Sizes, shortened
 from leaf_rt.types import F32, U8, Estimates
 
 _INK = (24, 24, 24)  # BGR, dark text and panels
@@ -29,17 +30,21 @@ def annotate(image: U8, estimates: Estimates, labels: Sequence[str], blur: bool 
     return canvas
 
 
-def draw_estimates(canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False) -> None:
+def draw_estimates(
+    canvas: U8, estimates: Estimates, labels: Sequence[str], blur: bool = False, layout: Layout | None = None
+) -> None:
     """Draw all faces with their emotions on an image, in place.
 
     Each box carries the number of the person and the emotion, in the color of the emotion. A face of low quality has
-    a hollow label. If there is room, bars beside the box show all probabilities; else a stripe below it does.
+    a hollow label. Bars beside the largest faces show all probabilities if there is room; else a stripe below the face
+    does. In a crowd labels are shortened, and placed so that they cover neither each other nor a face.
 
     Args:
         canvas: (H, W, 3) uint8 BGR.
         estimates: The faces.
         labels: Names of the C classes.
         blur: Whether to hide all faces first.
+        layout: Where labels were in the frames before, so that they do not jump. None for a single picture.
 
     Raises:
         ValueError: The number of labels is not C.
@@ -54,19 +59,17 @@ def draw_estimates(canvas: U8, estimates: Estimates, labels: Sequence[str], blur
     visible = [row for row, (x0, y0, x1, y1) in enumerate(boxes) if x1 - x0 >= 2 and y1 - y0 >= 2]
     for row in visible:
         pen.brackets(boxes[row], color_of(names[row]))
-    texts = {row: _tag_text(estimates, row, names[row], boxes[row]) for row in visible}
-    tags = {row: pen.tag_box(boxes[row], texts[row]) for row in visible}
-    taken = [*boxes, *tags.values()]
-    for row in visible:
-        spot = pen.panel_box(boxes[row], len(labels), taken)
-        if spot is not None:
-            taken.append(spot)
-            pen.panel(spot, estimates.smoothed[row], labels, int(estimates.emotion[row]))
+    faces = [pen.face(estimates, row, names[row], boxes[row]) for row in visible]
+    layout = Layout() if layout is None else layout
+    places = layout.arrange(faces, pen.sizes(len(labels)), estimates.timestamp)
+    for row, place in zip(visible, places, strict=True):
+        if place.bars is not None:
+            pen.panel(place.bars, estimates.smoothed[row], labels, int(estimates.emotion[row]))
         else:
-            pen.stripe(boxes[row], estimates.smoothed[row], labels, tags[row])
-    for row in visible:  # last, so that in a crowd only other labels can cover a label
+            pen.stripe(boxes[row], estimates.smoothed[row], labels, place.tag)
+    for row, place in zip(visible, places, strict=True):  # last, so that nothing covers a label
         size = pen.tag_size(boxes[row])
-        pen.tag(tags[row], texts[row], size, color_of(names[row]), hollow=bool(estimates.low_quality[row]))
+        pen.tag(place.tag, place.text, size, color_of(names[row]), hollow=bool(estimates.low_quality[row]))
 
 
 class FrameAnnotator:
@@ -78,16 +81,14 @@ class FrameAnnotator:
 
     def __init__(self, blur: bool) -> None:
         self._anonymizer = Anonymizer() if blur else None
+        self._layout = Layout()
 
     def draw(self, canvas: U8, estimates: Estimates, labels: Sequence[str]) -> U8:
         """Draw on the next frame, (H, W, 3) uint8 BGR, in place, and return it."""
         if self._anonymizer is not None:
             self._anonymizer.hide(canvas, estimates)
-        draw_estimates(canvas, estimates, labels)
+        draw_estimates(canvas, estimates, labels, layout=self._layout)
         return canvas
-
-
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px, inside the picture
 
 
 class _Pen:
@@ -132,16 +133,20 @@ class _Pen:
                 center = (x + sx * radius, y + sy * radius)
                 cv2.ellipse(self.canvas, center, (radius, radius), angle, 0, 90, tint, thickness, cv2.LINE_AA)
 
-    def tag_box(self, box: Box, text: str) -> Box:
-        """Return where the label of a box goes: above the box, or below it if there is no room above."""
-        x0, y0, _, y1 = box
+    def sizes(self, rows: int) -> Sizes:
+        """Return the sizes of what is drawn beside the faces, with ``rows`` bars per face."""
+        bars = round(self.size * 11.5), rows * self.row + round(self.size * 0.6)
+        return Sizes(self.width, self.height, self.line, max(3, self.line * 2), bars, round(self.size * 0.6))
+
+    def face(self, estimates: Estimates, row: int, name: str, box: Box) -> Face:
+        """Return what the layout needs to know of a face."""
         size = self.tag_size(box)
-        width, height = self.text_width(text, size, 600) + 2 * _padding(size), round(size * 1.5)
-        left = int(np.clip(x0 - self.line, 0, max(0, self.width - width)))
-        top = y0 - height - self.line - 2
-        if top < 0:
-            top = min(y1 + self.line + 3, self.height - height)
-        return left, top, left + width, top + height
+
+        def width(text: str) -> int:
+            return self.text_width(text, size, 600) + 2 * _padding(size)
+
+        texts = _tag_texts(estimates, row, name, box)
+        return Face(int(estimates.track_id[row]), box, texts, width, round(size * 1.5))
 
     def tag(self, tag: Box, text: str, size: int, color: tuple[int, int, int], hollow: bool) -> None:
         """Draw a label: dark or light text on the color, or, if hollow, colored text on a dark background."""
@@ -172,24 +177,6 @@ class _Pen:
         part = self.canvas[max(0, y0) : y1, max(0, x0) : x1]
         if part.size:
             cv2.addWeighted(part, 1 - alpha, np.full_like(part, color), alpha, 0, dst=part)
-
-    def panel_box(self, box: Box, rows: int, taken: list[Box]) -> Box | None:
-        """Find room for the bars next to a box that overlaps nothing in ``taken``; None if there is none."""
-        x0, y0, x1, y1 = box
-        width, height = round(self.size * 11.5), rows * self.row + round(self.size * 0.6)
-        gap = round(self.size * 0.6)
-        if (y1 - y0) * 2 < height:  # the panel would be far larger than the face
-            return None
-        tag = round(self.size * 1.5) + self.line + 2
-        top = int(np.clip(y0, 0, max(0, self.height - height)))
-        left = int(np.clip(x0, 0, max(0, self.width - width)))
-        corners = ((x1 + gap, top), (x0 - gap - width, top), (left, y1 + gap), (left, y0 - gap - tag - height))
-        for x, y in corners:
-            spot = (x, y, x + width, y + height)
-            inside = x >= 0 and y >= 0 and spot[2] <= self.width and spot[3] <= self.height
-            if inside and not any(_overlap(spot, other) for other in taken if other is not box):
-                return spot
-        return None
 
     def panel(self, spot: Box, probs: F32, labels: Sequence[str], shown: int) -> None:
         """Draw all probabilities (C,) as bars with names and percentages."""
@@ -224,17 +211,14 @@ class _Pen:
             self.canvas[top : top + height, start:end] = color_of(name)
 
 
-def _tag_text(estimates: Estimates, row: int, name: str, box: Box) -> str:
-    """Return the number and the emotion, with its probability if the face is large enough."""
-    shown = int(estimates.emotion[row])
-    sure = shown >= 0 and box[2] - box[0] >= 64
-    percent = f" {estimates.smoothed[row, shown] * 100:.0f}%" if sure else ""
-    return f"{estimates.person_id[row]}  {name}{percent}"
+def _tag_texts(estimates: Estimates, row: int, name: str, box: Box) -> tuple[str, ...]:
+    """Return what a label may say, longest first: number and emotion, with its probability if the face is large."""
+    shown, number = int(estimates.emotion[row]), str(estimates.person_id[row])
+    texts = [f"{number}  {name}", f"{number}  {shortened(name)}", number]
+    if shown >= 0 and box[2] - box[0] >= 64:
+        texts.insert(0, f"{texts[0]} {estimates.smoothed[row, shown] * 100:.0f}%")
+    return tuple(dict.fromkeys(texts))
 
 
 def _padding(size: int) -> int:
     return max(2, round(size * 0.45))
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -28,6 +28,7 @@ _MAX_CARDS = 100
 _STATIC_EVENTS = 200  # rows that are in the page even without scripts; the script shows the rest
 _HATCHES = 9  # patterns of report.css for print
 _SCRIPTS = ("report.js", "charts.js", "tables.js", "controls.js")
+_NOT_A_FEELING = "An expression is not a feeling."
 _NOTICE = (
     "For lawful uses only: the EU AI Act, Article 5(1)(f), forbids inferring emotions at work and in education, except "
     "for medical or safety reasons."
@@ -80,7 +81,7 @@ def report_html(
                  "shorter time, not shown here.</p>"  # fmt: skip
     body = "\n".join((
         _head(title, numbers, summary, [*notes, *_notes(summary, people)]),
-        _stage(clip, bool(people)),
+        _stage(clip, bool(people), bool(numbers["cuts"])),
         f"<section aria-labelledby=people><h2 id=people>People</h2>{cards or '<p>No face was found.</p>'}</section>",
         _transitions(numbers, names),
         _events(summary, names),
@@ -98,13 +99,13 @@ def report_html(
 
 
 def trust(model: Mapping[str, Any] | None) -> str:
-    """One sentence on how far to trust the results, from the description of the model.
+    """How far to trust the results, in two or three sentences, from the description of the model.
 
     Args:
         model: ``run.model`` of the numbers; None if the records came without it.
     """
     if not model:
-        return "The records do not say which model made them, so how far to trust them is unknown."
+        return "The records do not name the model that made them, so its accuracy is unknown."
     for data, measured in (model.get("metrics") or {}).items():
         accuracy = measured.get("accuracy") if isinstance(measured, Mapping) else None
         if accuracy is None:
@@ -112,17 +113,17 @@ def trust(model: Mapping[str, Any] | None) -> str:
         faces = f" ({measured['faces']:,} faces)" if "faces" in measured else ""
         error = measured.get("calibration_error")
         shares = (
-            "how well its shares match real frequencies was not measured"
+            "It was not measured whether a share of 80 % means that the label is right 80 % of the time."
             if error is None
-            else f"its highest share differs from how often it is right by {100 * error:.1f} points on average"
+            else f"Its highest share differs from how often the label is right by {100 * error:.1f} points on average."
         )
         return (
-            f"On {data}{faces}, this model gives the label that most people gave for "
-            f"{accuracy:.1%} of the faces, and {shares}; a face shows an expression, not what a person feels."
+            f"Accuracy of this model: {accuracy:.1%} on {data}{faces}, measured against the label that most people "
+            f"chose. {shares} {_NOT_A_FEELING}"
         )
     return (
-        "The accuracy of this model was not measured, so check it on faces of your own before you rely on it; a face "
-        "shows an expression, not what a person feels."
+        "The accuracy of this model was not measured. Check it on your own faces before you rely on it. "
+        f"{_NOT_A_FEELING}"
     )
 
 
@@ -214,6 +215,8 @@ def _head(title: str, numbers: Mapping[str, Any], summary: Summary, notes: Seque
     facts["Frames with a face"] = f"{numbers['frames_with_faces']:,}"
     facts["People"] = str(len(numbers["people"]) + numbers["people_forgotten"])
     facts["Changes of expression"] = f"{numbers['changes']:,}"
+    if numbers["cuts"]:
+        facts["Hard cuts"] = f"{len(numbers['cuts']):,}"
     if model:
         facts["Model"] = f"{model['name']}, {model['precision']}"
     if run:
@@ -224,7 +227,7 @@ def _head(title: str, numbers: Mapping[str, Any], summary: Summary, notes: Seque
             f"<p class=trust>{escape(trust(model))}</p>{lines}</header>")  # fmt: skip
 
 
-def _stage(clip: Clip | None, people: bool) -> str:
+def _stage(clip: Clip | None, people: bool, cuts: bool) -> str:
     if not people:
         return ""
     video = ""
@@ -240,7 +243,8 @@ def _stage(clip: Clip | None, people: bool) -> str:
         "<ul id=legend class=legend></ul><div id=lanes class=chart tabindex=0 role=application aria-label='Timeline: "
         "arrow keys move the cursor, plus and minus zoom, 0 shows all, Enter goes to the moment in the video'></div>"
         "<p class=hint>Drag to zoom, double-click to show all. Click a moment to go there"
-        f"{' in the video' if clip else ''}. Keys: &larr; &rarr; + &minus; 0 Enter.</p></section>"
+        f"{' in the video' if clip else ''}.{' A dashed line is a hard cut.' if cuts else ''} "
+        "Keys: &larr; &rarr; move the cursor, + &minus; zoom, 0 shows all, Enter goes to the moment.</p></section>"
         "<noscript><p class=note>The timeline and the curves need JavaScript; all numbers are below.</p></noscript>"
     )
 
@@ -275,7 +279,7 @@ def _card(person: Mapping[str, Any], names: Sequence[str], thumbnail: bytes | No
         f"</div>{bar}<div class=person-body><table class=numbers><thead><tr><th scope=col>shown</th>"
         "<th scope=col>of the time</th><th scope=col>time</th><th scope=col>mean share when shown</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
-        f"<dl class=small><div><dt>Changes</dt><dd>{person['changes']}</dd></div><div><dt>Longest stretch</dt>"
+        f"<dl class=small><div><dt>Changes</dt><dd>{person['changes']}</dd></div><div><dt>Longest</dt>"
         f"<dd>{stretch}</dd></div></dl><div class='curve chart' data-person={number}></div></div></article>"
     )
 
@@ -296,8 +300,9 @@ def _transitions(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
             cells += f"<td class=t{strength}>{count or ''}</td>"
         rows += f"<tr><th scope=row>{_key(names.index(name))}{escape(name)}</th>{cells}</tr>"
     return (
-        "<section aria-labelledby=transitions><h2 id=transitions>Transitions</h2><p class=hint>How often the "
-        "expression of a row was followed at once by that of a column, all people together.</p><div class=scroll>"
+        "<section aria-labelledby=transitions><h2 id=transitions>Transitions</h2><p class=hint>How often "
+        "the expression of the row changed directly to that of the column, for all people together.</p>"
+        "<div class=scroll>"
         f"<table class=matrix><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
@@ -316,7 +321,7 @@ def _events(summary: Summary, names: Sequence[str]) -> str:
     return (
         f"<section aria-labelledby=events><div class=bar-line><h2 id=events>Events</h2><div class=tools>"
         "<button type=button id=copy-events class=needs-script>Copy table</button></div></div>"
-        "<p class=hint>One row per shown expression, until the person showed another one or was away for 1 s.</p>"
+        "<p class=hint>An event lasts until the person shows another expression or has been away for 1 s.</p>"
         f"<div class='scroll tall'><table class=events id=event-table><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div><p class=hint id=event-count role=status>"
         f"{min(len(ordered), _STATIC_EVENTS):,} of {len(ordered):,} events</p></section>"

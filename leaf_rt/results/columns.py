@@ -35,6 +35,7 @@ class Columns:
         classified: (N,) bool.
         low_quality: (N,) bool; ``poor`` in records.
         latency: (N,) float64, s; ``latency_ms`` in records.
+        pose: (N, 3) float32, degrees, yaw, pitch and roll; (N, 0) if they were not asked for.
     """
 
     frame_index: I64
@@ -52,6 +53,7 @@ class Columns:
     classified: NDArray[np.bool_]
     low_quality: NDArray[np.bool_]
     latency: NDArray[np.float64]
+    pose: F32
 
     def __len__(self) -> int:
         return len(self.track_id)
@@ -76,13 +78,13 @@ class Columns:
             estimates = Estimates(
                 time, self.track_id[rows], self.xyxy[rows], self.confidence[rows], self.probs[rows],
                 self.smoothed[rows], self.emotion[rows], self.classified[rows], self.low_quality[rows],
-                self.xyxy[rows], int(self.shot[start]), self.person_id[rows],
+                self.xyxy[rows], int(self.shot[start]), self.person_id[rows], self.pose[rows],
             )  # fmt: skip
             yield frame, estimates, float(self.latency[start])
 
 
 class ColumnBuilder:
-    """Collects frames into ``Columns``; about 150 bytes per face and frame."""
+    """Collects frames into ``Columns``; about 160 bytes per face and frame."""
 
     def __init__(self, num_classes: int) -> None:
         shape = (num_classes,)
@@ -91,9 +93,10 @@ class ColumnBuilder:
             ("shot", np.int64), ("track_id", np.int64), ("person_id", np.int64),
             ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
             ("probs", np.float32, shape), ("smoothed", np.float32, shape), ("classified", np.bool_),
-            ("low_quality", np.bool_), ("latency", np.float64),
+            ("low_quality", np.bool_), ("latency", np.float64), ("pose", np.float32, (3,)),
         ])  # fmt: skip
         self._count = 0
+        self._has_pose = False
 
     def add(self, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Append a row per face.
@@ -115,9 +118,14 @@ class ColumnBuilder:
         )  # fmt: skip
         for name in fields:
             rows[name] = getattr(estimates, name)
+        if estimates.pose.shape[1]:
+            rows["pose"], self._has_pose = estimates.pose, True
         self._count = end
 
     def build(self) -> Columns:
         """All rows so far."""
         rows = self._rows[: self._count]
-        return Columns(**{name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()})
+        columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
+        if not self._has_pose:
+            columns["pose"] = columns["pose"][:, :0]
+        return Columns(**columns)

@@ -37,6 +37,7 @@ def numbers(
         "records": summary.records,
         "start": _rounded(summary.start),
         "end": _rounded(summary.end),
+        "cuts": [_rounded(time) for time in summary.cuts],
         "people": [person_numbers(person, summary.labels) for person in people],
         "people_forgotten": summary.people_forgotten,
         "events": len(summary.events) + summary.events_forgotten,

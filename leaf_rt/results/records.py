@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ _FIRST_COLUMNS = (
     "schema_version", "source", "frame_index", "pts_s", "captured_at", "generation", "shot", "track_id", "person_id",
 )  # fmt: skip
 _BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+POSE = ("yaw", "pitch", "roll")
 _LAST_COLUMNS = ("classified", "poor", "latency_ms")
 
 
@@ -51,6 +53,7 @@ def record(
         "smoothed": _by_label(estimates.smoothed[row], labels),
         "classified": bool(estimates.classified[row]),
         "poor": bool(estimates.low_quality[row]),
+        **{name: _angle(value) for name, value in zip(POSE, estimates.pose[row].tolist(), strict=False)},
         "latency_ms": round(latency * 1000.0, 3),
     }
 
@@ -62,14 +65,23 @@ def frame_records(
     return [record(source, frame, estimates, row, labels, latency) for row in range(len(estimates))]
 
 
-def column_names(labels: Sequence[str]) -> tuple[str, ...]:
+def column_names(labels: Sequence[str], pose: bool = False) -> tuple[str, ...]:
     """Return the column names of a table of records, in order.
 
     Args:
         labels: Class names in the order of the model.
+        pose: Whether the records hold the head pose.
     """
     probabilities = (*(f"prob_{label}" for label in labels), *(f"smoothed_{label}" for label in labels))
-    return (*_FIRST_COLUMNS, *_BOX_COLUMNS, "confidence", "emotion", *probabilities, *_LAST_COLUMNS)
+    return (
+        *_FIRST_COLUMNS,
+        *_BOX_COLUMNS,
+        "confidence",
+        "emotion",
+        *probabilities,
+        *_LAST_COLUMNS,
+        *(POSE if pose else ()),
+    )
 
 
 def flatten(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -82,7 +94,12 @@ def flatten(record: dict[str, Any]) -> tuple[Any, ...]:
         *record["probs"].values(),
         *record["smoothed"].values(),
         *(record[name] for name in _LAST_COLUMNS),
+        *(record[name] for name in POSE if name in record),
     )
+
+
+def _angle(degrees: float) -> float | None:
+    return round(degrees, 1) if math.isfinite(degrees) else None
 
 
 def _by_label(values: F32, labels: Sequence[str]) -> dict[str, float]:

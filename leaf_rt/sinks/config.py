@@ -42,13 +42,13 @@ class OutputConfig:
     """What a command writes and shows.
 
     Every source can have files of its own: the annotated video, the records, the timeline, the report with its numbers,
-    and the subtitles. A source without an end, such as a camera, gets them only if ``out`` is set or it is asked for.
+    and the subtitles. A source without an end, such as a camera, gets them only with ``out`` or by an option.
     All sources share the files ``jsonl``, ``csv``, ``events`` and ``parquet``; ``STDOUT`` stands for standard output.
 
     Attributes:
         out: Folder of the files per source. None: next to the source file.
         roots: Folders whose structure is kept under ``out``.
-        skip_existing: Whether sources are left out of which every result stands.
+        skip_existing: Whether to skip sources that have all their results.
         annotated: Whether to write the annotated video or picture. None: only for sources with an end.
         records: Whether to write a file of records per source.
         timeline: Whether to write a timeline per source.
@@ -90,12 +90,18 @@ class OutputConfig:
         """What is written, one phrase each, for people whose faces are recognized.
 
         Args:
-            endless: Whether the sources have no end. Then only what was asked for is written.
+            endless: Whether the sources have no end. Then only the requested results are written.
         """
         if self.annotated or (self.annotated is None and not endless):
             yield "annotated video"
         if self.out is not None or not endless:
-            yield from ("records",) * self.records + ("timeline",) * self.timeline
+            kinds = {
+                "records": self.records,
+                "timeline": self.timeline,
+                "report": self.report,
+                "subtitles": self.subtitles,
+            }
+            yield from (kind for kind, written in kinds.items() if written)
         for option, path in self.shared.items():
             if path is not None:
                 yield "events" if option == "--events" else f"records ({option[2:]})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,8 +14,11 @@ import numpy as np
 
 from leaf_rt.errors import BackendError, DataError, NoPermission, NotFound, install_hint
 from leaf_rt.labels import UNCERTAIN
+from leaf_rt.results.records import POSE
+from leaf_rt.system.parsing import parse_json
+from leaf_rt.system.reading import open_regular
 from leaf_rt.text import printable
-from leaf_rt.types import Estimates, Frame
+from leaf_rt.types import F32, Estimates, Frame
 
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 _NO_BOXES = np.zeros((0, 4), np.float32)
@@ -121,7 +123,7 @@ def read_records(path: Path, source: str | None = None) -> StoredRecords:
 
 def _open_rows(path: Path, notes: list[str]) -> _Rows:
     try:
-        with path.open("rb") as f:
+        with open_regular(path) as f:
             head = f.read(4096)
     except FileNotFoundError as e:
         raise NotFound(f"{path}: no such file; give a file of records ({_KINDS})") from e
@@ -129,6 +131,8 @@ def _open_rows(path: Path, notes: list[str]) -> _Rows:
         raise NotFound(f"{path}: is a folder; give a file of records ({_KINDS})") from e
     except PermissionError as e:
         raise NoPermission(f"{path}: no permission to read; change its permissions") from e
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}); give a file of records ({_KINDS})") from e
     if head.startswith(b"PAR1"):
         return _parquet(path)
     if b"\0" in head or head[:1] not in (b"", b"{", b"s", b"\xef"):
@@ -148,7 +152,7 @@ def _jsonl(path: Path, notes: list[str]) -> _Rows:
         if not line.strip():
             continue
         try:
-            yield f"line {number}", json.loads(line)
+            yield f"line {number}", parse_json(line)
         except ValueError as e:
             if complete or number == 1:
                 raise _not_a_record(path, f"line {number}", e) from e
@@ -165,8 +169,8 @@ def _csv(path: Path, notes: list[str]) -> _Rows:
 
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as f:
         reader = csv.reader(lines(f))
-        names = next(reader, [])
-        for number, values in enumerate(reader, 2):
+        names = next(_parsed(reader, path), [])
+        for number, values in enumerate(_parsed(reader, path), 2):
             where = f"line {number}"
             if len(values) != len(names):
                 raise _not_a_record(path, where, ValueError(f"{len(values)} values for {len(names)} columns"))
@@ -174,6 +178,14 @@ def _csv(path: Path, notes: list[str]) -> _Rows:
                 yield where, _nested(dict(zip(names, values, strict=True)))
             except (KeyError, ValueError) as e:
                 raise _not_a_record(path, where, e) from e
+
+
+def _parsed(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    """What a CSV reader reads; its own errors, such as a field without end, become ours."""
+    try:
+        yield from reader
+    except csv.Error as e:
+        raise DataError(f"{path}: is not a CSV file of leaf-rt ({e}); give {_KINDS}") from e
 
 
 def _parquet(path: Path) -> _Rows:
@@ -202,11 +214,13 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
               for kind in ("prob", "smoothed")}  # fmt: skip
     flags = {name: row[name] in (True, "True") for name in ("classified", "poor")}
     names = ("frame_index", "generation", "shot", "track_id", "person_id")
+    pose = {name: float(row[name]) for name in POSE if row.get(name) not in (None, "")}
     whole = {name: int(row[name]) for name in names if name in row}
     return {
         **{name: value for name, value in row.items() if name in ("source", "emotion")},
         **whole,
         **flags,
+        **pose,
         "pts_s": float(row["pts_s"]),
         "captured_at": row["captured_at"] or None,
         "box": [float(row[name]) for name in ("x0", "y0", "x1", "y1")],
@@ -247,7 +261,16 @@ def _frame(
         seen=_NO_BOXES,
         shot=first.get("shot", 0),  # records of version 1 have neither cuts nor people
         person_id=np.array([row.get("person_id", row["track_id"]) for row in rows], np.int64),
+        pose=_pose(rows),
     )
+
+
+def _pose(rows: list[dict[str, Any]]) -> F32:
+    """Return the head poses of records, (N, 3) float32, degrees; (N, 0) if they hold none."""
+    if not any(name in row for row in rows for name in POSE):
+        return np.zeros((len(rows), 0), np.float32)
+    angles = [[row.get(name) for name in POSE] for row in rows]
+    return np.array([[np.nan if a is None else a for a in row] for row in angles], np.float32)
 
 
 def _not_a_record(path: Path, where: str, error: Exception) -> DataError:

@@ -26,6 +26,7 @@ class SourceOptions:
         max_fps: Largest number of frames to read per second of media time; None reads all.
         loop: Start a file again at its end, without limit.
         realtime: Replay a file as if it were live.
+        redirects: Whether a server may send the program to another address.
         rtsp_transport: "tcp" or "udp".
         open_timeout: s to wait until a network source answers.
         read_timeout: s to wait for the next bytes of a network source.
@@ -48,6 +49,7 @@ class SourceOptions:
     max_fps: float | None = None
     loop: bool = False
     realtime: bool = False
+    redirects: bool = True
     rtsp_transport: str = "tcp"
     open_timeout: float = 5.0
     read_timeout: float = 5.0

@@ -218,4 +218,5 @@ def _ffmpeg_options(target: str, options: SourceOptions) -> dict[str, str]:
             "analyzeduration": "200000",
             "fpsprobesize": "2",
         }
-    return {}  # "nobuffer" would drop the first frames of a file
+    # "nobuffer" would drop the first frames of a file
+    return {} if options.redirects else {"max_redirects": "0"}

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from leaf_rt.credentials import mask
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
 from leaf_rt.media import ffmpeg
+from leaf_rt.media.ffmpeg import Bounds
 from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.sources.timeline import Timeline
 from leaf_rt.system.closing import Closing
@@ -36,6 +37,7 @@ class VideoFileSource(Closing):
     Args:
         path: The file.
         options: How to read it.
+        bounds: What is accepted of a stranger's file; None accepts everything that FFmpeg reads.
 
     Raises:
         NotFound, NoPermission: The file does not exist or cannot be read.
@@ -44,13 +46,13 @@ class VideoFileSource(Closing):
         NoFrames: It has no frame, or none after ``start``.
     """
 
-    def __init__(self, path: Path, options: SourceOptions) -> None:
+    def __init__(self, path: Path, options: SourceOptions, bounds: Bounds | None = None) -> None:
         self.warnings: list[str] = []
         self.decode_time: float | None = None
         self._path = path
-        self._options = options
+        self._options, self._bounds = options, bounds
         self.damaged = 0
-        self._container = _open(path)
+        self._container = _open(path, bounds)
         try:
             self._stream = _video(path, self._container)
             self._start_time = (self._container.start_time or 0) / 1e6
@@ -102,7 +104,7 @@ class VideoFileSource(Closing):
 
     def _rewind(self) -> None:
         self.close()
-        self._container = _open(self._path)
+        self._container = _open(self._path, self._bounds)
         self._stream = _video(self._path, self._container)
         first_index = self._seek() if self._options.start > 0 else 0
         self._frames = self._decode(first_index)
@@ -114,7 +116,7 @@ class VideoFileSource(Closing):
         """
         start = self._options.start
         before = 0
-        with _open(self._path) as container:
+        with _open(self._path, self._bounds) as container:
             stream = _video(self._path, container)
             try:
                 for packet in container.demux(stream):
@@ -214,11 +216,13 @@ class VideoFileSource(Closing):
         )
 
 
-def _open(path: Path) -> InputContainer:
+def _open(path: Path, bounds: Bounds | None) -> InputContainer:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - never raise
         raise NotAVideo(f"{path}: is a pipe or a device, not a file; write the video to a file first")
     try:
-        return ffmpeg.open_container(f"file:{os.fspath(path)}", {})  # so that "a:b.mp4" is not read as a URL
+        return ffmpeg.open_container(
+            f"file:{os.fspath(path)}", {}, bounds=bounds
+        )  # so that "a:b.mp4" is not read as a URL
     except FileNotFoundError as e:
         if os.path.lexists(path) and not os.path.islink(path):  # noqa: PTH114 - never raise
             raise _is_list(path) from e

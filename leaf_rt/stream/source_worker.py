@@ -128,8 +128,8 @@ class SourceWorker:
             less = self._load.level > stats.level
             stats.level = self._load.level
             self.pipeline.reduce_effort(stats.level)
-            change = "less work per frame, to drop no frames" if less else "more work per frame"
-            text = f"{stats.demand:.0%} busy: {change} (level {stats.level})"
+            change = "less work per frame, so that fewer frames are dropped" if less else "more work per frame"
+            text = f"needs {stats.demand:.0%} of the available time: {change} (level {stats.level})"
             self._context.report(Event("info", stats.info.name, EventKind.LOAD, text))
 
     def restart_load(self) -> None:

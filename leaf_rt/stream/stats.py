@@ -76,6 +76,12 @@ class StageStats:
             self.total += seconds
             self.count += 1
 
+    @property
+    def mean(self) -> float:
+        """Mean of the newest durations, s; 0 if there are none. Durations without work count too."""
+        with self._lock:
+            return sum(self._newest) / len(self._newest) if self._newest else 0.0
+
     def percentile(self, q: float) -> float:
         """Percentile ``q`` in [0, 100] of the newest durations, s; 0 if there are none."""
         with self._lock:

@@ -59,7 +59,10 @@ class ResultFile(Closing):
     def __init__(self, path: Path | str, *, follow: bool = False) -> None:
         self.name = str(path)
         self.failed = False
-        self._final = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+        try:
+            self._final = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+        except OSError as e:
+            raise output_error(path, e) from e
         self._earlier: int | None = None  # lock of the earlier result
         found = _stat(self._final)
         if found is not None and stat.S_ISDIR(found.st_mode):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from leaf_rt.sources.address import parse
 
 SAMPLE = "sample"
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_UNSAFE = re.compile(r"[\s\\\x00-\x1f\x7f<>\"^`{|}]")
+_UNSAFE = re.compile(r"[^!-~]|[#\\<>\"^`{|}]")  # also what is no ASCII
 
 
 class AllowList:
@@ -85,8 +85,13 @@ def _matches(parts: SplitResult, allowed: SplitResult) -> bool:
         parts.scheme == allowed.scheme
         and port(parts) == port(allowed)
         and _like(parts.hostname or "", allowed.hostname or "", "[^.]*")
-        and (wanted in ("", "/") or (_like(path, wanted, ".*") and ".." not in path))
+        and (wanted in ("", "/") or (_like(path, wanted, ".*") and not _climbs(path)))
     )
+
+
+def _climbs(path: str) -> bool:
+    """Whether a server may read a path as one outside of its folder, also after it decodes ``%2e`` once or twice."""
+    return any(sign in text for text in (path, unquote(path), unquote(unquote(path))) for sign in ("..", "\\"))
 
 
 def _like(text: str, pattern: str, star: str) -> bool:

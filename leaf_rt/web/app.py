@@ -75,7 +75,7 @@ def build_app(
         lifespan=lifespan,
     )
     router = APIRouter()
-    add_routes(router, Parts(hub, manager, live, jobs, pictures, Turns(limits.jobs), info, info["labels"], limits))
+    add_routes(router, Parts(hub, manager, live, jobs, pictures, Turns(limits.uploads), info, info["labels"], limits))
 
     @router.get("/healthz", tags=["server"], responses={503: {"description": "A source or an output fails."}})
     def healthz() -> JSONResponse:
@@ -123,14 +123,23 @@ async def _timed_out(_: Request, error: Exception) -> JSONResponse:
     return _answer(503, "the run is too busy; try again later")
 
 
+_PLAIN = {  # for the answers of Starlette, which are no sentences
+    "Not Found": "there is nothing at this address; /openapi.json lists all requests",
+    "Method Not Allowed": "this address does not accept this method; /openapi.json lists all requests",
+}
+
+
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    answer = _answer(error.status_code, str(error.detail))
+    detail = str(error.detail)
+    answer = _answer(error.status_code, _PLAIN.get(detail, detail))
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if any(e["loc"] == ("body",) and e["type"] in ("model_attributes_type", "missing") for e in error.errors()):
+        return _answer(422, "the body must be a JSON object; send the header Content-Type: application/json with it")
     problems = [f"{'.'.join(str(part) for part in e['loc'][1:]) or e['loc'][0]}: {e['msg']}" for e in error.errors()]
     return _answer(422, "; ".join(problems))

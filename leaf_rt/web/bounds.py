@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -71,7 +71,11 @@ class BodyBounds:
             return message
 
         async def watched_send(message: Message) -> None:
-            nonlocal started
+            nonlocal started, complete
+            if not started and not complete and (declared != b"0" or b"transfer-encoding" in headers):
+                complete = True
+                if b"expect" not in headers:
+                    await _drain(receive)
             started = True
             await send(message)
 
@@ -95,25 +99,28 @@ class Turns:
     """Lets one task in at a time, and few wait.
 
     Args:
-        waiting: How many may wait.
+        places: How many may wait.
+
+    Attributes:
+        one: Held by the task that is in.
     """
 
-    def __init__(self, waiting: int) -> None:
-        self._lock, self._waiting, self._count = asyncio.Lock(), waiting, 0
+    def __init__(self, places: int) -> None:
+        self.one = asyncio.Lock()
+        self._places, self._count = places, 0
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn.
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place, to be taken before anything large is received.
 
         Raises:
-            Refusal: Too many wait.
+            Refusal: There is none.
         """
-        if self._count > self._waiting:
+        if self._count >= self._places:
             raise Refusal(503, "too many requests are waiting; try again later")
         self._count += 1
         try:
-            async with self._lock:
-                yield
+            yield
         finally:
             self._count -= 1
 

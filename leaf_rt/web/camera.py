@@ -20,6 +20,7 @@ from leaf_rt.system.closing import Closing
 from leaf_rt.types import U8, Frame, SourceInfo
 
 _WAITING = 2  # pictures
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow knows many more, such as programs in EPS
 _KEPT = 64  # times of pictures on their way through the pipeline
 
 
@@ -98,13 +99,16 @@ def picture_size(data: bytes) -> tuple[int, int, str]:
 
     Raises:
         NotAVideo: It is not a picture.
+        CodecError: It is far too large.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures, which the caller refuses
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
                 return picture.width, picture.height, picture.format or ""
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except Image.DecompressionBombError as e:  # more than twice what Pillow warns of
+        raise CodecError("the picture has too many pixels; make it smaller") from e
+    except (OSError, ValueError, SyntaxError) as e:
         raise NotAVideo("not a picture that can be read; send a JPEG, PNG, WebP, TIFF or BMP") from e
 
 

@@ -10,13 +10,14 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from leaf_rt.errors import LeafError
+from leaf_rt.media.ffmpeg import Bounds
 from leaf_rt.results.records import frame_records
 from leaf_rt.sources.base import Source, SourceOptions, Target
 from leaf_rt.sources.video_file import VideoFileSource
@@ -30,6 +31,7 @@ _KEEP_SECONDS = 600.0  # s for which a result can be fetched
 _MAX_RESULT = 64 << 20  # bytes of records of one job
 _POLL = 0.1  # s
 # What a clip may begin with. FFmpeg also reads playlists, which name other files and addresses: these are refused.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg"  # names of FFmpeg; a first byte can deceive
 _HEADS = ((4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"\x47"), (0, b"\x00\x00\x01\xba"))
 
 
@@ -81,13 +83,24 @@ class Jobs:
     def __init__(self, manager: SourceManager, labels: Sequence[str], limits: Limits) -> None:
         self._manager, self._labels, self._limits = manager, labels, limits
         self._jobs: dict[str, Job] = {}
+        self._receiving = 0
         self._one = asyncio.Lock()  # one clip at a time, so that live sources keep their frame rate
 
-    def check_room(self) -> None:
-        """Raise ``Refusal`` if no further clip is taken now."""
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one clip while it is received and until it is started.
+
+        Raises:
+            Refusal: No further clip is taken now.
+        """
         self._forget_old()
-        if sum(job.ended is None for job in self._jobs.values()) >= self._limits.jobs:
+        if self._receiving + sum(job.ended is None for job in self._jobs.values()) >= self._limits.jobs:
             raise Refusal(503, "too many clips are waiting; try again later")
+        self._receiving += 1
+        try:
+            yield
+        finally:
+            self._receiving -= 1
 
     def start(self, folder: TemporaryDirectory[str], clip: Path) -> Job:
         """Process a clip in the background, then delete its folder."""
@@ -129,6 +142,8 @@ class Jobs:
         except (LeafError, Refusal, TimeoutError) as e:
             job.state = "failed"
             job.reason = (str(e) or "the run is too busy").replace(str(clip), "the clip")
+        except Exception as e:  # noqa: BLE001 a decoder may fail in any way
+            job.state, job.reason = "failed", f"the clip cannot be processed ({type(e).__name__})"
         finally:
             job.ended = time.monotonic()
             await asyncio.to_thread(folder.cleanup)
@@ -142,6 +157,8 @@ class Jobs:
         )
         try:
             while not sink.closed:
+                if job.frames >= self._limits.video_frames:
+                    raise Refusal(413, f"the clip has too many frames; send at most {self._limits.video_frames}")
                 await asyncio.sleep(_POLL)
             counters = self._manager.job(name)
             if counters is not None and counters.reason:
@@ -194,8 +211,9 @@ def check_head(head: bytes) -> None:
 
 
 def _open(clip: Path, name: str, limits: Limits) -> Source:
-    source = VideoFileSource(clip, SourceOptions(name=name, end=limits.video_seconds))
-    with VideoFileSource(clip, SourceOptions()) as whole:  # says how long it is, without the end
+    bounds = Bounds(_FORMATS, limits.video_pixels)
+    source = VideoFileSource(clip, SourceOptions(name=name, end=limits.video_seconds), bounds)
+    with VideoFileSource(clip, SourceOptions(), bounds) as whole:  # says how long it is, without the end
         width, height, length = whole.info.width, whole.info.height, whole.info.duration
     problem = ""
     if width * height > limits.video_pixels:

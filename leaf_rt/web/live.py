@@ -17,6 +17,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from leaf_rt.errors import LeafError
+from leaf_rt.system.parsing import parse_json
 from leaf_rt.text import printable
 from leaf_rt.web.camera import BrowserCamera
 from leaf_rt.web.hub import Hub, LiveFrame, News
@@ -27,6 +28,7 @@ from leaf_rt.web.security import Refusal
 _TELL_EVERY = 1.0  # s between two lists of sources
 _LOOK_EVERY = 0.1  # s; how soon a change of the list is told
 _HELLO = 10.0  # s until the first message of a browser's camera
+_ANSWERS = 2  # that wait for the sender of a browser's camera
 _MAX_NAME = 60  # characters
 
 
@@ -138,10 +140,12 @@ class Live:
             camera = await self._hello(socket)
             added = await self._manager.add_open(camera, camera.client_time)
             source_id, name = added["id"], added["name"]
-            done: asyncio.Queue[LiveFrame] = asyncio.Queue()
+            done: asyncio.Queue[LiveFrame] = asyncio.Queue(_ANSWERS)
 
             def wake(frame: News) -> None:
                 if frame.source == name and isinstance(frame, LiveFrame):
+                    if done.full():  # the client reads too slowly; a later answer settles this frame too
+                        done.get_nowait()
                     done.put_nowait(frame)
 
             with self.frames(wake):
@@ -274,7 +278,7 @@ async def _message(socket: WebSocket) -> Any:
     if message["type"] == "websocket.disconnect":
         return None
     try:
-        return json.loads(message.get("text") or "")
+        return parse_json(message.get("text") or "")
     except ValueError:
         return ...
 

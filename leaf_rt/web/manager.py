@@ -18,6 +18,7 @@ from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import Source, SourceOptions, Target
 from leaf_rt.stream.control import Addition, RunControl
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
+from leaf_rt.text import printable
 from leaf_rt.web.allow import SAMPLE, AllowList
 from leaf_rt.web.hub import Hub
 from leaf_rt.web.options import WebOptions
@@ -92,7 +93,7 @@ class SourceManager:
     def describe(self) -> list[dict[str, Any]]:
         """All sources as the protocol describes them."""
         stats, now = self.stats, self._clock()
-        stages = {name: _ms(stats.stages[name]) for name in _STAGES}
+        stages = {name: round(stats.stages[name].mean * 1000.0, 2) for name in _STAGES}
         return [self._describe(source, stages, now) for source in stats.sources if source.info.name not in self._hidden]
 
     def states(self) -> dict[str, tuple[str, str]]:
@@ -132,6 +133,7 @@ class SourceManager:
             raise Refusal(
                 403, "this server does not allow this source; its operator can allow it with --allow-source ADDRESS"
             )
+        name = printable(name).strip() or None if name else None
         if target == SAMPLE:
             clip = sample_clip()
             if clip is None:
@@ -146,6 +148,7 @@ class SourceManager:
             realtime=is_file,
             wait=kind == "network",
             mirror=self._source_options.mirror and not is_file,
+            redirects=False,  # the operator allows this address, not where its server may lead
         )
         return await self._add(Addition(Target(target, asked)))
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from leaf_rt.errors import BackendError, LeafError, OutputError, install_hint
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
 from leaf_rt.system.closing import Closing
+from leaf_rt.web.options import is_loopback
+from leaf_rt.web.security import host_name
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -38,6 +40,8 @@ _GAUGES = {
     "demand": "Work needed to process all live frames, as a share of the available time",
     "frozen": "1 while the picture does not change",
 }
+_IDLE_SECONDS = 10.0  # until a client must have sent something
+_CLIENTS = 32  # at the same time
 _QUANTILES = ("0.5", 50.0), ("0.95", 95.0)
 
 
@@ -90,8 +94,12 @@ class MetricsServer(Closing):
         metrics = Exposition(lambda: self._stats)
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = _IDLE_SECONDS
+
             def do_GET(self) -> None:
-                if self.path.partition("?")[0] == "/metrics":
+                if not own_names(host_name(self.headers.get("Host", ""))):  # a page that points its name at us
+                    self._answer(421, "text/plain", b"this server does not answer under this name\n")
+                elif self.path.partition("?")[0] == "/metrics":
                     self._answer(200, metrics.media_type, metrics.text())
                 elif self.path.partition("?")[0] == "/healthz":
                     healthy, body = health(server._stats, server._clock())
@@ -109,12 +117,14 @@ class MetricsServer(Closing):
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
                 """Do not log requests."""
 
+        def own_names(name: str) -> bool:
+            return is_loopback(name) or not is_loopback(host)
+
         server = self
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = _QuietServer((host, port), Handler)
         except OSError as e:
             raise OutputError(f"--metrics {port}: cannot listen on {host}:{port} ({e.strerror}); choose another") from e
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
@@ -128,6 +138,33 @@ class MetricsServer(Closing):
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
+
+
+class _QuietServer(ThreadingHTTPServer):
+    """Says nothing about clients that go away, and serves only so many at the same time."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._places = threading.BoundedSemaphore(_CLIENTS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a client in a thread of its own, if there is a place."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a client."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client went away, or sent what is no HTTP."""
 
 
 def health(stats: RunStats, now: float, *, may_be_idle: bool = False) -> tuple[bool, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from leaf_rt.errors import OutputError
 
 MIN_TOKEN = 16  # characters
+_TOKEN = re.compile(rf"[A-Za-z0-9._~-]{{{MIN_TOKEN},512}}")  # of these, addresses and cookies need no quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,9 @@ class Limits:
         camera_pixels: Pixels of such a picture.
         sources: Sources at the same time, cameras of browsers included.
         viewers: WebSockets and streams of events at the same time.
-        jobs: Clips that wait or are processed.
+        video_frames: Number of its frames that are processed.
+        uploads: Pictures that are received or wait.
+        jobs: Clips that are received, wait or are processed.
         upload_seconds: Time in which a request must have arrived, s.
         connections: Connections at the same time.
     """
@@ -40,6 +44,8 @@ class Limits:
     camera_pixels: int = 1920 * 1200
     sources: int = 16
     viewers: int = 64
+    video_frames: int = 72_000
+    uploads: int = 16
     jobs: int = 4
     upload_seconds: float = 120.0
     connections: int = 512
@@ -72,9 +78,9 @@ class WebOptions:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.token and (len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()):
+        if self.token and _TOKEN.fullmatch(self.token) is None:
             raise OutputError(
-                f"--token: wanted at least {MIN_TOKEN} printable ASCII characters; leave it out to get one"
+                f"--token: wanted at least {MIN_TOKEN} letters, digits and - . _ ~; leave it out to get one"
             )
         if self.key is not None and self.certificate is None:
             raise OutputError("--tls-key: needs --tls-cert, the certificate of this key")

@@ -65,6 +65,7 @@ class PictureRecognizer:
                 self._backend,
                 max_faces=config.pipeline.max_faces,
                 uncertain_below=config.smooth.uncertain_below,
+                pose=config.pose,
             )
         height, width = image.shape[:2]
         info = SourceInfo(name, name, "picture", width, height)

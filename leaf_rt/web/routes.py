@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import io
 import json
 from collections.abc import Sequence
@@ -61,7 +62,9 @@ class SourceState(BaseModel):
     processed_fps: float
     dropped: int
     latency_ms: Percentiles
-    stages_ms: dict[str, float] = Field(description="Median time of each stage, ms, over all sources.")
+    stages_ms: dict[str, float] = Field(
+        description="Mean time of each stage per frame, ms, over the newest frames of all sources."
+    )
     faces: int
 
 
@@ -204,29 +207,32 @@ def add_routes(router: APIRouter, parts: Parts) -> None:
     @router.post("/v1/image", tags=["files"], responses=_problems(408, 413, 415), openapi_extra=_upload("image/jpeg"))
     async def image(request: Request) -> Recognized:
         """Recognize the faces of one picture."""
-        data = await _body(request)
-        async with parts.picture_turns.turn():
-            found = await asyncio.to_thread(parts.pictures.recognize, data, "picture")
+        with parts.picture_turns.place():
+            data = await _body(request)
+            async with parts.picture_turns.one:
+                found = await asyncio.to_thread(parts.pictures.recognize, data, "picture")
         return Recognized.model_validate(found)
 
     @router.post(
         "/v1/video",
         status_code=202,
         tags=["files"],
-        responses=_problems(408, 413, 415),
+        responses=_problems(408, 413, 415, 507),
         openapi_extra=_upload("video/mp4"),
     )
     async def video(request: Request) -> JobState:
         """Recognize the faces of a clip, as a job."""
-        jobs.check_room()
-        folder = TemporaryDirectory(prefix="leaf-rt-")
-        try:
-            clip = Path(folder.name) / "clip"
-            await _store(request, clip)
-            job = jobs.start(folder, clip)
-        except BaseException:
-            folder.cleanup()
-            raise
+        with jobs.place():
+            folder = TemporaryDirectory(prefix="leaf-rt-")
+            try:
+                clip = Path(folder.name) / "clip"
+                await _store(request, clip)
+                job = jobs.start(folder, clip)
+            except BaseException as e:
+                folder.cleanup()
+                if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise Refusal(507, "the server has no space for this clip; try again later") from e
+                raise
         return JobState.model_validate(job.describe())
 
     @router.get("/v1/jobs/{job_id}", tags=["files"], responses=_problems(404))
@@ -267,8 +273,9 @@ def _records(texts: Sequence[str], wanted: Format, labels: Sequence[str]) -> Res
     else:
         table = io.StringIO(newline="")
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(column_names(labels))
-        writer.writerows(flatten(json.loads(text)) for text in texts)
+        records = [json.loads(text) for text in texts]
+        writer.writerow(column_names(labels, pose=any("yaw" in record for record in records)))
+        writer.writerows(map(flatten, records))
         body = table.getvalue()
     headers = {} if wanted == "json" else {"Content-Disposition": f'attachment; filename="records.{wanted}"'}
     return Response(body, media_type=_TYPES[wanted], headers=headers)

@@ -10,11 +10,11 @@ import ipaddress
 import json
 import secrets
 import socket
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leaf_rt.web.options import WebOptions, is_loopback
@@ -88,7 +88,7 @@ class Guard:
 
     def _check_host(self, host: str) -> None:
         """Refuse names that others may point at this machine (DNS rebinding)."""
-        name = _host_name(host)
+        name = host_name(host)
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
@@ -130,12 +130,7 @@ class Guard:
         if not self._token:
             return
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        cookies: SimpleCookie = SimpleCookie()
-        try:
-            cookies.load(headers.get("cookie", ""))
-        except CookieError:
-            cookies.clear()
-        cookie = cookies[COOKIE].value if COOKIE in cookies else ""
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")  # other programs' cookies may be malformed
         right = self._is_token(cookie) | (self._is_token(bearer.strip()) and kind.lower() == "bearer")
         if not right:
             raise Refusal(401, "this server needs its token; use the address that leaf-rt printed at its start")
@@ -163,11 +158,11 @@ async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -
     await send({"type": f"{prefix}http.response.body", "body": body})
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """The name in a Host header, without port and brackets; "" if it is malformed."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port
     except ValueError:
         return ""
-    return (parts.hostname or "") if "@" not in host and "/" not in host else ""
+    return (parts.hostname or "") if not set("@/?#\\") & set(host) else ""

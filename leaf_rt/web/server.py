@@ -21,6 +21,7 @@ from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.sources.base import SourceOptions
 from leaf_rt.stream.control import RunControl
 from leaf_rt.system.closing import Closing
+from leaf_rt.system.reading import read_regular
 from leaf_rt.web.app import build_app
 from leaf_rt.web.bounds import bounded_protocol
 from leaf_rt.web.hub import Hub
@@ -35,6 +36,7 @@ NOTICE = (
     "except for medical and safety reasons."
 )
 _START, _STOP = 15.0, 5.0  # s
+_MAX_PEM = 1 << 20  # bytes
 
 
 class WebServer(Closing):
@@ -101,13 +103,15 @@ class WebServer(Closing):
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
         )
-        logging.getLogger("uvicorn").addHandler(logging.NullHandler())  # the terminal belongs to the command
+        for library in ("uvicorn", "python_multipart"):  # the terminal belongs to the command
+            logging.getLogger(library).addHandler(logging.NullHandler())
         try:
-            if options.certificate is not None:  # uvicorn would fail in its thread
-                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(options.certificate, options.key)
+            _check_certificate(options)  # uvicorn would fail in its thread
         except OSError as e:
             self._socket.close()
-            raise OutputError(f"--tls-cert {options.certificate}: cannot be used ({e}); give PEM files") from e
+            raise OutputError(
+                f"--tls-cert {options.certificate}: cannot be used ({e}); give PEM files, the key without a passphrase"
+            ) from e
         self._server = uvicorn.Server(config)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
@@ -165,6 +169,16 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as e:
         reason = getattr(e, "strerror", None) or str(e)
         raise OutputError(f"--web {host}:{port}: cannot listen there ({reason}); choose another address") from e
+
+
+def _check_certificate(options: WebOptions) -> None:
+    """Load certificate and key once. Raises OSError, also for a key with a passphrase, and for what is no file."""
+    if options.certificate is None:
+        return
+    for path in filter(None, (options.certificate, options.key)):
+        read_regular(path, _MAX_PEM)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(options.certificate, options.key, password="")  # without it, OpenSSL asks on the terminal
 
 
 def _info(

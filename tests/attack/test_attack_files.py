@@ -134,3 +134,24 @@ def test_any_text(tmp_path: Path, text: str) -> None:
         parse_json(text)
     if text and not text.startswith(("/", ".", "*")):  # not the whole disk
         expand([text], VIDEOS, "video")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet", ".summary.json"])
+def test_damaged_records(clip: Path, tmp_path: Path, model: Path, ending: str) -> None:
+    fast = ("--model", model, "--backend", "onnxruntime", "--no-plot")
+    run(("video", clip, "--out", "out", "--csv", "r.csv", "--parquet", "r.parquet", *fast), cwd=tmp_path, codes=[0])
+    records = next((tmp_path / "out").glob("*.jsonl"))
+    summary = next((tmp_path / "out").glob("*.summary.json"))
+    file = {".jsonl": records, ".summary.json": summary}.get(ending, tmp_path / f"r{ending}")
+    whole = file.read_bytes()
+    for rng in attacks(8):
+        damaged = mutate(whole, rng)
+        if rng.random() < 0.2 and ending != ".parquet":
+            damaged = rng.choice(
+                (b"[" * 100_000, b'{"a":' * 50_000, whole[:300] + b"9" * 200_000, whole.replace(b"0", b"1e999"))
+            )
+        file.write_bytes(damaged)
+        run(("report", records if ending == ".summary.json" else file, "--out", "new.html"), cwd=tmp_path)
+        if (page := tmp_path / "new.html").exists():
+            assert page.read_text("utf-8").rstrip().endswith("</html>")
+            page.unlink()

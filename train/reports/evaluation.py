@@ -28,7 +28,8 @@ from train.loop.distributed import pick_device
 from train.loop.inference import predict
 from train.loop.training import SPLIT
 from train.metrics import measure
-from train.recipes.schema import Augment, Data, Recipe
+from train.recipes.loading import load_recipe
+from train.recipes.schema import RECIPE, Augment, Data, Recipe
 
 MODELS = (".onnx", ".plan", ".xml")  # exported models
 # Which pictures count, by the agreement of their annotators. Published figures of FERPlus are of "majority".
@@ -118,6 +119,27 @@ class Classifier:
                 f"it knows {', '.join(self.labels)}"
             )
         return self.predict(crops)[:, [self.labels.index(name) for name in labels]]
+
+
+def check_pictures(split: str, protocol: str) -> None:
+    """Check the names of a split and of a protocol.
+
+    Raises:
+        ValueError: There is no such split or protocol.
+    """
+    if split not in ("validation", "test", "all"):
+        raise ValueError(f"split: wanted 'validation', 'test' or 'all', got {split!r}")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: wanted {', '.join(map(repr, PROTOCOLS))}, got {protocol!r}")
+
+
+def recipe_of_model(model: str | Path, recipe: Recipe | str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The given recipe, or that of the run, with other values of some options."""
+    path = Path(model)
+    own = (path if path.is_dir() else path.parent) / RECIPE
+    if recipe is None and own.is_file() and path.suffix not in MODELS:
+        recipe = own
+    return load_recipe(recipe, overrides)
 
 
 @contextmanager

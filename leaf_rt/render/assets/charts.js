@@ -20,6 +20,22 @@ const axisX = () => ({
   incrs: [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200],
   values: (_, splits, __, ___, step) => splits.map((t) => clock(t, step < 0.1 ? 2 : step < 1 ? 1 : 0)),
 });
+const drawCuts = (u, top, height) => { // hard cuts, as dashed lines
+  const { ctx } = u, ratio = devicePixelRatio || 1;
+  ctx.save();
+  ctx.strokeStyle = theme().ink;
+  ctx.lineWidth = ratio;
+  ctx.setLineDash([4 * ratio, 3 * ratio]);
+  for (const t of cuts) {
+    if (t < state.min || t > state.max) continue;
+    const x = u.valToPos(t, "x", true);
+    ctx.beginPath();
+    ctx.moveTo(x, top);
+    ctx.lineTo(x, top + height);
+    ctx.stroke();
+  }
+  ctx.restore();
+};
 const segments = (u, list, top, height, withText) => {
   const { ctx } = u, look = theme(), paint = fills(ctx, look), ratio = devicePixelRatio || 1;
   const { left, width } = u.bbox;
@@ -94,7 +110,7 @@ const addChart = (place, height, options, rows) => {
   state.charts.push({ u, head, place, height });
   return u;
 };
-const axisSize = (room) => Math.min(78, Math.max(60, room / 10));
+const axisSize = (room) => Math.min(84, Math.max(72, room / 10));
 
 const addLanes = () => {
   const place = $("lanes");
@@ -117,6 +133,7 @@ const addLanes = () => {
           const inset = (bottom - top) * 0.12;
           segments(u, byPerson.get(id), top + inset, bottom - top - 2 * inset, true);
         });
+        drawCuts(u, u.bbox.top, u.bbox.height);
       }],
     },
   }, [[start, end], [null, null]]);
@@ -167,6 +184,7 @@ const addCurve = (place) => {
       draw: [(u) => {
         const ratio = devicePixelRatio || 1;
         segments(u, byPerson.get(id), u.bbox.top - 11 * ratio, 7 * ratio, false);
+        drawCuts(u, u.bbox.top, u.bbox.height);
         if (state.print) nameLines(u, t, mean, ratio);
       }],
     },

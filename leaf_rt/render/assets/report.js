@@ -12,6 +12,7 @@ const start = numbers.start, end = Math.max(numbers.end, numbers.start + 0.5);
 const MIN_SPAN = 0.5; // s
 const GAP = Math.max(1, 3 * data.step); // s; a curve breaks where the person was away for longer
 const state = { min: start, max: end, moment: null, chosen: null, print: false, charts: [] };
+const cuts = numbers.cuts ?? [];
 const people = numbers.people.map((p) => p.person_id);
 const byPerson = new Map(people.map((id) => [id, []]));
 for (const event of events) byPerson.get(event[0])?.push(event);

@@ -281,7 +281,7 @@ class App {
   /** Bring everything that people read up to date. */
   #write() {
     const state = this.#state;
-    const { source, selected, waited } = state;
+    const { source, selected, waited, ownCamera } = state;
     this.#bar.draw(state.sources, selected, waited);
     this.#writeOutage();
     this.#writeStage(source, waited);
@@ -292,7 +292,7 @@ class App {
     const there = now === null ? 0 : this.#cards.write(past, view, byId("picture"), source ?? { width: 1 });
     const ago = state.moment === null ? "" : `${duration(view.now - state.moment)} ago`;
     setText(byId("moment"), ago);
-    setText(byId("nobody"), selected === null ? "People appear here." : there || ago ? "" : "Nobody is in the picture.");
+    setText(byId("nobody"), selected === null ? "People appear here." : there || ago ? "" : source?.state === "live" || ownCamera ? "Nobody is in the picture." : "No picture.");
     if (past) this.#timeline.draw(past, view);
     show(byId("timeline"), past !== null);
     show(byId("earlier"), past?.hasEarlier ?? false);
@@ -305,7 +305,7 @@ class App {
     show(banner, outage !== null && outage.since > 0.5);
     if (outage === null) return;
     const next = outage.nextTry > 0.5 ? `next try in ${duration(outage.nextTry)}` : "trying now";
-    setText(banner, `No connection to leaf-rt since ${duration(outage.since)}, ${next}.`);
+    setText(banner, `No connection to leaf-rt for ${duration(outage.since)}, ${next}.`);
   }
 
   #writeStage(source, waited) {
@@ -314,9 +314,10 @@ class App {
     const lost = this.#live.outage !== null && !ownCamera;
     let stale = "";
     if (lost) stale = "no connection to leaf-rt";
-    else if (selected !== null) stale = ownCamera ? (age > 2 ? `no answer since ${duration(age)}` : "") : source ? staleText(source, waited, age) : "";
+    else if (selected !== null) stale = ownCamera ? (age > 2 ? `no answer for ${duration(age)}` : "") : source ? staleText(source, waited, age) : "";
     this.#stage.setStale(stale !== "");
-    this.#stage.setBadge(stale || (this.#stage.paused ? "picture paused" : ""));
+    const reason = !lost && source?.state === "offline" ? source.reason : "";
+    this.#stage.setBadge(stale || (this.#stage.paused ? "picture paused" : ""), reason);
     document.body.classList.toggle("empty", selected === null);
     setNotice(this.#notice());
   }
@@ -333,7 +334,7 @@ class App {
     const camera = { label: "Use this computer's camera", act: () => this.startCamera(), primary: true };
     return {
       title: "See what a face shows, live",
-      text: "The pictures of your camera go to this leaf-rt server, are read there, and are not kept.",
+      text: "The pictures of your camera are sent to this leaf-rt server only. It does not store them.",
       alert: false,
       buttons: [...(this.#info.camera ? [camera] : []), ...others],
     };

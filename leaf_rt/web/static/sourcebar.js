@@ -63,10 +63,10 @@ export function drawFigures(list, source, latency, exact) {
     const { p50, p95 } = source.latency_ms;
     figures.push(["capture to answer", `${milliseconds(p50)}, 95 % under ${milliseconds(p95)}`, "On the server, without the way to this page"]);
   }
-  figures.push(["dropped", `${source.dropped} frames`, "Frames that were too old to be worth the work"]);
+  figures.push(["dropped", `${source.dropped} frames`, "Frames that were skipped because a newer one had come"]);
   for (const stage of live ? STAGES : []) {
     const value = source.stages_ms?.[stage] ?? 0;
-    if (value >= 0.05) figures.push([stage, milliseconds(value), "Median time of this step for one frame"]);
+    if (value >= 0.05) figures.push([stage, milliseconds(value), "Mean time of this step per frame, over the newest frames of all sources"]);
   }
   if (source.width) figures.push(["size", `${source.width} × ${source.height}`, "Pixels of the source"]);
   const key = figures.map(([name]) => name).join();
@@ -81,5 +81,5 @@ export function drawFigures(list, source, latency, exact) {
 /** What to say over a picture that is not live, or "" if it is. `age`: s since the newest frame. */
 export function staleText(source, waited, age) {
   if (source.state !== "live") return stateText(source, waited);
-  return age > 2 ? `no picture since ${duration(age)}` : "";
+  return age > 2 ? `no picture for ${duration(age)}` : "";
 }

@@ -17,6 +17,7 @@ export class Stage {
   #camera = false; // whether the own camera is shown
   #paused = false;
   #stale = false;
+  #painted = false; // whether the canvas shows a picture of the selected source
   #drawing = 0;
   #turn = 0; // grows when another source is shown
   #unseen = null; // time of the picture whose answer is not on the screen yet, ms
@@ -34,6 +35,7 @@ export class Stage {
     this.#faces = new Map();
     this.#latencies = [];
     this.#canvas.getContext("2d").clearRect(0, 0, this.#canvas.width, this.#canvas.height);
+    this.#painted = false;
     this.setPaused(false);
     this.setStale(false);
     this.#request();
@@ -74,11 +76,11 @@ export class Stage {
     this.#request();
   }
 
-  /** Say in a corner of the picture what it is if it is not live; "" says nothing. */
-  setBadge(text) {
-    const badge = byId("badge");
-    setText(badge, text);
-    show(badge, text !== "");
+  /** Write over the picture why it is not live: the state, and below it the reason. An empty `text` hides both. */
+  setBadge(text, reason = "") {
+    setText(byId("badge-state"), text);
+    setText(byId("badge-reason"), reason);
+    show(byId("badge"), text !== "");
   }
 
   /** Show a frame of the stream. */
@@ -108,6 +110,7 @@ export class Stage {
     if (!width || !height) return;
     if (this.#canvas.width !== width || this.#canvas.height !== height) Object.assign(this.#canvas, { width, height });
     this.#canvas.getContext("2d").drawImage(image, 0, 0);
+    this.#painted = true;
   }
 
   #answer(header, time) {
@@ -162,7 +165,7 @@ export class Stage {
     const source = fromVideo ? this.#video : this.#canvas;
     const width = fromVideo ? source.videoWidth : source.width;
     const height = fromVideo ? source.videoHeight : source.height;
-    if (!width) throw new Error("There is no picture to save yet.");
+    if (!width || (!fromVideo && !this.#painted)) throw new Error("There is no picture to save yet.");
     const canvas = Object.assign(document.createElement("canvas"), { width, height });
     const pen = canvas.getContext("2d");
     if (this.#camera) pen.setTransform(-1, 0, 0, 1, width, 0);

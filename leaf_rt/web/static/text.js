@@ -17,7 +17,7 @@ export function duration(seconds) {
 
 /** The state of a source in words. `waited` is the number of seconds since the server reported the state. */
 export function stateText(source, waited = 0) {
-  const since = duration(source.since_s + waited);
+  const time = duration(source.since_s + waited);
   switch (source.state) {
     case "live":
       return "live";
@@ -25,10 +25,10 @@ export function stateText(source, waited = 0) {
       return "connecting";
     case "offline": {
       const next = source.retry_in_s === null ? "" : `, next try in ${duration(source.retry_in_s - waited)}`;
-      return `offline since ${since}${next}`;
+      return `offline for ${time}${next}`;
     }
     case "frozen":
-      return `frozen since ${since}`;
+      return `frozen for ${time}`;
     case "refused":
       return `refused: ${source.reason || "no reason given"}`;
     default:

@@ -16,6 +16,7 @@ export class Timeline {
   #words = make("ul", { class: "spoken" });
   #tip = make("p", { class: "tip", hidden: true });
   #view = { now: 0, range: 60, moment: null };
+  #history = null;
   #left = 0;
 
   /** `onMoment` is called with the chosen time in s before now, or null for now. */
@@ -28,10 +29,12 @@ export class Timeline {
     box.addEventListener("pointerleave", () => onMoment(null));
     box.addEventListener("keydown", (event) => this.#key(event));
     box.addEventListener("blur", () => onMoment(null));
+    box.addEventListener("scroll", () => this.#history && this.draw(this.#history, this.#view));
   }
 
   /** Draw all rows. `view` is {now, range, moment, isLive}. */
   draw(history, view) {
+    this.#history = history;
     this.#view = view;
     const begin = view.now - view.range;
     const people = [...history.people.values()].filter((person) => person.last >= begin);
@@ -53,8 +56,13 @@ export class Timeline {
     pen.font = `13px ${style.fontFamily}`;
     this.#left = width < 600 ? 34 : 84;
     const x = (t) => this.#left + ((t - begin) / view.range) * (width - this.#left);
-    this.#axis(pen, x, rows * ROW, width, ink, line);
+    this.#grid(pen, x, rows * ROW, width, line);
     people.forEach((person, i) => this.#row(pen, person, i * ROW, x, begin, width, ink));
+    // The times stay in sight while the rows scroll.
+    const axis = Math.min(rows * ROW, this.#box.scrollTop + this.#box.clientHeight - AXIS);
+    pen.fillStyle = style.getPropertyValue("--panel");
+    pen.fillRect(0, axis, width, AXIS);
+    this.#axis(pen, x, axis, width, ink);
     if (view.moment !== null) {
       pen.fillStyle = style.getPropertyValue("--ink");
       pen.fillRect(Math.round(x(view.moment)), 0, 1.5, rows * ROW);
@@ -63,14 +71,20 @@ export class Timeline {
     this.#writeTip(people, x, width);
   }
 
-  #axis(pen, x, top, width, ink, line) {
+  #grid(pen, x, bottom, width, line) {
+    const { now, range } = this.#view;
+    pen.fillStyle = line;
+    for (let before = 0; before <= range; before += STEPS[range]) {
+      pen.fillRect(Math.min(Math.round(x(now - before)), width - 1), 0, 1, bottom);
+    }
+  }
+
+  #axis(pen, x, top, width, ink) {
     const { now, range } = this.#view;
     pen.textBaseline = "middle";
+    pen.fillStyle = ink;
     for (let before = 0; before <= range; before += STEPS[range]) {
       const at = Math.round(x(now - before));
-      pen.fillStyle = line;
-      pen.fillRect(Math.min(at, width - 1), 0, 1, top);
-      pen.fillStyle = ink;
       pen.textAlign = before === 0 ? "right" : before === range ? "left" : "center";
       const narrow = width < 600 && (before / STEPS[range]) % 2 === 1;
       if (!narrow) pen.fillText(before === 0 ? "now" : `${duration(before)} ago`, at, top + AXIS / 2 + 2);
@@ -78,6 +92,7 @@ export class Timeline {
   }
 
   #row(pen, person, top, x, begin, width, ink) {
+    pen.textBaseline = "middle";
     pen.textAlign = "left";
     pen.fillStyle = ink;
     pen.fillText(this.#left > 50 ? `Person ${person.number}` : String(person.number), 2, top + ROW / 2);
@@ -109,6 +124,7 @@ export class Timeline {
   #writeTip(people, x, width) {
     const { moment, now, isLive } = this.#view;
     this.#tip.hidden = moment === null;
+    this.#tip.style.bottom = `${-this.#box.scrollTop}px`;
     if (moment === null) return;
     const clock = isLive ? new Date(moment * 1000).toLocaleTimeString() : `${moment.toFixed(1)} s`;
     const shown = people.flatMap((person) => {
