@@ -1,6 +1,6 @@
 """A second, held-out set of hard cuts, from other material than ``shot_clips.py``, and the command that measures on it.
 
-    PYTHONPATH=tests:. python tests/fresh_cuts.py ../shared --set A --seeds 1000-1023
+    PYTHONPATH=tests:. python tests/fresh_cuts.py ../shared A 1000-1017 [FOLDER_OF_SCIKIT_IMAGE]
 
 The scenes are film, photographs and people in rooms: grey, toned or colored. The camera moves over them. The clips have
 six sizes, five codecs and three levels of noise. The sets A and B share no picture and no film.
@@ -231,9 +231,9 @@ def main() -> None:
     """Print recall and precision."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shared", type=Path)
-    parser.add_argument("--set", choices=["A", "B"], default="A")
-    parser.add_argument("--seeds", default="1000-1023")
-    parser.add_argument("--pictures", type=Path, help="folder of scikit-image, for more photographs")
+    parser.add_argument("set", choices=["A", "B"])
+    parser.add_argument("seeds", help="first and last, for example 1000-1017")
+    parser.add_argument("pictures", type=Path, nargs="?", help="folder of scikit-image, for more photographs")
     given = parser.parse_args()
     first, last = map(int, given.seeds.split("-"))
     totals = {stride: np.zeros(3, int) for stride in (1, 2, 3)}

