@@ -22,7 +22,7 @@ test-slow: $(VENV)/.dev ## Run the tests that `make test` leaves out because the
 	$(PYTEST) --numprocesses 2 -m "slow and not gpu"
 
 attack: $(VENV)/.dev ## Attack every input and output at random, for about an hour.
-	LEAF_ATTACK=long $(PYTEST) -m attack tests/attack
+	LEAF_ATTACK=long $(PYTEST) tests/attack
 
 # TensorRT comes from NVIDIA's package index.
 test-gpu: $(VENV)/.dev ## Run every test that needs an NVIDIA GPU.
