@@ -52,8 +52,8 @@ def test_blur_hides_faces_found_only_once_and_searches_every_frame(
     costs = []
 
     class Watched(Pipeline):
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            super().__init__(*parts, **options)
             costs.append(self.options)
 
     finds = [face_at(x, y, confidence=0.7) for x, y in places]

@@ -27,6 +27,7 @@ class SourceArguments(TypedDict, total=False):
     loop: bool
     realtime: bool
     rtsp_transport: str
+    redirects: bool
     open_timeout: float
     read_timeout: float
     stall_timeout: float
