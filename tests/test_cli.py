@@ -97,7 +97,7 @@ def test_each_result_can_be_moved_or_omitted(leaf: Leaf, clip: Path, tmp_path: P
     with (tmp_path / "a.csv").open(newline="") as f:
         assert len(list(csv.DictReader(f))) == 30
     deep = tmp_path / "new" / "folder"
-    assert leaf("video", clip, "--no-save-video", "--no-plot", "-o", deep).code == 0
+    assert leaf("video", clip, "--no-save-video", "--no-plot", "--no-report", "-o", deep).code == 0
     assert [p.name for p in deep.iterdir()] == ["face.leaf.jsonl"]
 
 
