@@ -18,7 +18,9 @@ HIDDEN = "***"
 # The start of an address. "rtsp:/" and "rtsp:" are mistyped; other names need "//", because "user:/" may be a user.
 _STREAM = "rtsps?|https?|rtmps?|srt|udp|rtp|tcp"
 _SCHEME = re.compile(rf"[A-Za-z][A-Za-z0-9+.,-]*:[/\\]{{2,}}|(?:{_STREAM}):[/\\]*", re.IGNORECASE)
-_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9+.,-])(?:{_SCHEME.pattern})[^\s'\"<>]*", re.IGNORECASE)
+# An address of an unknown kind that was taken for the name of a file, which has lost a slash: "name:/user:secret@host".
+_AS_FILE = r"[A-Za-z][A-Za-z0-9+.,-]*:/[^\s'\"<>/@]*:[^\s'\"<>]*@"
+_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9+.,-])(?:{_SCHEME.pattern}|{_AS_FILE})[^\s'\"<>]*", re.IGNORECASE)
 _VALUE = re.compile(r"(=|%3D).*", re.IGNORECASE | re.DOTALL)  # in a path: everything after the first "="
 _SECRET_VALUE = re.compile(r"((?:pass|pwd|pw|token|secret|auth|key|sig|user|login|cred)\w*(?:=|%3D)).*", re.I | re.S)
 _QUERY = re.compile(r"(\?|%3F).*", re.IGNORECASE | re.DOTALL)

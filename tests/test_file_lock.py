@@ -72,17 +72,17 @@ def test_two_options_cannot_share_a_file(leaf: Leaf, clip: Path, tmp_path: Path)
 def test_a_second_run_into_the_same_folder_is_rejected(leaf: Leaf, clip: Path, tmp_path: Path) -> None:
     records = tmp_path / "face.leaf.jsonl"
     command = [sys.executable, "-m", "leaf_rt", "video", clip, "--loop", "--save-video", "--out", tmp_path]
-    command += ["--no-plot"]
+    command += ["--no-plot", "--no-report"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
         try:
             until = time.monotonic() + 40
             while time.monotonic() < until and not (records.exists() and records.stat().st_size > 10_000):
                 time.sleep(0.05)
             before = records.stat().st_size
-            done = leaf("video", clip, "--out", tmp_path)
+            done = leaf("video", clip, "--out", tmp_path, "--no-report")
             assert first.poll() is None
             assert records.stat().st_size >= before > 10_000
-            only_records = leaf("video", clip, "--out", tmp_path, "--no-save-video")
+            only_records = leaf("video", clip, "--out", tmp_path, "--no-save-video", "--no-report")
         finally:
             first.send_signal(signal.SIGINT)
             _, err = first.communicate(timeout=30)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leaf_rt.cli.targets import shortened
+from leaf_rt.credentials import mask
 from leaf_rt.errors import LeafError, NoPermission, NotAVideo, NotFound
 from leaf_rt.sinks.paths import is_result
 from leaf_rt.text import counted, readable
@@ -79,7 +80,7 @@ def _add_pattern(found: Expanded, pattern: str, suffixes: frozenset[str], kind: 
     except ValueError:  # a NUL character
         matches = []
     if not matches:
-        raise NotFound(f"{pattern}: no file matches this pattern")
+        raise NotFound(f"{mask(pattern)}: no file matches this pattern")
     fixed = Path(*_fixed_parts(Path(pattern)))
     ending = Path(pattern).suffix
     any_kind = bool(ending) and not _WILD.search(ending)

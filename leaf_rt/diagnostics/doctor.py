@@ -23,6 +23,7 @@ from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem
 from leaf_rt.backends.plans import engine_states, find_gpu
 from leaf_rt.backends.registry import BACKENDS, BackendEntry
+from leaf_rt.credentials import mask
 from leaf_rt.errors import GpuProblem, GpuUnavailable, LeafError, first_line, install_hint
 from leaf_rt.faces.detectors import check_answers, choose_detector
 from leaf_rt.models.spec import DEFAULT_MODEL, ModelSpec, load_spec, variant_path
@@ -146,7 +147,9 @@ def _models(path: Path) -> list[Finding]:
         spec = load_spec(path)
         inference = _inference(path, spec)
     except LeafError as e:
-        return [Finding(f"model {path.name}", MISSING, str(e), f"{_REINSTALL}, or give another file with --model")]
+        return [
+            Finding(f"model {mask(path.name)}", MISSING, str(e), f"{_REINSTALL}, or give another file with --model")
+        ]
     findings = [Finding(f"model {path.name}", OK, f"{len(spec.labels)} classes, {_file(path, spec)}")]
     files = (variant_path(path, "fp16"), variant_path(path, "int8"), variant_path(path, "int8", ".xml"))
     findings += [_variant(file, path, spec) for file in files if file.is_file()]
