@@ -1,6 +1,6 @@
 """Smooths probabilities over time, and chooses a label that does not flicker.
 
-A talking mouth makes the probabilities swing back and forth without a change of expression. The filter measures how much of
+A talking mouth makes the probabilities swing without a change of expression. The filter measures how much of
 their movement takes itself back, and becomes slower with it. A change in one direction, however large, is no swing.
 
 All durations are in seconds and timestamps may be irregular, so a clip gives the same curve at 10, 30 and 60 frames/s.
