@@ -11,11 +11,11 @@ import pytest
 import torch
 from train_fakes import CLASSES, tiny, train_command, write_folder
 
-from leaf_rt.errors import DataError, LeafError
+from leaf_rt.errors import DataError, LeafError, NotFound
 from train.data.dataset import load_data
 from train.data.unlabelled import read_unlabelled
 from train.loop.checkpoint import load_model
-from train.loop.distillation import MOST_REPEATS, repeats
+from train.loop.distillation import ANSWERS, MOST_REPEATS, repeats
 from train.loop.distributed import DistributedContext
 from train.loop.inference import predict
 from train.loop.training import Training
@@ -87,8 +87,14 @@ def test_a_student_learns_from_a_teacher(root: Path) -> None:
     expected = 0.75 * before.labelled.targets + 0.25 * probs[:n]
     np.testing.assert_allclose(data.labelled.targets[:n], expected, atol=1e-6)
     np.testing.assert_allclose(data.labelled.targets[n:], probs[n:], atol=1e-6)
-    loss = training.train_step(16)["loss"]
-    assert np.isfinite(loss)
+    assert np.isfinite(training.train_step(16)["loss"])
+
+    shutil.rmtree(root / "teacher")
+    again = Training(recipe, before, ALONE, root / "student", resumed=True)
+    np.testing.assert_array_equal(again.data.labelled.targets, data.labelled.targets)
+    (root / "student" / ANSWERS).write_bytes(b"damaged")
+    with pytest.raises(NotFound, match="teacher"):
+        Training(recipe, before, ALONE, root / "student", resumed=True)
 
 
 @pytest.mark.slow

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from leaf_rt.errors import DataError
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
+from leaf_rt.system.files import write_whole
 from leaf_rt.types import F32, I64
 from train.augment.views import Views
 from train.data.dataset import Images, Samples, TrainingData
@@ -24,10 +27,11 @@ from train.models.bundled import BACKBONE, BUNDLED, load_bundled
 from train.models.face_model import FaceModel, build_model
 from train.recipes.schema import Recipe
 
+ANSWERS = "teacher.npz"  # in the folder of a run
 MOST_REPEATS = 5  # of an unlabelled image in one pass
 
 
-def distilled(recipe: Recipe, data: TrainingData, images: Images, views: Views) -> TrainingData:
+def distilled(recipe: Recipe, data: TrainingData, images: Images, views: Views, out: Path) -> TrainingData:
     """The training data with the teacher's probabilities in its targets, and no unlabelled image left.
 
     Args:
@@ -35,27 +39,30 @@ def distilled(recipe: Recipe, data: TrainingData, images: Images, views: Views) 
         data: The images of the run.
         images: The crops of ``data``.
         views: Normalises the crops.
+        out: Folder of the run. It keeps the teacher's answers, so that a resumed run does not wait for them again.
 
     Raises:
         NotFound, ModelError: The teacher cannot be read.
+        NoPermission, OutputError: The answers cannot be written.
         DataError: The teacher has other classes than the data.
     """
-    options = recipe.distill
-    teacher, labels, side = _teacher(recipe)
-    if labels != data.labels:
-        raise DataError(
-            f"distill.teacher {options.teacher}: knows {', '.join(labels)}; the data has {', '.join(data.labels)}"
-        )
-    teacher.to(images.device)
-
-    def probabilities(rows: I64) -> F32:
-        return predict(teacher, images, rows, side, views, "off", flip=True)
-
+    options, unlabelled = recipe.distill, data.unlabelled
+    n = len(data.labelled)
+    rows = np.concatenate([data.labelled.row, unlabelled.row])
+    answers = _kept(out / ANSWERS, rows)
+    if answers is None:
+        teacher, labels, side = _teacher(recipe)
+        if labels != data.labels:
+            raise DataError(
+                f"distill.teacher {options.teacher}: knows {', '.join(labels)}; the data has {', '.join(data.labels)}"
+            )
+        teacher.to(images.device, memory_format=views.format)  # type: ignore[call-overload]
+        answers = predict(teacher, images, rows, side, views, "off", flip=True)
+        _keep(out / ANSWERS, rows, answers)
     own = data.labelled.targets
-    targets = (1 - options.weight) * own + options.weight * probabilities(data.labelled.row)
-    labelled, unlabelled = replace(data.labelled, targets=targets), data.unlabelled
+    labelled = replace(data.labelled, targets=(1 - options.weight) * own + options.weight * answers[:n])
     if len(unlabelled):
-        probs = probabilities(unlabelled.row)
+        probs = answers[n:]
         order = np.repeat(np.arange(len(probs)), repeats(probs, options.balance))
         labelled = Samples(
             np.concatenate([labelled.row, unlabelled.row[order]]),
@@ -75,8 +82,25 @@ def repeats(probs: F32, balance: float) -> I64:
     label = probs.argmax(1)
     counts = np.bincount(label, minlength=probs.shape[1])
     wanted = (counts.max() / np.maximum(counts, 1)) ** balance
-    times: I64 = np.minimum(np.round(wanted), MOST_REPEATS).astype(np.int64)
-    return times[label]
+    times = np.minimum(np.round(wanted), MOST_REPEATS).astype(np.int64)
+    of_image: I64 = times[label]
+    return of_image
+
+
+def _kept(path: Path, rows: I64) -> F32 | None:
+    """The answers (N, C) that a file holds for these rows (N,); None without the file or with other rows."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            probs: F32 = content["probs"]
+            return probs if np.array_equal(content["rows"], rows) else None
+    except (OSError, ValueError, KeyError, BadZipFile):  # damaged: the teacher is asked again
+        return None
+
+
+def _keep(path: Path, rows: I64, probs: F32) -> None:
+    write_whole(path, lambda f: np.savez(f, rows=rows, probs=probs), parents=True)
 
 
 def _teacher(recipe: Recipe) -> tuple[FaceModel, tuple[str, ...], int]:
@@ -84,8 +108,6 @@ def _teacher(recipe: Recipe) -> tuple[FaceModel, tuple[str, ...], int]:
     if recipe.distill.teacher != BUNDLED:
         model, meta = load_model(Path(recipe.distill.teacher))
         return model, meta.labels, meta.geometry.net_side
-    from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
-
     labels = load_spec(DEFAULT_MODEL).labels
     encoder = build_backbone(BACKBONE)
     fold_batch_norm(encoder.eval())

@@ -73,7 +73,7 @@ class Training:
         self.views = Views(recipe.augment, context.device, channels_last=recipe.run.channels_last)
         if recipe.distill.teacher:
             with context.synchronized():
-                data = distilled(recipe, data, self.images, self.views)
+                data = distilled(recipe, data, self.images, self.views, out)
         self.recipe, self.data, self.context, self.out = recipe, data, context, out
         with context.synchronized():
             check_data(recipe, data, context.size)
