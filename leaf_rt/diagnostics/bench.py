@@ -128,6 +128,7 @@ def _step_by_step(
         try:
             begin = last = time.perf_counter()
             for frame in source:
+                _ = frame.image  # converts it
                 spent["decode"] += time.perf_counter() - last
                 estimates = steps.step(frame)
                 for name, seconds in steps.timings.items():

@@ -361,6 +361,7 @@ class StreamRunner:
             if self._context.options.shed and not worker.closed:
                 worker.adapt_to_load(now, live, self._served, self._busy, files)
             worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
+            worker.tell_if_unserved(now)
             if not worker.closed and worker.capture.ended:
                 self._close(worker)
         self._finish_closing()

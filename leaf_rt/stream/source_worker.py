@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from leaf_rt.recognition.pipeline import Pending, Pipeline
@@ -15,6 +16,7 @@ from leaf_rt.stream.stats import Event, EventKind
 from leaf_rt.types import Estimates, Prediction, SourceInfo
 
 _MAX_FAILURES = 30  # failed frames in a row that end a source
+_UNSERVED_AFTER = 10.0  # s without a finished frame of a source that gives some, after which that is said
 
 
 class SourceWorker:
@@ -42,6 +44,7 @@ class SourceWorker:
         self._context = context
         self._load = LoadControl()
         self._failures = 0  # failed frames in a row
+        self._served: tuple[float, int, int] | None = None  # s, finished and captured frames when one was last finished
         self._shown = False  # whether the sinks believe that the source is there
 
     @property
@@ -58,7 +61,13 @@ class SourceWorker:
         """Run the pipeline up to the back end; returns None if the frame failed, which is counted and reported."""
         if self.pipeline is None:
             raise ValueError("SourceWorker.prepare: call set_up() first")
+        now = self._context.now
         try:
+            begin = now()
+            _ = captured.frame.image  # converts the picture of a live source
+            self._context.stats.stages["decode"].add(captured.decode_time + now() - begin)
+            if self.info.is_live:
+                self.capture.watch(captured)
             return self.pipeline.prepare(captured.frame)
         except Exception as e:  # noqa: BLE001 one bad frame must not end a run of days; many in a row end the source
             self._frame_failed(e)
@@ -107,9 +116,11 @@ class SourceWorker:
 
     def tell_if_gone(self, shared: Sequence[SinkWorker]) -> None:
         """Tell all sinks, after its last frame, that the source was lost, stopped or has ended."""
+        if not self._shown or self.stats.state == "open":  # mostly; without the lock, which all captures want
+            return
         with self._context.lock:
             gone = self.stats.state in ("lost", "stopped", "ended") and not self.capture.buffer
-        if gone and self._shown:
+        if gone:
             self._shown = False
             for sink in (*shared, *self.sinks):
                 sink.source_gone(self.info)
@@ -131,6 +142,19 @@ class SourceWorker:
             change = "less work per frame, so that fewer frames are dropped" if less else "more work per frame"
             text = f"needs {stats.demand:.0%} of the available time: {change} (level {stats.level})"
             self._context.report(Event("info", stats.info.name, EventKind.LOAD, text))
+
+    def tell_if_unserved(self, now: float) -> None:
+        """Say, once, that a live source gets none of the time of this machine."""
+        stats = self.stats
+        if self._served is None or self._served[1] != stats.processed or stats.state != "open":
+            self._served = (now, stats.processed, stats.captured)
+        elif now - self._served[0] >= _UNSERVED_AFTER and stats.captured > self._served[2] and stats.info.is_live:
+            self._served = (math.inf, stats.processed, stats.captured)
+            text = (
+                f"none of its frames was processed in {_UNSERVED_AFTER:g} s: this machine is too slow for all sources; "
+                "use fewer of them, or smaller pictures"
+            )
+            self._context.report(Event("warning", stats.info.name, EventKind.LOAD, text))
 
     def restart_load(self) -> None:
         """Measure the load anew, because another source is gone. Its counters no longer count."""
