@@ -26,6 +26,7 @@ VAIN = 0.25  # the same, from which on a source waits for its next key frame
 MAX_KEY_TIME = 5.0  # s; a source whose key frames are further apart does not wait for one
 MIN_DECODED = 4  # sources that are decoded at least, although some of their frames come in vain
 _SHARE = 0.3  # of the sources may begin to wait per second: what this brings shows after a second
+_ASKS_TIME = 0.5  # s for which a source counts as one that asks
 _GROWTH_TIME = 0.3  # s after which two delays are compared
 _LOSS_TIME = 1.0  # s over which the share of frames in vain is averaged
 _DRIFT = 1e-3  # s per s by which the clocks of a camera and of this machine may differ
@@ -44,7 +45,8 @@ class DecodeTurns:
     def __init__(self, places: int = 0) -> None:
         self._places = threading.BoundedSemaphore(places or max(cpu_count() - 1, 1))
         self._lock = threading.Lock()
-        self._sources = self._waiting = 0
+        self._sources: dict[DecodeControl, tuple[float, float]] = {}  # since when it is decoded, and when it asked, s
+        self._waiting = 0
         self._next = -math.inf  # s; when the next source may begin to wait
 
     def __enter__(self) -> None:
@@ -53,34 +55,42 @@ class DecodeTurns:
     def __exit__(self, *_: object) -> None:
         self._places.release()
 
-    def join(self) -> None:
+    def join(self, source: DecodeControl) -> None:
         """Count one more source."""
         with self._lock:
-            self._sources += 1
+            self._sources[source] = (-math.inf, -math.inf)
 
-    def leave(self) -> None:
+    def leave(self, source: DecodeControl) -> None:
         """Count one source less."""
         with self._lock:
-            self._sources -= 1
+            del self._sources[source]
 
-    def may_wait(self, now: float, *, is_late: bool) -> bool:
-        """Whether one more source may wait for its next key frame, from ``now``, s; it then counts as waiting.
+    def may_wait(self, source: DecodeControl, now: float, *, is_late: bool) -> bool:
+        """Whether a source may wait for its next key frame, from ``now``, s; it then counts as waiting.
+
+        Of those that ask, the one goes first that has been decoded for longest.
 
         Args:
+            source: The source.
             now: The time, s.
             is_late: Whether it cannot be decoded in time. Otherwise it waits only where enough others do not.
         """
         with self._lock:
-            if now < self._next or not (is_late or self._sources - self._waiting > MIN_DECODED):
+            since = self._sources[source][0]
+            self._sources[source] = (since, now)
+            if now < self._next or not (is_late or len(self._sources) - self._waiting > MIN_DECODED):
                 return False
-            self._next = now + 1.0 / (_SHARE * self._sources)
+            if any(other < since for other, asked in self._sources.values() if now - asked < _ASKS_TIME):
+                return False
+            self._next = now + 1.0 / (_SHARE * len(self._sources))
             self._waiting += 1
             return True
 
-    def waited(self) -> None:
-        """A source waits no longer."""
+    def waited(self, source: DecodeControl, now: float) -> None:
+        """A source waits no longer, from ``now``, s."""
         with self._lock:
             self._waiting -= 1
+            self._sources[source] = (now, -math.inf)
 
 
 class DecodeControl:
@@ -102,18 +112,20 @@ class DecodeControl:
         self._best = math.inf  # s; the smallest difference between arrival and time of a frame
         self._last: tuple[float, float] | None = None  # arrival and time of the last frame, s
         self._calm_since: float | None = None  # s
-        self._noted, self._noted_delay = -math.inf, 0.0  # a delay, and when it was noted, s
+        self._noted, self._noted_delay = -math.inf, 0.0  # when a delay was noted, and that delay, s
+        self._is_late = False  # whether it is very late, and more so than before
         self._waits = False
         self._counted = 0  # pictures that were left out
         self.delay = self.vain = 0.0
 
     def __enter__(self) -> Self:
-        self._turns.join()
+        self._turns.join(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._has_waited()
-        self._turns.leave()
+        if self._waits:
+            self._turns.waited(self, -math.inf)
+        self._turns.leave(self)
 
     def update(self, now: float, timestamp: float, in_vain: bool) -> bool:
         """Note a decoded frame; returns whether less is decoded from now on.
@@ -125,8 +137,9 @@ class DecodeControl:
         """
         before = self._decoding.skip
         if self._waits:  # this is the key frame
-            self._has_waited()
-            self.vain, self._noted = 0.0, -math.inf
+            self._waits = False
+            self._turns.waited(self, now)
+            self.vain, self._is_late, self._noted_delay = 0.0, False, 0.0
         if self._last is None or timestamp < self._last[1]:  # the clock of the source was set
             self._best, passed = math.inf, 0.0
         else:
@@ -161,15 +174,10 @@ class DecodeControl:
         return False
 
     def _should_wait(self, now: float) -> bool:
-        if now - self._noted < _GROWTH_TIME:
+        if now - self._noted >= _GROWTH_TIME:
+            self._is_late = self.delay > self._noted_delay > VERY_LATE
+            self._noted, self._noted_delay = now, self.delay
+        if not (self._is_late or self.vain > VAIN):
             return False
-        is_late = self.delay > self._noted_delay > VERY_LATE and self._noted > -math.inf
-        self._noted, self._noted_delay = now, self.delay
-        if not (is_late or self.vain > VAIN) or not 0 < self._decoding.key_distance <= MAX_KEY_TIME * self._fps:
-            return False
-        return self._turns.may_wait(now, is_late=is_late)
-
-    def _has_waited(self) -> None:
-        if self._waits:
-            self._waits = False
-            self._turns.waited()
+        known = 0 < self._decoding.key_distance <= MAX_KEY_TIME * self._fps
+        return known and self._turns.may_wait(self, now, is_late=self._is_late)
