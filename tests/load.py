@@ -110,7 +110,8 @@ def main() -> None:
     if given.only != "crowd":
         lines += [
             "",
-            "| sources | frames/s each | the least | frames/s | latency p50 / p95, ms | dropped | not decoded | CPU | ms CPU per frame | level |",
+            "| sources | frames/s each | the least | frames/s | latency p50 / p95, ms | dropped | not decoded | CPU |"
+            " ms CPU per frame | level |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [sources(count, given.seconds, backend) for count in given.counts]

@@ -190,7 +190,7 @@ class Selector:
 
         Frames may be missing. Where the n-th one is, the next one takes its place.
         """
-        passed = index % self._stride == 0 or (0 <= self._last and index // self._stride > self._last // self._stride)
+        passed = index % self._stride == 0 or (self._last >= 0 and index // self._stride > self._last // self._stride)
         self._last = index
         if not passed or timestamp < self._due - 1e-6:
             return False

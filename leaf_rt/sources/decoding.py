@@ -14,7 +14,6 @@ from av.video.stream import VideoStream
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Decoding, Skip
 
-
 _DISCARD = {Skip.NONE: "DEFAULT", Skip.UNREFERENCED: "NONREF", Skip.TO_KEY: "NONREF"}  # names of FFmpeg
 
 
@@ -66,7 +65,7 @@ class PacketDecoder:
         self._since_key += 1
 
     def _left_out(self, frame: VideoFrame) -> int:
-        """Count the pictures before this one that the decoder did not give: pictures come in the order of their times."""
+        """Count the pictures before this one that the decoder did not give. They come in the order of their times."""
         count = 0
         while self._times and (self._times[0] <= frame.pts if frame.pts is not None else count == 0):
             heapq.heappop(self._times)

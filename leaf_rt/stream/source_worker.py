@@ -237,7 +237,6 @@ class SourceWorker:
             self.drop_ahead()
             self.capture.fail(error, f"stopped after {_MAX_FAILURES} failed frames in a row ({error!r})")
 
-
     def drop_ahead(self) -> None:
         """Drop the frame whose faces are being looked for, and wait until the pipeline is free."""
         ahead, self._ahead = self._ahead, None
