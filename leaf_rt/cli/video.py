@@ -175,7 +175,7 @@ class VideoCommand:
 
 
 def groups(targets: Sequence[Target], size: int) -> list[list[Target]]:
-    """Group files that are processed at the same time. Two of one name never are: their results get numbers in order."""
+    """Group files that are processed at the same time; never two of one name, whose results get numbers in order."""
     found: list[list[Target]] = []
     names: set[str] = set()
     for target in targets:

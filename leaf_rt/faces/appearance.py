@@ -34,9 +34,9 @@ def describe(frame: U8, xyxy: F32) -> F32:
     """
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
     for cells, box in zip(out, xyxy, strict=True):
-        part = Window.around(box, factor=REACH).cut(frame)
-        step = max(part.shape[0] // (4 * GRID), 1)
-        small = cv2.resize(part[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA)
+        window = Window.around(box, factor=REACH)
+        part = window.cut(frame, max(window.side // (4 * GRID), 1))
+        small = cv2.resize(part, (GRID, GRID), interpolation=cv2.INTER_AREA)
         cells[:] = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
     out[..., 0] -= out[..., 0].mean(axis=(1, 2), keepdims=True)
     out[..., 1:] *= CHROMA
