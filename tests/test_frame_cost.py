@@ -31,9 +31,8 @@ from leaf_rt.recognition.shots import ShotDetector
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.opening import open_source
-from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.runner import run
-from leaf_rt.types import F32, U8, Frame, SourceInfo
+from leaf_rt.types import F32, U8, Frame
 
 SECONDS = 2.0
 FULL_HD = (1080, 1920)
