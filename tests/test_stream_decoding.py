@@ -18,7 +18,7 @@ from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Decodes, Decoding, Selector, Skip, SourceOptions, Target
 from leaf_rt.sources.decoding import PacketDecoder
 from leaf_rt.sources.opening import open_source
-from leaf_rt.stream.decode_control import LATE, MIN_DECODED, VERY_LATE, DecodeControl, DecodeTurns
+from leaf_rt.stream.decode_control import LATE, VERY_LATE, DecodeControl, DecodeTurns
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.types import U8, Frame, LazyImage
@@ -161,11 +161,11 @@ def test_sources_whose_frames_come_in_vain_wait_in_turn() -> None:
             control.update(i / FPS, i / FPS, in_vain=(i + k) % 3 != 0)
             waited[k] += decoding.skip > before and decoding.skip is Skip.TO_KEY
         most = max(most, sum(decoding.skip is Skip.TO_KEY for decoding in decodings))
-    assert 12 - MIN_DECODED >= most > 4
+    assert 12 > most > 6  # a third of the frames of 12 sources are those of four
     assert min(waited) >= 0.6 * max(waited) > 0
 
 
-def test_few_sources_do_not_wait_for_frames_that_come_in_vain() -> None:
+def test_a_single_source_does_not_wait_because_its_frames_come_in_vain() -> None:
     turns = DecodeTurns()
     decoding = Decoding()
     decoding.key_distance = 50

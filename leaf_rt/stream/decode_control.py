@@ -24,8 +24,8 @@ VERY_LATE = 0.5  # s behind from which on a source waits for its next key frame,
 USELESS = 0.5  # share of frames in vain from which on pictures are left out; others need about half of the pictures
 VAIN = 0.25  # the same, from which on a source waits for its next key frame
 MAX_KEY_TIME = 5.0  # s; a source whose key frames are further apart does not wait for one
-MIN_DECODED = 4  # sources that are decoded at least, although some of their frames come in vain
-_SHARE = 0.3  # of the sources may begin to wait per second: what this brings shows after a second
+SURPLUS = 1.2  # sources' worth of frames in vain that there must be before one of the sources may wait
+_SHARE = 1.0  # of the sources may begin to wait per second: what this brings shows after a second
 _ASKS_TIME = 0.5  # s for which a source counts as one that asks
 _GROWTH_TIME = 0.3  # s after which two delays are compared
 _LOSS_TIME = 1.0  # s over which the share of frames in vain is averaged
@@ -65,20 +65,17 @@ class DecodeTurns:
         with self._lock:
             del self._sources[source]
 
-    def may_wait(self, source: DecodeControl, now: float, *, is_late: bool) -> bool:
+    def may_wait(self, source: DecodeControl, now: float) -> bool:
         """Whether a source may wait for its next key frame, from ``now``, s; it then counts as waiting.
 
-        Of those that ask, the one goes first that has been decoded for longest.
-
-        Args:
-            source: The source.
-            now: The time, s.
-            is_late: Whether it cannot be decoded in time. Otherwise it waits only where enough others do not.
+        Of those that ask, the one goes first that has been decoded for longest. One whose frames come in vain, but in
+        time, waits only where the others still give more frames than are taken.
         """
         with self._lock:
             since = self._sources[source][0]
             self._sources[source] = (since, now)
-            if now < self._next or not (is_late or len(self._sources) - self._waiting > MIN_DECODED):
+            decoded = len(self._sources) - self._waiting
+            if now < self._next or not (source.is_late or source.vain * decoded >= SURPLUS):
                 return False
             if any(other < since for other, asked in self._sources.values() if now - asked < _ASKS_TIME):
                 return False
@@ -105,6 +102,7 @@ class DecodeControl:
     Attributes:
         delay: s by which the newest frame was late.
         vain: Share of the newest frames that another one replaced before they were processed.
+        is_late: Whether the delay is large and grows.
     """
 
     def __init__(self, decoding: Decoding, turns: DecodeTurns, fps: float, calm: float = 5.0) -> None:
@@ -113,10 +111,10 @@ class DecodeControl:
         self._last: tuple[float, float] | None = None  # arrival and time of the last frame, s
         self._calm_since: float | None = None  # s
         self._noted, self._noted_delay = -math.inf, 0.0  # when a delay was noted, and that delay, s
-        self._is_late = False  # whether it is very late, and more so than before
         self._waits = False
         self._counted = 0  # pictures that were left out
         self.delay = self.vain = 0.0
+        self.is_late = False
 
     def __enter__(self) -> Self:
         self._turns.join(self)
@@ -139,7 +137,7 @@ class DecodeControl:
         if self._waits:  # this is the key frame
             self._waits = False
             self._turns.waited(self, now)
-            self.vain, self._is_late, self._noted_delay = 0.0, False, 0.0
+            self.vain, self.is_late, self._noted_delay = 0.0, False, 0.0
         if self._last is None or timestamp < self._last[1]:  # the clock of the source was set
             self._best, passed = math.inf, 0.0
         else:
@@ -175,9 +173,9 @@ class DecodeControl:
 
     def _should_wait(self, now: float) -> bool:
         if now - self._noted >= _GROWTH_TIME:
-            self._is_late = self.delay > self._noted_delay > VERY_LATE
+            self.is_late = self.delay > self._noted_delay > VERY_LATE
             self._noted, self._noted_delay = now, self.delay
-        if not (self._is_late or self.vain > VAIN):
+        if not (self.is_late or self.vain > VAIN):
             return False
         known = 0 < self._decoding.key_distance <= MAX_KEY_TIME * self._fps
-        return known and self._turns.may_wait(self, now, is_late=self._is_late)
+        return known and self._turns.may_wait(self, now)
