@@ -165,7 +165,7 @@ class Converter:
         plane = converted.planes[0]
         size, strides = (converted.height, converted.width, 3), (plane.line_size, 3, 1)
         if plane.line_size >= 3 * converted.width:
-            image: Any = np.ndarray(size, np.uint8, buffer=plane, strides=strides)  # type: ignore[call-overload]
+            image: Any = np.ndarray(size, np.uint8, buffer=plane, strides=strides)  # type: ignore[arg-type]
         else:  # stored upside down
             image = converted.to_ndarray()
         turns = quarter_turns(frame)

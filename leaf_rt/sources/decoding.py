@@ -6,6 +6,7 @@ Knows FFmpeg's packets; must not know threads, clocks or files.
 from __future__ import annotations
 
 import heapq
+from typing import Literal
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -14,7 +15,8 @@ from av.video.stream import VideoStream
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Decoding, Skip
 
-_DISCARD = {Skip.NONE: "DEFAULT", Skip.UNREFERENCED: "NONREF", Skip.TO_KEY: "NONREF"}  # names of FFmpeg
+# Names of FFmpeg. While a source waits for a key frame, nothing reaches the decoder.
+_DISCARD: dict[Skip, Literal["DEFAULT", "NONREF"]] = {Skip.NONE: "DEFAULT", Skip.UNREFERENCED: "NONREF"}
 
 
 class PacketDecoder:
@@ -45,9 +47,10 @@ class PacketDecoder:
                 heapq.heappush(self._times, packet.pts)
             self._see_key(packet.is_keyframe)
         skip = decoding.skip
-        if is_picture and skip is Skip.TO_KEY:
-            return [], False
-        if skip is not self._applied:
+        if skip is Skip.TO_KEY:
+            if is_picture:
+                return [], False
+        elif skip is not self._applied:
             self._context.skip_frame = _DISCARD[skip]
             self._applied, self._skips = skip, True
         with decoding.turn:
