@@ -19,7 +19,7 @@ OTHERS = {
     "--install-completion",
     "--minutes",
     "--seconds",
-    "--only",
+    "--counts",
 }
 
 

@@ -35,9 +35,8 @@ def describe(frame: U8, xyxy: F32) -> F32:
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
     for cells, box in zip(out, xyxy, strict=True):
         window = Window.around(box, factor=REACH)
-        part = window.cut(frame)
-        step = max(part.shape[0] // (4 * GRID), 1)
-        small = cv2.resize(part[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA)
+        part = window.cut(frame, max(window.side // (4 * GRID), 1))
+        small = cv2.resize(part, (GRID, GRID), interpolation=cv2.INTER_AREA)
         cells[:] = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
         outside = _outside(window, frame.shape[1], frame.shape[0])
         cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
