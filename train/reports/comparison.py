@@ -99,13 +99,13 @@ class Comparison:
         ]
         for rival in self.rivals:
             points = 100 * (self.accuracy - rival.accuracy)
-            verdict = "as good as the new one" if points == 0 else f"the new one is {abs(points):.1f} points "
-            if points:
-                verdict += "better" if points > 0 else "worse"
-            sure = f"more than chance (p = {rival.p:.2g}" if rival.p < SURE else f"may be chance (p = {rival.p:.2g}"
+            verdict = f"the new model is {abs(points):.1f} points {'better' if points > 0 else 'worse'}"
+            if not points:
+                verdict = "no difference"
+            likely = "more than chance" if rival.p < SURE else "this may be chance"
             lines.append(
                 f"{rival.name}: {100 * rival.accuracy:.1f} % ({100 * rival.balanced_accuracy:.1f} %); {verdict}, "
-                f"{sure}, {rival.gained} pictures gained, {rival.lost} lost)"
+                f"{likely} (p = {rival.p:.2g}; {rival.gained} pictures gained, {rival.lost} lost)"
             )
         if self.missing:
             lines.append(self.missing)
