@@ -56,7 +56,8 @@ class ModelFile:
     ] = Precision.FP32
     target: Annotated[Target, _file("--target", help="The runtime or server that will load the file.")] = Target.ONNX
     name: Annotated[
-        str, _file("--name", metavar="NAME", help="Name of the files without suffix (default: that of the run's folder).")
+        str,
+        _file("--name", metavar="NAME", help="Name of the files without suffix (default: that of the run)."),
     ] = ""
     batch: Annotated[
         str, _file("--batch", metavar="N,N,N", help="TensorRT: smallest, most frequent and largest batch.")

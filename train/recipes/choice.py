@@ -42,7 +42,7 @@ def choose(source: Recipe | str | Path | None, overrides: Mapping[str, Any], dev
     if is_for_own_faces(source):
         overrides = _with_other_start(source, overrides, notes)
     recipe = load_recipe(source, overrides)
-    if "run.batch" in overrides and "run.batch_unlabelled" not in overrides:
+    if recipe.method.weak_views and "run.batch" in overrides and "run.batch_unlabelled" not in overrides:
         usual = load_recipe(source, {k: v for k, v in overrides.items() if k != "run.batch"}).run
         scaled = max(1, round(usual.batch_unlabelled * recipe.run.batch / usual.batch))
         if scaled != recipe.run.batch_unlabelled:

@@ -6,7 +6,7 @@ All models see the same pictures, each in crops of its own geometry, and all ave
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,13 +99,13 @@ class Comparison:
         ]
         for rival in self.rivals:
             points = 100 * (self.accuracy - rival.accuracy)
-            verdict = f"the new model is {abs(points):.1f} points {'better' if points > 0 else 'worse'}"
-            if not points:
+            likely = "more than chance" if rival.p < SURE else "which may be chance"
+            verdict = f"the new model is {abs(points):.1f} points {'better' if points > 0 else 'worse'}, {likely}"
+            if rival.gained == rival.lost:
                 verdict = "no difference"
-            likely = "more than chance" if rival.p < SURE else "this may be chance"
             lines.append(
-                f"{rival.name}: {100 * rival.accuracy:.1f} % ({100 * rival.balanced_accuracy:.1f} %); {verdict}, "
-                f"{likely} (p = {rival.p:.2g}; {rival.gained} pictures gained, {rival.lost} lost)"
+                f"{rival.name}: {100 * rival.accuracy:.1f} % ({100 * rival.balanced_accuracy:.1f} %); {verdict} "
+                f"(p = {rival.p:.2g}; {rival.gained} pictures gained, {rival.lost} lost)"
             )
         if self.missing:
             lines.append(self.missing)
@@ -166,7 +166,7 @@ def compare(
             if unknown:
                 missing = f"no comparison with {BUNDLED_NAME}: it does not know the class {', '.join(unknown)}"
             else:
-                same = found if bundled.data == new.data else _pictures(bundled.data, recipe, run, progress)
+                same = found if bundled.data == new.data else _pictures(_beside(bundled.data), recipe, run, progress)
                 if same is not None:
                     rivals.append(rival(BUNDLED_NAME, bundled.answers(same.crops, labels)))
     if supervised is not None:
@@ -206,6 +206,11 @@ def _pictures(data: Data, recipe: Recipe, run: Path, progress: Callable[[int, in
     name_of = dict(zip(crops.row.tolist(), index.ids, strict=True))
     names = [name_of[row] for row in samples.row.tolist()]
     return _Pictures(labels, names, samples.label, images[samples.row], where)
+
+
+def _beside(data: Data) -> Data:
+    """The same data with a cache of its own, if the user chose a folder: a cache holds crops of one geometry."""
+    return replace(data, cache=f"{data.cache}-bundled") if data.cache else data
 
 
 def _image(crop: U8) -> U8:
