@@ -22,7 +22,7 @@ USERS = {"anger": "angry", "happiness": "happy", "sadness": "Sad"}
 
 
 def own(root: Path, **values: object) -> Recipe:
-    """Data with a user's class names and a test folder, and a recipe that compares. The crops suit the bundled model."""
+    """Data with a user's class names and a test folder, and a recipe that compares it with the bundled model."""
     write_folder(root / "data", valid=VALID)
     for split in ("train", "valid", "test"):
         for name, other in USERS.items():

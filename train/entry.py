@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from leaf_rt.errors import DataError, NotFound
 from train.data.dataset import copies, crop_spec, open_crops
 from train.data.formats import SPLITS
@@ -288,7 +290,11 @@ def _recipe_of_run(
         if out or source:
             raise DataError("--resume continues a run in its own folder with its own recipe; omit --out and --recipe")
         return _resumed_recipe(Path(resume), overrides), []
-    return choose(source, overrides, pick_device(str(overrides.get("run.device", "auto"))).type)
+    device = pick_device(str(overrides.get("run.device", "auto"))).type
+    chosen, notes = choose(source, overrides, device)
+    if device == "cpu" and torch.version.cuda and not torch.cuda.is_available():
+        notes.append("this PyTorch is built for CUDA, but no GPU can be used; its CPU build takes 5 GB less")
+    return chosen, notes
 
 
 def _resumed_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:

@@ -332,5 +332,8 @@ def _trainer() -> ModuleType:
     try:
         from train import entry
     except ModuleNotFoundError as e:
-        raise BackendError(f"training needs {e.name}, which is not installed; {install_hint('train')}") from e
+        hint = install_hint("train")
+        if e.name == "torch":
+            hint += ", and before that, without an NVIDIA GPU, the CPU build of PyTorch: see docs/training.md"
+        raise BackendError(f"training needs {e.name}, which is not installed; {hint}") from e
     return entry
