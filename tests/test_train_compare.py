@@ -9,6 +9,7 @@ from math import comb
 from pathlib import Path
 
 import pytest
+from engines_fakes import run_engines
 from train_fakes import CLASSES, tiny, train_command, write_folder
 
 from train import entry
@@ -55,14 +56,13 @@ def test_a_finished_run_is_compared_on_the_test_pictures(tmp_path: Path) -> None
     ):  # fmt: skip
         assert words in page, words
     assert all(picture.name.startswith(f"test/{picture.label}/") for picture in compared.wrong)
-    assert "no unlabelled face has a known label" not in page, "this split hides labels, which judge pseudo-labels"
 
 
 def test_the_same_model_answers_alike_everywhere(tmp_path: Path) -> None:
     result = entry.train(own(tmp_path, method__name="supervised"), out=tmp_path / "run")
     assert result.accuracy == entry.evaluate(tmp_path / "run").accuracy
     assert "Coverage" not in (tmp_path / "run" / "report.html").read_text()
-    assert train_command(["export", str(tmp_path / "run"), "--out", str(tmp_path / "models")]) == 0
+    assert run_engines("export", tmp_path / "run", "--out", tmp_path / "models") == 0
     model = tmp_path / "models" / "run.onnx"
     data = {"data.cache": str(tmp_path / "cache"), "data.align": "false"}
     exported = entry.evaluate(model, data=tmp_path / "data", overrides=data, backend="onnxruntime")

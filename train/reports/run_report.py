@@ -197,7 +197,7 @@ def _about_pseudo_labels(records: Sequence[dict[str, Any]]) -> str:
     judged = (
         "How many of the trusted ones are correct is judged only on unlabelled faces whose label is known"
         if any("pseudo_accuracy" in r for r in steps)
-        else "How many of the trusted ones are correct is not known, because no unlabelled face has a known label"
+        else "How many of the trusted ones are correct is not known: none of them has a known label"
     )
     return (
         "Coverage is the share of the unlabelled faces whose pseudo-label the method trusts. At the end it was "
