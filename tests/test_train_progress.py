@@ -109,10 +109,13 @@ def reported(out: Path, steps: int, terms: dict[str, float], thresholds: list[fl
 
 
 def test_the_first_step_is_seen(tmp_path: Path) -> None:
-    page = reported(tmp_path, 1, TERMS, [0.8, 0.8])
-    assert "first step done in" in page
-    assert "epoch 1, step 1 of 12" in page
-    assert read_log(tmp_path) == [], "the log is written every second step"
+    page = io.StringIO()
+    console = Console(file=page, width=120)
+    with Reporter(tmp_path, ["calm", "glad"], batch=8, console=console, tensorboard=False) as reporter:
+        reporter._since -= 2.0
+        reporter.began(150)
+    assert "first step done in 2." in page.getvalue()
+    assert "about 0:05:0" in page.getvalue()
 
 
 @pytest.mark.parametrize(("coverage", "warned"), [(0.01, 1), (0.03, 0)])

@@ -67,7 +67,7 @@ def loaded(
         if own and not len(data.unlabelled) and uses_unlabelled(recipe.method):
             recipe = supervised_instead(recipe)
             found.append("there is no unlabelled image: the run learns from the labelled ones alone (supervised)")
-        elif own and len(data.unlabelled) and not uses_unlabelled(recipe.method):
+        elif own and len(data.unlabelled) and not (uses_unlabelled(recipe.method) or recipe.distill.teacher):
             found.append(f"{len(data.unlabelled)} unlabelled images are not used; --method leaf learns from them too")
         if recipe.run.compare == SUPERVISED and not uses_unlabelled(recipe.method):
             raise DataError("--compare supervised: this run is supervised itself; use --compare bundled")

@@ -63,7 +63,6 @@ class Reporter:
         self._steps = 0  # since the last record
         self._sums: dict[str, float] = {}
         self._rate = 0.0
-        self._began = False  # whether the first step was reported
         self._most_trusted: float | None = 0.0  # largest share of trusted pseudo-labels so far; None once it was judged
         self._last_epoch: dict[str, Any] = {}
         self._load: list[list[float]] = []
@@ -86,8 +85,21 @@ class Reporter:
         self._log.write(json.dumps(record, allow_nan=False) + "\n")
         self._log.flush()
 
+    def began(self, left: int) -> None:
+        """Tell the user after the first step how long the others will take, so that no terminal stays silent.
+
+        Args:
+            left: Number of the other steps.
+        """
+        if self.console is not None:
+            seconds = time.monotonic() - self._since
+            text = (
+                f"first step done in {seconds:.1f} s; about {timedelta(seconds=round(left * seconds))} for the others"
+            )
+            self.console.print(text, highlight=False)
+
     def step(self, step: int, per_epoch: int, total: int, terms: dict[str, float], thresholds: Sequence[float]) -> None:
-        """Report a finished step: in the live table at once, in the log every ``every`` steps and after each epoch.
+        """Report a finished step. Write a record every ``every`` steps and at the end of an epoch.
 
         Args:
             step: Number of finished steps.
@@ -99,24 +111,15 @@ class Reporter:
         self._steps += 1
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        left = (total - step) * seconds / self._steps
-        due = self._steps >= self.every or step % per_epoch == 0
-        if not self._began and self.console is not None:
-            self._began = True
-            text = f"first step done in {seconds:.1f} s; about {timedelta(seconds=round(left))} for the other steps"
-            self.console.print(text, highlight=False)
-        if not due and self._live is None:
+        if self._steps < self.every and step % per_epoch:
             return
+        seconds = max(time.monotonic() - self._since, 1e-9)
         means = {k: v / self._steps for k, v in self._sums.items() if k not in ("judged", "correct", "seconds_input")}
         if self._sums.get("judged"):
             means["pseudo_accuracy"] = self._sums["correct"] / self._sums["judged"]
         means["input_share"] = self._sums.get("seconds_input", 0.0) / seconds
         self._rate = self._steps * self.batch / seconds
-        if self._live is not None:
-            self._live.update(self._view(step, per_epoch, total, means, thresholds, left))
-        if not due:
-            return
+        left = (total - step) * seconds / self._steps
         self._warn_of_few(step, total, means)
         self.event(
             "step", step=step, epoch=(step - 1) // per_epoch + 1, images_per_s=round(self._rate, 1),
@@ -127,6 +130,8 @@ class Reporter:
                 self._board.add_scalar(f"train/{name}", value, step)
             for label, value in zip(self.labels, thresholds, strict=bool(thresholds)):
                 self._board.add_scalar(f"threshold/{label}", value, step)
+        if self._live is not None:
+            self._live.update(self._view(step, per_epoch, total, means, thresholds, left))
         self._since, self._steps, self._sums = time.monotonic(), 0, {}
 
     def epoch(

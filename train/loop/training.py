@@ -116,12 +116,15 @@ class Training:
         """
         state, schedule = self.state, self.schedule
         checkpoint_steps = self.recipe.run.checkpoint_steps
+        first = state.step + 1
         while state.step < schedule.end:
             epoch = schedule.epoch(state.step)
             size = schedule.input_size(epoch)
             terms = self.train_step(size)
             self._check_loss(terms["loss"])
             state.finish_step(terms)
+            if reporter is not None and state.step == first:
+                reporter.began(schedule.end - first)
             if reporter is not None:
                 reporter.step(state.step, schedule.steps_per_epoch, schedule.end, terms, self.thresholds())
             at_epoch_end = state.step % schedule.steps_per_epoch == 0
