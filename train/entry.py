@@ -91,7 +91,7 @@ def train(
         result = trained_result(training, trained, found)
     if trained:
         try:
-            result = _finish(result, resolved, options, progress, context)
+            result = _finish(result, resolved, options, shown, context)
         except KeyboardInterrupt:  # the model is complete; only what is said about it is missing
             result = replace(result, finished=False)
     shown.finished(result)
