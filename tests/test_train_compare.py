@@ -58,6 +58,7 @@ def test_a_finished_run_is_compared_on_the_test_pictures(tmp_path: Path) -> None
     assert all(picture.name.startswith(f"test/{picture.label}/") for picture in compared.wrong)
 
 
+@pytest.mark.slow
 def test_the_same_model_answers_alike_everywhere(tmp_path: Path) -> None:
     result = entry.train(own(tmp_path, method__name="supervised"), out=tmp_path / "run")
     assert result.accuracy == entry.evaluate(tmp_path / "run").accuracy

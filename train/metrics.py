@@ -41,7 +41,7 @@ def chance(gained: int, lost: int) -> float:
         The p value, 0 to 1.
     """
     n = gained + lost
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / (1 << n))
 
 
 def measure(probs: F32, label: I64, labels: Sequence[str]) -> dict[str, Any]:
