@@ -164,8 +164,9 @@ def _page(
         parts.append(comparison_html(comparison))
     warnings = dict.fromkeys(r["text"] for r in records if r["event"] == "warning")
     parts += [f"<p><b>Warning:</b> {html.escape(text)}</p>" for text in warnings]
+    method = training["recipe"]["method"]
     facts = {
-        "method": f"{training['recipe']['method']['name']} ({training['recipe']['method']['mode']})",
+        "method": f"leaf ({method['mode']})" if method["name"] == "leaf" else method["name"],
         "backbone": meta["model"]["backbone"],
         **{part: str(training[part]) for part in ("labelled", "unlabelled", "validation")},
         "epochs, steps": f"{training['epochs_done']}, {training['step']}",
