@@ -22,7 +22,7 @@ from engines.evaluation_faces import Faces, predict
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import BackendError, ModelError, install_hint
 from leaf_rt.models.spec import spec_path, variant_path
-from leaf_rt.types import U8
+from leaf_rt.types import I64, U8
 from train.metrics import chance
 
 BATCH = 8
@@ -205,7 +205,8 @@ def _right(model: Path, backend: str, faces: Faces, threads: int) -> Mask:
     """(N,) bool: the faces that a model gets right."""
     opened = open_backend(model, backend, threads)
     try:
-        return predict(opened.infer, faces.images).probs.argmax(1) == faces.label
+        answers: I64 = predict(opened.infer, faces.images).probs.argmax(1)
+        return np.asarray(answers == faces.label, np.bool_)
     finally:
         opened.close()
 
