@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.peers import ROOT, Peer
 
 _CLONE = Path(__file__).parents[1]
+_SCRIPTS = Path(__file__).with_name("scripts")  # a user's script imports peer.py from there
 
 _STAMP = "installed.json"
 _TIMEOUT = 3600.0  # s for the packages of one peer
@@ -58,8 +59,10 @@ def prepare(peer: Peer, work: Path, constraint: Path | None) -> Environment:
     home.mkdir(parents=True, exist_ok=True)
     variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     variables |= {"HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "XDG_CACHE_HOME": str(home / ".cache")}
+    paths = [_SCRIPTS]
     if not peer.packages or ROOT in peer.packages:
-        variables["PYTHONPATH"] = str(_CLONE)  # the code of this clone, not the installed copy
+        paths.append(_CLONE)  # the code of this clone, not the installed copy
+    variables["PYTHONPATH"] = os.pathsep.join(map(str, paths))
     if not peer.packages:
         return Environment(folder, (sys.executable,), variables, None, "")
     stamp = folder / _STAMP

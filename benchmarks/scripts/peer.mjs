@@ -74,8 +74,7 @@ async function* frames(after) {
 const tensorOf = (frame) => tf.tensor3d(Int32Array.from(frame.data), [frame.height, frame.width, 3], 'int32');
 
 async function runClip(recognizer) {
-  let [count, faces, first, decoder] = [0, 0, null, 0];
-  const [cpu, begin] = [cpuSeconds(), seconds()];
+  let [count, faces, first, decoder, cpu, begin] = [0, 0, null, 0, 0, 0];
   for await (const frame of frames((spent) => { decoder = spent; })) {
     const tensor = tensorOf(frame);
     const found = await recognizer.frame(tensor);
@@ -83,8 +82,10 @@ async function runClip(recognizer) {
     count += 1;
     faces += found.length;
     if (first === null && found.length > 0) first = seconds() - job.started;
+    if (count === 1) [begin, cpu] = [seconds(), cpuSeconds()]; // the first frame may still load things
     if (seconds() - begin >= job.seconds) break;
   }
+  if (count === 0) throw new Error(`${job.clip}: no frame was read`);
   const [wall, memory] = [seconds() - begin, peakMemory()];
   const spent = cpuSeconds() - cpu + decoder;
   let [alone, aloneFaces, index] = [0, 0, 0];

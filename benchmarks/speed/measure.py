@@ -119,22 +119,27 @@ def medians(results: Sequence[Mapping[str, Any]], facts: ClipFacts) -> dict[str,
         return round(statistics.median(values), 3) if values else None
 
     return {
-        "frames_per_s": median(lambda r: r["frames"] / r["wall_s"]),
+        "frames_per_s": median(_rate),
         "faces_per_frame": median(lambda r: r["faces"] / r["frames"]),
         "alone_ms_per_face": median(lambda r: 1e3 * r["alone_s"] / r["alone_faces"] if r["alone_faces"] else None),
-        "cpu_s_per_minute": median(lambda r: r["cpu_s"] / (r["frames"] / facts.fps) * 60.0),
+        "cpu_s_per_minute": median(lambda r: 60.0 * facts.fps * r["cpu_s"] / (r["frames"] - 1) if _rate(r) else None),
         "first_result_s": median(lambda r: r["first_s"]),
         "peak_mb": median(lambda r: r["peak_mb"]),
         "frames": min(r["frames"] for r in results),
-        "runs_frames_per_s": [round(r["frames"] / r["wall_s"], 2) for r in results],
+        "runs_frames_per_s": [_rate(r) for r in results],
     }
+
+
+def _rate(result: Mapping[str, Any]) -> float | None:
+    """Frames per second of a run, without the first frame, which may still load things; None for a single frame."""
+    return round((result["frames"] - 1) / result["wall_s"], 2) if result["frames"] > 1 else None
 
 
 def _table(
     clip: Path, facts: ClipFacts, rows: Sequence[Mapping[str, Any]], setting: Setting, notes: Sequence[str]
 ) -> Table:
     """The table of one clip, the quickest first."""
-    own = sorted((row for row in rows if row["clip"] == clip.name), key=lambda row: -row["frames_per_s"])
+    own = sorted((row for row in rows if row["clip"] == clip.name), key=lambda row: -(row["frames_per_s"] or 0.0))
     cells = [
         (
             row["name"], number(row["frames_per_s"]), number(row["faces_per_frame"], 2),
@@ -145,7 +150,8 @@ def _table(
     ]  # fmt: skip
     title = f"{clip.name}, {facts.width}x{facts.height}, {facts.frames} frames, {facts.fps:.3g} frames/s"
     how = (
-        f"Medians of {setting.rounds} runs, each at most {setting.seconds:g} s. frames/s counts decoding, not loading."
+        f"Medians of {setting.rounds} runs, each at most {setting.seconds:g} s. "
+        "frames/s counts decoding; not loading, not the first frame."
     )
     return Table(title, _HEADER, cells, (how, *notes))
 
