@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from leaf_rt.cli import options as opt
 from leaf_rt.errors import NotFound
+
+if TYPE_CHECKING:
+    from benchmarks.report import Report
 
 app = typer.Typer(
     help="leaf-rt beside other packages.", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
@@ -40,8 +44,8 @@ def speed(
 
     setting = Setting(rounds, seconds, alone, out.resolve(), _file(constraint))
     selected = chosen(read_peers(also), peers, "speed")
-    report = compare(selected, [_video(clip) for clip in clips or [_DEMO]], setting, _typed(), _notify)
-    typer.echo(report.write(out))
+    videos = [_video(clip) for clip in clips or [_DEMO]]
+    _write(compare(selected, videos, setting, _typed(), _notify), out)
 
 
 @app.command()
@@ -74,8 +78,16 @@ def accuracy(
     )
     if others:
         sample += f" At most {per_class} photographs of each class."
-    report = measure.compare(selected, faces, others, work, _file(constraint), _typed(), sample, _notify)
-    typer.echo(report.write(out))
+    reports = measure.compare(selected, faces, others, work, _file(constraint), _typed(), sample, _notify)
+    _write(reports, out)
+
+
+def _write(reports: Iterable[Report], out: Path) -> None:
+    """Write every report over the one before, so that an interrupted comparison leaves what it has."""
+    line = ""
+    for report in reports:
+        line = report.write(out)
+    typer.echo(line)
 
 
 def _typed() -> str:

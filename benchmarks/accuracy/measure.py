@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ def compare(
     command: str,
     sample: str,
     notify: Callable[[str], None],
-) -> Report:
-    """Classify and return the report.
+) -> Iterator[Report]:
+    """Classify, and yield a report of all peers so far after each of them.
 
     Args:
         peers: What is compared.
@@ -95,9 +95,15 @@ def compare(
         if on_photographs is not None:
             row["photographs"] = _best_crop(photographs, on_photographs["scores"])
         rows.append(row)
-    data = {"sample": sample, "classes": CLASSES, "rows": rows}
+        yield _report(rows, missing, sample, command)
+    if not rows:
+        yield _report(rows, missing, sample, command)
+
+
+def _report(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str], sample: str, command: str) -> Report:
+    data = {"sample": sample, "classes": CLASSES, "rows": list(rows)}
     tables = [_table(rows, sample)]
-    return Report("accuracy", "Accuracy beside other packages", command, tables, _bars(rows), data, missing)
+    return Report("accuracy", "Accuracy beside other packages", command, tables, _bars(rows), data, dict(missing))
 
 
 def _job(pictures: Sequence[Picture]) -> dict[str, Any]:

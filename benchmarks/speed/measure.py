@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ class Setting:
 
 def compare(
     peers: Sequence[Peer], clips: Sequence[Path], setting: Setting, command: str, notify: Callable[[str], None]
-) -> Report:
-    """Measure the peers and return the report.
+) -> Iterator[Report]:
+    """Measure the peers, and yield a report of all rounds so far after each of them.
 
     Args:
         peers: What is compared.
@@ -66,18 +66,29 @@ def compare(
                     del ready[peer]
                     continue
                 results.setdefault((peer.key, clip), []).append(result)
+        yield _report(ready, facts, results, missing, setting, command)
+
+
+def _report(
+    ready: Mapping[Peer, Environment],
+    facts: Mapping[Path, ClipFacts],
+    results: Mapping[tuple[str, Path], Sequence[Mapping[str, Any]]],
+    missing: Mapping[str, str],
+    setting: Setting,
+    command: str,
+) -> Report:
     rows = [
         {"clip": clip.name, "peer": peer.key, "name": peer.name}
         | medians(results[peer.key, clip], facts[clip])
         | {"installed_mb": environment.size_mb, "licence": environment.licence}
-        for clip in clips
+        for clip in facts
         for peer, environment in ready.items()
     ]
     notes = [f"{peer.name}: {peer.remark}." for peer in ready if peer.remark]
-    tables = [_table(clip, facts[clip], rows, setting, notes) for clip in clips]
-    bars = [_bars(clip, rows, key, title) for clip in clips for key, title in _PANELS]
+    tables = [_table(clip, facts[clip], rows, setting, notes) for clip in facts]
+    bars = [_bars(clip, rows, key, title) for clip in facts for key, title in _PANELS]
     data = {"rounds": setting.rounds, "seconds": setting.seconds, "rows": rows}
-    return Report("speed", "Speed beside other packages", command, tables, bars, data, missing)
+    return Report("speed", "Speed beside other packages", command, tables, bars, data, dict(missing))
 
 
 _PANELS = (("frames_per_s", "frames/s, end to end"), ("alone_ms_per_face", "recognizer alone, ms per face"))
@@ -149,8 +160,9 @@ def _table(
         for row in own
     ]  # fmt: skip
     title = f"{clip.name}, {facts.width}x{facts.height}, {facts.frames} frames, {facts.fps:.3g} frames/s"
+    runs = max((len(row["runs_frames_per_s"]) for row in own), default=0)
     how = (
-        f"Medians of {setting.rounds} runs, each at most {setting.seconds:g} s. "
+        f"Medians of {runs} runs, each at most {setting.seconds:g} s. "
         "frames/s counts decoding; not loading, not the first frame."
     )
     return Table(title, _HEADER, cells, (how, *notes))
