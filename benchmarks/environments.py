@@ -55,7 +55,9 @@ def prepare(peer: Peer, work: Path, constraint: Path | None) -> Environment:
         PeerError: The packages cannot be installed.
     """
     folder = work / "environments" / peer.environment
-    home = folder / "home"  # downloads and caches of a peer stay here, and none of this user's is used
+    # Downloads and caches of a peer stay here, and none of this user's is used. Rows that share packages do not share
+    # it, because one may put random weights there.
+    home = folder / "home" / peer.key
     home.mkdir(parents=True, exist_ok=True)
     variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     variables |= {"HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "XDG_CACHE_HOME": str(home / ".cache")}

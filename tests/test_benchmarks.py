@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from clips import demo_frames
 
 from benchmarks.accuracy.measure import answer, recalls
-from benchmarks.environments import reason
+from benchmarks.environments import prepare, reason
 from benchmarks.peers import PEERS, read_peers
 from leaf_rt.cli import main
 
@@ -200,3 +201,12 @@ def test_errors_are_one_sentence(
     (tmp_path / "peers.toml").write_text(tables)
     assert run("speed", "--also", tmp_path / "peers.toml", "--out", tmp_path, *arguments) != 0
     assert message in capsys.readouterr().err.replace("\n", "")
+
+
+def test_rows_that_share_packages_do_not_share_downloads(tmp_path: Path) -> None:
+    peers = read_peers()
+    homes = set()
+    for name in ("emotiefflib", "emotiefflib-random"):
+        peer = replace(peers[name], packages=())  # nothing to install
+        homes.add(prepare(peer, tmp_path, None).variables["HOME"])
+    assert len(homes) == 2, "the second row puts random weights there"
