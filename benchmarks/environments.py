@@ -119,7 +119,7 @@ def _size_mb(folder: Path) -> float:
         if not re.match(r"(pip|setuptools|_distutils_hack|pkg_resources)\b", path.name)
     ]
     files = [file for path in own for file in (path.rglob("*") if path.is_dir() else [path])]
-    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink()) / 1e6
+    return round(sum(f.stat().st_size for f in files if f.is_file() and not f.is_symlink()) / 1e6, 1)
 
 
 def _licence(peer: Peer, packages: Path) -> str:
