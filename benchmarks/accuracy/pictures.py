@@ -20,6 +20,7 @@ from train.data.image_store import FolderStore, ImageStore, ZipStore
 
 CLASSES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")  # what every peer answers
 PROTOCOLS = {"all": NO_VOTES, "majority": MAJORITY, "strict": STRICT_MAJORITY}
+INNER = 10.0  # px, on every side of a FERPlus picture for the second crop: what fer adds around a box
 WIDER = 0.15  # of the sides of a box, added on every side for the second crop of a photograph
 
 Box: TypeAlias = list[float]
@@ -49,7 +50,8 @@ class Picture:
 def ferplus(folder: Path, split: str, every: int, work: Path, notify: Callable[[str], None]) -> list[Picture]:
     """Every such picture of a split of FERPlus with one of the seven labels.
 
-    The pictures are cut to the face already, which is what most peers were trained on: their box is the whole picture.
+    The pictures are cut to the face already, which is what most peers were trained on: their box is the whole picture,
+    or what is left inside of ``INNER``.
 
     Raises:
         DataError: The data are missing or broken.
@@ -69,9 +71,9 @@ def ferplus(folder: Path, split: str, every: int, work: Path, notify: Callable[[
             height, width = image.shape[:2]
             file = _write(image, work / "ferplus", index.ids[row])
             points = None if keypoints is None else keypoints.tolist()
-            box = [0.0, 0.0, float(width), float(height)]
+            boxes = [[0.0, 0.0, float(width), float(height)], [INNER, INNER, width - INNER, height - INNER]]
             label, agreement = index.labels[index.label[row]], int(index.agreement[row])
-            out.append(Picture(index.ids[row], label, agreement, file, [box], points))
+            out.append(Picture(index.ids[row], label, agreement, file, boxes, points))
     return out
 
 

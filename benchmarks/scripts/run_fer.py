@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import fer
 from peer import run
 
 
@@ -10,6 +9,10 @@ class Fer:
     """``FER().detect_emotions``, as the README shows."""
 
     def __init__(self, options):
+        if options["mtcnn"]:
+            import facenet_pytorch  # noqa: F401 - after TensorFlow, the LLVM of its PyTorch ends the process
+
+        import fer
         from fer.fer import FER
 
         # OpenCV 5 has no cascade files any more; fer brings the same file.
