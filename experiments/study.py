@@ -23,6 +23,7 @@ from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import load_data
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, pick_device
+from train.loop.precision import resolve_amp
 from train.loop.run_log import Reporter
 from train.loop.training import Training
 from train.recipes.loading import load_recipe, to_dict
@@ -194,8 +195,11 @@ def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     data = load_data(recipe.data, recipe.split)
+    context = DistributedContext(0, 1, pick_device(recipe.run.device))
+    identity = key(recipe)
+    recipe, _ = resolve_amp(recipe, context)
     start = time.monotonic()
-    training = Training(recipe, data, DistributedContext(0, 1, pick_device(recipe.run.device)), out)
+    training = Training(recipe, data, context, out)
     if (out / LAST).is_file():
         training.restore()
     batch = recipe.run.batch + recipe.run.batch_unlabelled
@@ -205,7 +209,8 @@ def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
     seconds = time.monotonic() - start
     metrics = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
     return {
-        "key": key(recipe),
+        "key": identity,
+        "amp": recipe.run.amp,
         "table": row.table,
         "row": row.name,
         "column": row.column,

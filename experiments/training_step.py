@@ -18,6 +18,7 @@ from train.data.dataset import Samples, TrainingData
 from train.data.splits import Partition
 from train.loop.distributed import DistributedContext, pick_device
 from train.loop.inference import autocast
+from train.loop.precision import resolve_amp
 from train.loop.training import Training
 from train.models.face_model import build_model
 from train.recipes.schema import Recipe
@@ -63,7 +64,9 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     device = pick_device(recipe.run.device)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    training = Training(recipe, noise(recipe), DistributedContext(0, 1, device), Path())
+    context = DistributedContext(0, 1, device)
+    recipe, _ = resolve_amp(recipe, context)
+    training = Training(recipe, noise(recipe), context, Path())
     training.state.step = recipe.method.unsupervised_start_step
     side = training.schedule.input_size(0)
     step_seconds, input_shares, core_shares = [], [], []

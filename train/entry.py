@@ -21,6 +21,7 @@ from train.loop import merging
 from train.loop.checkpoint import BEST, LAST, describe, find, load
 from train.loop.distributed import DistributedContext, distributed_context, pick_device, raise_on_rank_zero
 from train.loop.initialization import INIT_RUN, check_initial_files, initial_checkpoint
+from train.loop.precision import resolve_amp
 from train.loop.run_log import Reporter
 from train.loop.training import SPLIT, Training
 from train.methods.objective import uses_unlabelled
@@ -81,7 +82,8 @@ def train(
         first = _train_first(resolved.run.init_from, options, folder / INIT_RUN, progress)
         if not first.finished:
             return first
-    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as (context, training_data, found):
+    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as run:
+        resolved, context, training_data, found = run
         shown = progress if context.is_main else SILENT
         with context.synchronized():
             if context.is_main and not resume:
@@ -117,7 +119,8 @@ def plan(
         resolved, notes = _recipe_of_run(recipe, _with_data(overrides, data), out, resume)
         if not resume:
             check_initial_files(resolved, folder)
-    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as (context, training_data, found):
+    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as run:
+        resolved, context, training_data, found = run
         return plan_run(resolved, training_data, context, found)
 
 
@@ -320,8 +323,8 @@ def _resumed_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
 @contextmanager
 def _loaded(
     recipe: Recipe, saved_split: Path | None, notes: Sequence[str], progress: Progress
-) -> Iterator[tuple[DistributedContext, TrainingData, tuple[str, ...]]]:
-    """Connect the processes and load the data; the value is the context, the data, and all notes."""
+) -> Iterator[tuple[Recipe, DistributedContext, TrainingData, tuple[str, ...]]]:
+    """Connect the processes and load the data; the value is the recipe for this machine, context, data, all notes."""
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     with distributed_context(recipe.run.device) as context:
@@ -331,7 +334,8 @@ def _loaded(
                 if context.is_main == main_turn:
                     with shown.crops() as crops:
                         data = load_data(recipe.data, recipe.split, saved_split, crops)
-        found = [*notes, *data.notes]
+        recipe, precision = resolve_amp(recipe, context)
+        found = [*notes, *data.notes, *([precision] if precision else [])]
         if len(data.labelled) < recipe.run.batch:
             found.append(f"{len(data.labelled)} labelled images: each batch of {recipe.run.batch} repeats some of them")
         if not (recipe.model.weights or recipe.run.init_from):
@@ -340,7 +344,7 @@ def _loaded(
             )
         for note in found:
             shown.note(note)
-        yield context, data, tuple(found)
+        yield recipe, context, data, tuple(found)
 
 
 def _start_folder(folder: Path, recipe: Recipe) -> None:

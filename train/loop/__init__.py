@@ -11,6 +11,7 @@ __all__ = [
     "initialization",
     "merging",
     "optimizer",
+    "precision",
     "run_log",
     "schedule",
     "state",

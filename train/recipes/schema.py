@@ -196,7 +196,9 @@ class Run:
     )  # fmt: skip
     seed: int = option(0, "Random seed of the training.", low=0, high=2**32 - 1, short="seed")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Device to train on.", short="device", resumable=True)
-    amp: Literal["off", "bf16", "fp16"] = option("off", "Mixed precision.", short="amp")
+    amp: Literal["auto", "off", "bf16", "fp16"] = option(
+        "auto", "Mixed precision; auto measures a step and takes bf16 if it is quicker than fp32 here.", short="amp"
+    )
     channels_last: bool = option(False, "Use the channels-last memory format.")
     compile: bool = option(False, "Compile the network with torch.compile.")
     threads: int = option(0, "CPU threads; 0: PyTorch's default.", low=0, high=4096, short="threads", resumable=True)

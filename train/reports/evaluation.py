@@ -26,6 +26,7 @@ from train.data.formats import MAJORITY, NO_VOTES, STRICT_MAJORITY
 from train.loop.checkpoint import load_model
 from train.loop.distributed import pick_device
 from train.loop.inference import predict
+from train.loop.precision import AUTO
 from train.loop.training import SPLIT
 from train.metrics import measure
 from train.recipes.loading import load_recipe
@@ -180,15 +181,16 @@ def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip:
     g = meta.geometry
     device = pick_device(recipe.run.device)
     views = Views(Augment(), device, channels_last=True)
+    amp = "off" if recipe.run.amp == AUTO else recipe.run.amp  # the same answers on every machine
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(crops: U8) -> F32:
         rows = np.arange(len(crops))
-        return predict(network, Images(crops, device), rows, g.net_side, views, recipe.run.amp, flip=flip)
+        return predict(network, Images(crops, device), rows, g.net_side, views, amp, flip=flip)
 
     data = recipe.data.with_crops(g.side, g.margin, g.color)
     split = (model if model.is_dir() else model.parent) / SPLIT
-    yield Classifier(model, meta.labels, data, run, meta.training, split, {"flip": flip, "amp": recipe.run.amp})
+    yield Classifier(model, meta.labels, data, run, meta.training, split, {"flip": flip, "amp": amp})
 
 
 def evaluate(
