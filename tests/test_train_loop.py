@@ -46,6 +46,9 @@ METHODS = {
                             "method__unsupervised": "masked"},
     "levels on adacm": {"method__name": "adacm", "method__levels": ["instance", "category"],
                         "method__unsupervised": "both", "method__control": True},
+    "ramp and consistency": {"method__ramp": "class", "method__lambda_c": 0.5, "method__lambda_s": 0.0,
+                             "method__noise_steps": 6},
+    "running share": {"method__ramp": "share", "method__p_cutoff": 0.21},
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ TERMS = {
     "loss_x": "labelled",
     "loss_u": "unlabelled",
     "loss_s": "contrast",
+    "loss_c": "consistency",
     "loss_fair": "fairness",
     "loss_balance": "load balance",
 }

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from train.loop.checkpoint import load_weights
+from train.methods.ramps import Ramp
 from train.methods.thresholds import Threshold
 from train.models.face_model import FaceModel
 
@@ -26,6 +27,7 @@ class TrainState:
         optimizer: Of the student.
         scaler: Loss scaler for fp16; disabled otherwise.
         threshold: Decides which pseudo-labels are confident.
+        ramp: Weighs the ambiguous loss.
         step: Number of finished steps.
         best: Best validation accuracy so far; -1 before the first validation.
         sums: Sums of the loss terms and statistics over the finished steps of the current epoch.
@@ -37,6 +39,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     threshold: Threshold
+    ramp: Ramp
     step: int = 0
     best: float = -1.0
     sums: dict[str, float] = field(default_factory=dict)
@@ -68,6 +71,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "threshold": self.threshold.state_dict(),
+            "ramp": self.ramp.state_dict(),
             "rng": torch.get_rng_state(),
             "step": self.step,
             "best": self.best,
@@ -89,6 +93,7 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.threshold.load_state_dict(state["threshold"])
+        self.ramp.load_state_dict(state.get("ramp", {}))  # older checkpoints have none
         torch.set_rng_state(state["rng"])
         self.step, self.best, self.sums = state["step"], state["best"], dict(state["sums"])
         self.metrics = state["metrics"]

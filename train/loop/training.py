@@ -39,9 +39,10 @@ from train.loop.optimizer import (
     update_ema,
 )
 from train.loop.run_log import Reporter
-from train.loop.schedule import build_schedule
+from train.loop.schedule import build_schedule, gate_noise
 from train.loop.state import TrainState
 from train.methods.objective import BatchOutputs, objective, uses_unlabelled
+from train.methods.ramps import build_ramp
 from train.methods.thresholds import build_threshold
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
@@ -89,6 +90,7 @@ class Training:
             optimizer=build_optimizer(student, recipe.optim),
             scaler=torch.amp.GradScaler(context.device.type, enabled=recipe.run.amp == "fp16"),
             threshold=build_threshold(recipe.method, len(data.labels), context.device),
+            ramp=build_ramp(recipe.method, len(data.labels), context.device),
         )
         self._network = self._wrap(student)
 
@@ -145,6 +147,7 @@ class Training:
         state, optim = self.state, self.recipe.optim
         rate = learning_rate(state.step, self.schedule.total, optim)
         state.student.train()
+        state.student.set_gate_noise(gate_noise(state.step, self.recipe.method))
         set_learning_rate(state.optimizer, rate)
         state.optimizer.zero_grad(set_to_none=True)
         seconds_input = 0.0
@@ -156,7 +159,7 @@ class Training:
             batch = self.batches.micro_batch(state.step, part, size)
             seconds_input += time.perf_counter() - begun
             with self._gradient_sync(last=part == optim.accumulate - 1):
-                loss, terms = objective(self.forward(batch), self.recipe.method, state.threshold)
+                loss, terms = objective(self.forward(batch), self.recipe.method, state.threshold, state.ramp)
                 state.scaler.scale(loss / optim.accumulate).backward()  # type: ignore[no-untyped-call]
             collected.append(terms)
         if optim.clip:
@@ -205,6 +208,7 @@ class Training:
             weak=tuple(gather(w) for w in weak),
             strong=gather(logits[-1]) if len(logits) > 1 else logits[0][:0],
             weak_features=tuple(gather(f) for f in features[1:-1]) if method.lambda_s > 0 else (),
+            weak_student=tuple(gather(w) for w in logits[1:-1]) if method.lambda_c > 0 else (),
             gates=gather(out.gates),
             load=gather(out.load),
             truth=batch.truth,

@@ -110,6 +110,7 @@ def unsupervised_loss(
     most: int = 3,
     floor: float = 0.0,
     rescale: str = "plain",
+    ramp: Tensor | float = 1.0,
 ) -> Tensor:
     """The unsupervised loss L_u, scalar.
 
@@ -137,6 +138,8 @@ def unsupervised_loss(
         most: See ``positives``.
         floor: Smallest largest probability q1 for the category-level loss.
         rescale: See above.
+        ramp: (B,) in [0, 1], how much each sample counts in the category-level loss; see ``methods.ramps``. It counts
+            in the cross-entropy that ``rescale`` takes as well, so that no factor makes up for it.
     """
     plain = cross_entropy(strong, pseudo)  # (B,)
     if len(strong) == 0:
@@ -151,6 +154,7 @@ def unsupervised_loss(
         included = mask
     elif how != "scalar":
         included = (probs.detach().amax(1) >= floor).to(plain.dtype)
+    included = included * ramp
     ambiguous = (included * weights * ambiguous_loss(strong, is_positive)).mean()
     if rescale == "plain":
         ambiguous = rescale_to(ambiguous, (included * plain).mean())
@@ -180,6 +184,15 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -
         self_pairs = torch.eye(2 * n, dtype=torch.bool, device=z.device)
         partner = torch.arange(2 * n, device=z.device).roll(n)
         return F.cross_entropy(similarity.masked_fill(self_pairs, -math.inf), partner)
+
+
+def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
+    """The mean squared distance of two predictions of the same image, scalar, from logits (B, C); 0 for no image.
+
+    Source: Laine and Aila, 2017, arXiv 1610.02242. Both predictions get a gradient. Two uniform guesses agree.
+    """
+    distance = (first.float().softmax(1) - second.float().softmax(1)).square().sum(1)
+    return distance.sum() / max(len(distance), 1)
 
 
 def fairness_loss(strong: Tensor, mask: Tensor, mean_probs: Tensor, histogram: Tensor) -> Tensor:
