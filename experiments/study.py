@@ -203,7 +203,7 @@ def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
     if (out / LAST).is_file():
         training.restore()
     batch = recipe.run.batch + recipe.run.batch_unlabelled
-    with Reporter(out, data.labels, batch, recipe.run.log_every, tensorboard=False) as reporter:
+    with Reporter(out, data.labels, batch, tensorboard=False) as reporter:
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - start

@@ -73,7 +73,7 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     views = 0
     for i in range(steps + 3):
         start = _now(device)
-        terms = training.train_step(side)
+        _, seconds_input = training.train_step(side)
         seconds = _now(device) - start
         batch = training.batches.micro_batch(training.state.step, 0, side)
         views = len(batch.inputs) * recipe.optim.accumulate
@@ -85,7 +85,7 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
         training.state.step += 1
         if i >= 3:
             step_seconds.append(seconds)
-            input_shares.append(terms["seconds_input"] / seconds)
+            input_shares.append(seconds_input / seconds)
             core_shares.append(core / seconds)
     plain, alike = (_plain(recipe, views, side, device, steps, alike=alike) for alike in (False, True))
     rate = views / statistics.median(step_seconds)

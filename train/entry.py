@@ -362,7 +362,7 @@ def _fit(training: Training, context: DistributedContext, event: str, console: C
         stack.enter_context(stop_on_signals(stop, raise_on_second=True))
         reporter = None
         if context.is_main:
-            reporter = Reporter(training.out, data.labels, batch, recipe.run.log_every, console)
+            reporter = Reporter(training.out, data.labels, batch, console)
             stack.enter_context(reporter)
             facts = {"recipe": to_dict(recipe), "labels": list(data.labels), "split": data.split.hash}
             reporter.event(event, step=training.state.step, **facts)

@@ -15,5 +15,6 @@ __all__ = [
     "run_log",
     "schedule",
     "state",
+    "sums",
     "training",
 ]

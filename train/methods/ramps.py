@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from train.methods.losses import class_counts
 from train.recipes.schema import Method
 
 _LEAST = 0.5  # smallest threshold of ``ClassRamp``: an answer with less than half of the mass never counts in full
@@ -98,9 +99,10 @@ class ClassRamp(Ramp):
     def update(self, probs: Tensor, mask: Tensor) -> None:
         """Move the thresholds of the classes that occur in this step."""
         confidence, predicted = probs.float().max(1)
-        belongs = predicted[:, None] == torch.arange(len(self.thresholds), device=probs.device)  # (U, C)
-        count = belongs.sum(0)
-        mean = (belongs * confidence[:, None]).sum(0) / count.clamp_min(1)
+        count, total = (
+            class_counts(predicted, len(self.thresholds), each) for each in (torch.ones_like(confidence), confidence)
+        )
+        mean = total / count.clamp_min(1)
         moved = self._momentum * self.thresholds + (1 - self._momentum) * mean
         self.thresholds = torch.where(count > 0, moved, self.thresholds)
 
