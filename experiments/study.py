@@ -111,7 +111,7 @@ def rows(table: int) -> list[Row]:
             for share in SHARES
             for name in ("supervised", "LEAF paper")
         ]
-    raise DataError(f"--table {table}: wanted 1, 2 or 3; table 4 is made by `python -m experiments step`")
+    raise DataError(f"--table {table}: wanted 1, 2 or 3; see `python -m experiments protocol` for the long protocol")
 
 
 def key(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -134,16 +135,18 @@ def test_the_packed_file_holds_the_same_faces(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_programs_side_by_side_share_a_packed_study(tmp_path: Path) -> None:
+def test_the_script_for_a_gpu_runs_a_packed_study_side_by_side(tmp_path: Path) -> None:
     overrides = {**small(tmp_path), "run.epochs": 1}
     pack(load_recipe("study-long", overrides), tmp_path / "study.zip")
-    own = {k: v for k, v in overrides.items() if not k.startswith(("data.", "split.", "model.weights"))}
+    others = ("data.", "split.", "model.weights", "run.batch", "run.threads")
+    own = {k: v for k, v in overrides.items() if not k.startswith(others)}
     options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in own.items()]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments", "protocol", "--packed", str(tmp_path / "study.zip"), "--jobs", "2",
-         "--methods", "FixMatch,LEAF class", "--budgets", "20", "--rates", "1e-3,2e-2", "--seeds", "2",
-         "--minutes", "5", "--runs", str(tmp_path / "runs"), *options],
+        ["bash", "experiments/grid_cuda.sh", str(tmp_path / "runs"), "--methods", "FixMatch,LEAF class",
+         "--budgets", "20", "--rates", "1e-3,2e-2", "--seeds", "2", *options],
         cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300, check=True,
+        env={**os.environ, "DEVICE": "cpu", "PACKED": str(tmp_path / "study.zip"), "JOBS": "2",
+             "PYTHON": sys.executable},
     )  # fmt: skip
     assert "| 20 | LEAF class |" in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]

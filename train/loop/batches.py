@@ -75,6 +75,9 @@ class HostBatch(NamedTuple):
     def each(self, change: Callable[[Tensor], Tensor]) -> HostBatch:
         """The same with every tensor changed."""
         strong = self.strong
+        if strong is not None:
+            gather, magnitudes, rest, counts = strong
+            strong = StrongNumbers(change(gather), change(magnitudes), change(rest), counts)
         return HostBatch(
             change(self.labelled),
             change(self.labelled_numbers),
@@ -83,7 +86,7 @@ class HostBatch(NamedTuple):
             self.mix_share,
             None if self.unlabelled is None else change(self.unlabelled),
             tuple(change(numbers) for numbers in self.weak),
-            strong and StrongNumbers(*(change(part) for part in strong[:3]), strong.counts),
+            strong,
             change(self.truth),
         )
 
@@ -117,7 +120,7 @@ class BatchLoader:
         self._labelled = Stream(len(data.labelled), recipe.run.seed * 2)
         self._unlabelled = Stream(max(len(data.unlabelled), 1), recipe.run.seed * 2 + 1)
         on_gpu = context.device.type == "cuda"
-        self._pin: Callable[[Tensor], Tensor] = Tensor.pin_memory if on_gpu else _unchanged
+        self._pin = on_gpu
         self._worker = ThreadPoolExecutor(1, "batches") if (on_gpu if ahead is None else ahead) else None
         self._next: tuple[tuple[int, int], Future[HostBatch]] | None = None
 
@@ -183,7 +186,7 @@ class BatchLoader:
             weak = tuple(numbers[local] for numbers in random.weak)
             strong = arrange(random.strong[local], augment.strong_operations)
             truth = torch.from_numpy(self._data.unlabelled.label[chosen])
-        return HostBatch(
+        batch = HostBatch(
             self._images.fetch(rows[seen]),
             random.labelled[seen],
             targets,
@@ -193,8 +196,5 @@ class BatchLoader:
             weak,
             strong,
             truth,
-        ).each(self._pin)
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
+        )
+        return batch.each(lambda tensor: tensor.pin_memory()) if self._pin else batch

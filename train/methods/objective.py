@@ -152,7 +152,8 @@ def _unlabelled_terms(
         )
     }
     if method.lambda_s > 0 and len(outputs.weak_features) == 2:
-        terms["loss_s"] = contrastive_loss(*outputs.weak_features, method.temperature, keep=pseudo.mask == 0)
+        first, second = outputs.weak_features
+        terms["loss_s"] = contrastive_loss(first, second, method.temperature, keep=pseudo.mask == 0)
     if method.lambda_c > 0:
         terms["loss_c"] = consistency_loss(*outputs.weak_student)
     if method.fairness > 0 and (fairness := threshold.fairness(outputs.strong, pseudo.mask)) is not None:

@@ -56,6 +56,8 @@ class MixtureOfExperts(nn.Module):
     static graph, and every parameter gets a gradient in every process.
     """
 
+    noise_scale: Tensor
+
     def __init__(self, dim: int, spec: FusingSpec) -> None:
         super().__init__()
         if not 1 <= spec.k <= spec.experts:
