@@ -20,18 +20,15 @@ RAMPS: dict[str, dict[str, Any]] = {
     "LEAF entropy": {**_LEAF, "method.ramp": "entropy"},
     "LEAF entropy squared": {**_LEAF, "method.ramp": "entropy", "method.ramp_power": 2.0},
 }
+_CHANGES: dict[str, dict[str, Any]] = {
+    "consistency": {"method.lambda_c": 1.0},
+    "contrast": {"method.lambda_s": 0.1},
+    "little noise": {"method.noise_scale": 0.15},
+    "falling noise": {"method.noise_steps": 1000},
+}
 OTHERS: dict[str, dict[str, Any]] = {
     "LEAF paper": {"method.name": "leaf"},
-    **{
-        f"{name} with {what}": {**form, **change}
-        for name, form in RAMPS.items()
-        for what, change in {
-            "consistency": {"method.lambda_c": 1.0},
-            "contrast": {"method.lambda_s": 0.1},
-            "little noise": {"method.noise_scale": 0.15},
-            "falling noise": {"method.noise_steps": 1000},
-        }.items()
-    },
+    **{f"{name} with {what}": {**form, **change} for name, form in RAMPS.items() for what, change in _CHANGES.items()},
     **{
         f"{name} without {level}": {**form, "method.levels": ",".join(other for other in _LEVELS if other != level)}
         for name, form in RAMPS.items()

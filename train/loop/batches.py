@@ -178,7 +178,8 @@ class BatchLoader:
         seen = self._context.local_rows(n) if random.mix_share == 1.0 else slice(None)
         rows = self._data.labelled.row[index]
         targets = torch.from_numpy(self._data.labelled.targets[index])
-        unlabelled, weak, strong, truth = None, (), None, torch.zeros(0, dtype=torch.int64)
+        unlabelled, strong, truth = None, None, torch.zeros(0, dtype=torch.int64)
+        weak: tuple[Tensor, ...] = ()
         if u:
             chosen = self._unlabelled.take(step * run.batch_unlabelled + part * u, u)
             local = self._context.local_rows(u)

@@ -77,7 +77,7 @@ class DistributedContext:
         flat = [x.flatten(1) for x in outputs]
         widths = [x.shape[1] for x in flat]
         joint = self.gather(torch.cat(flat, 1)).view(self.size, sum(sizes), sum(widths))
-        views = [view.reshape(-1, sum(widths)).split(widths, 1) for view in joint.split(list(sizes), 1)]
+        views = [torch.split(view.reshape(-1, sum(widths)), widths, 1) for view in torch.split(joint, list(sizes), 1)]
         return [
             tuple(view[i].reshape(-1, *x.shape[1:]) for view in views)  # (size * n, ...)
             for i, x in enumerate(outputs)

@@ -25,7 +25,7 @@ def build_optimizer(model: FaceModel, options: Optim, *, fused: bool = False) ->
         options: Section of the recipe.
         fused: One kernel per step, with its counters on the device, for GPUs. On CPUs the other form rounds as before.
     """
-    form = {"foreach": not fused, "fused": fused}
+    form: dict[str, Any] = {"foreach": not fused, "fused": fused}
     encoder = list(model.encoder.parameters())
     # Depthwise kernels (one input channel) count as vectors: they have few values, as a batch norm.
     kernels = [p for p in encoder if p.ndim > 1 and p.shape[1] > 1]

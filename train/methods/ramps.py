@@ -26,6 +26,7 @@ _LEAST = 0.5  # smallest threshold of ``ClassRamp``: an answer with less than ha
 class Ramp(Protocol):
     """Weighs unlabelled images by how sure the teacher is. Nothing here has a gradient."""
 
+    @abstractmethod
     def update(self, probs: Tensor, mask: Tensor) -> None:
         """Learn from a step, before ``factor`` is called with its probabilities.
 
@@ -50,6 +51,9 @@ class Ramp(Protocol):
 
 class NoRamp(Ramp):
     """Every image counts in full."""
+
+    def update(self, probs: Tensor, mask: Tensor) -> None:
+        """Learn nothing."""
 
     def factor(self, probs: Tensor) -> Tensor:
         """See ``Ramp.factor``."""
@@ -121,9 +125,13 @@ class ClassRamp(Ramp):
 class EntropyRamp(Ramp):
     """One minus the entropy of the probabilities over its maximum log C: 0 for a uniform guess, 1 for a certain one."""
 
+    def update(self, probs: Tensor, mask: Tensor) -> None:
+        """Learn nothing."""
+
     def factor(self, probs: Tensor) -> Tensor:
         """See ``Ramp.factor``."""
-        return (1 - torch.special.entr(probs.float()).sum(1) / math.log(probs.shape[1])).clamp(0, 1)
+        entropy: Tensor = torch.special.entr(probs.float()).sum(1)
+        return (1 - entropy / math.log(probs.shape[1])).clamp(0, 1)
 
 
 RAMPS: dict[str, Callable[[Method, int, torch.device], Ramp]] = {
