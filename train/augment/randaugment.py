@@ -86,7 +86,7 @@ def strong_view(
     """
     x = images
     for gather, magnitudes, counts in zip(numbers.gather[:-1], numbers.magnitudes, numbers.counts, strict=True):
-        images_of, numbers_of = (torch.split(t, counts) for t in (x.index_select(0, gather), magnitudes))
+        images_of, numbers_of = (torch.split(t, list(counts)) for t in (x.index_select(0, gather), magnitudes))
         parts = zip(OPERATIONS, images_of, numbers_of, strict=True)
         x = torch.cat([operation(part, m) for operation, part, m in parts if len(part)] or [x])
     x, rest = x.index_select(0, numbers.gather[-1]), numbers.rest

@@ -6,6 +6,7 @@ has to know about processes. Knows torch.distributed; must not know models or lo
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import BackendError, LeafError
 
@@ -82,6 +84,17 @@ class DistributedContext:
             tuple(view[i].reshape(-1, *x.shape[1:]) for view in views)  # (size * n, ...)
             for i, x in enumerate(outputs)
         ]
+
+    def distribute(self, network: nn.Module) -> DistributedDataParallel:
+        """Wrap a network so that its backward pass averages the gradients over processes.
+
+        Every step must use the same parameters. The caller keeps the buffers equal, see ``average``.
+        """
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # in older torch
+        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True, "static_graph": True}
+        on_gpu = self.device.type == "cuda"
+        return DistributedDataParallel(network, device_ids=[self.device.index] if on_gpu else None, **options)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in at least one process."""

@@ -105,14 +105,7 @@ class Training:
         """The student as the training step calls it: compiled and distributed if the recipe says so."""
         network: nn.Module = torch.compile(student) if self.recipe.run.compile else student  # type: ignore[assignment]
         if self.context.size > 1:
-            device = self.context.device
-            network = DistributedDataParallel(
-                network,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # ``context.average`` makes them equal after every step
-                gradient_as_bucket_view=True,
-                static_graph=True,
-            )
+            network = self.context.distribute(network)
         return network
 
     def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
