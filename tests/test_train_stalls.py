@@ -25,6 +25,7 @@ from leaf_rt.system.signals import StopSignal
 from train.data.dataset import Images
 from train.loop.batches import BatchLoader
 from train.loop.checkpoint import load
+from train.loop.distributed import DistributedContext
 from train.loop.optimizer import build_optimizer
 from train.loop.sums import RunningSums, means
 from train.loop.training import Training
@@ -258,3 +259,24 @@ def test_the_fused_form_is_asked_for_on_a_gpu_only(root: Path) -> None:
     model = build_model("tiny", 8)
     for name in ("adam", "adamw", "sgd"):
         assert build_optimizer(model, Optim(name=name), fused=True).param_groups[0]["fused"]  # type: ignore[arg-type]
+
+
+class _Doubled(DistributedContext):
+    """Two processes, of which the second has the values of the first plus 100."""
+
+    __slots__ = ()
+
+    def gather(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x + 100])
+
+
+def test_views_of_several_outputs_are_gathered_in_one_exchange() -> None:
+    logits, none, gates = torch.arange(5.0)[:, None], torch.zeros(5, 0, 1), torch.arange(20.0).view(5, 2, 2)
+    outputs = _Doubled(0, 2, ALONE.device).gather_views([logits, none, gates], (2, 3))
+    assert [[tuple(view.shape) for view in views] for views in outputs] == [
+        [(4, 1), (6, 1)], [(4, 0, 1), (6, 0, 1)], [(4, 2, 2), (6, 2, 2)],
+    ]  # fmt: skip
+    assert [view.flatten().tolist() for view in outputs[0]] == [[0, 1, 100, 101], [2, 3, 4, 102, 103, 104]]
+    assert torch.equal(outputs[2][1], torch.cat([gates[2:], gates[2:] + 100]))
+    alone = ALONE.gather_views([logits, gates], (2, 3))
+    assert [torch.cat(views).equal(whole) for views, whole in zip(alone, (logits, gates), strict=True)] == [True, True]

@@ -81,7 +81,7 @@ class DistributedContext:
         joint = self.gather(torch.cat(flat, 1)).view(self.size, sum(sizes), sum(widths))
         views = [torch.split(view.reshape(-1, sum(widths)), widths, 1) for view in torch.split(joint, list(sizes), 1)]
         return [
-            tuple(view[i].reshape(-1, *x.shape[1:]) for view in views)  # (size * n, ...)
+            tuple(view[i].reshape(len(view[i]), *x.shape[1:]) for view in views)  # (size * n, ...)
             for i, x in enumerate(outputs)
         ]
 
