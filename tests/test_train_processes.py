@@ -84,10 +84,11 @@ def folded(root: Path, **values: Any) -> Recipe:
 
 
 def recipes(root: Path) -> list[Recipe]:
-    # The graph stays the same where unlabelled images start later, and over several micro-batches.
-    changing = tiny(root, method__name="leaf", method__noise=False, model__dropout=0.0, method__delay=1,
-                    method__lambda_c=0.5, optim__accumulate=2, optim__name="sgd", optim__lr=0.05)  # fmt: skip
-    return [*(compared(root, name) for name in COMPARED), folded(root), changing]
+    usual = {"method__name": "leaf", "method__noise": False, "model__dropout": 0.0, "method__lambda_c": 0.5,
+             "optim__name": "sgd", "optim__lr": 0.05}  # fmt: skip
+    # Unlabelled images that start later, and several micro-batches.
+    others = [tiny(root, **usual, method__delay=1), tiny(root, **usual, optim__accumulate=2)]
+    return [*(compared(root, name) for name in COMPARED), folded(root), *others]
 
 
 def learn(root: Path) -> None:

@@ -85,14 +85,19 @@ class DistributedContext:
             for i, x in enumerate(outputs)
         ]
 
-    def distribute(self, network: nn.Module) -> DistributedDataParallel:
+    def distribute(self, network: nn.Module, *, static: bool) -> DistributedDataParallel:
         """Wrap a network so that its backward pass averages the gradients over processes.
 
-        Every step must use the same parameters. The caller keeps the buffers equal, see ``average``.
+        The caller keeps the buffers equal, see ``average``.
+
+        Args:
+            network: The student.
+            static: Whether every backward pass uses the same parameters and exchanges gradients. ``no_sync`` cannot be
+                used with it: torch then fails an assertion of its own.
         """
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # in older torch
-        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True, "static_graph": True}
+        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True, "static_graph": static}
         on_gpu = self.device.type == "cuda"
         return DistributedDataParallel(network, device_ids=[self.device.index] if on_gpu else None, **options)
 

@@ -105,7 +105,7 @@ class Training:
         """The student as the training step calls it: compiled and distributed if the recipe says so."""
         network: nn.Module = torch.compile(student) if self.recipe.run.compile else student  # type: ignore[assignment]
         if self.context.size > 1:
-            network = self.context.distribute(network)
+            network = self.context.distribute(network, static=self.recipe.optim.accumulate == 1)
         return network
 
     def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
