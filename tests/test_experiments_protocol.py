@@ -144,7 +144,7 @@ def test_the_script_for_a_gpu_runs_a_packed_study_side_by_side(tmp_path: Path) -
     done = subprocess.run(
         ["bash", "experiments/grid_cuda.sh", str(tmp_path / "runs"), "--methods", "FixMatch,LEAF class",
          "--budgets", "20", "--rates", "1e-3,2e-2", "--seeds", "2", *options],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300, check=True,
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=900, check=True,
         env={**os.environ, "DEVICE": "cpu", "PACKED": str(tmp_path / "study.zip"), "JOBS": "2",
              "PYTHON": sys.executable},
     )  # fmt: skip

@@ -49,7 +49,7 @@ def in_two(*arguments: str) -> list[tuple[int, str]]:
         for rank in ("0", "1")
     ]
     try:
-        outputs = [process.communicate(timeout=100)[1] for process in both]
+        outputs = [process.communicate(timeout=300)[1] for process in both]
     finally:
         for process in both:
             process.kill()
