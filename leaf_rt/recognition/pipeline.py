@@ -15,7 +15,6 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
-from leaf_rt.faces.appearance import SIZE, outside
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.geometry import same_face
 from leaf_rt.models.spec import ModelSpec
@@ -288,11 +287,7 @@ class Pipeline:
             wanted = [k for k, t in enumerate(ids) if not self._people[t].low_quality and memory.wants_vector(t, now)]
             for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
                 vectors[k] = vector
-        heads = found.appearance
-        if heads.shape[1] == SIZE:
-            height, width = frame.image.shape[:2]
-            heads = np.where(outside(found.xyxy, width, height), np.float32(np.nan), heads)
-        memory.observe(ids, heads, vectors, now)
+        memory.observe(ids, found.appearance, vectors, now)
 
     def _update_people(self, tracks: Tracks, detections: Detections) -> None:
         """Drop people whose tracks have ended, and add those whose tracks are new."""
