@@ -49,12 +49,12 @@ print("alive")
 
 
 def test_the_probe_has_a_remedy_for_every_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answers(error: int, count: int) -> None:
+    def answers(error: int, count: int, driver: int = 13010) -> None:
         module = types.ModuleType("cuda.bindings.runtime")
         module.cudaGetDeviceCount = lambda: (error, count)  # type: ignore[attr-defined]
         about = types.SimpleNamespace(name=b"Card\0", major=8, minor=9, multiProcessorCount=4, totalGlobalMem=5)
         module.cudaGetDeviceProperties = lambda _: (0, about)  # type: ignore[attr-defined]
-        module.cudaDriverGetVersion = lambda: (0, 13010)  # type: ignore[attr-defined]
+        module.cudaDriverGetVersion = lambda: (0, driver)  # type: ignore[attr-defined]
         package = types.ModuleType("cuda.bindings")
         package.runtime = module  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "cuda.bindings", package)
@@ -66,10 +66,11 @@ def test_the_probe_has_a_remedy_for_every_problem(tmp_path: Path, monkeypatch: p
         return raised.value.reason
 
     monkeypatch.setattr(cuda, "DRIVER_VERSION", tmp_path / "version")
-    answers(35, 0)
+    answers(35, 0, 0)
     assert reason("no NVIDIA driver that works") == GpuProblem.NO_DRIVER
+    answers(35, 0, 12040)  # in a container or under WSL there is no version file
+    assert reason(r"supports CUDA 12\.4, the .* 580 or newer.*\[tensorrt-cu12\]") == GpuProblem.DRIVER_TOO_OLD
     cuda.DRIVER_VERSION.write_text("NVRM version: 1.0\n")
-    assert reason("the NVIDIA driver is too old") == GpuProblem.DRIVER_TOO_OLD
     for error in (0, 100):
         answers(error, 0)
         assert reason("CUDA_VISIBLE_DEVICES") == GpuProblem.NO_GPU

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from leaf_rt.backends.base import Backend, BackendConfig, CheckedBackend, Device, load_errors
-from leaf_rt.errors import BackendError, BackendUnavailable, GpuUnavailable, NotInstalled, install_hint
+from leaf_rt.errors import BackendError, BackendUnavailable, GpuProblem, GpuUnavailable, NotInstalled, install_hint
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import U8
 
@@ -34,6 +34,7 @@ class BackendEntry:
         modules: The modules that these install; the first one is imported.
         extra: The extra of leaf-rt that installs it; "" if leaf-rt always installs it.
         load: Opens a model; imports the runtime. Use ``open``, which converts import errors.
+        capabilities: Compute capabilities of the GPUs that it supports; empty means all.
     """
 
     name: str
@@ -45,6 +46,7 @@ class BackendEntry:
     modules: tuple[str, ...]
     extra: str
     load: Callable[[Path, ModelSpec, BackendConfig], Backend]
+    capabilities: tuple[str, ...] = ()
 
     def version(self) -> str | None:
         """Package and version that is installed, or None. Imports nothing."""
@@ -64,9 +66,16 @@ class BackendEntry:
             from leaf_rt.backends.tensorrt.cuda import probe
 
             try:
-                probe()
+                gpu = probe()
             except GpuUnavailable as e:
                 return e
+            if self.capabilities and gpu.capability not in self.capabilities:
+                return GpuUnavailable(
+                    GpuProblem.NOT_SUPPORTED,
+                    f"{self.title} does not support the {gpu.name} (compute capability {gpu.capability}; it needs "
+                    f"{', '.join(self.capabilities[:-1])} or {self.capabilities[-1]})",
+                    "use another back end",
+                )
         return None
 
     def open(self, model: Path, spec: ModelSpec, config: BackendConfig) -> Backend:
@@ -78,11 +87,11 @@ class BackendEntry:
         """
         with load_errors(self.name):
             backend = CheckedBackend(self.load(model, spec, config), model, config.precision)
-        try:
-            backend.infer(_probe(spec.side))
-        except BaseException:
-            backend.close()
-            raise
+            try:
+                backend.infer(_probe(spec.side))
+            except BaseException:
+                backend.close()
+                raise
         return backend
 
 
@@ -127,7 +136,7 @@ BACKENDS: tuple[BackendEntry, ...] = (
         name="tensorrt-rtx", title="TensorRT-RTX", device="cuda", precisions=("fp32", "fp16"),
         formats=(".onnx", ".plan"),
         packages=("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"), modules=("tensorrt_rtx",),
-        extra="tensorrt-rtx", load=_tensorrt_rtx,
+        extra="tensorrt-rtx", load=_tensorrt_rtx, capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     ),
     BackendEntry(
         name="openvino", title="OpenVINO", device="cpu", precisions=("fp32", "bf16", "int8"),

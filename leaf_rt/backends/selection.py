@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from leaf_rt.backends.base import Backend, BackendConfig, ProgressCallback, default_threads
-from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.backends.parity import PROOF, compare, golden_faces
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem, hashed_name, set_aside
 from leaf_rt.backends.registry import BACKENDS, BackendEntry, find_backend
 from leaf_rt.backends.variants import Variant
@@ -28,7 +28,6 @@ from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for timing, all variants together
 BATCH = 4  # faces per call while timing
-PROOF = 64  # stored crops on which a variant must agree with the model
 INT8_AGREEMENT = 0.9  # share of equal labels below which an int8 file is considered miscomputed
 CHOICES = "auto.json"
 _MAX_CHOICES = 4 << 20  # bytes

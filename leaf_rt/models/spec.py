@@ -30,7 +30,7 @@ GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05
 _KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
     (("side", "net_side", "feature_dim", "opset", "version"), int, "a whole number"),
     (("color", "precision", "sha256", "licence", "parent"), str, "a text"),
-    (("labels", "mean", "std"), tuple, "a list"),
+    (("labels", "mean", "std", "answers"), tuple, "a list"),
     (("training", "metrics", "tensorrt"), dict, "an object"),
     (("margin",), (int, float), "a number"),
     (("flip",), bool, "true or false"),
@@ -67,6 +67,8 @@ class ModelSpec:
         licence: Licence of the weights.
         tensorrt: What a TensorRT plan depends on, such as version and GPU; empty for other files.
         parent: sha256 of the fp32 model that this file was made from; empty for the fp32 model itself.
+        answers: What the fp32 model answers for the first stored crops: rows of probabilities. Only in the description
+            of a file that runs without that model, such as a TensorRT plan, and must be checked against it.
         version: Version of this format.
     """
 
@@ -87,6 +89,7 @@ class ModelSpec:
     licence: str
     tensorrt: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
+    answers: tuple[Any, ...] = ()
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
@@ -121,6 +124,8 @@ class ModelSpec:
             raise wrong("std", "three positive numbers, as many as in mean")
         if self.color not in ("grey", "rgb"):
             raise wrong("color", "'grey' or 'rgb'")
+        if not all(isinstance(row, list) and all(map(_is_number, row)) for row in self.answers):
+            raise wrong("answers", "rows of numbers")
         if self.precision not in PRECISIONS:
             raise wrong("precision", " or ".join(PRECISIONS))
 
