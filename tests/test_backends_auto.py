@@ -117,7 +117,7 @@ def test_auto_runs_on_the_cpu_after_any_error_of_a_gpu_back_end(
     gpu = dataclasses.replace(find_backend("tensorrt"), load=load)
     others = tuple(backend for backend in selection.BACKENDS if backend.device == "cpu")
     monkeypatch.setattr(selection, "BACKENDS", (gpu, *others))
-    monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.problem", lambda _: None)
+    monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.gpu_problem", lambda _: None)
     messages: list[str] = []
     opened = open_backend(model, notify=messages.append)
     assert opened.device == "cpu"

@@ -37,11 +37,14 @@ def test_variants_are_listed_by_back_end_and_precision(model: Path, monkeypatch:
 
     monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.version", lambda _: "1.0")
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", no_gpu)
+    monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.driver_problem", lambda: NotInstalled("no driver", "get one"))
     assert [(v.backend.name, v.precision) for v in variants(model)] == CPU
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
+    monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.driver_problem", lambda: None)
     found = variants(model)
     assert [(v.backend.name, v.precision) for v in found][len(CPU) :] == [
         ("tensorrt", "fp32"), ("tensorrt", "fp16"), ("tensorrt-rtx", "fp32"), ("tensorrt-rtx", "fp16"),
+        ("torch", "fp32"), ("torch", "fp16"), ("torch", "bf16"),
     ]  # fmt: skip
     assert [v.path.name for v in found[: len(CPU)]] == [
         "tiny.onnx", "tiny-int8.onnx", "tiny.onnx", "tiny.onnx", "tiny-int8-openvino.xml",

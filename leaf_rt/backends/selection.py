@@ -51,7 +51,8 @@ def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: 
     for backend in BACKENDS:
         if model.suffix not in backend.formats or (backend.device == "cuda" and not _on_gpu(backend, spec, config)):
             continue
-        if (problem := backend.problem()) is not None:
+        problem = backend.gpu_problem() if backend.device == "cuda" else backend.problem()
+        if problem is not None:
             rejected.append((backend, problem))
             continue
         try:

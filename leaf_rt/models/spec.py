@@ -18,7 +18,7 @@ from leaf_rt.text import printable
 
 SPEC_VERSION = 1
 _MAX_SPEC = 16 << 20  # bytes of a description
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
 # Crops of real faces, on which every engine is compared with its fp32 model: a square picture of tiles.
@@ -59,8 +59,8 @@ class ModelSpec:
         std: Per-channel standard deviation by which the graph divides.
         flip: Whether the graph averages the predictions of the crop and its mirror image.
         feature_dim: Number of features D.
-        precision: "fp32", "fp16" or "int8".
-        opset: ONNX opset; 0 for a TensorRT plan.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        opset: ONNX opset; 0 for a TensorRT plan or a program of PyTorch.
         sha256: Hash of the model file.
         training: Data, protocol, initial weights and seed.
         metrics: Results measured with this file, by name of the data set.
@@ -155,15 +155,16 @@ def sha256_of(path: Path) -> str:
 def variant_path(model: Path, precision: str, suffix: str = "") -> Path:
     """The path of a model in another precision: NAME-int8.onnx for NAME.onnx.
 
-    A file in OpenVINO's format is called NAME-int8-openvino.xml, so that its JSON description has its own name.
+    A file in the format of OpenVINO or PyTorch is called NAME-int8-openvino.xml or NAME-fp16-torch.pt2, so that its
+    JSON description has its own name.
 
     Args:
         model: The fp32 model.
         precision: The other precision.
         suffix: Suffix of the other file; "" for that of ``model``.
     """
-    openvino = "-openvino" if suffix == ".xml" else ""
-    return model.with_name(f"{model.stem}-{precision}{openvino}{suffix or model.suffix}")
+    runtime = {".xml": "-openvino", ".pt2": "-torch"}.get(suffix, "")
+    return model.with_name(f"{model.stem}-{precision}{runtime}{suffix or model.suffix}")
 
 
 def spec_path(model: Path) -> Path:

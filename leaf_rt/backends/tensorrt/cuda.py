@@ -7,6 +7,7 @@ the CUDA runtime (cuda-bindings); must not know TensorRT or models.
 from __future__ import annotations
 
 import ctypes
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,6 +104,24 @@ def probe() -> Gpu:
         memory=properties.totalGlobalMem,
         driver=_driver(runtime),
     )
+
+
+def driver_problem() -> GpuUnavailable | None:
+    """Why no NVIDIA GPU can be used, asked of the driver alone: needs no package, and milliseconds without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return GpuUnavailable(
+            GpuProblem.NO_DRIVER, "no NVIDIA driver that works", "install the driver, or use a CPU back end"
+        )
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return GpuUnavailable(
+            GpuProblem.NO_GPU,
+            "no NVIDIA GPU is visible",
+            "check nvidia-smi and CUDA_VISIBLE_DEVICES, or use a CPU back end",
+        )
+    return None
 
 
 def _driver(runtime: Any) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leaf_rt.backends.base import Backend, BackendConfig, Device, check_faces, empty_prediction, load_errors
+from leaf_rt.backends.half_file import find_half_file
 from leaf_rt.backends.parity import answers_to_store, check_batches, check_stored_answers, golden_faces
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem, get_or_build, hashed_name, read_entry
 from leaf_rt.backends.reference import fp32_answers
@@ -24,7 +25,7 @@ from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
 from leaf_rt.backends.tensorrt.plan import LoadedPlan, load_plan
 from leaf_rt.backends.tensorrt.runner import EngineRunner
 from leaf_rt.errors import BackendError, LeafError, ModelError, first_line
-from leaf_rt.models.spec import ModelSpec, load_spec, sha256_of, variant_path
+from leaf_rt.models.spec import ModelSpec, sha256_of
 from leaf_rt.system.files import write_whole
 from leaf_rt.types import U8, Prediction
 
@@ -273,18 +274,9 @@ def _files_to_try(model: Path, spec: ModelSpec, config: BackendConfig) -> list[t
     if spec.precision == "int8":
         raise BackendError(f"{model}: int8 models are for the CPU; give the fp32 file")
     files: list[tuple[Path, ModelSpec]] = []
-    half = variant_path(model, "fp16")
     if spec.precision == "fp32" and config.precision != "fp32":
-        if half.is_file():
-            half_spec = load_spec(half)
-            if half_spec.parent == spec.sha256:
-                files.append((half, half_spec))
-            else:
-                config.notify(f"{half.name} is not used: it was not made from {model.name}; export it again")
-        elif config.precision == "fp16":
-            raise BackendError(
-                f"--precision fp16: {half.name} is missing; create it with `leaf-rt export --precision fp16`"
-            )
+        half = find_half_file(model, spec, config.notify, config.precision)
+        files += [half] if half is not None else []
     if config.precision != "fp16" or spec.precision == "fp16":
         files.append((model, spec))
     return files
