@@ -155,8 +155,8 @@ def _inference(device: str) -> Iterator[Row]:
     for row in measured.rows:
         figure = f"{row.faces_per_s:.0f} faces/s, p50 {row.latency_ms:.2f} ms, p95 {row.p95_ms:.2f} ms"
         values = {
-            "faces_per_s": round(row.faces_per_s, 1), "p50_ms": round(row.latency_ms, 3), "p95_ms": round(row.p95_ms, 3),
-            "against_eager": round(row.faces_per_s / base[row.batch], 2), "batch": row.batch,
+            "batch": row.batch, "faces_per_s": round(row.faces_per_s, 1), "p50_ms": round(row.latency_ms, 3),
+            "p95_ms": round(row.p95_ms, 3), "against_eager": round(row.faces_per_s / base[row.batch], 2),
         }  # fmt: skip
         yield Row("inference", f"{row.runtime} {row.precision}, batch {row.batch}", figure, values)
     for text in measured.left_out:
