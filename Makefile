@@ -31,7 +31,6 @@ test-gpu: $(VENV)/.dev ## Run every test that needs an NVIDIA GPU.
 	@$(GPU)
 	$(PIP) --editable ".[dev,tensorrt]"
 	$(PYTEST) -m gpu
-	PYTHONPATH=. $(BIN)/python tests/device_check.py
 
 bench-gpu: $(VENV)/.dev ## Measure training, inference and whole runs on an NVIDIA GPU: a table and a line of JSON.
 	@$(GPU)

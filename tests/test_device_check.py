@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from leaf_rt.backends.registry import find_backend
+
 HERE = Path(__file__).parent
 # The lent machine has PyTorch, ONNX, ONNX Runtime and OpenCV, and no network to install these.
 MISSING = ("av", "mediapipe", "lap", "platformdirs", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "sounddevice")
@@ -32,6 +34,17 @@ def test_the_device_check_passes_on_the_cpu(tmp_path: Path) -> None:
     assert [line["check"] for line in lines] == ["environment", "back end fp32", "LEAF fp32", "two processes"]
     assert all(line["ok"] for line in lines)
     assert (tmp_path / "checks.jsonl").read_text().count("\n") == len(lines)
+
+
+@pytest.mark.gpu
+def test_the_device_check_passes_on_the_gpu(tmp_path: Path) -> None:
+    """Training on CUDA against the CPU, the PyTorch back end at every batch size, TensorRT's runner, two processes."""
+    if (problem := find_backend("torch").gpu_problem()) is not None:
+        pytest.skip(str(problem))
+    command = [sys.executable, str(HERE / "device_check.py"), "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_failed_check_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
