@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from experiments.gpu_crops import time_crops
 from experiments.training_step import bench, noise
 from leaf_rt.backends.benchmark import REPEATS, measure_backends
 from leaf_rt.backends.pytorch.graph import OnnxGraph
 from leaf_rt.errors import LeafError, first_line
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.system.cpu import cpu_name
+from leaf_rt.text import counted
 from leaf_rt.types import U8
 from train.loop.distributed import DistributedContext
 from train.loop.training import Training
@@ -38,7 +40,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        part: "training", "inference" or "end to end".
+        part: "training", "inference", "crops" or "end to end".
         what: What was measured.
         figure: The result for users, or why there is none.
         values: The result as numbers.
@@ -61,6 +63,9 @@ def measure_gpu(*, cpu: bool = False, clip: Path | None = None, steps: int = 20)
     device = "cpu" if cpu else "cuda"
     yield from _training(device, steps)
     yield from _inference(device)
+    for faces, height, width in ((1, 360, 640), (8, 1080, 1920)):
+        what = f"{counted(faces, 'face')} of a frame of {width}x{height}"
+        yield _try("crops", what, lambda n=faces, h=height, w=width: _crops(device, n, h, w))  # type: ignore[misc]
     if clip is not None:
         for sources in (1, 2) if cpu else (1, 8, 64):
             yield _try("end to end", f"{sources} x {clip.name}", lambda n=sources: _end_to_end(clip, n))  # type: ignore[misc]
@@ -161,6 +166,12 @@ def _inference(device: str) -> Iterator[Row]:
         yield Row("inference", f"{row.runtime} {row.precision}, batch {row.batch}", figure, values)
     for text in measured.left_out:
         yield Row("inference", text.partition(":")[0], f"left out: {text.partition(':')[2].strip()}", {})
+
+
+def _crops(device: str, faces: int, height: int, width: int) -> tuple[str, dict[str, Any]]:
+    values = time_crops(device, faces, height, width, 50 if device == "cuda" else 3)
+    one, other = values.values()
+    return f"{one:.2f} ms one by one on the CPU, {other:.2f} ms at once on {device} with all copies", dict(values)
 
 
 def _end_to_end(clip: Path, sources: int) -> tuple[str, dict[str, Any]]:

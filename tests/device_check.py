@@ -22,15 +22,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from train_fakes import write_folder
 
+from experiments.gpu_crops import crop_faces_at_once, time_crops
 from experiments.training_step import bench, noise
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.backends.pytorch.graph import OnnxGraph
 from leaf_rt.backends.reference import fp32_answers
+from leaf_rt.faces.alignment import crop_faces
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, variant_path
 from leaf_rt.types import Prediction
 from train.entry import train
@@ -46,13 +49,13 @@ BUDGET = 330.0  # s; checks that have not begun by then are left out
 class Checks:
     """Runs checks one after the other, and reports each."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, budget: float = float("inf")) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.log, self.failed = out / "checks.jsonl", 0
+        self.log, self.failed, self.budget = out / "checks.jsonl", 0, budget
 
     def run(self, name: str, check: Callable[[], Values]) -> None:
         begin = time.monotonic()
-        if begin - START > BUDGET:
+        if begin - START > self.budget:
             self.say(name, ok=None, error="left out: the time is up")
             return
         try:
@@ -113,7 +116,7 @@ def back_end(device: str, precision: str, batches: tuple[int, ...]) -> Values:
         thread.start()
         thread.join()
         assert not problems, problems
-        about["faces_per_s"] = {batch: faces_per_s(backend.infer, faces, batch) for batch in batches}
+        about["faces_per_s"] = {n: faces_per_s(backend.infer, faces, n, 30 if device == "cuda" else 1) for n in batches}
         if device == "cuda":
             about["GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     finally:
@@ -124,7 +127,7 @@ def back_end(device: str, precision: str, batches: tuple[int, ...]) -> Values:
 def faces_per_s(infer: Callable[[Any], object], faces: np.ndarray, batch: int, calls: int = 30) -> int:
     crops = np.ascontiguousarray(np.resize(faces, (batch, *faces.shape[1:])))
     took = []
-    for _ in range(calls if batch > 1 else 2 * calls):
+    for _ in range(calls):
         begin = time.perf_counter()
         infer(crops)
         took.append(time.perf_counter() - begin)
@@ -225,6 +228,19 @@ def engine_runner() -> Values:
         "faces_per_s": speed,
         "lost_MiB_in_10_opens": round(lost, 1),
     }
+
+
+def crops(device: str) -> Values:
+    """All crops of a frame at once: the same as one by one on the CPU, and how long both take."""
+    rng = np.random.default_rng(0)
+    frame = cv2.resize(rng.integers(0, 256, (90, 160, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
+    keypoints = rng.uniform((0, 0), (1920, 1080), (8, 1, 2)) + rng.normal(0, 80, (8, 6, 2))
+    wanted = crop_faces(frame, keypoints.astype(np.float32), 64, 0.05)
+    got = crop_faces_at_once(torch.from_numpy(frame).to(device), keypoints.astype(np.float32), 64, 0.05)
+    difference = int(np.abs(got.cpu().numpy().astype(int) - wanted.astype(int)).max())
+    assert difference <= 1, difference
+    calls = 50 if device == "cuda" else 1
+    return {"difference": difference, "8 at 1080p": time_crops(device, 8, 1080, 1920, calls)}
 
 
 def losses(folder: Path, device: str, steps: int, amp: str, **more: object) -> list[float]:
@@ -329,7 +345,7 @@ def main() -> int:
     if given.rank is not None:
         process(given.rank, given.port, device)
         return 0
-    checks = Checks(given.out)
+    checks = Checks(given.out, BUDGET if device == "cuda" else float("inf"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["LEAF_RT_CACHE"] = str(folder / "engines")  # nothing of earlier runs
@@ -338,6 +354,7 @@ def main() -> int:
         if device == "cpu":
             tiny = {"run.batch": 8, "run.batch_unlabelled": 8, "run.input_sizes": [32], "run.threads": 1}
             checks.run("back end fp32", lambda: back_end("cpu", "fp32", (1, 4)))
+            checks.run("crops", lambda: crops("cpu"))
             checks.run("LEAF fp32", lambda: leaf(folder, "cpu", FIRST, "off", 1e-9, **tiny))
             checks.run("two processes", lambda: two_processes("cpu"))
             return 1 if checks.failed else 0
@@ -345,6 +362,7 @@ def main() -> int:
         for precision in ("fp16", "fp32", "bf16"):
             checks.run(f"back end {precision}", lambda p=precision: back_end("cuda", p, batches))  # type: ignore[misc]
         checks.run("engine runner", engine_runner)
+        checks.run("crops", lambda: crops("cuda"))
         checks.run("LEAF fp32", lambda: leaf(folder, "cuda", 200, "off", 0.02))
         checks.run("LEAF bf16", lambda: leaf(folder, "cuda", 200, "bf16", 0.1))
         checks.run("LEAF fp16", lambda: leaf(folder, "cuda", 40, "fp16", 0.1))
