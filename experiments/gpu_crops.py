@@ -20,7 +20,7 @@ from leaf_rt.faces.alignment import ALIGN_POINTS, crop_faces, shrink_by_area, si
 
 
 def time_crops(device: str, faces: int, height: int, width: int, calls: int = 50) -> dict[str, float]:
-    """Median times for the crops of a frame of noise, in ms: on the CPU, and here with the copies of frame and crops."""
+    """Median times for the crops of a frame, in ms: on the CPU, and on the device with the copies of frame and crops."""
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     centers = rng.uniform((0, 0), (width, height), (faces, 1, 2))
@@ -58,7 +58,7 @@ def crop_faces_at_once(image: Tensor, keypoints: NDArray[np.float32], side: int,
     height, width = image.shape[:2]
     matrices = similarity(np.ascontiguousarray(keypoints[:, ALIGN_POINTS]), template(side, margin)).astype(np.float64)
     finite = np.isfinite(matrices).all((1, 2))
-    # Per face: matrix from the crop to blocks of pixels (6), side of a block (1), first pixel (2), number of blocks (2).
+    # Per face: matrix from crop to blocks of pixels (6), side of a block (1), first pixel (2), number of blocks (2).
     plans = np.ones((len(matrices), 11))
     for plan, matrix in zip(plans, matrices, strict=True):
         if np.isfinite(matrix).all():
