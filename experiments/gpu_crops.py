@@ -20,7 +20,7 @@ from leaf_rt.faces.alignment import ALIGN_POINTS, crop_faces, shrink_by_area, si
 
 
 def time_crops(device: str, faces: int, height: int, width: int, calls: int = 50) -> dict[str, float]:
-    """Median times for the crops of a frame, in ms: on the CPU, and on the device with the copies of frame and crops."""
+    """Median times for the crops of a frame, in ms: on the CPU, and on the device with both copies."""
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     centers = rng.uniform((0, 0), (width, height), (faces, 1, 2))

@@ -120,7 +120,9 @@ def test_tensorrt_rtx_has_every_name_that_runs_a_plan() -> None:
 
     for owner, names in {
         trt.ICudaEngine: ("device_memory_size_v2", "create_runtime_config", "create_execution_context"),
-        trt.IRuntimeConfig: ("set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy"),
+        trt.IRuntimeConfig: (
+            "set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy",
+        ),
         trt.IExecutionContext: (
             "set_device_memory", "set_tensor_address", "set_input_shape", "execute_async_v3", "is_stream_capturable",
         ),
