@@ -21,6 +21,7 @@ from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import PROOF, compare
 from leaf_rt.backends.pytorch import engine
 from leaf_rt.backends.pytorch.graph import OnnxGraph
+from leaf_rt.backends.pytorch.program import to_program
 from leaf_rt.backends.pytorch.runner import Answer, GpuRunner, Run
 from leaf_rt.backends.registry import find_backend
 from leaf_rt.errors import BackendError, ModelError
@@ -237,7 +238,13 @@ def test_auto_takes_it_on_a_gpu_only(pair: Path, monkeypatch: pytest.MonkeyPatch
     only = tuple(backend for backend in selection.BACKENDS if backend.name in ("torch", "onnxruntime"))
     monkeypatch.setattr(selection, "BACKENDS", only)
     monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.gpu_problem", lambda _: None)
-    assert open_backend(pair).name == "torch"  # without a real GPU it computes on the CPU
+    messages: list[str] = []
+    opened = open_backend(pair, notify=messages.append)
+    if opened.device == "cpu":  # a driver answers, but this PyTorch cannot use the GPU
+        assert opened.name == "onnxruntime"
+        assert messages == ["torch is not used: PyTorch finds no GPU that it can use"]
+    else:
+        assert opened.name == "torch"
 
 
 def test_auto_does_not_import_torch_without_a_gpu(model: Path) -> None:
@@ -272,3 +279,30 @@ def test_the_bundled_model_in_each_precision(precision: str) -> None:
         probs, features = network(torch.from_numpy(crops.copy()))
     got = Prediction(probs.numpy(), features.numpy())
     assert compare(open_backend(DEFAULT_MODEL, "onnxruntime", 1, precision="fp32").infer(crops), got).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["experts", "transformer"])
+def test_the_graphs_of_other_networks(kind: str, tmp_path: Path) -> None:
+    """LEAF's experts, and a transformer: operators that the bundled model does not have."""
+    from test_engines_export import leaf
+
+    from engines.deployed_model import Deployed, Preparation, fuse
+    from engines.onnx_export import to_onnx
+    from train.models.backbones import VisionTransformer
+    from train.models.face_model import FaceModel
+
+    torch.manual_seed(0)
+    network = VisionTransformer(dim=32, layers=1, heads=2, hidden=64, patch=16, side=64)
+    model = leaf().model.eval() if kind == "experts" else FaceModel(network, CLASSES).eval()
+    preparation = Preparation(SIDE, "rgb", SIDE, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), flip=True)
+    module = Deployed(fuse(model, SIDE), preparation).eval()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(to_onnx(module, SIDE).SerializeToString())
+    graph = OnnxGraph(path).eval()
+    with torch.inference_mode():
+        for count in (1, 3):
+            crops = torch.from_numpy(faces(count).copy())
+            for got, expected in zip(graph(crops), module(crops), strict=True):
+                torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    assert len(to_program(graph, SIDE)) > 1000

@@ -57,7 +57,11 @@ def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: 
             continue
         try:
             if backend.device == "cuda":
-                return backend.open(model, spec, replace(config, reason="the GPU is the fastest"))
+                opened = backend.open(model, spec, replace(config, reason="the GPU is the fastest"))
+                if opened.device == "cuda":
+                    return opened
+                opened.close()
+                raise BackendError(f"{backend.title} finds no GPU that it can use")
             cpu += _cpu_variants(backend, model, spec, config)
         except LeafError as e:
             rejected.append((backend, e))
@@ -67,7 +71,13 @@ def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: 
     if not cpu:
         precision = f" in {config.precision}" if config.precision else ""
         reasons = "; ".join(f"{backend.name}: {error}" for backend, error in rejected)
-        raise BackendError(f"no back end can run {model.name}{precision} here ({reasons})")
+        slow = [
+            b.name
+            for b in BACKENDS
+            if b.cpu_too and model.suffix in b.formats and _on_gpu(b, spec, config) and b.problem() is None
+        ]
+        hint = f"; --backend {slow[0]} runs it on the CPU, slowly" if slow else ""
+        raise BackendError(f"no back end can run {model.name}{precision} here ({reasons}){hint}")
     for warning in warnings:
         config.notify(warning)
     if any(backend.device == "cuda" and _on_gpu(backend, spec, config) for backend in BACKENDS):

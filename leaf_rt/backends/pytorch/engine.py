@@ -63,6 +63,8 @@ class TorchBackend:
 
     def close(self) -> None:
         """Free the network and its memory. May be called twice."""
+        if self._runner is not None:
+            self._runner.close()
         self._runner = None
 
 

@@ -6,6 +6,7 @@ and PyTorch; must not know devices, batches or files other than the one it reads
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -20,10 +21,13 @@ from torch import Tensor, nn
 from leaf_rt.errors import ModelError, first_line
 
 Attributes = dict[str, Any]
-# Shapes and axes are lists of numbers, never tensors: a list with an unknown batch can be exported and recorded.
+# Shapes, axes and indices are numbers and lists of numbers, never tensors: so a graph with an unknown batch can be
+# exported, and CUDA can record it.
 Value = Any
+_INTEGER_DATA = ("Equal",)  # operators that compare integers in tensors
 _TYPES = {
     TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float16, TensorProto.UINT8: torch.uint8,
+    TensorProto.INT64: torch.int64, TensorProto.BOOL: torch.bool,
 }  # fmt: skip
 _END = 1 << 31  # larger bounds of a slice mean "to the end"
 
@@ -51,14 +55,14 @@ class OnnxGraph(nn.Module):
             raise ModelError(f"{path}: the PyTorch back end has no operator {', '.join(missing)}; use another back end")
         self._half = half
         self._nodes = [_Node(node) for node in graph.node]
-        self._outputs = [output.name for output in graph.output]
         self._input = graph.input[0].name
         kernels = {node.inputs[1] for node in self._nodes if node.kind == "Conv"}
-        self._lists: dict[str, list[int]] = {}
+        compared = {name for node in self._nodes if node.kind in _INTEGER_DATA for name in node.inputs}
+        self._numbers: dict[str, Value] = {}
         self._buffer_of: dict[str, str] = {}
         for number, (name, value) in enumerate(values.items()):
-            if value.dtype == "int64":
-                self._lists[name] = value.reshape(-1).tolist()
+            if value.dtype == "int64" and name not in compared:
+                self._numbers[name] = value.tolist()
                 continue
             tensor = torch.from_numpy(value.copy())
             tensor = tensor.to(half) if tensor.dtype == torch.float16 else tensor
@@ -69,14 +73,18 @@ class OnnxGraph(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``probs`` and ``features``."""
-        known: dict[str, Value] = {self._input: faces, "": None, **self._lists}
+        known: dict[str, Value] = {self._input: faces, "": None, **self._numbers}
         known |= {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
         for node in self._nodes:
             attributes = node.attributes
             if node.kind == "Cast":
                 dtype = _TYPES[attributes["to"]]
                 attributes = {"dtype": self._half if dtype == torch.float16 else dtype}
-            known[node.output] = _OPERATORS[node.kind](attributes, *(known[name] for name in node.inputs))
+            results = _OPERATORS[node.kind](attributes, *(known[name] for name in node.inputs))
+            if len(node.outputs) == 1:
+                known[node.outputs[0]] = results
+            else:
+                known |= zip(node.outputs, results, strict=True)
         probs, features = (known[name] for name in ("probs", "features"))
         return probs, features
 
@@ -87,7 +95,7 @@ class _Node:
     def __init__(self, node: onnx.NodeProto) -> None:
         self.kind = node.op_type
         self.inputs = list(node.input)
-        self.output = node.output[0]
+        self.outputs = list(node.output)
         self.attributes: Attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
@@ -103,10 +111,35 @@ def _gemm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return F.linear(x, weight if a.get("transB") else weight.t(), bias)
 
 
-def _slice(a: Attributes, x: Value, starts: list[int], ends: list[int], axes: list[int], steps: Value = None) -> Value:
+def _many(numbers: Value) -> list[int]:
+    return numbers if isinstance(numbers, list) else [numbers]
+
+
+def _arithmetic(operation: Callable[[Any, Any], Any]) -> Callable[..., Value]:
+    """An operator of two tensors, or of two numbers that belong to a shape."""
+
+    def run(a: Attributes, x: Value, y: Value) -> Value:
+        if not isinstance(x, list) and not isinstance(y, list):
+            return operation(x, y)
+        left, right = _many(x), _many(y)
+        count = max(len(left), len(right))
+        left, right = (side * count if len(side) == 1 else side for side in (left, right))
+        return [operation(p, q) for p, q in zip(left, right, strict=True)]
+
+    return run
+
+
+def _cast(a: Attributes, x: Value) -> Value:
+    return x.to(a["dtype"]) if isinstance(x, Tensor) else x
+
+
+def _slice(a: Attributes, x: Value, starts: Value, ends: Value, axes: Value = None, steps: Value = None) -> Value:
     if isinstance(x, list):
-        return x[starts[0] : min(ends[0], _END)]
-    for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
+        return x[_many(starts)[0] : _many(ends)[0]]
+    starts, ends = _many(starts), _many(ends)
+    axes = range(len(starts)) if axes is None else _many(axes)
+    steps = [1] * len(starts) if steps is None else _many(steps)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == -1:  # only ever the whole axis: the mirror image of a face
             x = x.flip(axis)
             continue
@@ -115,18 +148,38 @@ def _slice(a: Attributes, x: Value, starts: list[int], ends: list[int], axes: li
     return x
 
 
+def _gather(a: Attributes, x: Value, index: Value) -> Value:
+    if isinstance(x, list):
+        return [x[i] for i in index] if isinstance(index, list) else x[index]
+    axis = a.get("axis", 0)
+    return x.select(axis, index) if isinstance(index, int) else torch.stack([x.select(axis, i) for i in index], axis)
+
+
 def _concat(a: Attributes, *parts: Value) -> Value:
-    return list(chain(*parts)) if isinstance(parts[0], list) else torch.cat(parts, a["axis"])
+    return torch.cat(parts, a["axis"]) if isinstance(parts[0], Tensor) else list(chain(*map(_many, parts)))
 
 
-def _squeeze(a: Attributes, x: Tensor, axes: list[int]) -> Tensor:
-    return x.squeeze(axes)
+def _squeeze(a: Attributes, x: Value, axes: Value = None) -> Value:
+    if isinstance(x, Tensor):
+        return x.squeeze(_many(axes))
+    return x[0] if isinstance(x, list) else x
 
 
-def _unsqueeze(a: Attributes, x: Tensor, axes: list[int]) -> Tensor:
-    for axis in sorted(axes):
+def _unsqueeze(a: Attributes, x: Value, axes: Value) -> Value:
+    if not isinstance(x, Tensor):
+        return _many(x)
+    for axis in sorted(_many(axes)):
         x = x.unsqueeze(axis)
     return x
+
+
+def _reshape(a: Attributes, x: Value, size: Value) -> Value:
+    return x.reshape(_many(size)) if isinstance(x, Tensor) else _many(x)
+
+
+def _top_k(a: Attributes, x: Tensor, k: Value) -> tuple[Tensor, Tensor]:
+    values, indices = x.topk(_many(k)[0], a.get("axis", -1), bool(a.get("largest", 1)), bool(a.get("sorted", 1)))
+    return values, indices
 
 
 def _resize(a: Attributes, x: Tensor, region: None, scales: None, size: list[int]) -> Tensor:
@@ -141,8 +194,12 @@ def _max_pool(a: Attributes, x: Tensor) -> Tensor:
     return F.max_pool2d(x, a["kernel_shape"], a.get("strides"), a.get("pads", [0, 0])[:2])
 
 
-def _mean(a: Attributes, x: Tensor, axes: list[int]) -> Tensor:
-    return x.mean(axes, keepdim=bool(a.get("keepdims", 1)))
+def _mean(a: Attributes, x: Tensor, axes: Value) -> Tensor:
+    return x.mean(_many(axes), keepdim=bool(a.get("keepdims", 1)))
+
+
+def _sum(a: Attributes, x: Tensor, axes: Value) -> Tensor:
+    return x.sum(_many(axes), keepdim=bool(a.get("keepdims", 1)))
 
 
 def _layer_norm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -154,13 +211,13 @@ def _shape(a: Attributes, x: Tensor) -> list[int]:
 
 
 _OPERATORS: dict[str, Callable[..., Value]] = {
-    "Add": lambda a, x, y: x + y,
-    "Sub": lambda a, x, y: x - y,
-    "Mul": lambda a, x, y: x * y,
+    "Add": _arithmetic(operator.add),
+    "Sub": _arithmetic(operator.sub),
+    "Mul": _arithmetic(operator.mul),
     "Div": lambda a, x, y: x / y,
     "Pow": lambda a, x, y: x**y,
     "Sqrt": lambda a, x: x.sqrt(),
-    "Cast": lambda a, x: x.to(a["dtype"]),
+    "Cast": _cast,
     "Clip": lambda a, x, low, high: x.clamp(low, high),
     "Relu": lambda a, x: x.relu(),
     "PRelu": lambda a, x, slope: F.prelu(x, slope.reshape(-1)),
@@ -171,7 +228,7 @@ _OPERATORS: dict[str, Callable[..., Value]] = {
     "MatMul": lambda a, x, y: x @ y,
     "Transpose": lambda a, x: x.permute(a["perm"]),
     "Flatten": lambda a, x: x.flatten(a.get("axis", 1)),
-    "Reshape": lambda a, x, size: x.reshape(size),
+    "Reshape": _reshape,
     "Expand": lambda a, x, size: x.expand(torch.broadcast_shapes(x.shape, size)),
     "Softmax": lambda a, x: x.softmax(a.get("axis", -1)),
     "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),
@@ -185,6 +242,11 @@ _OPERATORS: dict[str, Callable[..., Value]] = {
     "Unsqueeze": _unsqueeze,
     "Resize": _resize,
     "ReduceMean": _mean,
+    "ReduceSum": _sum,
+    "TopK": _top_k,
+    "Gather": _gather,
+    "Equal": lambda a, x, y: x == y,
+    "Einsum": lambda a, *parts: torch.einsum(a["equation"].decode(), *parts),
     "LayerNormalization": _layer_norm,
     "Shape": _shape,
 }

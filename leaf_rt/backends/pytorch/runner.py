@@ -36,6 +36,10 @@ class Runner(Protocol):
         """Classify (N, S, S, 3) uint8 BGR crops, N >= 1."""
         ...
 
+    def close(self) -> None:
+        """Free what was recorded."""
+        ...
+
 
 class CpuRunner:
     """``Runner`` on the CPU: a plain call."""
@@ -52,6 +56,9 @@ class CpuRunner:
         batch.numpy()[:] = faces  # also copies arrays that are read-only or mirrored
         probs, features = self._network(batch)
         return Prediction(probs.numpy(), features.numpy())
+
+    def close(self) -> None:
+        """Nothing to do: the network is freed with this object."""
 
 
 class Gpu(Protocol):
@@ -82,6 +89,7 @@ class CudaGpu:
     """``Gpu`` on the first GPU of this process."""
 
     def __init__(self) -> None:
+        torch.cuda.synchronize()  # the weights went up on another stream
         self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()  # graphs never run at once, so they may share their memory
 
@@ -144,6 +152,10 @@ class GpuRunner:
         if len(parts) == 1:
             return parts[0]
         return Prediction(np.concatenate([p.probs for p in parts]), np.concatenate([p.features for p in parts]))
+
+    def close(self) -> None:
+        """Free the graphs. They refer to this object, which would keep their memory until Python looks for cycles."""
+        self._runs.clear()
 
     def _part(self, faces: U8) -> Prediction:
         count = len(faces)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,15 +109,15 @@ class EngineRunner:
         tensors, self._tensors = self._tensors, []
         memory, self._memory = self._memory, None
         stream, self._stream = self._stream, None
-        done = [(cuda.free_graph, graph) for graph in graphs.values() if graph is not None]
-        done += [(cuda.free, tensor.device) for tensor in tensors]
-        done += [(cuda.free_pinned, tensor.host) for tensor in tensors]
-        done += [(cuda.free, memory)] if memory is not None else []
-        done += [(cuda.free_stream, stream)] if stream is not None else []
+        frees = [partial(cuda.free_graph, graph) for graph in graphs.values() if graph is not None]
+        frees += [partial(cuda.free, tensor.device) for tensor in tensors]
+        frees += [partial(cuda.free_pinned, tensor.host) for tensor in tensors]
+        frees += [partial(cuda.free, memory)] if memory is not None else []
+        frees += [partial(cuda.free_stream, stream)] if stream is not None else []
         self._contexts = {}  # before the memory in which they run
-        for free, handle in done:
+        for free in frees:
             with contextlib.suppress(BackendError):
-                free(handle)
+                free()
 
     def _tensor(self, name: str, row: tuple[int, ...], itemsize: int) -> _Tensor:
         nbytes = self.largest * math.prod(row) * itemsize
