@@ -104,15 +104,14 @@ def test_errors_are_one_sentence(
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
-    clip = Path(__file__).parents[1] / "examples" / "demo.mp4"
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], cache: Path, clip: Path) -> None:
     assert run_experiments("gpu", "--cpu", "--count", "1", "--clip", str(clip)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "| part | what | figure |"
     found = json.loads(lines[-1])
     assert found["bench"] == "gpu"
     whats = [row["what"] for row in found["rows"] if "left_out" not in row]
-    for what in ("leaf, mobilefacenet at 32 px, fp32", "PyTorch eager fp32, batch 4", "1 x demo.mp4", "2 x demo.mp4"):
+    for what in ("leaf, mobilefacenet at 32 px, fp32", "PyTorch eager fp32, batch 4", "1 x face.mp4", "2 x face.mp4"):
         assert what in whats
     assert all(row["frames_per_s"] > 0 for row in found["rows"] if row["part"] == "end to end")
 
