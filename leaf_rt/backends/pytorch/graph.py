@@ -206,6 +206,10 @@ def _layer_norm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = 
     return F.layer_norm(x, weight.shape, weight, bias, a.get("epsilon", 1e-5))
 
 
+def _expand(a: Attributes, x: Tensor, size: list[int]) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, size))  # type: ignore[no-untyped-call]
+
+
 def _shape(a: Attributes, x: Tensor) -> list[int]:
     return list(x.shape[a.get("start", 0) : a.get("end")])
 
@@ -229,7 +233,7 @@ _OPERATORS: dict[str, Callable[..., Value]] = {
     "Transpose": lambda a, x: x.permute(a["perm"]),
     "Flatten": lambda a, x: x.flatten(a.get("axis", 1)),
     "Reshape": _reshape,
-    "Expand": lambda a, x, size: x.expand(torch.broadcast_shapes(x.shape, size)),
+    "Expand": _expand,
     "Softmax": lambda a, x: x.softmax(a.get("axis", -1)),
     "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),
     "AveragePool": _average_pool,

@@ -44,7 +44,7 @@ class Runner(Protocol):
 class CpuRunner:
     """``Runner`` on the CPU: a plain call."""
 
-    buckets = (CPU_BATCH,)
+    buckets: tuple[int, ...] = (CPU_BATCH,)
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
@@ -90,7 +90,7 @@ class CudaGpu:
 
     def __init__(self) -> None:
         torch.cuda.synchronize()  # the weights went up on another stream
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # graphs never run at once, so they may share their memory
 
     def host(self, *shape: int, dtype: torch.dtype) -> Tensor:
