@@ -110,9 +110,9 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]
     assert lines[0] == "| part | what | figure |"
     found = json.loads(lines[-1])
     assert found["bench"] == "gpu"
-    whats = [row["what"] for row in found["rows"] if "left_out" not in row]
+    measured = [row["what"] for row in found["rows"] if "left_out" not in row]
     for what in ("leaf, mobilefacenet at 32 px, fp32", "PyTorch eager fp32, batch 4", "1 x face.mp4", "2 x face.mp4"):
-        assert what in whats
+        assert what in measured
     assert all(row["frames_per_s"] > 0 for row in found["rows"] if row["part"] == "end to end")
 
 
