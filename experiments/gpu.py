@@ -136,7 +136,7 @@ def _idle_share(recipe: Recipe, steps: int = 5) -> float:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         wall = run(steps)
     events = profile.events() or []
-    busy = sum(e.time_range.elapsed_us() for e in events if e.device_type.name == "CUDA") / 1e6
+    busy: float = sum(e.time_range.elapsed_us() for e in events if e.device_type.name == "CUDA") / 1e6
     return round(max(0.0, 1.0 - busy / wall), 3)
 
 
