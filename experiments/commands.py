@@ -1,4 +1,4 @@
-"""The commands of the experiments on the trainer, with the options of a recipe.
+"""The commands of the experiments: on the trainer, with the options of a recipe, and on a GPU.
 
 Knows typer; must not know the training loop.
 """
@@ -14,7 +14,7 @@ import typer
 
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.training import Overrides, RecipeName, add_recipe_command
-from leaf_rt.errors import DataError
+from leaf_rt.errors import BackendError, DataError
 
 app = typer.Typer(
     help="Experiments on the trainer.", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
@@ -106,6 +106,29 @@ def step(
     if count < 1:
         raise DataError(f"--count: wanted 1 or more, got {count}")
     typer.echo(json.dumps(bench(load_recipe(recipe, overrides), count)))
+
+
+@app.command()
+def gpu(
+    cpu: Annotated[bool, typer.Option("--cpu", help="Measure a small part on the CPU, to try the command.")] = False,
+    clip: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Video for whole runs (default: without whole runs).")
+    ] = None,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of the training to measure.")] = 20,
+    debug: opt.Debug = False,
+) -> None:
+    """Measure training and inference on the GPU; a Markdown table, then one line of JSON."""
+    import torch
+
+    from experiments.gpu import machine, measure_gpu, report
+
+    if not cpu and not torch.cuda.is_available():
+        raise BackendError("gpu: PyTorch finds no NVIDIA GPU here; check nvidia-smi, or try the command with --cpu")
+    rows = []
+    for row in measure_gpu(cpu=cpu, clip=clip, steps=count):
+        typer.echo(f"{row.part}: {row.what}: {row.figure}", err=True)
+        rows.append(row)
+    typer.echo(report(rows, **machine(cpu=cpu)))
 
 
 add_recipe_command(app, "study", study)

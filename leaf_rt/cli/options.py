@@ -245,7 +245,7 @@ ShowAuto: TypeAlias = Annotated[
 Blur: TypeAlias = Annotated[bool, _output("--blur", help="Hide faces in all pictures that are written or shown.")]
 
 BackendName: TypeAlias = Annotated[
-    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt or tensorrt-rtx.")
+    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, torch, tensorrt or tensorrt-rtx.")
 ]
 Model: TypeAlias = Annotated[
     Path | None,

@@ -46,8 +46,9 @@ class Recognizer(Closing):
     The model is loaded once. One recognizer may be used from several threads; calls of the model take turns.
 
     Args:
-        model: Model file (.onnx, .xml, .plan) with its .json beside it; None takes the bundled model.
-        backend: "auto", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx". "auto" takes the fastest one here.
+        model: Model file (.onnx, .xml, .pt2, .plan) with its .json beside it; None takes the bundled model.
+        backend: "auto", "onnxruntime", "openvino", "torch", "tensorrt" or "tensorrt-rtx". "auto" takes the fastest
+            one here.
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
