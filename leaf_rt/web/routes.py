@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-from leaf_rt.results.records import column_names, flatten
+from leaf_rt.results.records import column_names, table_row
 from leaf_rt.web.feeds import feed
 from leaf_rt.web.jobs import check_head
 from leaf_rt.web.parts import Parts
@@ -275,7 +275,7 @@ def _records(texts: Sequence[str], wanted: Format, labels: Sequence[str]) -> Res
         writer = csv.writer(table, lineterminator="\n")
         records = [json.loads(text) for text in texts]
         writer.writerow(column_names(labels, pose=any("yaw" in record for record in records)))
-        writer.writerows(map(flatten, records))
+        writer.writerows(map(table_row, records))
         body = table.getvalue()
     headers = {} if wanted == "json" else {"Content-Disposition": f'attachment; filename="records.{wanted}"'}
     return Response(body, media_type=_TYPES[wanted], headers=headers)

@@ -62,7 +62,7 @@ def answers(whole: bytes, rng: random.Random) -> list[bytes]:
 
 def test_hostile_cameras(tmp_path: Path, model: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4", demo_frames(8)).read_bytes()
-    for number, rng in enumerate(attacks(45)):
+    for number, rng in enumerate(attacks(8, 270)):
         out = tmp_path / f"out{number}"
         scheme = rng.choice(("http", "http", "http", "https", "rtsp", "rtsps", "tcp"))
         with dripping_server(answers(whole, rng), rng.choice((0.0, 0.05))) as port:
@@ -77,7 +77,7 @@ def test_hostile_cameras(tmp_path: Path, model: Path) -> None:
 def test_hostile_receivers(tmp_path: Path, model: Path) -> None:
     """A run never waits for them, and its results are whole."""
     write_clip(tmp_path / "a.mp4", demo_frames(24))
-    for number, rng in enumerate(attacks(20)):
+    for number, rng in enumerate(attacks(5, 120)):
         out = tmp_path / f"out{number}"
         parts = rng.choice(
             (
@@ -112,7 +112,7 @@ def test_an_independent_camera_that_is_killed_and_comes_back(tmp_path: Path, mod
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     if subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode != 0:
         pytest.skip("needs GStreamer's RTSP server: apt gir1.2-gst-rtsp-server-1.0")
-    for number, rng in enumerate(attacks(20)):
+    for number, rng in enumerate(attacks(2, 120)):
         port, out = free_port(), tmp_path / f"out{number}"
         transport = rng.choice(("tcp", "udp"))
         servers: list[subprocess.Popen[bytes]] = []
