@@ -107,7 +107,7 @@ class RtspServer:
                 while (line := lines.readline().strip()) and b":" in line:
                     key, _, value = line.partition(b":")
                     head[key.strip().lower()] = value.strip()
-                if not re.match(rb"[A-Z_]+ rtsp:", first):
+                if not re.match(rb"[A-Z_]+ rtsps?:", first):
                     break
                 answer = self._answer(first.decode(), head)
                 with lock:

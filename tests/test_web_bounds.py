@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import socket
+import socketserver
 import struct
 import subprocess
 import threading
@@ -227,12 +228,20 @@ def test_spellings_of_other_paths_and_hosts_are_refused(target: str) -> None:
     assert not some.permits(target)
 
 
-def test_a_redirect_leads_visitors_nowhere() -> None:
+def test_a_server_leads_visitors_nowhere() -> None:
+    """By a redirect of HTTP or RTSP, or by a playlist; the operator's own sources may follow them."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
+            if self.path == "/list.m3u8":
+                self.send_response(200)
+                self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+                self.end_headers()
+                self.wfile.write(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{secret}\n#EXT-X-ENDLIST\n".encode())
+                return
             self.send_response(302)
-            self.send_header("Location", f"http://127.0.0.1:{inner.server_address[1]}/secret")
+            self.send_header("Location", secret)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -240,26 +249,48 @@ def test_a_redirect_leads_visitors_nowhere() -> None:
 
     class Inner(Handler):
         def do_GET(self) -> None:
-            reached.append(self.path)
+            reached.append("http")
             self.send_error(404)
+
+    class Camera(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append("rtsp")
+            while self.rfile.readline() not in (b"", b"\r\n"):
+                pass
+            self.wfile.write(f"RTSP/1.0 302 Moved\r\nCSeq: 1\r\nLocation: {hidden}\r\n\r\n".encode())
+
+    class Hidden(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            reached.append("rtsp")
 
     asked: list[str] = []
     reached: list[str] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as outer, ThreadingHTTPServer(("127.0.0.1", 0), Inner) as inner:
-        for one in (outer, inner):
+    with contextlib.ExitStack() as stack:
+
+        def serve(make: Any, handler: Any) -> int:
+            one = stack.enter_context(make(("127.0.0.1", 0), handler))
             threading.Thread(target=one.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{outer.server_address[1]}/video"
-        with pytest.raises(LeafError):
-            open_source(url)
-        assert reached == ["/secret"]
-        with Served("--allow-source", url) as server:
-            source = server.add(url)
-            state = eventually(lambda: (s := server.state(source["name"])) in ("offline", "refused", "ended") and s)
-            assert state
-            assert len(asked) > 1
-        assert reached == ["/secret"]
-        for one in (outer, inner):
-            one.shutdown()
+            stack.callback(one.shutdown)
+            return int(one.server_address[1])
+
+        secret = f"http://127.0.0.1:{serve(ThreadingHTTPServer, Inner)}/secret.ts"
+        hidden = f"rtsp://127.0.0.1:{serve(socketserver.ThreadingTCPServer, Hidden)}/secret"
+        outer = serve(ThreadingHTTPServer, Handler)
+        urls = [f"http://127.0.0.1:{outer}/video", f"http://127.0.0.1:{outer}/list.m3u8",
+                f"rtsp://127.0.0.1:{serve(socketserver.ThreadingTCPServer, Camera)}/live"]  # fmt: skip
+        for url in urls:
+            before = len(reached)
+            with pytest.raises(LeafError):
+                open_source(url, SourceOptions(open_timeout=3.0))
+            assert len(reached) > before, url
+        reached.clear()
+        with Served(*[part for url in urls for part in ("--allow-source", url)]) as server:
+            for url in urls:
+                before = len(asked)
+                source = server.add(url)
+                eventually(lambda name=source["name"]: server.state(name) in ("offline", "refused", "ended"))
+                assert len(asked) > before, url
+        assert reached == []
 
 
 @pytest.mark.parametrize(

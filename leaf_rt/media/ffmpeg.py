@@ -28,6 +28,13 @@ _libav.propagate = False
 # must not reach the files of this machine, and those in a file must not reach the network.
 _FROM_FILE = "file,crypto,data"
 _FROM_NETWORK = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps,srt,crypto,data"
+# For the address of a stranger: its server leads nowhere else. Playlists are no such format.
+OF_STRANGERS = {
+    "max_redirects": "0",
+    "protocol_whitelist": "http,https,httpproxy,tls,tcp",
+    "format_whitelist": "rtsp,mpjpeg,mjpeg,jpeg_pipe,png_pipe,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,"
+    "mpegvideo,flv,live_flv,asf,ogg,h264,hevc,m4v",
+}
 
 _ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
@@ -51,9 +58,16 @@ def open_container(
     timeout: tuple[float, float] | None = None,
     bounds: Bounds | None = None,
 ) -> InputContainer:
-    """Open an address, or a file as "file:PATH", for reading. Raises what PyAV raises."""
+    """Open an address, or a file as "file:PATH", for reading. Raises what PyAV raises.
+
+    Args:
+        target: What to open.
+        options: For FFmpeg. ``OF_STRANGERS`` goes here too.
+        timeout: s to open, and s between two reads.
+        bounds: What is accepted of a stranger's file.
+    """
     allowed = _FROM_FILE if target.startswith("file:") else _FROM_NETWORK
-    options = {**options, "protocol_whitelist": allowed}
+    options = {"protocol_whitelist": allowed, **options}
     if bounds is not None:  # PyAV passes the options on to the decoders that look for the size
         options |= {"protocol_whitelist": "file", "format_whitelist": bounds.formats, "max_pixels": str(bounds.pixels)}
     container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace")

@@ -20,6 +20,7 @@ from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoF
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import Selector, SourceOptions
+from leaf_rt.sources.rtsp_relay import RtspRelay
 from leaf_rt.sources.timeline import Timeline
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame, SourceInfo
@@ -47,10 +48,16 @@ class NetworkSource(Closing):
         address = parse(target)
         self._address = address.shown
         self._opening_since = clock()
+        self._relay: RtspRelay | None = None
         try:
             timeout = (options.open_timeout, options.read_timeout)
-            self._container = ffmpeg.open_container(target, _ffmpeg_options(target, options), timeout)
+            opened = target
+            if not options.redirects and _is_rtsp(target):
+                self._relay = RtspRelay(target, options.open_timeout)
+                opened = self._relay.address
+            self._container = ffmpeg.open_container(opened, _ffmpeg_options(target, options), timeout)
         except (av.error.FFmpegError, OSError, ValueError) as e:
+            self._end_relay()
             raise self._open_error(e, target) from None  # the message of the cause contains the password
         self._stream: VideoStream | None = None
         self._start_time = (self._container.start_time or 0) / 1e6
@@ -123,6 +130,11 @@ class NetworkSource(Closing):
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
         ffmpeg.close(self._container, self._stream)
+        self._end_relay()
+
+    def _end_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
 
     def _decode(self, stream: VideoStream) -> Iterator[VideoFrame]:
         has_frame = False
@@ -135,6 +147,8 @@ class NetworkSource(Closing):
                 has_frame |= bool(frames)
                 yield from frames
         except (av.error.FFmpegError, OSError) as e:
+            if self._relay is not None and self._relay.problem:
+                raise ConnectionLost(f"{self._address}: {self._relay.problem}") from None
             if isinstance(e, TimeoutError | av.error.ExitError):
                 text = f"{self._address}: sent nothing for {self._options.read_timeout:g} s"
                 raise TimedOut(text) from None
@@ -142,7 +156,7 @@ class NetworkSource(Closing):
 
     def _open_error(self, error: Exception, target: str) -> LeafError:
         address = self._address
-        problem = _address_problem(address, error)
+        problem = (self._relay.problem if self._relay is not None else "") or _address_problem(address, error)
         if problem:
             return ConnectionLost(f"{address}: {problem}")
         if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
@@ -157,7 +171,7 @@ class NetworkSource(Closing):
             return ConnectionLost(
                 f"{address}: no secure connection ({ffmpeg.reason(error)}); check that the server uses TLS on this port"
             )
-        rtsp = target.lower().startswith("rtsp")
+        rtsp = _is_rtsp(target)
         if rtsp and isinstance(error, OSError) and error.errno == errno.EPROTONOSUPPORT:
             transport = self._options.rtsp_transport
             other = "udp" if transport == "tcp" else "tcp"
@@ -176,6 +190,8 @@ class NetworkSource(Closing):
             return ConnectionLost(
                 f"{address}: closes the connection or is no RTSP server; check host, port and camera settings"
             )
+        if isinstance(error, av.error.InvalidDataError) and not self._options.redirects:
+            return NotAVideo(f"{address}: the server sends no video; a playlist is read only if the operator names it")
         if isinstance(error, av.error.InvalidDataError):
             return NotAVideo(f"{address}: the server sends no video, maybe a web page; check scheme, port and path")
         http, code = target.startswith("http"), getattr(error, "errno", None)
@@ -209,14 +225,20 @@ def _address_problem(address: str, error: Exception) -> str:
     return ""
 
 
+def _is_rtsp(target: str) -> bool:
+    return target.lower().startswith(("rtsp:", "rtsps:"))
+
+
 def _ffmpeg_options(target: str, options: SourceOptions) -> dict[str, str]:
-    if target.lower().startswith(("rtsp:", "rtsps:")):
+    strict = {} if options.redirects else ffmpeg.OF_STRANGERS
+    if _is_rtsp(target):
         # Without these options the delay is a second; with them, it is one frame.
         return {
-            "rtsp_transport": options.rtsp_transport,
+            **strict,
+            "rtsp_transport": options.rtsp_transport if options.redirects else "tcp",
             "fflags": "nobuffer",
             "analyzeduration": "200000",
             "fpsprobesize": "2",
         }
     # "nobuffer" would drop the first frames of a file
-    return {} if options.redirects else {"max_redirects": "0"}
+    return dict(strict)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ pytestmark = MARKS
 
 FAST = ("--backend", "onnxruntime", "--threads", "1", "--no-plot")
 LIVE = ("--max-reconnects", "0", "--duration", "6")
+_PYTHON = "/usr/bin/python3"
 GST = Path(__file__).parents[1] / "gst_server.py"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n"
 
@@ -108,50 +114,69 @@ def test_hostile_receivers(tmp_path: Path, model: Path) -> None:
 @pytest.mark.skipif(not LONG, reason="only in the long form")
 def test_an_independent_camera_that_is_killed_and_comes_back(tmp_path: Path, model: Path) -> None:
     """GStreamer's RTSP server, over TCP and UDP."""
-    python = "/usr/bin/python3"
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
-    if subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode != 0:
+    if subprocess.run([_PYTHON, "-c", probe], capture_output=True, check=False).returncode != 0:
         pytest.skip("needs GStreamer's RTSP server: apt gir1.2-gst-rtsp-server-1.0")
-    for number, rng in enumerate(attacks(2, 120)):
-        port, out = free_port(), tmp_path / f"out{number}"
-        transport = rng.choice(("tcp", "udp"))
-        servers: list[subprocess.Popen[bytes]] = []
-
-        def start(port: int = port, servers: list[subprocess.Popen[bytes]] = servers, way: str = transport) -> None:
-            more = ["udp"] if way == "udp" else []
-            line = [python, str(GST), str(port), str(DEMO), *more]
-            servers.append(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
-            assert servers[-1].stdout is not None
-            assert servers[-1].stdout.readline() == b"ready\n"
-
-        def kill_and_start(process: int, rng: random.Random = rng, servers: Any = servers, start: Any = start) -> None:
-            import time
-
-            for _ in range(3):
-                time.sleep(rng.uniform(1.0, 4.0))
-                servers[-1].kill()
-                servers[-1].wait()
-                time.sleep(rng.uniform(0.0, 2.0))
-                start()
-
-        start()
-        try:
-            command = ("video", f"rtsp://127.0.0.1:{port}/live", "--out", out, "--model", model, *FAST)
-            more = ("--rtsp-transport", transport, "--duration", "25")
-            done = run((*command, *more), cwd=tmp_path, timeout=90, meanwhile=kill_and_start, codes=[0])
-            assert done.code == 0
-        finally:
-            for server in servers:
-                server.kill()
-                server.wait()
-                if server.stdout is not None:
-                    server.stdout.close()
+    for number, rng in enumerate(attacks(2, 240)):
+        out, transport = tmp_path / f"out{number}", ("tcp", "udp")[number % 2]
+        with Camera(free_port(), transport) as camera:
+            address = f"rtsp://127.0.0.1:{camera.port}/live"
+            command = ("video", address, "--out", out, "--model", model, *FAST, "--rtsp-transport", transport, "--wait")
+            kills = functools.partial(_kill_often, camera=camera, out=out, rng=rng)
+            run(command, cwd=tmp_path, timeout=240, meanwhile=kills, codes=[0, 130])
         assert check_results(out, partial=False) > 0
+        records = [json.loads(line) for line in next(out.glob("*.jsonl")).read_text().splitlines()]
+        times = [record["pts_s"] for record in records]
+        assert times == sorted(times)
+        assert records[-1]["generation"] >= 3
+
+
+class Camera:
+    """GStreamer's RTSP server; a context manager."""
+
+    def __init__(self, port: int, transport: str) -> None:
+        self.port, self._more = port, ["udp"] if transport == "udp" else []
+        self.start()
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        line = [_PYTHON, str(GST), str(self.port), str(DEMO), *self._more]
+        self._process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _kill_often(process: int, camera: Camera, out: Path, rng: random.Random) -> None:
+    """Kill the camera whenever new records have come, three times; then end the run."""
+    for left in range(3, -1, -1):
+        written = _size(out)
+        while _size(out) <= written and Path(f"/proc/{process}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.1)
+        if left:
+            time.sleep(rng.uniform(0.0, 2.0))
+            camera.kill()
+            time.sleep(rng.uniform(0.0, 2.0))
+            camera.start()
+    os.kill(process, signal.SIGINT)
+
+
+def _size(out: Path) -> int:
+    """Bytes of records so far."""
+    return sum(path.stat().st_size for path in out.glob("*.jsonl.part"))
 
 
 def test_devices_and_pipes_are_no_inputs(tmp_path: Path, model: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "link.png").symlink_to("/dev/zero")
     (tmp_path / "list.toml").symlink_to("/dev/zero")
