@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from leaf_rt.types import U8
 
 # FFmpeg tells only in its log that it had to guess parts of a picture. Errors reach ``decode``; nothing is printed.
 av.logging.set_level(av.logging.ERROR)
+av.logging.set_skip_repeated(False)  # two pictures may have the same damage
 _libav = logging.getLogger("libav")
 _libav.addHandler(logging.NullHandler())
 _libav.propagate = False
@@ -36,6 +39,7 @@ OF_STRANGERS = {
     "mpegvideo,flv,live_flv,asf,ogg,h264,hevc,m4v",
 }
 
+_LOST = re.compile(r"RTP: missed -?\d+ packets")
 _ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
 
@@ -110,6 +114,22 @@ def close(container: InputContainer, stream: VideoStream | None) -> None:
     container.close()
 
 
+def watch_losses() -> None:
+    """Let ``packets`` see lost packets of RTP, from now on: FFmpeg tells of them in warnings only."""
+    av.logging.set_level(av.logging.WARNING)
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet[VideoStream], bool]]:
+    """Yield the packets of a stream, and whether others before it were lost on the way."""
+    found = container.demux(stream)
+    while True:
+        with av.logging.Capture() as notes:
+            packet = next(found, None)
+        if packet is None:
+            return
+        yield packet, any(_LOST.search(text) for _, _, text in notes)
+
+
 def decode(packet: Packet[VideoStream]) -> tuple[list[VideoFrame], bool]:
     """Decode a packet.
 
@@ -124,7 +144,7 @@ def decode(packet: Packet[VideoStream]) -> tuple[list[VideoFrame], bool]:
             frames = list(packet.decode())
         except av.error.InvalidDataError:
             return [], True
-    return frames, bool(errors) or any(frame.is_corrupt for frame in frames)
+    return frames, any(level <= av.logging.ERROR for level, _, _ in errors) or any(frame.is_corrupt for frame in frames)
 
 
 def quarter_turns(frame: VideoFrame) -> int:

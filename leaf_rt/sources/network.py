@@ -21,7 +21,7 @@ from leaf_rt.media import ffmpeg
 from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.sources.rtsp_relay import RtspRelay
-from leaf_rt.sources.timeline import Timeline
+from leaf_rt.sources.timeline import RtpClock, Timeline
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame, SourceInfo
 
@@ -50,6 +50,8 @@ class NetworkSource(Closing):
         self._opening_since = clock()
         self._relay: RtspRelay | None = None
         try:
+            if _is_rtsp(target) and options.rtsp_transport == "udp":
+                ffmpeg.watch_losses()
             timeout = (options.open_timeout, options.read_timeout)
             opened = target
             if not options.redirects and _is_rtsp(target):
@@ -105,6 +107,7 @@ class NetworkSource(Closing):
         opened = self._clock()
         # Motion JPEG over HTTP has no timestamps; FFmpeg makes them up at 25 frames per second.
         has_timestamps = self._container.format.name != "mpjpeg"
+        rtp = RtpClock() if self._container.format.name in ("rtsp", "rtp", "sdp") else None
         index = 0
         timeline = Timeline(1.0 / (self.info.fps or 25.0))
         while True:
@@ -114,6 +117,8 @@ class NetworkSource(Closing):
                 return
             now = self._clock() - opened
             ticks, base = picture.pts, picture.time_base
+            if rtp is not None and ticks is not None:
+                ticks = rtp.ticks(ticks)
             timestamp = float(ticks * base) if has_timestamps and ticks is not None and base is not None else now
             if not self.info.is_live:  # ``leaf_rt.stream`` corrects live sources
                 timestamp = timeline.media_time(timestamp - self._start_time)
@@ -139,11 +144,11 @@ class NetworkSource(Closing):
     def _decode(self, stream: VideoStream) -> Iterator[VideoFrame]:
         has_frame = False
         try:
-            for packet in self._container.demux(stream):
+            for packet, incomplete in ffmpeg.packets(self._container, stream):
                 start = self._clock()
                 frames, damaged = ffmpeg.decode(packet)  # the next key frame repairs a damaged picture
                 self._decode_seconds += self._clock() - start
-                self.damaged += damaged and has_frame  # a stream may start between two key frames
+                self.damaged += (damaged or incomplete) and has_frame  # a stream may start between two key frames
                 has_frame |= bool(frames)
                 yield from frames
         except (av.error.FFmpegError, OSError) as e:

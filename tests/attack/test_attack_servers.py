@@ -158,12 +158,11 @@ class Camera:
 
 
 def _kill_often(process: int, camera: Camera, out: Path, rng: random.Random) -> None:
-    """Kill the camera whenever new records have come, three times; then end the run."""
-    for left in range(3, -1, -1):
-        written = _size(out)
-        while _size(out) <= written and Path(f"/proc/{process}/stat").read_text().split()[2] != "Z":
+    """Kill the camera whenever records have come over a new connection, three times; then end the run."""
+    for kills in range(4):
+        while _generation(out) < kills and Path(f"/proc/{process}/stat").read_text().split()[2] != "Z":
             time.sleep(0.1)
-        if left:
+        if kills < 3:
             time.sleep(rng.uniform(0.0, 2.0))
             camera.kill()
             time.sleep(rng.uniform(0.0, 2.0))
@@ -171,9 +170,11 @@ def _kill_often(process: int, camera: Camera, out: Path, rng: random.Random) -> 
     os.kill(process, signal.SIGINT)
 
 
-def _size(out: Path) -> int:
-    """Bytes of records so far."""
-    return sum(path.stat().st_size for path in out.glob("*.jsonl.part"))
+def _generation(out: Path) -> int:
+    """Connections before that of the newest record; -1 if there is none."""
+    lines = [line for path in out.glob("*.jsonl") for line in path.read_bytes().splitlines(keepends=True)]
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return int(json.loads(whole[-1])["generation"]) if whole else -1
 
 
 def test_devices_and_pipes_are_no_inputs(tmp_path: Path, model: Path) -> None:
