@@ -133,8 +133,10 @@ class ModelSpec:
             raise wrong("metrics", str(e)) from e
         if any(printable(name) != name for name in self.labels):
             raise wrong("labels", "names without control characters")
-        if not 2 <= len(self.labels) <= MAX_LABELS or len(set(self.labels)) != len(self.labels):
-            raise wrong("labels", f"2 to {MAX_LABELS} different names")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise wrong("labels", "at least two different names")
+        if len(self.labels) > MAX_LABELS:
+            raise wrong("labels", f"at most {MAX_LABELS} names")
         if self.side < 16:
             raise wrong("side", "at least 16 px")
         if self.net_side < 16:
