@@ -44,6 +44,11 @@ def test_an_address_that_is_read(target: str, kind: str, opened: str) -> None:
     assert Target(target).target == opened
 
 
+@pytest.mark.parametrize("target", ["rtsp://a]b/x", "http://[::1/x", "rtsp://\u2100/x", "http://h:99999999/x"])
+def test_a_malformed_host_has_a_name_too(target: str) -> None:
+    assert parse(target).name
+
+
 REFUSED = """
 subfile,,start,0,end,9,,:/etc/passwd subfile:/etc/passwd crypto:secret.mp4 crypto+http://h/x tee:a|b gopher://h/x
 data:video/mp4;base64,AAAA concat:a.mp4|b.mp4 concatf:list pipe:0 fd:0 ftp://h/x sftp://h/x smb://h/x unix:/run/x

@@ -140,6 +140,15 @@ def test_names_that_deceive_are_written_with_escapes(server: Served) -> None:
     server.ask("DELETE", f"/v1/sources/{source['id']}")
 
 
+def test_half_a_character_in_the_name_of_a_camera_stops_nobody(server: Served) -> None:
+    """JSON may hold one, and UTF-8 may not."""
+    with server.socket("/v1/camera") as socket_:
+        socket_.send('{"type": "hello", "width": 64, "height": 48, "name": "a\\ud800b"}')
+        socket_.recv(20)
+        assert [s["name"] for s in server.sources() if s["kind"] == "browser"] == ["a\\ud800b"]
+    eventually(lambda: not server.sources())
+
+
 def test_a_camera_that_reads_no_answers_keeps_no_pictures() -> None:
     """Its answers wait, but not all of them: each holds its picture."""
     import asyncio

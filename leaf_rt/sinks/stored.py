@@ -139,8 +139,8 @@ def _date(value: object) -> float | None:
     if value is None:
         return None
     try:
-        seconds = datetime.fromisoformat(value).timestamp()  # type: ignore[arg-type] - a TypeError is handled
-    except (TypeError, ValueError, OverflowError, OSError):
+        seconds = datetime.fromisoformat(value).timestamp() if isinstance(value, str) else -1.0
+    except (ValueError, OverflowError, OSError):
         seconds = -1.0
     if not 0.0 <= seconds < _LAST_DATE:
         raise WrongField("captured_at", "a time such as 2026-01-02T03:04:05.678Z, or null", value)

@@ -8,20 +8,30 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from attacks import LONG, MARKS, RECORDS, attacks, damaged_records, mutate, stored_records
+from clips import demo_frames
 from engines_fakes import tiny_onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from leaf_rt.backends.benchmark import parse_batches
 from leaf_rt.backends.selection import CHOICES, _read_choices
 from leaf_rt.cli.folders import VIDEOS, expand
 from leaf_rt.cli.report import report_from_records
 from leaf_rt.errors import LeafError
+from leaf_rt.media.images import decode_picture
 from leaf_rt.models.spec import load_spec, spec_path
+from leaf_rt.sources.address import parse
 from leaf_rt.sources.sources_file import load_targets
 from leaf_rt.system.parsing import parse_json
+from leaf_rt.web.allow import AllowList
+from leaf_rt.web.camera import decode_jpeg, picture_size
+from leaf_rt.web.options import parse_address
+from leaf_rt.web.routes import Change, NewSource
+from leaf_rt.web.security import host_name
 
 pytestmark = MARKS
 
@@ -118,3 +128,36 @@ def test_any_text(tmp_path: Path, text: str) -> None:
         parse_json(text)
     if text and not text.startswith(("/", ".", "*")):  # not the whole disk
         expand([text], VIDEOS, "video")
+
+
+@MANY
+@given(scheme=st.sampled_from(("", "rtsp://", "HTTP://", "file:", "0", "subfile:", "a@", "http://h:")), rest=st.text())
+def test_any_address(scheme: str, rest: str) -> None:
+    text = scheme + rest
+    address = parse(text)
+    assert parse(address.target) == address or address.kind == "refused"
+    assert isinstance(address.shown + address.name + host_name(text), str)
+    AllowList(["rtsp://*.example/live*", "/clips/*.mp4"]).permits(text)
+    for action in (lambda: parse_address(text), lambda: AllowList([text])):
+        with contextlib.suppress(LeafError, ValueError):
+            action()
+
+
+@MANY
+@given(body=JSON, known=st.dictionaries(st.sampled_from(("target", "name", "state")), JSON, max_size=3))
+def test_any_body(body: Any, known: Any) -> None:
+    for value in (body, known):
+        for kind in (NewSource, Change):
+            with contextlib.suppress(ValidationError):
+                found = kind.model_validate(value)
+                found.model_dump_json()
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".gif", ".tif"])
+def test_damaged_pictures_of_browsers(ending: str) -> None:
+    whole = cv2.imencode(ending, cv2.resize(demo_frames(1)[0], (160, 90)))[1].tobytes()
+    for rng in attacks(60, 15):
+        data = mutate(whole, rng)
+        for read in (picture_size, lambda d: decode_jpeg(d, 1 << 20), lambda d: decode_picture(d, "x")):
+            with contextlib.suppress(LeafError):
+                read(data)
