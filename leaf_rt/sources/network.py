@@ -211,7 +211,10 @@ class NetworkSource(Closing):
 
 def _address_problem(address: str, error: Exception) -> str:
     """What is wrong with host or port of an address that did not open, or "". FFmpeg does not tell."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "the host is malformed; write it as scheme://host/path"
     if parts.scheme not in ("rtsp", "rtsps", "http", "https"):  # other protocols may not need a host
         return ""
     if not parts.hostname:
