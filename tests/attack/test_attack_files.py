@@ -27,7 +27,7 @@ def frames() -> list[Any]:
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".avi", ".ts"])
 def test_damaged_clips(frames: list[Any], tmp_path: Path, model: Path, ending: str) -> None:
     whole = write_clip(tmp_path / f"whole{ending}", frames, fflags="bitexact").read_bytes()
-    for rng in attacks(3, 45):
+    for rng in attacks(2, 45):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         (tmp_path / f"bad{ending}").write_bytes(mutate(whole, rng))
@@ -39,7 +39,7 @@ def test_damaged_clips(frames: list[Any], tmp_path: Path, model: Path, ending: s
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif", ".bmp"])
 def test_damaged_pictures(frames: list[Any], tmp_path: Path, model: Path, ending: str) -> None:
     whole = cv2.imencode(ending, cv2.resize(frames[0], (320, 180)))[1].tobytes()
-    for rng in attacks(3, 35):
+    for rng in attacks(2, 35):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         (tmp_path / f"bad{ending}").write_bytes(mutate(whole, rng))
@@ -51,7 +51,7 @@ def test_damaged_pictures(frames: list[Any], tmp_path: Path, model: Path, ending
 def test_damaged_models(face: Path, tmp_path: Path) -> None:
     tiny_onnx(tmp_path / "m.onnx")
     whole = (tmp_path / "m.onnx").read_bytes()
-    for rng in attacks(4, 70):
+    for rng in attacks(3, 70):
         (tmp_path / "m.onnx").write_bytes(mutate(whole, rng))
         describe(tmp_path / "m.onnx")  # with the hash of the damaged file
         backend = rng.choice(("onnxruntime", "openvino"))
@@ -74,7 +74,7 @@ def test_damaged_texts(face: Path, tmp_path: Path, cache: Path, what: str) -> No
     elif what == "sources":
         file.write_text('[[source]]\nname = "a"\ntarget = "none.mp4"\nstride = 2\n')
     whole = file.read_bytes()
-    for rng in attacks(3, 45):
+    for rng in attacks(2, 45):
         file.write_bytes(mutate(whole, rng))
         if what == "sources":
             run(("video", "--sources", "s.toml", "--out", "out", "--duration", "1"), cwd=tmp_path)

@@ -68,7 +68,7 @@ def answers(whole: bytes, rng: random.Random) -> list[bytes]:
 
 def test_hostile_cameras(tmp_path: Path, model: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4", demo_frames(8)).read_bytes()
-    for number, rng in enumerate(attacks(8, 270)):
+    for number, rng in enumerate(attacks(6, 270)):
         out = tmp_path / f"out{number}"
         scheme = rng.choice(("http", "http", "http", "https", "rtsp", "rtsps", "tcp"))
         with dripping_server(answers(whole, rng), rng.choice((0.0, 0.05))) as port:
@@ -83,7 +83,7 @@ def test_hostile_cameras(tmp_path: Path, model: Path) -> None:
 def test_hostile_receivers(tmp_path: Path, model: Path) -> None:
     """A run never waits for them, and its results are whole."""
     write_clip(tmp_path / "a.mp4", demo_frames(24))
-    for number, rng in enumerate(attacks(5, 120)):
+    for number, rng in enumerate(attacks(4, 120)):
         out = tmp_path / f"out{number}"
         parts = rng.choice(
             (
