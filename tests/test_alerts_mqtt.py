@@ -137,7 +137,7 @@ def test_a_broker_that_stands_still_costs_nothing_and_drops_are_counted(
         begin = time.perf_counter()
         for index in range(800):
             show(sink, index, index % 2)
-        assert time.perf_counter() - begin < 3
+        assert time.perf_counter() - begin < 20  # a wait for the broker would take longer
         begin = time.perf_counter()
         sink.close()
         assert time.perf_counter() - begin < 4
