@@ -15,6 +15,7 @@ AFFECTNET7 = AFFECTNET8[:7]
 # Order of the labels in FER2013's CSV file.
 FER2013_7 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
+MAX_LABELS = 256  # of a model
 UNCERTAIN = "uncertain"  # shown if no class is probable enough; index -1 in Estimates.emotion
 
 # RGB colors for drawings and plots.

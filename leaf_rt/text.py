@@ -6,6 +6,8 @@ import re
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+
 
 def counted(number: int, noun: str) -> str:
     """A number and its noun, as "1 thread" or "2 threads"."""
@@ -15,6 +17,19 @@ def counted(number: int, noun: str) -> str:
 def readable(name: str) -> str:
     """A file name that can be encoded as UTF-8; other bytes become escapes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def table_cell(text: str) -> str:
+    """Text for a cell of a CSV file: a spreadsheet would run one that begins like a formula, so it gets an apostrophe.
+
+    ``from_table_cell`` takes it away again.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_table_cell(cell: str) -> str:
+    """The text of a cell that ``table_cell`` has made."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def printable(text: str) -> str:

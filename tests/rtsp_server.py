@@ -35,7 +35,8 @@ class RtspServer:
     """Serves one endless stream at rtsp://127.0.0.1:PORT/live; use it as a context manager.
 
     A test may change these attributes while the server runs: ``units`` (the pictures), ``stalled`` (keep the
-    connections but send nothing), ``jump`` (s added to the stream clock), ``refusing`` (close new connections at once).
+    connections but send nothing), ``jump`` (s added to the stream clock), ``refusing`` (close new connections at once),
+    ``udp`` (accept clients that ask for UDP), ``lossy`` (lose every so many packets over UDP; 0 loses none).
 
     ``session`` is the session timeout, s, that clients receive. FFmpeg sends a sign of life after half of it, so a
     server must not wait less than that.
@@ -46,7 +47,8 @@ class RtspServer:
     ) -> None:
         self.units, self.fps, self.login, self.session = units, fps, login, session
         self.stalled = self.refusing = False
-        self.jump = 0.0
+        self.jump, self.lossy, self.udp = 0.0, 0, False
+        self._udp: tuple[socket.socket, int] | None = None  # and the port of the newest client that asked for UDP
         self._clients: set[socket.socket] = set()
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
@@ -67,6 +69,8 @@ class RtspServer:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        if self._udp is not None:
+            self._udp[0].close()
         self.drop()
         for thread in self._threads:
             thread.join(5)
@@ -107,7 +111,7 @@ class RtspServer:
                 while (line := lines.readline().strip()) and b":" in line:
                     key, _, value = line.partition(b":")
                     head[key.strip().lower()] = value.strip()
-                if not re.match(rb"[A-Z_]+ rtsp:", first):
+                if not re.match(rb"[A-Z_]+ rtsps?:", first):
                     break
                 answer = self._answer(first.decode(), head)
                 with lock:
@@ -135,6 +139,14 @@ class RtspServer:
             body = sdp.encode()
             return b"200 OK", b"Content-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         if method == "SETUP":
+            port = re.search(rb"client_port=(\d+)", head.get(b"transport", b""))
+            if self.udp and port is not None:
+                sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sender.bind(("127.0.0.1", 0))
+                self._udp = sender, int(port[1])
+                own = sender.getsockname()[1]
+                way = b"RTP/AVP;unicast;client_port=%s-%d;server_port=%d-%d" % (port[1], int(port[1]) + 1, own, own + 1)
+                return b"200 OK", b"Session: 1\r\nTransport: %s\r\n\r\n" % way
             if b"TCP" not in head.get(b"transport", b""):
                 return b"461 Unsupported Transport", b"\r\n"
             session = b"Session: 1;timeout=%d\r\n" % self.session
@@ -156,9 +168,13 @@ class RtspServer:
                 stamp = int((number / self.fps + self.jump) * 90000) & 0xFFFFFFFF
                 for last, payload in _packets(units[(number - 1 - first) % len(units)]):
                     header = struct.pack("!BBHII", 0x80, 96 | last << 7, sequence & 0xFFFF, stamp, 1)
+                    sequence += 1
+                    if self._udp is not None:
+                        if not self.lossy or sequence % self.lossy:
+                            self._udp[0].sendto(header + payload, ("127.0.0.1", self._udp[1]))
+                        continue
                     with lock:
                         client.sendall(b"$\x00" + struct.pack("!H", 12 + len(payload)) + header + payload)
-                    sequence += 1
 
 
 def _packets(nals: list[bytes]) -> list[tuple[bool, bytes]]:

@@ -9,9 +9,9 @@ import pytest
 from clips import demo_frames, write_clip
 from commands import Leaf
 
-from leaf_rt.errors import NotAVideo
+from leaf_rt.errors import LeafError, NotAVideo
 from leaf_rt.sources.address import parse
-from leaf_rt.sources.base import Target
+from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.sources.sources_file import load_targets
 
@@ -42,6 +42,14 @@ def test_an_address_that_is_read(target: str, kind: str, opened: str) -> None:
     assert (address.kind, address.target, address.problem) == (kind, opened, "")
     assert parse(opened) == address
     assert Target(target).target == opened
+
+
+@pytest.mark.parametrize("target", ["rtsp://a]b/x", "http://[::1/x", "rtsp://\u2100/x", "http://h:99999999/x"])
+def test_a_malformed_host_is_an_error_like_any_other(target: str) -> None:
+    assert parse(target).name
+    for redirects in (True, False):
+        with pytest.raises(LeafError):
+            open_source(target, SourceOptions(redirects=redirects, open_timeout=2))
 
 
 REFUSED = """

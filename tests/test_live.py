@@ -177,7 +177,7 @@ def test_a_stream_that_changes_its_size(server: RtspServer, small_units: list[li
     assert float(shown[-1].pts * shown[-1].time_base) == pytest.approx(span, abs=0.01)
 
 
-@pytest.mark.parametrize(("jump", "generation"), [(500.0, 0), (80_000.0, 1), (-8_000.0, 1)])
+@pytest.mark.parametrize(("jump", "generation"), [(500.0, 0), (-500.0, 0), (80_000.0, 1), (-8_000.0, 1)])
 def test_a_stream_whose_clock_jumps(server: RtspServer, jump: float, generation: int) -> None:
     """Media time continues. After a jump of hours the stream counts as a new connection, without a reconnect."""
     server.jump = 10_000.0
@@ -272,6 +272,24 @@ def test_a_server_that_accepts_and_never_answers() -> None:
         with pytest.raises(TimedOut, match=r"no answer within 0\.5 s"):
             open_source(url, SourceOptions(open_timeout=0.5, read_timeout=0.5))
         assert time.monotonic() - begin < 3.0
+
+
+def test_packets_that_udp_loses_are_counted() -> None:
+    """Every picture is whole by itself, so that only the numbers of the packets tell of a loss."""
+    units = encode([np.full((96, 160, 3), 90, np.uint8)])
+    with RtspServer(units) as server:
+        server.udp = True
+        watch = Watching([Target(server.url(), SourceOptions(name="cam", rtsp_transport="udp", read_timeout=15.0))])
+        watch.until(lambda: len(watch.rows) > 5, 60.0)
+        server.units = [units[0][-1:]]  # one packet each: without it, nothing is damaged
+        count = len(watch.rows)
+        watch.until(lambda: len(watch.rows) > count + 5, 60.0)
+        server.lossy = 7
+        count = len(watch.rows)
+        watch.until(lambda: len(watch.rows) > count + 40, 60.0)
+        stats = watch.end()
+    assert stats.sources[0].damaged >= 3
+    assert "damaged" in watch.kinds("cam")
 
 
 def test_a_server_without_udp_is_reported(server: RtspServer) -> None:

@@ -112,7 +112,7 @@ def test_what_is_not_a_file_of_records_gives_one_sentence(leaf: Leaf, tmp_path: 
         "other.jsonl": (good + good.replace("clip.mp4", "b.mp4"), "several sources (b.mp4, clip.mp4)"),
         "twice.jsonl": (good + good, "several runs"),
         "label.jsonl": (good.replace('"emotion": "', '"emotion": "x'), "unknown label"),
-        "nan.jsonl": (json.dumps(nan) + "\n", "not finite"),
+        "nan.jsonl": (json.dumps(nan) + "\n", "field smoothed.neutral: wanted a number from 0 to 1, got nan"),
         "short.csv": ("schema_version,source\n1\n", "line 2 is not a record"),
         "cut.parquet": ("PAR1abcdefghijkl", "not a complete Parquet file"),
     }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import socket
+import socketserver
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -109,7 +112,7 @@ def test_clips_and_pictures_that_are_received_are_counted(server: Served) -> Non
         with contextlib.ExitStack() as stack:
             for _ in range(places):
                 one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-                one.sendall(head.format(kind).encode() + b"\0\0\0\x18ftypmp42" + bytes(1000))
+                one.sendall(head.format(kind).encode() + b"\0\0\0\x18ftypmp42" + bytes(500_000))
             eventually(lambda kind=kind: server.ask("POST", f"/v1/{kind}", JPEG)[0] == 503)
         eventually(lambda kind=kind: server.ask("POST", f"/v1/{kind}", JPEG)[0] in (200, 415))
 
@@ -135,6 +138,15 @@ def test_names_that_deceive_are_written_with_escapes(server: Served) -> None:
     source = server.add("sample", "a\u202egpj.exe\x9b")
     assert source["name"] == r"a\u202egpj.exe\x9b"
     server.ask("DELETE", f"/v1/sources/{source['id']}")
+
+
+def test_half_a_character_in_the_name_of_a_camera_stops_nobody(server: Served) -> None:
+    """JSON may hold one, and UTF-8 may not."""
+    with server.socket("/v1/camera") as socket_:
+        socket_.send('{"type": "hello", "width": 64, "height": 48, "name": "a\\ud800b"}')
+        socket_.recv(20)
+        assert [s["name"] for s in server.sources() if s["kind"] == "browser"] == ["a\\ud800b"]
+    eventually(lambda: not server.sources())
 
 
 def test_a_camera_that_reads_no_answers_keeps_no_pictures() -> None:
@@ -225,12 +237,20 @@ def test_spellings_of_other_paths_and_hosts_are_refused(target: str) -> None:
     assert not some.permits(target)
 
 
-def test_a_redirect_leads_visitors_nowhere() -> None:
+def test_a_server_leads_visitors_nowhere() -> None:
+    """By a redirect of HTTP or RTSP, or by a playlist; the operator's own sources may follow them."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
+            if self.path == "/list.m3u8":
+                self.send_response(200)
+                self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+                self.end_headers()
+                self.wfile.write(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{secret}\n#EXT-X-ENDLIST\n".encode())
+                return
             self.send_response(302)
-            self.send_header("Location", f"http://127.0.0.1:{inner.server_address[1]}/secret")
+            self.send_header("Location", secret)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -238,26 +258,48 @@ def test_a_redirect_leads_visitors_nowhere() -> None:
 
     class Inner(Handler):
         def do_GET(self) -> None:
-            reached.append(self.path)
+            reached.append("http")
             self.send_error(404)
+
+    class Camera(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append("rtsp")
+            while self.rfile.readline() not in (b"", b"\r\n"):
+                pass
+            self.wfile.write(f"RTSP/1.0 302 Moved\r\nCSeq: 1\r\nLocation: {hidden}\r\n\r\n".encode())
+
+    class Hidden(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            reached.append("rtsp")
 
     asked: list[str] = []
     reached: list[str] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as outer, ThreadingHTTPServer(("127.0.0.1", 0), Inner) as inner:
-        for one in (outer, inner):
+    with contextlib.ExitStack() as stack:
+
+        def serve(make: Any, handler: Any) -> int:
+            one = stack.enter_context(make(("127.0.0.1", 0), handler))
             threading.Thread(target=one.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{outer.server_address[1]}/video"
-        with pytest.raises(LeafError):
-            open_source(url)
-        assert reached == ["/secret"]
-        with Served("--allow-source", url) as server:
-            source = server.add(url)
-            state = eventually(lambda: (s := server.state(source["name"])) in ("offline", "refused", "ended") and s)
-            assert state
-            assert len(asked) > 1
-        assert reached == ["/secret"]
-        for one in (outer, inner):
-            one.shutdown()
+            stack.callback(one.shutdown)
+            return int(one.server_address[1])
+
+        secret = f"http://127.0.0.1:{serve(ThreadingHTTPServer, Inner)}/secret.ts"
+        hidden = f"rtsp://127.0.0.1:{serve(socketserver.ThreadingTCPServer, Hidden)}/secret"
+        outer = serve(ThreadingHTTPServer, Handler)
+        urls = [f"http://127.0.0.1:{outer}/video", f"http://127.0.0.1:{outer}/list.m3u8",
+                f"rtsp://127.0.0.1:{serve(socketserver.ThreadingTCPServer, Camera)}/live"]  # fmt: skip
+        for url in urls:
+            before = len(reached)
+            with pytest.raises(LeafError):
+                open_source(url, SourceOptions(open_timeout=3.0))
+            assert len(reached) > before, url
+        reached.clear()
+        with Served(*[part for url in urls for part in ("--allow-source", url)]) as server:
+            for url in urls:
+                before = len(asked)
+                source = server.add(url)
+                eventually(lambda name=source["name"]: server.state(name) in ("offline", "refused", "ended"))
+                assert len(asked) > before, url
+        assert reached == []
 
 
 @pytest.mark.parametrize(
@@ -281,5 +323,102 @@ def test_a_key_with_a_passphrase_and_an_endless_file_are_errors(tmp_path: Path) 
 def test_cookies_of_other_programs_do_no_harm() -> None:
     token = "correct-horse-battery"
     with Served(host="0.0.0.0", LEAF_RT_TOKEN=token) as server:
-        cookie = f'other={{"a": 1, "b"}}; b@d[]=1; leaf_rt_token={token}'
+        _, headers, _ = server.ask("GET", f"/?token={token}")
+        name = f"leaf_rt_token_{server.port}"  # a second server on this host has its own
+        assert headers["set-cookie"].startswith(f"{name}={token};")
+        cookie = f'other={{"a": 1, "b"}}; b@d[]=1; leaf_rt_token_1=other; {name}={token}'
         assert server.ask("GET", "/v1/info", Cookie=cookie)[0] == 200
+
+
+def test_an_upload_must_not_stand_still() -> None:
+    """It holds a place, so what has arrived buys time for the rest, and nothing else does."""
+    import asyncio
+
+    from leaf_rt.web.bounds import BodyBounds
+
+    async def upload(*parts: tuple[float, bytes]) -> int:
+        waiting, sent = list(parts), []
+
+        async def receive() -> dict[str, object]:
+            if not waiting:
+                await asyncio.Event().wait()
+            delay, body = waiting.pop(0)
+            await asyncio.sleep(delay)
+            return {"type": "http.request", "body": body, "more_body": bool(waiting) or len(body) < 9}
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        async def app(scope: object, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+            while (await receive()).get("more_body", False):
+                pass
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        scope = {"type": "http", "path": "/v1/video", "headers": [(b"transfer-encoding", b"chunked")]}
+        await BodyBounds(app, Limits(upload_rate=1 << 10, upload_grace=0.2))(scope, receive, send)  # type: ignore[arg-type]
+        return next(int(str(m["status"])) for m in sent if m["type"] == "http.response.start")
+
+    async def both() -> None:
+        assert await upload((0.0, bytes(1 << 20)), (0.6, b"the end of it")) == 200
+        assert await upload((0.0, bytes(8))) == 408
+
+    asyncio.run(both())
+
+
+def test_records_are_sent_piece_by_piece() -> None:
+    from leaf_rt.web.routes import _pieces
+
+    labels = ("a", "b")
+    shares = {"a": 0.25, "b": 0.75}
+    record = {
+        "schema_version": 2, "source": "=1+2", "frame_index": 0, "pts_s": 0.0, "captured_at": None, "generation": 0,
+        "shot": 0, "track_id": 1, "person_id": 1, "box": [0, 0, 1, 1], "confidence": 1.0, "emotion": "b",
+        "probs": shares, "smoothed": shares, "classified": True, "poor": False, "yaw": -1.5, "pitch": 0.0,
+        "roll": None, "latency_ms": 1.0,
+    }  # fmt: skip
+    texts = [json.dumps(record | {"frame_index": n}) for n in range(1001)]
+    for wanted in ("json", "jsonl", "csv"):
+        pieces = list(_pieces(texts, wanted, labels))
+        assert max(map(len, pieces)) < 0.3 * sum(map(len, pieces))
+        if wanted == "csv":
+            rows = list(csv.DictReader("".join(pieces).splitlines()))
+            assert (len(rows), rows[-1]["frame_index"], rows[0]["source"]) == (1001, "1000", "'=1+2")  # no formula
+            assert rows[0]["yaw"] == "-1.5"  # a number stays one
+        else:
+            whole = "".join(pieces)
+            found = json.loads(whole)["records"] if wanted == "json" else [json.loads(t) for t in whole.splitlines()]
+            assert found == [json.loads(text) for text in texts]
+    assert json.loads("".join(_pieces([], "json", labels))) == {"records": []}
+    assert "".join(_pieces([], "csv", labels)).startswith("schema_version,source,")
+
+
+def test_a_client_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    import uvicorn
+
+    from leaf_rt.web import bounds
+
+    monkeypatch.setattr(bounds, "STALL_SECONDS", 0.3)
+    ended: list[str] = []
+
+    async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not ended:
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+            await asyncio.sleep(0)
+            if not server.server_state.connections:
+                ended.append(scope["path"])
+
+    config = uvicorn.Config(app, http=bounds.bounded_protocol(Limits()), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])), daemon=True)
+        thread.start()
+        with socket.create_connection(door.getsockname()) as client:
+            client.sendall(b"GET /endless HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            eventually(lambda: ended == ["/endless"])
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()

@@ -27,6 +27,7 @@ from leaf_rt.types import Estimates, Frame, SourceInfo
 
 _KEEP_ALIVE = 30  # s
 _MAX_DELAY = 30  # s between attempts to connect; from 1 s, doubled after each
+_MAX_PACKET = 1 << 10  # bytes of a packet from the broker; confirmations have four
 _DRAIN_TIMEOUT = 5.0  # s for what waits at the end
 # The broker confirms each event. After a loss of the connection it may get some twice. What it retains has QoS 0: it is
 # published again after every loss, and an old state must not follow a newer one.
@@ -76,7 +77,6 @@ class MqttSink(Closing):
 
     def __init__(self, broker: Broker, labels: Sequence[str], tracker: EventTracker, notify: Notify) -> None:
         try:
-            from paho.mqtt.client import Client
             from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as e:
             raise BackendError(f"--mqtt needs paho-mqtt; {install_hint('mqtt')}") from e
@@ -90,7 +90,7 @@ class MqttSink(Closing):
         self._confirmed: deque[int] = deque(maxlen=4 * CAPACITY)  # numbers of messages that it has; no lock needed
         self.delivery = DeliveryStats()
         self._connected = self._closed = self._trouble = False
-        self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"leaf-rt-{uuid.uuid4().hex[:12]}")
+        self._client = _client_class()(CallbackAPIVersion.VERSION2, client_id=f"leaf-rt-{uuid.uuid4().hex[:12]}")
         self._start()
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
@@ -252,6 +252,19 @@ class MqttSink(Closing):
                 self._count_confirmed()
             finally:
                 self._lock.release()
+
+
+def _client_class() -> Any:
+    """The client of paho-mqtt, which reads packets of up to 256 MiB, with a bound: leaf-rt subscribes to nothing."""
+    from paho.mqtt.client import Client
+
+    class Bounded(Client):
+        def _sock_recv(self, bufsize: int) -> bytes:
+            if bufsize > _MAX_PACKET:
+                raise ConnectionError("the broker sends a packet that is too large")
+            return bytes(super()._sock_recv(bufsize))
+
+    return Bounded
 
 
 def _json(value: Any) -> str:

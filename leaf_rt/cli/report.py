@@ -18,6 +18,7 @@ from leaf_rt.render.report import Clip, report_html
 from leaf_rt.results.numbers import numbers
 from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.reading import read_records
+from leaf_rt.sinks.stored import checked_numbers
 from leaf_rt.system.parsing import read_json
 from leaf_rt.system.result_file import PARTIAL, ResultFile
 from leaf_rt.text import printable
@@ -97,8 +98,8 @@ def report_from_records(
         summary.start, summary.end = earlier["start"], earlier["end"]
     if video is not None:
         clip = relative_clip(video, report)
-    elif (records.parent / stored.source).is_file():
-        clip = relative_clip(records.parent / stored.source, report)
+    elif (beside := _beside(records, stored.source)) is not None:
+        clip = relative_clip(beside, report)
     elif earlier is not None and records.with_name(f"{stem}.mp4").is_file():  # annotated: starts with the first frame
         clip = relative_clip(records.with_name(f"{stem}.mp4"), report, summary.start)
     found = numbers(summary, stored.source, frames=frames, run=run)
@@ -133,7 +134,19 @@ def _earlier(path: Path, summary: Summary, source: str) -> dict[str, Any] | None
     try:
         found = read_json(path)
         same = (found["source"], found["records"]) == (source, summary.records)
-        known = {name: found[name] for name in ("frames", "run", "start", "end")}
+        return checked_numbers(found) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return known if same and isinstance(known["run"], dict) and "model" in known["run"] else None
+
+
+def _beside(records: Path, source: str) -> Path | None:
+    """The clip of the records, if it lies in their folder or below; a record must not name any other file."""
+    clip = Path(source)
+    try:
+        return (
+            records.parent / clip
+            if not clip.is_absolute() and ".." not in clip.parts and (records.parent / clip).is_file()
+            else None
+        )
+    except (OSError, ValueError):  # no possible name
+        return None

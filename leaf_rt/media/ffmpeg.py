@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from leaf_rt.types import U8, LazyImage
 
 # FFmpeg tells only in its log that it had to guess parts of a picture. Errors reach ``decode``; nothing is printed.
 av.logging.set_level(av.logging.ERROR)
+av.logging.set_skip_repeated(False)  # two pictures may have the same damage
 _libav = logging.getLogger("libav")
 _libav.addHandler(logging.NullHandler())
 _libav.propagate = False
@@ -31,7 +34,15 @@ _libav.propagate = False
 # must not reach the files of this machine, and those in a file must not reach the network.
 _FROM_FILE = "file,crypto,data"
 _FROM_NETWORK = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps,srt,crypto,data"
+# For the address of a stranger: its server leads nowhere else. Playlists are no such format.
+OF_STRANGERS = {
+    "max_redirects": "0",
+    "protocol_whitelist": "http,https,httpproxy,tls,tcp",
+    "format_whitelist": "rtsp,mpjpeg,mjpeg,jpeg_pipe,png_pipe,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,"
+    "mpegvideo,flv,live_flv,asf,ogg,h264,hevc,m4v",
+}
 
+_LOST = re.compile(r"RTP: missed -?\d+ packets")
 _ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
 
@@ -54,9 +65,16 @@ def open_container(
     timeout: tuple[float, float] | None = None,
     bounds: Bounds | None = None,
 ) -> InputContainer:
-    """Open an address, or a file as "file:PATH", for reading. Raises what PyAV raises."""
+    """Open an address, or a file as "file:PATH", for reading. Raises what PyAV raises.
+
+    Args:
+        target: What to open.
+        options: For FFmpeg. ``OF_STRANGERS`` goes here too.
+        timeout: s to open, and s between two reads.
+        bounds: What is accepted of a stranger's file.
+    """
     allowed = _FROM_FILE if target.startswith("file:") else _FROM_NETWORK
-    options = {**options, "protocol_whitelist": allowed}
+    options = {"protocol_whitelist": allowed, **options}
     if bounds is not None:  # PyAV passes the options on to the decoders that look for the size
         options |= {"protocol_whitelist": "file", "format_whitelist": bounds.formats, "max_pixels": str(bounds.pixels)}
     container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace")
@@ -107,6 +125,22 @@ def close(container: InputContainer, stream: VideoStream | None) -> None:
     container.close()
 
 
+def watch_losses() -> None:
+    """Let ``packets`` see lost packets of RTP, from now on: FFmpeg tells of them in warnings only."""
+    av.logging.set_level(av.logging.WARNING)
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet[VideoStream], bool]]:
+    """Yield the packets of a stream, and whether others before it were lost on the way."""
+    found = container.demux(stream)
+    while True:
+        with av.logging.Capture() as notes:
+            packet = next(found, None)
+        if packet is None:
+            return
+        yield packet, any(_LOST.search(text) for _, _, text in notes)
+
+
 def decode(packet: Packet[VideoStream]) -> tuple[list[VideoFrame], bool]:
     """Decode a packet.
 
@@ -121,7 +155,7 @@ def decode(packet: Packet[VideoStream]) -> tuple[list[VideoFrame], bool]:
             frames = list(packet.decode())
         except av.error.InvalidDataError:
             return [], True
-    return frames, bool(errors) or any(frame.is_corrupt for frame in frames)
+    return frames, any(level <= av.logging.ERROR for level, _, _ in errors) or any(frame.is_corrupt for frame in frames)
 
 
 def quarter_turns(frame: VideoFrame) -> int:

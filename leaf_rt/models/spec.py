@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from leaf_rt.errors import ModelError, NoPermission, NotFound
-from leaf_rt.system.parsing import read_json
+from leaf_rt.labels import MAX_LABELS
+from leaf_rt.system.parsing import is_json, read_json
 from leaf_rt.text import printable
 
 SPEC_VERSION = 1
@@ -38,7 +38,25 @@ _KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def check_metrics(metrics: object) -> None:
+    """Check the numbers of a model that are shown to people.
+
+    Args:
+        metrics: Results by name of the data set, as in ``ModelSpec.metrics``.
+
+    Raises:
+        ValueError: One of them is no such number; the text names it.
+    """
+    if not isinstance(metrics, dict):
+        raise ValueError("metrics: wanted an object")
+    for data, measured in metrics.items():
+        for name, largest in (("accuracy", 1.0), ("calibration_error", 1.0), ("faces", 1e15)):
+            value = measured.get(name) if isinstance(measured, dict) else None
+            if value is not None and not (_is_number(value) and 0 <= value <= largest):
+                raise ValueError(f"metrics, {printable(str(data))}: {name} must be a number from 0 to {largest:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +113,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         def wrong(name: str, expected: str) -> ModelError:
             value = getattr(self, name)
-            return ModelError(f"ModelSpec.{name}: wanted {expected}, got {value!r}; export the model again")
+            got = printable(repr(value)[:200])
+            return ModelError(f"ModelSpec.{name}: wanted {expected}, got {got}; export the model again")
 
         for names, kind, expected in _KINDS:
             for name in names:
@@ -108,10 +127,19 @@ class ModelSpec:
             raise wrong("version", str(SPEC_VERSION))
         if not all(isinstance(name, str) and name for name in self.labels):
             raise wrong("labels", "names")
+        for name in ("labels", "training", "metrics", "licence", "tensorrt"):
+            if not is_json(getattr(self, name)):
+                raise wrong(name, "finite numbers and text in UTF-8")
+        try:
+            check_metrics(self.metrics)
+        except ValueError as e:
+            raise wrong("metrics", str(e)) from e
         if any(printable(name) != name for name in self.labels):
             raise wrong("labels", "names without control characters")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise wrong("labels", "at least two different names")
+        if len(self.labels) > MAX_LABELS:
+            raise wrong("labels", f"at most {MAX_LABELS} names")
         if self.side < 16:
             raise wrong("side", "at least 16 px")
         if self.net_side < 16:

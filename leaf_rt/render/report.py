@@ -110,7 +110,7 @@ def trust(model: Mapping[str, Any] | None) -> str:
         accuracy = measured.get("accuracy") if isinstance(measured, Mapping) else None
         if accuracy is None:
             continue
-        faces = f" ({measured['faces']:,} faces)" if "faces" in measured else ""
+        faces = f" ({measured['faces']:,} faces)" if measured.get("faces") is not None else ""
         error = measured.get("calibration_error")
         shares = (
             "It was not measured whether a share of 80 % means that the label is right 80 % of the time."

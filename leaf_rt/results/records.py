@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from leaf_rt.labels import UNCERTAIN
+from leaf_rt.text import table_cell
 from leaf_rt.types import F32, Estimates, Frame, SourceInfo
 
 SCHEMA_VERSION = 2
@@ -17,7 +18,7 @@ TIME_DECIMALS, SHARE_DECIMALS = 6, 5  # of media times and of shares
 _FIRST_COLUMNS = (
     "schema_version", "source", "frame_index", "pts_s", "captured_at", "generation", "shot", "track_id", "person_id",
 )  # fmt: skip
-_BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 POSE = ("yaw", "pitch", "roll")
 _LAST_COLUMNS = ("classified", "poor", "latency_ms")
 
@@ -75,7 +76,7 @@ def column_names(labels: Sequence[str], pose: bool = False) -> tuple[str, ...]:
     probabilities = (*(f"prob_{label}" for label in labels), *(f"smoothed_{label}" for label in labels))
     return (
         *_FIRST_COLUMNS,
-        *_BOX_COLUMNS,
+        *BOX_COLUMNS,
         "confidence",
         "emotion",
         *probabilities,
@@ -96,6 +97,11 @@ def flatten(record: dict[str, Any]) -> tuple[Any, ...]:
         *(record[name] for name in _LAST_COLUMNS),
         *(record[name] for name in POSE if name in record),
     )
+
+
+def table_row(record: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the values of a record for a line of CSV: as ``flatten``, but no text can be a formula."""
+    return tuple(table_cell(value) if isinstance(value, str) else value for value in flatten(record))
 
 
 def _angle(degrees: float) -> float | None:

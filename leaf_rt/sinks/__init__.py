@@ -4,4 +4,4 @@ Knows records and files. Does not know threads or clocks.
 """
 
 __all__ = ["audio", "base", "config", "csv", "events", "factory", "jsonl", "parquet", "paths", "reading",
-           "textfile", "video", "vtt"]  # fmt: skip
+           "stored", "textfile", "video", "vtt"]  # fmt: skip

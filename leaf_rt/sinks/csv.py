@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from leaf_rt.results.records import column_names, flatten, frame_records
+from leaf_rt.results.records import column_names, frame_records, table_row
 from leaf_rt.sinks.textfile import LineFile, LineTarget
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Estimates, Frame, SourceInfo
@@ -33,7 +33,7 @@ class CsvSink(Closing):
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Append the lines of a frame in a single write."""
         if len(estimates):
-            self._write([flatten(r) for r in frame_records(source, frame, estimates, self._labels, latency)])
+            self._write([table_row(r) for r in frame_records(source, frame, estimates, self._labels, latency)])
 
     def close(self) -> None:
         """Close the file."""

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from leaf_rt.errors import BackendError, DataError, NoPermission, NotFound, install_hint
 from leaf_rt.labels import UNCERTAIN
 from leaf_rt.results.records import POSE
+from leaf_rt.sinks.stored import checked_record, nested
 from leaf_rt.system.parsing import parse_json
 from leaf_rt.system.reading import open_regular
-from leaf_rt.text import printable
+from leaf_rt.text import from_table_cell, printable
 from leaf_rt.types import F32, Estimates, Frame
 
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 _NO_BOXES = np.zeros((0, 4), np.float32)
 _KINDS = "JSON lines, CSV or Parquet of leaf-rt"
+_MAX_LINE = 1 << 20  # characters; a record of 256 labels has about 20,000
+_MAX_NAMES = 20  # of sources in a message
+_BATCH = 4096  # rows of a Parquet file that are in memory at once
+_TEXTS = frozenset({"source", "captured_at", "emotion"})
+_WHOLE = frozenset({"frame_index", "generation", "shot", "track_id", "person_id"})
+_WORDS: dict[str, bool | None] = {"": None, "True": True, "False": False}
 _Rows = Iterator[tuple[str, dict[str, Any]]]  # where the row is, for messages; the record
 
 
@@ -61,7 +67,7 @@ class StoredRecords:
             where, first = rows[0]
             try:
                 frame, estimates = _frame(self.source, [row for _, row in rows], self.labels, index)
-            except (KeyError, TypeError, ValueError) as e:
+            except ValueError as e:
                 raise _not_a_record(self.path, where, e) from e
             if frame.timestamp < newest:
                 raise DataError(
@@ -77,14 +83,10 @@ class StoredRecords:
     def _kept(self, others: set[str]) -> _Rows:
         """The rows of the source; the names of all other sources are added to ``others`` unless one was chosen."""
         for where, row in self._rows:
-            try:
-                name = row["source"]
-            except (KeyError, TypeError) as e:
-                raise _not_a_record(self.path, where, e) from e
-            if name == self.source:
+            if row["source"] == self.source:
                 yield where, row
-            elif not self._one_source:
-                others.add(str(name))
+            elif not self._one_source and len(others) < _MAX_NAMES:
+                others.add(row["source"])
 
 
 def read_records(path: Path, source: str | None = None) -> StoredRecords:
@@ -101,19 +103,15 @@ def read_records(path: Path, source: str | None = None) -> StoredRecords:
         BackendError: It is a Parquet file, and pyarrow is not installed.
     """
     notes: list[str] = []
-    rows = _open_rows(path, notes)
+    rows = _records(path, _open_rows(path, notes))
     skipped: set[str] = set()
     for where, row in rows:
-        try:
-            name, labels, live = row["source"], tuple(row["smoothed"]), row["captured_at"] is not None
-        except (KeyError, TypeError) as e:
-            raise _not_a_record(path, where, e) from e
-        if source is None or name == source:
-            if len(labels) < 2 or not isinstance(name, str):
-                raise _not_a_record(path, where, ValueError("fewer than two labels"))
+        if source is None or row["source"] == source:
+            labels, live = tuple(row["smoothed"]), row["captured_at"] is not None
             again = itertools.chain([(where, row)], rows)
-            return StoredRecords(path, name, labels, live, notes, again, source is not None)
-        skipped.add(str(name))
+            return StoredRecords(path, row["source"], labels, live, notes, again, source is not None)
+        if len(skipped) < _MAX_NAMES:
+            skipped.add(row["source"])
     if skipped:
         names = ", ".join(printable(name) for name in sorted(skipped))
         raise DataError(f"{path}: has no records of --source {source}; it holds {names}")
@@ -121,7 +119,17 @@ def read_records(path: Path, source: str | None = None) -> StoredRecords:
     raise DataError(f"{path}: holds no record; {hint}")
 
 
-def _open_rows(path: Path, notes: list[str]) -> _Rows:
+def _records(path: Path, rows: Iterable[tuple[str, object]]) -> _Rows:
+    """Check every row; the only place that does."""
+    for where, row in rows:
+        try:
+            record = checked_record(row)
+        except ValueError as e:
+            raise _not_a_record(path, where, e) from e
+        yield where, record
+
+
+def _open_rows(path: Path, notes: list[str]) -> Iterator[tuple[str, object]]:
     try:
         with open_regular(path) as f:
             head = f.read(4096)
@@ -140,44 +148,45 @@ def _open_rows(path: Path, notes: list[str]) -> _Rows:
     return _csv(path, notes) if head.lstrip(b"\xef\xbb\xbf").startswith(b"schema_version") else _jsonl(path, notes)
 
 
-def _lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str, bool]]:
-    """Number and text of every line, and whether it ends with a newline."""
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of every line."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as f:
-        for number, line in enumerate(f, 1):
-            yield number, line, line.endswith("\n")
+        for number in itertools.count(1):
+            line = f.readline(_MAX_LINE)
+            if not line:
+                return
+            if len(line) == _MAX_LINE:
+                raise _not_a_record(path, f"line {number}", ValueError(f"over {_MAX_LINE >> 20} MiB long"))
+            yield number, line
 
 
-def _jsonl(path: Path, notes: list[str]) -> _Rows:
-    for number, line, complete in _lines(path, notes):
+def _jsonl(path: Path, notes: list[str]) -> Iterator[tuple[str, object]]:
+    for number, line in _lines(path):
         if not line.strip():
             continue
         try:
             yield f"line {number}", parse_json(line)
         except ValueError as e:
-            if complete or number == 1:
+            if line.endswith("\n") or number == 1:
                 raise _not_a_record(path, f"line {number}", e) from e
             notes.append(f"the last line ({number}) is incomplete and was left out")
 
 
-def _csv(path: Path, notes: list[str]) -> _Rows:
-    def lines(f: TextIO) -> Iterator[str]:
-        for line in f:
+def _csv(path: Path, notes: list[str]) -> Iterator[tuple[str, object]]:
+    def lines() -> Iterator[str]:
+        for _, line in _lines(path):
             if line.endswith("\n"):
                 yield line
             else:
                 notes.append("the last line is incomplete and was left out")
 
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as f:
-        reader = csv.reader(lines(f))
-        names = next(_parsed(reader, path), [])
-        for number, values in enumerate(_parsed(reader, path), 2):
-            where = f"line {number}"
-            if len(values) != len(names):
-                raise _not_a_record(path, where, ValueError(f"{len(values)} values for {len(names)} columns"))
-            try:
-                yield where, _nested(dict(zip(names, values, strict=True)))
-            except (KeyError, ValueError) as e:
-                raise _not_a_record(path, where, e) from e
+    reader = _parsed(csv.reader(lines()), path)
+    names = next(reader, [])
+    for number, values in enumerate(reader, 2):
+        where = f"line {number}"
+        if len(values) != len(names):
+            raise _not_a_record(path, where, ValueError(f"{len(values)} values for {len(names)} columns"))
+        yield where, nested({name: _value(name, text) for name, text in zip(names, values, strict=True)})
 
 
 def _parsed(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
@@ -188,46 +197,33 @@ def _parsed(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
         raise DataError(f"{path}: is not a CSV file of leaf-rt ({e}); give {_KINDS}") from e
 
 
-def _parquet(path: Path) -> _Rows:
+def _value(name: str, text: str) -> object:
+    """The value of a cell of CSV. What is no number stays text, and the check names the field."""
+    if name in _TEXTS:
+        return from_table_cell(text) or None
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return int(text) if name in _WHOLE else float(text)
+    except ValueError:
+        return text
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, object]]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as e:
         raise BackendError(f"{path}: Parquet needs pyarrow; {install_hint('parquet')}") from e
+    number = 0
     try:
-        number = 0
         with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches():
+            for batch in table.iter_batches(_BATCH):
                 for row in batch.to_pylist():
                     number += 1
-                    try:
-                        yield f"row {number}", _nested(row)
-                    except (KeyError, TypeError, ValueError) as e:
-                        raise _not_a_record(path, f"row {number}", e) from e
-    except (pa.ArrowException, OSError) as e:
+                    yield f"row {number}", nested(row)
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as e:
         raise DataError(f"{path}: is not a complete Parquet file; a run that was killed leaves none") from e
-
-
-def _nested(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table as a record: the values of CSV are text, those of Parquet are not."""
-    shares = {kind: {n.partition("_")[2]: float(v) for n, v in row.items() if n.startswith(f"{kind}_")}
-              for kind in ("prob", "smoothed")}  # fmt: skip
-    flags = {name: row[name] in (True, "True") for name in ("classified", "poor")}
-    names = ("frame_index", "generation", "shot", "track_id", "person_id")
-    pose = {name: float(row[name]) for name in POSE if row.get(name) not in (None, "")}
-    whole = {name: int(row[name]) for name in names if name in row}
-    return {
-        **{name: value for name, value in row.items() if name in ("source", "emotion")},
-        **whole,
-        **flags,
-        **pose,
-        "pts_s": float(row["pts_s"]),
-        "captured_at": row["captured_at"] or None,
-        "box": [float(row[name]) for name in ("x0", "y0", "x1", "y1")],
-        "confidence": float(row["confidence"]),
-        "probs": shares["prob"],
-        "smoothed": shares["smoothed"],
-    }
 
 
 def _frame(
@@ -235,32 +231,27 @@ def _frame(
 ) -> tuple[Frame, Estimates]:
     """Build a frame and its estimates from its records."""
     first = rows[0]
-    captured = first["captured_at"]
     frame = Frame(
-        _NO_IMAGE, first["frame_index"], float(first["pts_s"]), source, first["generation"],
-        None if captured is None else datetime.fromisoformat(captured).timestamp(),
+        _NO_IMAGE, first["frame_index"], first["pts_s"], source, first["generation"], first["captured_at"],
     )  # fmt: skip
-    smoothed = np.array([[row["smoothed"][label] for label in labels] for row in rows], np.float64)
-    if not (np.isfinite(smoothed).all() and np.isfinite(frame.timestamp)):
-        raise ValueError("a number is not finite")
-    if any(len(row["smoothed"]) != len(labels) for row in rows):
+    if any(row["smoothed"].keys() != index.keys() - {UNCERTAIN} for row in rows):
         raise ValueError("other labels than in the first record")
     unknown = next((row["emotion"] for row in rows if row["emotion"] not in index), None)
     if unknown is not None:
-        raise ValueError(f"unknown label {unknown!r}")
+        raise ValueError(f"field emotion: unknown label {unknown[:60]!r}")
     return frame, Estimates(
         timestamp=frame.timestamp,
         track_id=np.array([row["track_id"] for row in rows], np.int64),
         xyxy=np.array([row["box"] for row in rows], np.float32).reshape(-1, 4),
         confidence=np.array([row["confidence"] for row in rows], np.float32),
         probs=np.array([[row["probs"][label] for label in labels] for row in rows], np.float32),
-        smoothed=smoothed.astype(np.float32),
+        smoothed=np.array([[row["smoothed"][label] for label in labels] for row in rows], np.float32),
         emotion=np.array([index[row["emotion"]] for row in rows], np.int64),
         classified=np.array([row["classified"] for row in rows], np.bool_),
         low_quality=np.array([row["poor"] for row in rows], np.bool_),
         seen=_NO_BOXES,
-        shot=first.get("shot", 0),  # records of version 1 have neither cuts nor people
-        person_id=np.array([row.get("person_id", row["track_id"]) for row in rows], np.int64),
+        shot=first["shot"],
+        person_id=np.array([row["person_id"] for row in rows], np.int64),
         pose=_pose(rows),
     )
 
@@ -274,5 +265,4 @@ def _pose(rows: list[dict[str, Any]]) -> F32:
 
 
 def _not_a_record(path: Path, where: str, error: Exception) -> DataError:
-    reason = f"no field {error}" if isinstance(error, KeyError) else printable(str(error))
-    return DataError(f"{path}: {where} is not a record of leaf-rt ({reason}); give {_KINDS}")
+    return DataError(f"{path}: {where} is not a record of leaf-rt ({printable(str(error))}); give {_KINDS}")

@@ -126,6 +126,9 @@ def _as_file(target: str) -> str:
 
 
 def _network_name(shown: str) -> str:
-    parts = urlsplit(shown) if "[" not in shown else None  # urlsplit rejects malformed IPv6 addresses
+    try:
+        parts = urlsplit(shown) if "[" not in shown else None
+    except ValueError:  # urlsplit rejects malformed hosts
+        parts = None
     text = f"{parts.netloc}{parts.path}" if parts is not None else re.sub(r"^\w+://|\?.*", "", shown)
     return text.rstrip("/") or shown.partition(":")[0]

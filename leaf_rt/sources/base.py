@@ -28,7 +28,7 @@ class SourceOptions:
         max_fps: Largest number of frames to read per second of media time; None reads all.
         loop: Start a file again at its end, without limit.
         realtime: Replay a file as if it were live.
-        redirects: Whether a server may send the program to another address.
+        redirects: Whether a server may lead to another address, by a redirect or a playlist. Without it, RTSP uses TCP.
         rtsp_transport: "tcp" or "udp".
         open_timeout: s to wait until a network source answers.
         read_timeout: s to wait for the next bytes of a network source.

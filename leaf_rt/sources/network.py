@@ -21,7 +21,8 @@ from leaf_rt.media import ffmpeg
 from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import Decoding, Selector, SourceOptions
 from leaf_rt.sources.decoding import PacketDecoder
-from leaf_rt.sources.timeline import Timeline
+from leaf_rt.sources.rtsp_relay import RtspRelay
+from leaf_rt.sources.timeline import RtpClock, Timeline
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import Frame, SourceInfo
 
@@ -50,10 +51,18 @@ class NetworkSource(Closing):
         address = parse(target)
         self._address = address.shown
         self._opening_since = clock()
+        self._relay: RtspRelay | None = None
         try:
+            if _is_rtsp(target) and options.rtsp_transport == "udp":
+                ffmpeg.watch_losses()
             timeout = (options.open_timeout, options.read_timeout)
-            self._container = ffmpeg.open_container(target, _ffmpeg_options(target, options), timeout)
+            opened = target
+            if not options.redirects and _is_rtsp(target):
+                self._relay = RtspRelay(target, options.open_timeout)
+                opened = self._relay.address
+            self._container = ffmpeg.open_container(opened, _ffmpeg_options(target, options), timeout)
         except (av.error.FFmpegError, OSError, ValueError) as e:
+            self._end_relay()
             raise self._open_error(e, target) from None  # the message of the cause contains the password
         self._stream: VideoStream | None = None
         self._start_time = (self._container.start_time or 0) / 1e6
@@ -102,6 +111,7 @@ class NetworkSource(Closing):
         opened = self._clock()
         # Motion JPEG over HTTP has no timestamps; FFmpeg makes them up at 25 frames per second.
         has_timestamps = self._container.format.name != "mpjpeg"
+        rtp = RtpClock() if self._container.format.name in ("rtsp", "rtp", "sdp") else None
         index = 0
         timeline = Timeline(1.0 / (self.info.fps or 25.0))
         while True:
@@ -113,6 +123,8 @@ class NetworkSource(Closing):
             index += left_out
             now = self._clock() - opened
             ticks, base = picture.pts, picture.time_base
+            if rtp is not None and ticks is not None:
+                ticks = rtp.ticks(ticks)
             timestamp = float(ticks * base) if has_timestamps and ticks is not None and base is not None else now
             if not self.info.is_live:  # ``leaf_rt.stream`` corrects live sources
                 timestamp = timeline.media_time(timestamp - self._start_time)
@@ -127,20 +139,27 @@ class NetworkSource(Closing):
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
         ffmpeg.close(self._container, self._stream)
+        self._end_relay()
+
+    def _end_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
 
     def _decode(self, stream: VideoStream) -> Iterator[tuple[VideoFrame, int]]:
         """Decode the stream; with each picture comes the number of those that were left out before it."""
         has_frame = False
         decoder = PacketDecoder(stream, self.decoding)
         try:
-            for packet in self._container.demux(stream):
+            for packet, incomplete in ffmpeg.packets(self._container, stream):
                 start = self._clock()
                 frames, damaged = decoder.decode(packet)  # the next key frame repairs a damaged picture
                 self._decode_seconds += self._clock() - start
-                self.damaged += damaged and has_frame  # a stream may start between two key frames
+                self.damaged += (damaged or incomplete) and has_frame  # a stream may start between two key frames
                 has_frame |= bool(frames)
                 yield from frames
         except (av.error.FFmpegError, OSError) as e:
+            if self._relay is not None and self._relay.problem:
+                raise ConnectionLost(f"{self._address}: {self._relay.problem}") from None
             if isinstance(e, TimeoutError | av.error.ExitError):
                 text = f"{self._address}: sent nothing for {self._options.read_timeout:g} s"
                 raise TimedOut(text) from None
@@ -148,7 +167,7 @@ class NetworkSource(Closing):
 
     def _open_error(self, error: Exception, target: str) -> LeafError:
         address = self._address
-        problem = _address_problem(address, error)
+        problem = (self._relay.problem if self._relay is not None else "") or _address_problem(address, error)
         if problem:
             return ConnectionLost(f"{address}: {problem}")
         if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
@@ -163,7 +182,7 @@ class NetworkSource(Closing):
             return ConnectionLost(
                 f"{address}: no secure connection ({ffmpeg.reason(error)}); check that the server uses TLS on this port"
             )
-        rtsp = target.lower().startswith("rtsp")
+        rtsp = _is_rtsp(target)
         if rtsp and isinstance(error, OSError) and error.errno == errno.EPROTONOSUPPORT:
             transport = self._options.rtsp_transport
             other = "udp" if transport == "tcp" else "tcp"
@@ -182,6 +201,8 @@ class NetworkSource(Closing):
             return ConnectionLost(
                 f"{address}: closes the connection or is no RTSP server; check host, port and camera settings"
             )
+        if isinstance(error, av.error.InvalidDataError) and not self._options.redirects:
+            return NotAVideo(f"{address}: the server sends no video; a playlist is read only if the operator names it")
         if isinstance(error, av.error.InvalidDataError):
             return NotAVideo(f"{address}: the server sends no video, maybe a web page; check scheme, port and path")
         http, code = target.startswith("http"), getattr(error, "errno", None)
@@ -196,7 +217,10 @@ class NetworkSource(Closing):
 
 def _address_problem(address: str, error: Exception) -> str:
     """What is wrong with host or port of an address that did not open, or "". FFmpeg does not tell."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "the host is malformed; write it as scheme://host/path"
     if parts.scheme not in ("rtsp", "rtsps", "http", "https"):  # other protocols may not need a host
         return ""
     if not parts.hostname:
@@ -215,14 +239,20 @@ def _address_problem(address: str, error: Exception) -> str:
     return ""
 
 
+def _is_rtsp(target: str) -> bool:
+    return target.lower().startswith(("rtsp:", "rtsps:"))
+
+
 def _ffmpeg_options(target: str, options: SourceOptions) -> dict[str, str]:
-    if target.lower().startswith(("rtsp:", "rtsps:")):
+    strict = {} if options.redirects else ffmpeg.OF_STRANGERS
+    if _is_rtsp(target):
         # Without these options the delay is a second; with them, it is one frame.
         return {
-            "rtsp_transport": options.rtsp_transport,
+            **strict,
+            "rtsp_transport": options.rtsp_transport if options.redirects else "tcp",
             "fflags": "nobuffer",
             "analyzeduration": "200000",
             "fpsprobesize": "2",
         }
     # "nobuffer" would drop the first frames of a file
-    return {} if options.redirects else {"max_redirects": "0"}
+    return dict(strict)

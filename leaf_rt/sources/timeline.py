@@ -1,4 +1,4 @@
-"""Media time of recordings whose timestamps jump. Knows numbers only."""
+"""Media time where timestamps jump. Knows numbers only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,29 @@ import statistics
 from collections import deque
 
 MAX_GAP = 3600.0  # s; after a longer step, forwards or backwards, another recording follows
+
+
+_RTP_TICKS = 1 << 32  # RTP's clock starts again after so many ticks, 13.3 h at 90 kHz
+
+
+class RtpClock:
+    """Timestamps of RTP as steady numbers of ticks.
+
+    FFmpeg takes every step of the 32-bit clock as one forwards, so a camera whose clock is set back by 500 s seems to
+    jump ahead by 13.1 h. Here a step is the shorter way round.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None  # as it came, and as it was given
+
+    def ticks(self, ticks: int) -> int:
+        """Ticks of the next frame."""
+        steady = ticks
+        if self._last is not None:
+            step = (ticks - self._last[0] + _RTP_TICKS // 2) % _RTP_TICKS - _RTP_TICKS // 2
+            steady = self._last[1] + step
+        self._last = (ticks, steady)
+        return steady
 
 
 class Timeline:

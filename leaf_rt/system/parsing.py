@@ -24,6 +24,15 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(_TOO_DEEP) from e
 
 
+def is_json(value: object) -> bool:
+    """Whether a value can be written as JSON in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def read_json(path: Path, limit: int = MAX_TEXT) -> Any:
     """The value of a JSON file.
 

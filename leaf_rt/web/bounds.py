@@ -17,6 +17,7 @@ from leaf_rt.web.options import Limits
 from leaf_rt.web.security import Refusal, refuse
 
 HEADER_SECONDS = 10.0  # until the head of a request must be complete
+STALL_SECONDS = 30.0  # for which a client may read nothing of its answer
 _SMALL = 64 << 10  # bytes of a body without a bound of its own
 _SMALL_SECONDS = 15.0
 _DRAIN_SECONDS = 3.0
@@ -31,7 +32,7 @@ class BodyBounds:
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self._app = app
+        self._app, self._limits = app, limits
         extra = 4096  # of a multipart body
         self._bounds = {
             "/v1/image": (limits.image_bytes + extra, limits.upload_seconds),
@@ -52,17 +53,21 @@ class BodyBounds:
                 await _drain(receive)
             await refuse(scope, receive, send, too_large)
             return
-        deadline = asyncio.get_running_loop().time() + seconds
+        begin = asyncio.get_running_loop().time()
+        grace, rate = self._limits.upload_grace, self._limits.upload_rate
         received, complete, started = 0, False, False
 
         async def bounded_receive() -> Message:
             nonlocal received, complete
             if complete:  # now only the end of the connection can come
                 return await receive()
+            slowest = grace + received / rate  # s; what has arrived buys time for the rest
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(begin + min(seconds, slowest)):
                     message = await receive()
             except TimeoutError:
+                if slowest < seconds:
+                    raise Refusal(408, f"the body arrives too slowly; send at least {rate >> 10} KiB/s") from None
                 raise Refusal(408, f"the body did not arrive within {seconds:g} s") from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
@@ -126,11 +131,12 @@ class Turns:
 
 
 def bounded_protocol(limits: Limits) -> type[H11Protocol]:
-    """A protocol of uvicorn that closes connections without a complete request, and bounds their number."""
+    """A protocol of uvicorn that closes connections without a complete request or a reader, and bounds their number."""
     waiting: dict[Bounded, None] = {}  # in the order of their arrival
 
     class Bounded(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _stall: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -146,9 +152,20 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             waiting.pop(self, None)
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._stall):
+                if timer is not None:
+                    timer.cancel()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stall = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._stall is not None:
+                self._stall.cancel()
+                self._stall = None
 
         def _watch(self) -> None:
             waiting[self] = None

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from leaf_rt.errors import LeafError
 from leaf_rt.system.parsing import parse_json
-from leaf_rt.text import printable
+from leaf_rt.text import printable, readable
 from leaf_rt.web.camera import BrowserCamera
 from leaf_rt.web.hub import Hub, LiveFrame, News
 from leaf_rt.web.manager import SourceManager
@@ -188,7 +188,7 @@ class Live:
             raise Refusal(
                 400, f"pictures of {width}x{height} px are too large; at most {self._limits.camera_pixels} px"
             )
-        name = printable(name[:_MAX_NAME]).strip() if isinstance(name, str) else ""
+        name = readable(printable(name[:_MAX_NAME])).strip() if isinstance(name, str) else ""
         return BrowserCamera(name or "Camera of a browser", width, height, self._limits.camera_pixels)
 
     async def _receive(self, socket: WebSocket, camera: BrowserCamera) -> None:

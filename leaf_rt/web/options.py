@@ -32,6 +32,8 @@ class Limits:
         uploads: Pictures that are received or wait.
         jobs: Clips that are received, wait or are processed.
         upload_seconds: Time in which a request must have arrived, s.
+        upload_rate: Bytes per second at which it must arrive, after ``upload_grace`` s.
+        upload_grace: Time before the rate counts, s.
         connections: Connections at the same time.
     """
 
@@ -48,6 +50,8 @@ class Limits:
     uploads: int = 16
     jobs: int = 4
     upload_seconds: float = 120.0
+    upload_rate: int = 32 << 10
+    upload_grace: float = 10.0
     connections: int = 512
 
 

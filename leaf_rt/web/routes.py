@@ -10,7 +10,7 @@ import csv
 import errno
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -20,8 +20,9 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
+from starlette.responses import StreamingResponse
 
-from leaf_rt.results.records import column_names, flatten
+from leaf_rt.results.records import column_names, table_row
 from leaf_rt.web.feeds import feed
 from leaf_rt.web.jobs import check_head
 from leaf_rt.web.parts import Parts
@@ -31,6 +32,8 @@ Format = Literal["json", "jsonl", "csv"]
 Id = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9]{1,64}$", description="Id of the source or job.")]
 Wanted = Annotated[Format, Query(description="`json`, `jsonl` (one record per line) or `csv`.")]
 _TYPES = {"json": "application/json", "jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+_PIECE = 200  # records that are sent together
 
 
 class Problem(BaseModel):
@@ -248,7 +251,7 @@ def add_routes(router: APIRouter, parts: Parts) -> None:
         job = jobs.find(job_id)
         if job.state != "done":
             raise Refusal(409, f"the job is {job.state}; {job.reason or 'ask again when it is done'}")
-        return await asyncio.to_thread(_records, job.records, format, parts.labels)
+        return _records(job.records, format, parts.labels)
 
     @router.delete("/v1/jobs/{job_id}", status_code=204, tags=["files"], responses=_problems(404))
     async def remove_job(job_id: Id) -> Response:
@@ -266,19 +269,32 @@ def add_routes(router: APIRouter, parts: Parts) -> None:
 
 
 def _records(texts: Sequence[str], wanted: Format, labels: Sequence[str]) -> Response:
-    if wanted == "json":
-        body = f'{{"records":[{",".join(texts)}]}}'
-    elif wanted == "jsonl":
-        body = "".join(f"{text}\n" for text in texts)
-    else:
-        table = io.StringIO(newline="")
-        writer = csv.writer(table, lineterminator="\n")
-        records = [json.loads(text) for text in texts]
-        writer.writerow(column_names(labels, pose=any("yaw" in record for record in records)))
-        writer.writerows(map(flatten, records))
-        body = table.getvalue()
+    """Send records piece by piece: all of a clip together may have 64 MiB."""
     headers = {} if wanted == "json" else {"Content-Disposition": f'attachment; filename="records.{wanted}"'}
-    return Response(body, media_type=_TYPES[wanted], headers=headers)
+    return StreamingResponse(_pieces(texts, wanted, labels), media_type=_TYPES[wanted], headers=headers)
+
+
+def _pieces(texts: Sequence[str], wanted: Format, labels: Sequence[str]) -> Iterator[str]:
+    if wanted == "json":
+        yield '{"records":['
+    elif wanted == "csv":
+        yield _lines([column_names(labels, pose=bool(texts) and "yaw" in json.loads(texts[0]))])
+    for start in range(0, len(texts), _PIECE):
+        some = texts[start : start + _PIECE]
+        if wanted == "json":
+            yield ("," if start else "") + ",".join(some)
+        elif wanted == "jsonl":
+            yield "".join(f"{text}\n" for text in some)
+        else:
+            yield _lines([table_row(json.loads(text)) for text in some])
+    if wanted == "json":
+        yield "]}"
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> str:
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    return table.getvalue()
 
 
 async def _form_file(request: Request) -> UploadFile | None:

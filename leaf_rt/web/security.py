@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leaf_rt.web.options import WebOptions, is_loopback
 
-COOKIE = "leaf_rt_token"
+COOKIE = "leaf_rt_token_"  # and the port: cookies belong to a host, on which several servers may run
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "media-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -80,7 +80,7 @@ class Guard:
             self._check_origin(scope, headers)
             if scope["type"] == "http" and await self._log_in(scope, send_with_headers):
                 return
-            self._check_token(headers)
+            self._check_token(headers, _cookie_name(scope))
         except Refusal as e:
             await refuse(scope, receive, send_with_headers, e)
             return
@@ -120,17 +120,17 @@ class Guard:
             if not self._is_token(given[0]):
                 raise Refusal(401, "the token is wrong; use the address that leaf-rt printed at its start")
             secure = "; Secure" if scope["scheme"] == "https" else ""
-            cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict{secure}"
+            cookie = f"{_cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict{secure}"
             headers.append((b"set-cookie", cookie.encode()))
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
         return True
 
-    def _check_token(self, headers: Headers) -> None:
+    def _check_token(self, headers: Headers, name: str) -> None:
         if not self._token:
             return
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")  # other programs' cookies may be malformed
+        cookie = cookie_parser(headers.get("cookie", "")).get(name, "")  # other programs' cookies may be malformed
         right = self._is_token(cookie) | (self._is_token(bearer.strip()) and kind.lower() == "bearer")
         if not right:
             raise Refusal(401, "this server needs its token; use the address that leaf-rt printed at its start")
@@ -138,6 +138,10 @@ class Guard:
     def _is_token(self, given: str) -> bool:
         """Compare in constant time."""
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode())
+
+
+def _cookie_name(scope: Scope) -> str:
+    return f"{COOKIE}{(scope.get('server') or ('', 0))[1]}"
 
 
 def make_token() -> str:

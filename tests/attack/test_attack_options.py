@@ -47,7 +47,7 @@ def test_every_command_is_attacked() -> None:
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) & set(NEEDED)))
 def test_bad_values(name: str, tmp_path: Path) -> None:
     options = [option for option in options_of(COMMANDS[name]) if (name, option) != ("serve", "--duration")]  # endless
-    for rng in attacks(6):
+    for rng in attacks(2, 35):
         chosen = rng.sample(options, k=min(len(options), rng.choice((1, 1, 1, 2, 3))))
         given: list[str] = []
         for option in chosen:
@@ -61,7 +61,7 @@ def test_bad_values(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["video", "image", "bench", "export", "report"])
 def test_bad_arguments(name: str, tmp_path: Path) -> None:
-    for rng in attacks(6):
+    for rng in attacks(2, 35):
         more = ["--max-reconnects", "0", "--duration", "2", "--no-show"] if name == "video" else []
         out = [] if name == "bench" else ["--out", "out"]
         values = [rng.choice(BAD) for _ in range(1 if name in ("bench", "export", "report") else rng.choice((1, 1, 2)))]

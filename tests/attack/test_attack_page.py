@@ -59,7 +59,7 @@ def check(server: Served) -> None:
     assert int(status.split("VmHWM:")[1].split()[0]) // 1024 < MEMORY
     begin = time.monotonic()
     assert server.ask("GET", "/v1/info")[0] == 200
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
 
 
 def raw(server: Served, data: bytes) -> bytes:
@@ -86,7 +86,7 @@ def request(rng: random.Random) -> bytes:
 
 
 def test_garbage_requests(server: Served) -> None:
-    for number, rng in enumerate(attacks(15)):
+    for number, rng in enumerate(attacks(250, 90)):
         answer = raw(server, request(rng))
         assert not answer.startswith(b"HTTP/1.1 500"), answer
         if number % 50 == 0:
@@ -95,7 +95,7 @@ def test_garbage_requests(server: Served) -> None:
 
 
 def test_garbage_bodies(server: Served) -> None:
-    for rng in attacks(10):
+    for rng in attacks(60, 60):
         value: object = rng.choice((*TEXTS, None, 1, [], {}, 10**400))
         body = json.dumps({rng.choice(("target", "name", "state", "x")): value, "target": rng.choice(TEXTS)}).encode()
         path, method = rng.choice((("/v1/sources", "POST"), ("/v1/sources/s1", "PATCH")))
@@ -114,7 +114,7 @@ def test_damaged_uploads(server: Served, tmp_path: Path) -> None:
     pictures = [
         cv2.imencode(end, cv2.resize(demo_frames(1)[0], (320, 180)))[1].tobytes() for end in (".jpg", ".png", ".webp")
     ]
-    for rng in attacks(25):
+    for rng in attacks(5, 150):
         status, _, answer = server.ask("POST", "/v1/image", mutate(rng.choice(pictures), rng))
         assert status in (200, 413, 422), answer
         part = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + clip + b"\r\n--b--\r\n"
@@ -134,7 +134,7 @@ def test_damaged_uploads(server: Served, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/v1/live", "/v1/camera"])
 def test_garbage_messages(server: Served, path: str) -> None:
     picture = cv2.imencode(".jpg", cv2.resize(demo_frames(1)[0], (320, 180)))[1].tobytes()
-    for rng in attacks(12):
+    for rng in attacks(20, 70):
         with contextlib.suppress(ConnectionClosed, TimeoutError), server.socket(path) as one:
             if rng.random() < 0.8:
                 hello = {

@@ -45,7 +45,7 @@ def kill_later(number: signal.Signals, delay: float, again: bool) -> Callable[[i
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_kills(clips: Path, tmp_path: Path, model: Path, number: signal.Signals) -> None:
     fast = ("--model", model, "--backend", "onnxruntime", "--threads", "1")
-    for rng in attacks(12):
+    for rng in attacks(2, 70):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         shared = ("--csv", "r.csv", "--parquet", "r.parquet") if rng.random() < 0.5 else ()
@@ -68,7 +68,7 @@ def test_kills(clips: Path, tmp_path: Path, model: Path, number: signal.Signals)
 
 def test_full_disks(clips: Path, tmp_path: Path, model: Path) -> None:
     fast = ("--model", model, "--backend", "onnxruntime", "--threads", "1")
-    for number, rng in enumerate(attacks(25)):
+    for number, rng in enumerate(attacks(3, 150)):
         with small_disk(tmp_path / f"disk{number}", rng.choice((4, 40, 120, 300, 700))) as disk:
             given = _shared(rng, disk)
             run(("video", clips, "--out", disk, *given, *fast), cwd=tmp_path, codes=[0, 9])
