@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from leaf_rt.errors import DataError, NotFound
+from leaf_rt.models.calibration import Prior
 from leaf_rt.system.files import make_folder, write_whole
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
@@ -130,6 +131,7 @@ def evaluate(
     backend: str = "auto",
     flip: bool = False,
     protocol: str = "all",
+    prior: Prior = "natural",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
@@ -144,6 +146,7 @@ def evaluate(
         flip: Average over mirror images, for runs and checkpoints.
         protocol: Which pictures count, by the agreement of their annotators: "all", "majority" (as most published
             figures of FERPlus) or "strict". The last two need data with votes.
+        prior: For exported models: how frequent the classes are taken to be, "natural" or "balanced".
         overrides: Option ("section.key") to value.
         progress: Receives what happens.
 
@@ -154,7 +157,9 @@ def evaluate(
     evaluation.check_pictures(split, protocol)
     path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
-        return evaluation.evaluate(path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops)
+        return evaluation.evaluate(
+            path, resolved, split, backend=backend, flip=flip, protocol=protocol, prior=prior, progress=crops
+        )
 
 
 def evaluate_degraded(
@@ -166,6 +171,7 @@ def evaluate_degraded(
     backend: str = "auto",
     flip: bool = False,
     protocol: str = "all",
+    prior: Prior = "natural",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> DegradedResult:
@@ -181,7 +187,7 @@ def evaluate_degraded(
     path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
         return degraded.evaluate_degraded(
-            path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops
+            path, resolved, split, backend=backend, flip=flip, protocol=protocol, prior=prior, progress=crops
         )
 
 

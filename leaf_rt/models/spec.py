@@ -31,7 +31,7 @@ _KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
     (("side", "net_side", "feature_dim", "opset", "version"), int, "a whole number"),
     (("color", "precision", "sha256", "licence", "parent"), str, "a text"),
     (("labels", "mean", "std"), tuple, "a list"),
-    (("training", "metrics", "tensorrt"), dict, "an object"),
+    (("training", "metrics", "tensorrt", "calibration"), dict, "an object"),
     (("margin",), (int, float), "a number"),
     (("flip",), bool, "true or false"),
 )
@@ -67,6 +67,8 @@ class ModelSpec:
         licence: Licence of the weights.
         tensorrt: What a TensorRT plan depends on, such as version and GPU; empty for other files.
         parent: sha256 of the fp32 model that this file was made from; empty for the fp32 model itself.
+        calibration: How its answers become shares that hold; see ``leaf_rt.models.calibration``. Empty if the model was
+            not calibrated.
         version: Version of this format.
     """
 
@@ -87,6 +89,7 @@ class ModelSpec:
     licence: str
     tensorrt: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
+    calibration: dict[str, Any] = field(default_factory=dict)
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:

@@ -216,11 +216,13 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
     names = ("frame_index", "generation", "shot", "track_id", "person_id")
     pose = {name: float(row[name]) for name in POSE if row.get(name) not in (None, "")}
     whole = {name: int(row[name]) for name in names if name in row}
+    quality = {name: float(row[name]) for name in ("quality",) if row.get(name) not in (None, "")}
     return {
         **{name: value for name, value in row.items() if name in ("source", "emotion")},
         **whole,
         **flags,
         **pose,
+        **quality,
         "pts_s": float(row["pts_s"]),
         "captured_at": row["captured_at"] or None,
         "box": [float(row[name]) for name in ("x0", "y0", "x1", "y1")],
@@ -262,7 +264,13 @@ def _frame(
         shot=first.get("shot", 0),  # records of version 1 have neither cuts nor people
         person_id=np.array([row.get("person_id", row["track_id"]) for row in rows], np.int64),
         pose=_pose(rows),
+        quality=np.array([_quality(row) for row in rows], np.float32),
     )
+
+
+def _quality(row: dict[str, Any]) -> float:
+    value = row.get("quality")  # older records have none
+    return float("nan") if value is None else float(value)
 
 
 def _pose(rows: list[dict[str, Any]]) -> F32:
