@@ -171,6 +171,31 @@ def calibrate(
         say(f"written: description of {file}")
 
 
+@app.command("model-card")
+def model_card(
+    ferplus: Annotated[Path, typer.Option("--data", parser=opt.named, metavar="DIR", help="The folder of FERPlus.")],
+    others: Annotated[
+        Path | None,
+        typer.Option("--others", parser=opt.named, metavar="DIR", help="A list of labelled faces of another source."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", parser=opt.named, metavar="PATH", help="Default: the bundled model.")
+    ] = None,
+    picture: Annotated[
+        Path, typer.Option("--picture", parser=opt.named, metavar="FILE.svg", help="The diagram of the card.")
+    ] = Path("docs/images/model-honesty.svg"),
+    debug: opt.Debug = False,
+) -> None:
+    """Measure a model, and write the figures into its model card."""
+    with needs_extra("python -m engines model-card"):
+        from engines.model_card import write_card
+
+    from leaf_rt.models.spec import DEFAULT_MODEL
+
+    card = write_card(model or DEFAULT_MODEL, ferplus, others, picture, exporting.notify)
+    say(f"written: {card}, {picture}")
+
+
 @app.command()
 def bench(
     model: Annotated[
