@@ -66,13 +66,28 @@ def write_card(
     """
     card = model.with_suffix(".md")
     text = card.read_text(encoding="utf-8")
-    _split(text, card)
+    _split(text, card)  # fail before the work
     measured = measure_all(model, ferplus, others, notify)
-    write_whole(picture, lambda f: f.write(plot_honesty(measured.test["all"], _curves(measured), "svg")), parents=True)
-    before, after = _split(text, card)
-    block = "\n".join([BEGIN, *_lines(model, measured, picture), END])
-    write_whole(card, lambda f: f.write(f"{before}{block}{after}".encode()))
+    diagram, text = plot_honesty(measured.test["all"], _curves(measured), "svg"), with_figures(card, measured, picture)
+    write_whole(picture, lambda f: f.write(diagram), parents=True)
+    write_whole(card, lambda f: f.write(text.encode()))
     return card
+
+
+def with_figures(card: Path, measured: Measured, picture: Path) -> str:
+    """The text of a card, with the figures between its marks replaced.
+
+    Args:
+        card: The card, beside its model.
+        measured: The figures.
+        picture: The diagram.
+
+    Raises:
+        ModelError: The card has no marks.
+    """
+    before, after = _split(card.read_text(encoding="utf-8"), card)
+    block = "\n".join([BEGIN, *_lines(card.with_suffix(".onnx"), measured, picture), END])
+    return f"{before}{block}{after}"
 
 
 def measure_all(model: Path, ferplus: Path, others: Path | None, notify: ProgressCallback) -> Measured:

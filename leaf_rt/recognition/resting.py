@@ -20,6 +20,7 @@ from leaf_rt.types import F32
 NEUTRAL = "neutral"
 STILL = 0.15  # mean distance of the answers from their mean, as a share, up to which a face rests
 MIN_NEUTRAL = 0.15  # mean share of neutral that a resting face has; a smile that is held has less
+USUAL_NEUTRAL = 0.9  # share of neutral in the answer for a usual rest, if the model does not know it
 MAX_SHIFT = float(np.log(8.0))  # of a class: it can become at most so many times more or less likely
 MIN_ANSWERS = 3
 MAX_GAP = 0.25  # of ``seconds``: the first and the newest answer may fall short of it by so much
@@ -52,8 +53,9 @@ class RestingFaces:
             )
         self.seconds = seconds
         self._neutral = spec.labels.index(NEUTRAL)
-        usual = Calibration.of(spec).resting
-        self._usual = np.log(np.array(usual, np.float32)) if usual else None
+        usual = np.full(len(spec.labels), (1.0 - USUAL_NEUTRAL) / (len(spec.labels) - 1), np.float32)
+        usual[self._neutral] = USUAL_NEUTRAL
+        self._usual = np.log(np.array(Calibration.of(spec).resting or usual, np.float32))  # answer for a usual rest
         self._faces: dict[int, _Face] = {}
 
     def reset(self) -> None:
@@ -102,9 +104,6 @@ class RestingFaces:
         if moved > STILL or mean[self._neutral] < MIN_NEUTRAL:
             return None
         own = np.log(np.maximum(answers, SMALLEST)).mean(axis=0)
-        usual = self._usual
-        if usual is None:  # only neutral is known to be right
-            shift = np.minimum(own[self._neutral] - own, 0.0)
-        else:
-            shift = usual - own - (usual[self._neutral] - own[self._neutral])
+        shift = self._usual - own
+        shift -= shift[self._neutral]
         return np.asarray(np.clip(shift, -MAX_SHIFT, MAX_SHIFT), np.float32)
