@@ -16,9 +16,9 @@ from leaf_rt.errors import ModelError
 from leaf_rt.models.calibration import Calibration
 from leaf_rt.models.spec import load_spec
 from leaf_rt.system.files import write_whole
-from train.entry import evaluate, evaluate_degraded
-from train.reports.degraded import DegradedResult
-from train.reports.evaluation import PROTOCOL_RULES, EvaluationResult
+from train.recipes.loading import load_recipe
+from train.reports.degraded import DegradedResult, evaluate_degraded
+from train.reports.evaluation import PROTOCOL_RULES, EvaluationResult, evaluate
 from train.reports.honesty import plot_honesty
 
 BEGIN, END = "<!-- measured: made by `make model-card` -->", "<!-- /measured -->"
@@ -92,21 +92,22 @@ def with_figures(card: Path, measured: Measured, picture: Path) -> str:
 
 def measure_all(model: Path, ferplus: Path, others: Path | None, notify: ProgressCallback) -> Measured:
     """Run all evaluations. The test split is only measured here, nothing is chosen by it."""
-    options = {"data.layout": "ferplus"}
+    data = load_recipe(None, {"data.layout": "ferplus", "data.path": str(ferplus)})
     notify("FERPlus, validation")
-    validation = evaluate(model, data=ferplus, split="validation", overrides=options)
+    validation = evaluate(model, data, "validation")
     test = {}
     for protocol in PROTOCOL_RULES:
         notify(f"FERPlus, test, protocol {protocol}")
-        test[protocol] = evaluate(model, data=ferplus, split="test", protocol=protocol, overrides=options)
+        test[protocol] = evaluate(model, data, "test", protocol=protocol)
     notify("FERPlus, test, balanced prior")
-    balanced = evaluate(model, data=ferplus, split="test", prior="balanced", overrides=options)
+    balanced = evaluate(model, data, "test", prior="balanced")
     notify("FERPlus, test, degraded")
-    degraded = evaluate_degraded(model, data=ferplus, split="test", overrides=options)
+    degraded = evaluate_degraded(model, data, "test")
     elsewhere = None
     if others is not None:
         notify(f"pictures of {others}")
-        elsewhere = evaluate(model, data=others, split="all", overrides={"data.layout": "list"})
+        listed = load_recipe(None, {"data.layout": "list", "data.path": str(others)})
+        elsewhere = evaluate(model, listed, "all")
     return Measured(validation, test, balanced, degraded, elsewhere)
 
 

@@ -154,7 +154,6 @@ def evaluate(
         LeafError: Model or data are missing or broken, or their classes differ.
         ValueError: ``split`` or ``protocol`` is none of the three.
     """
-    evaluation.check_pictures(split, protocol)
     path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
         return evaluation.evaluate(
@@ -183,7 +182,6 @@ def evaluate_degraded(
         LeafError: Model or data are missing or broken, or their classes differ.
         ValueError: ``split`` or ``protocol`` is none of the three.
     """
-    evaluation.check_pictures(split, protocol)
     path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
         return degraded.evaluate_degraded(

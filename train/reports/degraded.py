@@ -25,7 +25,7 @@ from train.data.dataset import labelled_of, open_crops
 from train.data.formats import DatasetIndex
 from train.metrics import flagged, measure
 from train.recipes.schema import Data, Recipe
-from train.reports.evaluation import PROTOCOLS, open_classifier
+from train.reports.evaluation import PROTOCOLS, check_pictures, open_classifier
 
 SIDE = 48  # px, longest side of the pictures that are degraded
 COVER = 0.6  # height of the bar over eyes or mouth, in distances of the eyes
@@ -109,7 +109,9 @@ def evaluate_degraded(
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
+        ValueError: There is no such split or protocol.
     """
+    check_pictures(split, protocol)
     with open_classifier(model, recipe, backend, flip=flip, prior=prior) as classifier:
         data = classifier.data
         index, crops = open_crops(data, progress)

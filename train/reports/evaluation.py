@@ -234,7 +234,9 @@ def evaluate(
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
+        ValueError: There is no such split or protocol.
     """
+    check_pictures(split, protocol)
     with open_classifier(model, recipe, backend, flip=flip, prior=prior) as classifier:
         (labels, images, samples), pictures = _pictures(classifier, recipe, split, protocol, progress)
         probs, label = classifier.answers(images[samples.row], labels), samples.label
