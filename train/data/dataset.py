@@ -20,6 +20,7 @@ from leaf_rt.types import F32, I64, U8
 from train.data.crop_cache import Crops, CropSpec, Progress, default_cache, no_progress, prepare
 from train.data.formats import NO_VOTES, SPLITS, TRAIN, VALIDATION, DatasetIndex, read_index
 from train.data.splits import Partition, check_options, data_hash, open_partition, partition, save_partition
+from train.data.unlabelled import read_unlabelled
 from train.recipes.schema import Data, Split
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -36,7 +37,7 @@ class Samples:
     """Some images of a data set.
 
     Attributes:
-        row: (N,) int64, rows of the crops.
+        row: (N,) int64, rows of the crops in ``TrainingData.images``.
         targets: (N, C) float32, the distribution to learn; zeros if nothing is known.
         label: (N,) int64, the class, -1 if unknown. For unlabelled images it is used for statistics only.
     """
@@ -111,9 +112,14 @@ def open_crops(data: Data, progress: Progress = no_progress) -> tuple[DatasetInd
 
 def copies(index: DatasetIndex, crops: Crops) -> Mask:
     """(N,) bool: training images with the same pixels as an image of the validation or test split."""
-    pixels = np.array([crops.pixels[r] if r >= 0 else "" for r in crops.row.tolist()])
-    held_out = set(pixels[(index.split != TRAIN) & (crops.row >= 0)].tolist())
-    return np.array([s == TRAIN and p in held_out for s, p in zip(index.split.tolist(), pixels.tolist(), strict=True)])
+    held_out = held_out_pixels(index, crops)
+    pixels = [crops.pixels[r] if r >= 0 else "" for r in crops.row.tolist()]
+    return np.array([s == TRAIN and p in held_out for s, p in zip(index.split.tolist(), pixels, strict=True)])
+
+
+def held_out_pixels(index: DatasetIndex, crops: Crops) -> set[str]:
+    """The hashes of the pixels of all validation and test images."""
+    return {crops.pixels[r] for r in crops.row[(index.split != TRAIN) & (crops.row >= 0)].tolist()}
 
 
 def load_data(data: Data, split: Split, saved: Path | None = None, progress: Progress = no_progress) -> TrainingData:
@@ -149,8 +155,41 @@ def load_data(data: Data, split: Split, saved: Path | None = None, progress: Pro
     if data.align:
         found = float(crops.found[crops.row[rows]].mean()) if len(rows) else 0.0
         notes.append(f"a face was found in {100 * found:.1f} % of the training images; the others are used whole")
-    return TrainingData(
-        index.labels, crops.images, labelled, samples(parts.unlabelled), validation, parts, tuple(notes)
+    images, unlabelled = crops.images, samples(parts.unlabelled)
+    if data.unlabelled:
+        more, rows = _more_unlabelled(data, held_out_pixels(index, crops), notes, progress)
+        images = np.concatenate([images, more])
+        unlabelled = _append_unknown(unlabelled, len(crops.images) + rows, len(index.labels))
+    return TrainingData(index.labels, images, labelled, unlabelled, validation, parts, tuple(notes))
+
+
+def _more_unlabelled(data: Data, held_out: set[str], notes: list[str], progress: Progress) -> tuple[U8, I64]:
+    """The crops of ``data.unlabelled``, and the rows (M,) int64 of those in which a face was found.
+
+    Copies of validation and test images, and images without a face, are left out; ``notes`` gets a sentence on it.
+    """
+    path = Path(data.unlabelled)
+    names, source = read_unlabelled(path)
+    spec = crop_spec(data)
+    # A cache of its own: ``data.cache`` holds the crops of ``data.path``.
+    crops = prepare(names, source, default_cache(path, spec), spec, progress, data.detector)
+    rows = np.unique(crops.row[crops.row >= 0])
+    faces = rows[crops.found[rows]] if data.align else rows
+    faces = np.array([row for row in faces.tolist() if crops.pixels[row] not in held_out], np.int64)
+    notes.append(
+        f"{len(faces)} more unlabelled images from {path.name}; left out {len(names) - len(faces)} without a face, "
+        "unreadable, equal to another, or copies of validation or test images"
+    )
+    return crops.images, faces
+
+
+def _append_unknown(samples: Samples, rows: I64, classes: int) -> Samples:
+    """Samples with more images, at these rows, of which nothing is known."""
+    nothing = np.zeros((len(rows), classes), np.float32)
+    return Samples(
+        np.concatenate([samples.row, rows]),
+        np.concatenate([samples.targets, nothing]),
+        np.concatenate([samples.label, np.full(len(rows), -1, np.int64)]),
     )
 
 

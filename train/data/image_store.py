@@ -68,6 +68,10 @@ class ZipStore:
             raise DataError(f"{path}: is not a complete zip archive ({e}); download it again") from e
         self._members = {i.filename: i for i in self._zip.infolist()}
 
+    def names(self) -> list[str]:
+        """The names of all members that are files."""
+        return [name for name, member in self._members.items() if not member.is_dir()]
+
     def read(self, name: str) -> bytes:
         """See ``ImageStore``."""
         try:

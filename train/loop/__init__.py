@@ -6,6 +6,7 @@ Knows data, networks and methods. It must not know the command line.
 __all__ = [
     "batches",
     "checkpoint",
+    "distillation",
     "distributed",
     "inference",
     "initialization",

@@ -27,6 +27,7 @@ from train.data import splits
 from train.data.dataset import Images, TrainingData
 from train.loop import checkpoint
 from train.loop.batches import BatchLoader, MicroBatch
+from train.loop.distillation import distilled
 from train.loop.distributed import DistributedContext, sync_batch_norms
 from train.loop.inference import autocast, predict
 from train.loop.initialization import check_data, initial_checkpoint, start_model
@@ -68,9 +69,12 @@ class Training:
     def __init__(
         self, recipe: Recipe, data: TrainingData, context: DistributedContext, out: Path, *, resumed: bool = False
     ) -> None:
-        self.recipe, self.data, self.context, self.out = recipe, data, context, out
         self.images = Images(data.images, context.device)
         self.views = Views(recipe.augment, context.device, channels_last=recipe.run.channels_last)
+        if recipe.distill.teacher:
+            with context.synchronized():
+                data = distilled(recipe, data, self.images, self.views, out)
+        self.recipe, self.data, self.context, self.out = recipe, data, context, out
         with context.synchronized():
             check_data(recipe, data, context.size)
             init_from = initial_checkpoint(recipe, out)

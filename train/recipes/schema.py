@@ -22,6 +22,9 @@ class Data:
     layout: Literal["auto", "folder", "list", "ferplus", "rafdb", "affectnet7", "affectnet8", "fer2013"] = option(
         "auto", "Format of the data set; auto detects it.", short="layout"
     )
+    unlabelled: str = option(
+        "", "Folder or zip archive with more unlabelled images, of any source.", local=True, resumable=True
+    )
     cache: str = option(
         "", "Folder for the cropped faces; empty: in the user's cache folder.", local=True, resumable=True
     )
@@ -159,6 +162,20 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
+class Distill:
+    """A finished model that helps to label the training images."""
+
+    teacher: str = option(
+        "", "Run or checkpoint (.pt) of the teacher; bundled: the bundled model; empty: no distillation.", local=True
+    )
+    weight: float = option(0.5, "Share of the teacher in the targets of labelled images.", low=0, high=1)
+    balance: float = option(
+        0.5, "How much more often unlabelled images of rare classes occur: 0 as they are, 1 as often as the others.",
+        low=0, high=1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Optim:
     """The optimizer."""
 
@@ -219,6 +236,7 @@ class Recipe:
     model: Model = field(default_factory=Model)
     augment: Augment = field(default_factory=Augment)
     method: Method = field(default_factory=Method)
+    distill: Distill = field(default_factory=Distill)
     optim: Optim = field(default_factory=Optim)
     run: Run = field(default_factory=Run)
 
@@ -229,6 +247,7 @@ SECTIONS: dict[str, type] = {
     "model": Model,
     "augment": Augment,
     "method": Method,
+    "distill": Distill,
     "optim": Optim,
     "run": Run,
 }
