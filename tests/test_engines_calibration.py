@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from engines_fakes import run_engines, tiny_onnx
 from fakes import SPEC
-from test_engines_quantize import data, model
 
 from engines.calibration import Answers, fit, fit_weights
 from engines.false_faces import fit_face_score
 from engines.model_card import BEGIN, END, Measured, with_figures
+from leaf_rt.backends.parity import golden_faces
 from leaf_rt.errors import ModelError
 from leaf_rt.faces.quality import MEASURES, quality_of
 from leaf_rt.labels import FERPLUS8
 from leaf_rt.models.calibration import Calibration
-from leaf_rt.models.spec import load_spec, save_spec, sha256_of, variant_path
+from leaf_rt.models.spec import load_spec, variant_path
 from train.metrics import flagged, measure, reliability, risk_coverage
 from train.reports.degraded import DegradedResult, DegradedRow
 from train.reports.evaluation import EvaluationResult
 from train.reports.honesty import plot_honesty
 
-__all__ = ["data", "model"]  # fixtures
+SAMPLE = Path(__file__).parents[1] / "leaf_rt" / "web" / "sample.mp4"
 RANDOM = np.random.default_rng(0)
 
 
@@ -126,24 +128,23 @@ def test_the_card_gets_its_figures_between_its_marks_and_nothing_else_changes(tm
 
 
 @pytest.mark.slow
-def test_calibrate_writes_all_descriptions_of_a_model(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target, int8 = tmp_path / "m.onnx", variant_path(tmp_path / "m.onnx", "int8")
-    spec = load_spec(model)
-    for path in (target, int8):
-        path.write_bytes(model.read_bytes())
-    save_spec(spec, target)
-    save_spec(replace(spec, precision="int8", parent=spec.sha256, sha256=sha256_of(int8)), int8)
-    for folder in (data / "test").iterdir():
-        valid = data / "valid" / folder.name
-        valid.mkdir(parents=True, exist_ok=True)
-        for picture in list(folder.iterdir())[:6]:
-            (valid / picture.name).write_bytes(picture.read_bytes())
+def test_calibrate_writes_all_descriptions_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, data, scenes = tmp_path / "m.onnx", tmp_path / "data", tmp_path / "scenes"
+    int8 = variant_path(target, "int8")
+    spec = tiny_onnx(target)
+    tiny_onnx(int8, precision="int8", parent=spec.sha256)
+    for row, face in enumerate(golden_faces(64)[:64]):
+        folder = data / ("train" if row % 2 else "valid") / FERPLUS8[row // 2 % 8]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{row}.png"), face)
+    scenes.mkdir()
+    shutil.copy(SAMPLE, scenes)
     command = ["calibrate", target, "--data", data, "--layout", "folder", "--cache", tmp_path / "crops"]
-    assert run_engines(*command) == 0
+    assert run_engines(*command, "--backgrounds", scenes) == 0
     assert "temperature" in capsys.readouterr().out
     found = Calibration.of(load_spec(target))
     assert found.temperature > 0
-    assert found.fitted["clean"]["pictures"] > 0
+    assert found.fitted["clean"]["pictures"] == 32
     assert load_spec(int8).calibration == load_spec(target).calibration
+    assert len(found.face) == spec.feature_dim + 1
+    assert found.fitted["things that are no faces"] > 0
