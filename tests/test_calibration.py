@@ -64,7 +64,8 @@ def test_a_balanced_prior_needs_a_model_that_knows_its_own() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"temperature": 0}, {"temperature": "x"}, {"uncertain_below": float("nan")}, {"prior": [0.5, 0.5]},
+        {"temperature": 0}, {"temperature": "x"}, {"balance": 10**400}, {"temperature": 1e-300},
+        {"prior": "abcdefgh"}, {"uncertain_below": float("nan")}, {"prior": [0.5, 0.5]},
         {"prior": [0, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1]}, {"face": [1.0, 2.0]}, {"color": 1},
     ],
 )  # fmt: skip

@@ -23,6 +23,8 @@ Prior: TypeAlias = Literal["natural", "balanced"]
 PRIORS: tuple[Prior, ...] = ("natural", "balanced")
 SURE_FACE = 0.78  # confidence of the detector from which a detection is a face
 UNCERTAIN_BELOW = 0.4  # for models that were not calibrated
+TEMPERATURES = (0.01, 100.0)  # the smallest and the largest
+LARGEST = 100.0  # of the other numbers
 SMALLEST = 1e-6  # a smaller share counts as this
 
 
@@ -58,18 +60,24 @@ class Calibration:
         Raises:
             ModelError: It is damaged.
         """
-        raw = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.calibration.items()}
+        raw: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in spec.calibration.items()
+        }
         try:
             found = cls(**raw)
-            numbers = np.array(
-                [found.temperature, found.quality_exponent, found.uncertain_below, found.balance], np.float64
-            )
+            numbers = np.array([found.quality_exponent, found.uncertain_below, found.balance], np.float64)
             shares = [np.array(part, np.float64) for part in (found.prior, found.resting) if part]
-            fits = all(part.shape == (len(spec.labels),) and part.min() > 0 for part in shares)
-            fits = fits and len(found.face) in (0, spec.feature_dim + 1) and np.isfinite(np.array(found.face)).all()
-            if not (np.isfinite(numbers).all() and numbers.min() >= 0 and found.temperature > 0 and fits):
+            face = np.array(found.face, np.float64)
+            fits = (
+                TEMPERATURES[0] <= float(found.temperature) <= TEMPERATURES[1]
+                and bool(((numbers >= 0) & (numbers <= LARGEST)).all())
+                and all(part.shape == (len(spec.labels),) and 0 < part.min() <= part.max() <= 1 for part in shares)
+                and face.shape in ((0,), (spec.feature_dim + 1,))
+                and bool(np.isfinite(face).all())
+            )
+            if not fits:
                 raise ValueError
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise ModelError(
                 "ModelSpec.calibration: is damaged; calibrate the model again, or remove it from its description"
             ) from e
@@ -128,7 +136,7 @@ class Calibration:
         return np.array(self.prior, np.float32)
 
 
-def normalized(logs: F32) -> F32:
+def normalized(logs: F32 | NDArray[np.float64]) -> F32:
     """Shares (N, C) float32 from logarithms of any scale."""
     values = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(values / values.sum(axis=1, keepdims=True), np.float32)

@@ -55,7 +55,7 @@ def load_weights(path: Path = QUALITY_WEIGHTS) -> QualityWeights:
     """
     try:
         raw = read_json(path, _MAX_BYTES)
-        values = {k: np.asarray(v, np.float32) if isinstance(v, list) else v for k, v in raw.items()}
+        values: dict[str, Any] = {k: np.asarray(v, np.float32) if isinstance(v, list) else v for k, v in raw.items()}
         weights = QualityWeights(**values)
         count = len(weights.mean)
         shapes = [array.shape for array in (weights.std, weights.clear)]

@@ -21,6 +21,7 @@ from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
 from leaf_rt.geometry import same_face
 from leaf_rt.models.calibration import Calibration, Prior
+from leaf_rt.models.quality import load_weights
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.people import PeopleMemory
@@ -180,6 +181,7 @@ class Pipeline:
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
         self._wants_pose = pose
+        load_weights()  # here, because ``step`` opens no file
         self._calibration = Calibration.of(self.spec)
         if prior == "balanced":
             self._calibration.known_prior()  # must be known
