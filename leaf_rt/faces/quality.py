@@ -7,6 +7,8 @@ detectors, networks or expressions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -77,5 +79,5 @@ def _measured(crop: U8) -> list[float]:
     return [float(value) for value in np.log(values)]
 
 
-def _deviation(image: np.ndarray[tuple[int, ...], np.dtype[np.integer]]) -> float:
+def _deviation(image: np.ndarray[Any, np.dtype[Any]]) -> float:
     return float(cv2.meanStdDev(image)[1][0, 0])

@@ -21,7 +21,8 @@ NEUTRAL = "neutral"
 STILL = 0.15  # mean distance of the answers from their mean, as a share, up to which a face rests
 MIN_NEUTRAL = 0.15  # mean share of neutral that a resting face has; a smile that is held has less
 USUAL_NEUTRAL = 0.9  # share of neutral in the answer for a usual rest, if the model does not know it
-MAX_SHIFT = float(np.log(8.0))  # of a class: it can become at most so many times more or less likely
+MAX_SHIFT = float(np.log(4.0))  # of a class: beside neutral it can become at most four times less likely
+SHOWN = 0.05  # share that a class must have in the look at rest to be corrected
 MIN_ANSWERS = 3
 MAX_GAP = 0.25  # of ``seconds``: the first and the newest answer may fall short of it by so much
 
@@ -92,7 +93,7 @@ class RestingFaces:
                 return shares
             face.times.clear()
             face.answers.clear()
-        return normalized((np.log(np.maximum(shares, SMALLEST)) + face.shift)[None])[0]
+        return np.asarray(normalized((np.log(np.maximum(shares, SMALLEST)) + face.shift)[None])[0], np.float32)
 
     def _shift(self, face: _Face) -> F32 | None:
         """The shift of a face that has rested long enough, (C,) float32."""
@@ -106,4 +107,5 @@ class RestingFaces:
         own = np.log(np.maximum(answers, SMALLEST)).mean(axis=0)
         shift = self._usual - own
         shift -= shift[self._neutral]
-        return np.asarray(np.clip(shift, -MAX_SHIFT, MAX_SHIFT), np.float32)
+        shift = np.where(mean >= SHOWN, np.clip(shift, -MAX_SHIFT, 0.0), 0.0)
+        return np.asarray(shift, np.float32)
