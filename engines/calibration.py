@@ -23,7 +23,7 @@ from leaf_rt.backends.base import ProgressCallback, silent
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import DataError, LeafError
 from leaf_rt.faces.quality import measure, quality_of, terms
-from leaf_rt.models.calibration import SMALLEST, Calibration, normalized
+from leaf_rt.models.calibration import LARGEST, SMALLEST, TEMPERATURES, Calibration, normalized
 from leaf_rt.models.quality import QualityWeights, load_weights
 from leaf_rt.models.spec import ModelSpec, load_spec, save_spec, variant_path
 from leaf_rt.types import F32, I64, U8
@@ -194,9 +194,9 @@ def fit(
     q = np.log(np.maximum(np.concatenate([*clear.values()]), SMALLEST))
     label = np.concatenate([part.label for part in answers.values()])
     found = _fitted(logs, label, _importance(answers), q[:, None], np.ones(1))
-    calibration = Calibration(
-        temperature=round(float(np.exp(-found[0])), 4), quality_exponent=round(max(float(found[1]), 0.0), 4)
-    )
+    temperature = float(np.clip(np.exp(-found[0]), *TEMPERATURES))  # the ends are for models that know nothing
+    exponent = float(np.clip(found[1], 0.0, LARGEST))
+    calibration = Calibration(temperature=round(temperature, 4), quality_exponent=round(exponent, 4))
     clean = answers[CLEAN]
     shares = calibration.shares(clean.probs, clear[CLEAN])
     right = shares.argmax(1) == clean.label
