@@ -205,8 +205,8 @@ def open_classifier(
 
     data = recipe.data.with_crops(g.side, g.margin, g.color)
     split = (model if model.is_dir() else model.parent) / SPLIT
-    details = {"flip": flip, "amp": recipe.run.amp}
-    yield Classifier(model, meta.labels, data, run, Calibration(), meta.training, split, details)
+    facts: dict[str, Any] = {"flip": flip, "amp": recipe.run.amp}
+    yield Classifier(model, meta.labels, data, run, Calibration(), meta.training, split, facts)
 
 
 def evaluate(
