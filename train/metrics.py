@@ -1,7 +1,8 @@
-"""Classification metrics from probabilities and labels. Knows NumPy only."""
+"""Classification metrics from probabilities and labels. Knows numbers and NumPy only."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,22 @@ def flagged(probs: F32, label: I64, below: float) -> tuple[float | None, float |
     """Share of the wrong and of the right answers that no class with a share of ``below`` leads; None if none are."""
     unsure, correct = probs.max(1) < below, probs.argmax(1) == label
     return tuple(float(unsure[part].mean()) if part.any() else None for part in (~correct, correct))  # type: ignore[return-value]
+
+
+def chance(gained: int, lost: int) -> float:
+    """How likely at least so uneven a difference between two equally good models is.
+
+    The exact two-sided McNemar test. Only pictures on which exactly one of the two models is right count.
+
+    Args:
+        gained: Pictures that only the first model gets right.
+        lost: Pictures that only the second model gets right.
+
+    Returns:
+        The p value, 0 to 1.
+    """
+    n = gained + lost
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / (1 << n))
 
 
 def measure(probs: F32, label: I64, labels: Sequence[str]) -> dict[str, Any]:

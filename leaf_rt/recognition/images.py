@@ -11,8 +11,9 @@ from leaf_rt.backends.base import Backend, empty_prediction
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
-from leaf_rt.models.calibration import Calibration, Prior
-from leaf_rt.types import F32, I64, U8, Detections, Estimates
+from leaf_rt.models.calibration import Prior
+from leaf_rt.recognition.answers import Answers
+from leaf_rt.types import F32, I64, U8, Detections, Estimates, Prediction
 
 BORDER = 0.25  # of the longer side, on every side: the detector misses a face that fills the picture
 GREY = 128  # of the border; it finds more faces than a border that repeats the edge
@@ -107,17 +108,14 @@ def judge(
     Raises:
         ModelError: See ``Calibration.shares``.
     """
-    calibration, empty = Calibration.of(backend.spec), empty_prediction(backend.spec)
+    model, empty = Answers(backend.spec, prior), empty_prediction(backend.spec)
     answers = [backend.infer(crops[i : i + _BATCH_SIZE]) for i in range(0, len(crops), _BATCH_SIZE)]
     raw, features = (
         np.concatenate([part, *(getattr(answer, name) for answer in answers)])
         for name, part in (("probs", empty.probs), ("features", empty.features))
     )
-    clear = quality(crops)
-    if confidence is not None:
-        clear = np.where(calibration.is_face(features, confidence), clear, np.float32(0.0))
-    probs = calibration.shares(raw, clear, prior)
-    least = calibration.uncertain_below if uncertain_below is None else uncertain_below
+    probs, clear = model.judge(Prediction(raw, features), quality(crops), confidence)
+    least = model.calibration.uncertain_below if uncertain_below is None else uncertain_below
     is_certain = probs.max(axis=1, initial=0.0) >= least
     return probs, np.where(is_certain, probs.argmax(axis=1), -1).astype(np.int64), clear
 

@@ -59,10 +59,6 @@ class RestingFaces:
         self._usual = np.log(np.array(Calibration.of(spec).resting or usual, np.float32))  # answer for a usual rest
         self._faces: dict[int, _Face] = {}
 
-    def reset(self) -> None:
-        """Forget all faces."""
-        self._faces.clear()
-
     def keep_only(self, track_ids: set[int]) -> None:
         """Forget all faces except these."""
         for ended in [t for t in self._faces if t not in track_ids]:

@@ -88,7 +88,7 @@ def evaluate_degraded(
     split: str,
     *,
     backend: str = "auto",
-    flip: bool = False,
+    flip: bool = True,
     protocol: str = "all",
     prior: Prior = "natural",
     stride: int = 3,
@@ -101,7 +101,7 @@ def evaluate_degraded(
         recipe: Its section "data" says where the images are.
         split: "validation", "test" or "all", as the data set brings it.
         backend: For exported models, see ``open_backend``.
-        flip: For checkpoints: average over mirror images.
+        flip: For checkpoints: average over mirror images, as exported models do.
         protocol: Which pictures count; see ``evaluation.PROTOCOLS``.
         prior: For exported models, see ``Calibration.shares``.
         stride: Take every such picture.

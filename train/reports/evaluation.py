@@ -18,6 +18,7 @@ import torch
 
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import DataError
+from leaf_rt.labels import match
 from leaf_rt.models.calibration import Calibration, Prior
 from leaf_rt.models.spec import load_spec
 from leaf_rt.recognition.images import judge
@@ -126,13 +127,17 @@ class Classifier:
         Raises:
             DataError: The model does not know one of the classes.
         """
-        missing = [name for name in labels if name not in self.labels]
-        if missing:
+        if missing := self.unknown(labels):
             raise DataError(
                 f"{self.path}: does not know the class {', '.join(missing)} of the data; "
                 f"it knows {', '.join(self.labels)}"
             )
-        return self.predict(crops)[:, [self.labels.index(name) for name in labels]]
+        return self.predict(crops)[:, [place for place in match(labels, self.labels) if place is not None]]
+
+    def unknown(self, labels: tuple[str, ...]) -> list[str]:
+        """The classes of a data set that the model does not know, by name or synonym."""
+        places = match(labels, self.labels)
+        return [label for label, place in zip(labels, places, strict=True) if place is None]
 
 
 def check_pictures(split: str, protocol: str) -> None:
@@ -158,7 +163,7 @@ def recipe_of_model(model: str | Path, recipe: Recipe | str | Path | None, overr
 
 @contextmanager
 def open_classifier(
-    model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = False, prior: Prior = "natural"
+    model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = True, prior: Prior = "natural"
 ) -> Iterator[Classifier]:
     """Open a model to measure it.
 
@@ -166,7 +171,7 @@ def open_classifier(
         model: An exported model, a run's folder or a checkpoint.
         recipe: Its section "data" says where the images are.
         backend: For exported models, see ``open_backend``.
-        flip: For checkpoints: average over mirror images. Exported models do what their description says.
+        flip: For checkpoints: average over mirror images, as exported models do unless their description says no.
         prior: For exported models: how frequent the classes are taken to be; see ``Calibration.shares``.
 
     Raises:
@@ -201,11 +206,11 @@ def open_classifier(
 
     def run(crops: U8) -> F32:
         rows = np.arange(len(crops))
-        return predict(network, Images(crops, device), rows, g.net_side, views, recipe.run.amp, flip=flip)
+        return predict(network, Images(crops, device), rows, g.net_side, views, "off", flip=flip)
 
     data = recipe.data.with_crops(g.side, g.margin, g.color)
     split = (model if model.is_dir() else model.parent) / SPLIT
-    facts: dict[str, Any] = {"flip": flip, "amp": recipe.run.amp}
+    facts: dict[str, Any] = {"flip": flip, "amp": "off"}
     yield Classifier(model, meta.labels, data, run, Calibration(), meta.training, split, facts)
 
 
@@ -215,7 +220,7 @@ def evaluate(
     split: str,
     *,
     backend: str = "auto",
-    flip: bool = False,
+    flip: bool = True,
     protocol: str = "all",
     prior: Prior = "natural",
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -227,7 +232,7 @@ def evaluate(
         recipe: Its section "data" says where the images are; crops have the model's own geometry.
         split: "validation" (if the data has none: the images that the run held out), "test" or "all".
         backend: For exported models, see ``open_backend``.
-        flip: For checkpoints: average over mirror images. Exported models do what their description says.
+        flip: For checkpoints: average over mirror images, as exported models do unless their description says no.
         protocol: Which pictures count; see ``PROTOCOLS``.
         prior: For exported models, see ``Calibration.shares``.
         progress: Called with finished and total images while faces are cropped.
