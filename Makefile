@@ -7,7 +7,7 @@ TORCH_CPU ?= torch==2.13.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow attack test-gpu bench-gpu coverage lint docs lock clean
+.PHONY: help demo test test-slow attack test-gpu bench-gpu coverage lint docs model-card lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ lint: $(VENV)/.dev ## Run ruff, codespell and mypy.
 docs: $(VENV)/.dev ## Build the documentation site into site/; a broken link is an error.
 	$(PIP) --editable ".[docs]"
 	$(BIN)/mkdocs build --strict --quiet
+
+FERPLUS ?= ../shared/data/ferplus
+WEBFACES ?= ../shared/data/webfaces
+model-card: $(VENV)/.dev ## Measure the bundled model, and write its model card.
+	$(BIN)/python -m engines model-card --data $(FERPLUS) --others $(WEBFACES)
 
 # PyTorch and its CUDA packages stay out of the lock: each machine takes the build that fits it.
 UNLOCKED = torch triton cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \

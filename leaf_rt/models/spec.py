@@ -31,7 +31,7 @@ _KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
     (("side", "net_side", "feature_dim", "opset", "version"), int, "a whole number"),
     (("color", "precision", "sha256", "licence", "parent"), str, "a text"),
     (("labels", "mean", "std", "answers"), tuple, "a list"),
-    (("training", "metrics", "tensorrt"), dict, "an object"),
+    (("training", "metrics", "tensorrt", "calibration"), dict, "an object"),
     (("margin",), (int, float), "a number"),
     (("flip",), bool, "true or false"),
 )
@@ -87,6 +87,8 @@ class ModelSpec:
         parent: sha256 of the fp32 model that this file was made from; empty for the fp32 model itself.
         answers: What the fp32 model answers for the first stored crops: rows of probabilities. Only in the description
             of a file that runs without that model, such as a TensorRT plan, and must be checked against it.
+        calibration: How its answers become shares that hold; see ``leaf_rt.models.calibration``. Empty if the model was
+            not calibrated.
         version: Version of this format.
     """
 
@@ -108,6 +110,7 @@ class ModelSpec:
     tensorrt: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
     answers: tuple[Any, ...] = ()
+    calibration: dict[str, Any] = field(default_factory=dict)
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
