@@ -123,12 +123,9 @@ def evaluate_degraded(
         for name, crops_of in degraded_crops(data, index, rows, progress).items():
             probs, label = classifier.answers(crops_of, index.labels), index.label[rows]
             metrics = measure(probs, label, index.labels)
+            accuracy, balanced, error = (metrics[f] for f in ("accuracy", "balanced_accuracy", "calibration_error"))
             wrong, right = flagged(probs, label, classifier.calibration.uncertain_below)
-            table.append(
-                DegradedRow(
-                    name, metrics["accuracy"], metrics["balanced_accuracy"], metrics["calibration_error"], wrong, right
-                )
-            )
+            table.append(DegradedRow(name, accuracy, balanced, error, flagged_wrong=wrong, flagged_right=right))
     return DegradedResult(str(model), data.path, split, protocol, len(rows), stride, tuple(table))
 
 
