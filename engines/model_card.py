@@ -18,7 +18,7 @@ from leaf_rt.models.spec import load_spec
 from leaf_rt.system.files import write_whole
 from train.recipes.loading import load_recipe
 from train.reports.degraded import DegradedResult, evaluate_degraded
-from train.reports.evaluation import PROTOCOL_RULES, EvaluationResult, evaluate
+from train.reports.evaluation import PROTOCOL_RULES, EvaluationResult, evaluate, evaluate_protocols
 from train.reports.honesty import plot_honesty
 
 BEGIN, END = "<!-- measured: made by `make model-card` -->", "<!-- /measured -->"
@@ -95,10 +95,8 @@ def measure_all(model: Path, ferplus: Path, others: Path | None, notify: Progres
     data = load_recipe(None, {"data.layout": "ferplus", "data.path": str(ferplus)})
     notify("FERPlus, validation")
     validation = evaluate(model, data, "validation")
-    test = {}
-    for protocol in PROTOCOL_RULES:
-        notify(f"FERPlus, test, protocol {protocol}")
-        test[protocol] = evaluate(model, data, "test", protocol=protocol)
+    notify("FERPlus, test, every protocol")
+    test = evaluate_protocols(model, data, "test")
     notify("FERPlus, test, balanced prior")
     balanced = evaluate(model, data, "test", prior="balanced")
     notify("FERPlus, test, degraded")

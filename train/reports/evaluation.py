@@ -243,17 +243,46 @@ def evaluate(
     """
     check_pictures(split, protocol)
     with open_classifier(model, recipe, backend, flip=flip, prior=prior) as classifier:
-        (labels, images, samples), pictures = _pictures(classifier, recipe, split, protocol, progress)
-        probs, label = classifier.answers(images[samples.row], labels), samples.label
-        metrics = measure(probs, label, labels)
-        below = classifier.calibration.uncertain_below
+        loaded, pictures = _pictures(classifier, recipe, split, protocol, progress)
+        probs = classifier.answers(loaded.images[loaded.samples.row], loaded.labels)
+    return _result(classifier, recipe, split, pictures, protocol, loaded, probs)
+
+
+def evaluate_protocols(model: Path, recipe: Recipe, split: str) -> dict[str, EvaluationResult]:
+    """Measure an exported model by every protocol; each picture is classified once.
+
+    Args:
+        model: An exported model.
+        recipe: Its section "data" says where the images are.
+        split: "validation", "test" or "all".
+
+    Raises:
+        LeafError: Model or data are missing or broken, or their classes differ.
+    """
+    results = {}
+    with open_classifier(model, recipe) as classifier:
+        everything, _ = _pictures(classifier, recipe, split, "all", lambda done, total: None)
+        answers = classifier.answers(everything.images[everything.samples.row], everything.labels)
+        place = {row: k for k, row in enumerate(everything.samples.row.tolist())}
+        for protocol in PROTOCOLS:
+            loaded, pictures = _pictures(classifier, recipe, split, protocol, lambda done, total: None)
+            probs = answers[[place[row] for row in loaded.samples.row.tolist()]]
+            results[protocol] = _result(classifier, recipe, split, pictures, protocol, loaded, probs)
+    return results
+
+
+def _result(
+    classifier: Classifier, recipe: Recipe, split: str, pictures: str, protocol: str, loaded: EvaluationData, probs: F32
+) -> EvaluationResult:
+    """What the answers (N, C) to the loaded images amount to."""
+    labels, label, below = loaded.labels, loaded.samples.label, classifier.calibration.uncertain_below
+    metrics = measure(probs, label, labels)
     confusion = tuple(tuple(row) for row in metrics.pop("confusion"))
-    details = classifier.details
     wrong, right = flagged(probs, label, below)
     return EvaluationResult(
-        str(model), recipe.data.path, split, pictures, protocol, labels, confusion=confusion, details=details,
-        uncertain_below=below, flagged_wrong=wrong, flagged_right=right, reliability=tuple(reliability(probs, label)),
-        risk_coverage=tuple(risk_coverage(probs, label)), **metrics,
+        str(classifier.path), recipe.data.path, split, pictures, protocol, labels, confusion=confusion,
+        details=classifier.details, uncertain_below=below, flagged_wrong=wrong, flagged_right=right,
+        reliability=tuple(reliability(probs, label)), risk_coverage=tuple(risk_coverage(probs, label)), **metrics,
     )  # fmt: skip
 
 
