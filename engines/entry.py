@@ -37,7 +37,7 @@ class ExportConfig:
     Attributes:
         source: Folder of a run, a checkpoint (.pt), or an fp32 .onnx file of an earlier export.
         out: Folder for the files; created if it does not exist.
-        name: Name of the files without suffix; "" means leaf-BACKBONE, or the name of the .onnx file.
+        name: Name of the files without suffix; "" means that of the run's folder or of the .onnx file.
         precision: One of ``PRECISIONS``. "int8" needs ``data``; "fp16" needs a run or checkpoint.
         target: One of ``TARGETS``: the runtime or server that will load the file.
         net_side: Input size of the network, px; None keeps that of the checkpoint.
@@ -133,7 +133,7 @@ def export(config: ExportConfig, notify: ProgressCallback = silent) -> ExportRes
     Example:
         >>> result = export(ExportConfig(Path("runs/mine"), Path("models")))  # doctest: +SKIP
         >>> result.path  # doctest: +SKIP
-        PosixPath('models/leaf-mobilefacenet.onnx')
+        PosixPath('models/mine.onnx')
     """
     if config.precision == "int8" and config.target == "openvino":
         require_openvino_quantizer()
@@ -175,9 +175,9 @@ def export(config: ExportConfig, notify: ProgressCallback = silent) -> ExportRes
 
 def _write_onnx(config: ExportConfig, checkpoint: LoadedCheckpoint) -> Path:
     """Write the fp32 file and, for fp16, the fp16 file beside it; return the fp32 file."""
-    # The network a gives leaf-a, the merged network a@96+b@64 gives leaf-a-b.
-    backbones = [part.partition("@")[0] for part in checkpoint.meta.model["backbone"].split("+")]
-    model = config.out / f"{config.name or '-'.join(['leaf', *backbones])}.onnx"
+    # Named after the run, so that it cannot be taken for the bundled model or for the model of another run.
+    run = config.source if config.source.is_dir() else config.source.parent
+    model = config.out / f"{config.name or run.resolve().name}.onnx"
     faces = golden_faces(checkpoint.preparation.side)
     for precision in ("fp32", "fp16") if config.precision == "fp16" else ("fp32",):
         export_onnx(checkpoint, model, faces, precision, config.licence)

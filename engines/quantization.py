@@ -1,6 +1,6 @@
 """Static int8 quantization for CPUs with the tools of ONNX Runtime and OpenVINO, calibrated on real faces.
 
-Knows both quantizers and the largest loss of accuracy that is accepted; must not know checkpoints. Only the layers from
+Knows both quantizers and which loss of accuracy is accepted; must not know checkpoints. Only the layers from
 the first convolution to the pooling are quantized: preprocessing and heads are cheap, and exact in float32.
 """
 
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from engines.descriptions import describe_variant, record_accuracy
@@ -21,10 +22,13 @@ from engines.evaluation_faces import Faces, predict
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import BackendError, ModelError, install_hint
 from leaf_rt.models.spec import spec_path, variant_path
-from leaf_rt.types import U8
+from leaf_rt.types import I64, U8
+from train.metrics import chance
 
 BATCH = 8
-MAX_LOSS = 0.005  # largest accepted loss of accuracy, as a share
+MAX_LOSS = 0.005  # a larger loss of accuracy, as a share, is accepted only if it may be chance
+SURE = 0.05  # p value below which a loss is more than chance
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Int8Verdict:
         evaluated_on: Name of these faces.
         accuracy: Accuracy of the int8 file, as a share.
         fp32_accuracy: Accuracy of the fp32 file, as a share.
-        max_loss: Largest loss of accuracy that was accepted, as a share.
+        max_loss: Loss of accuracy that is accepted even if it is more than chance, as a share.
     """
 
     calibration_faces: int
@@ -48,9 +52,15 @@ class Int8Verdict:
     max_loss: float
 
 
-def allowed_loss(count: int) -> float:
-    """Largest accepted loss of accuracy on this number of faces: ``MAX_LOSS``, but at least one face."""
-    return max(MAX_LOSS, 1 / count + 1e-9)
+def too_lossy(fp32: Mask, int8: Mask) -> bool:
+    """Whether an int8 file loses more accuracy than ``MAX_LOSS``, and more than by chance on these faces.
+
+    Args:
+        fp32: (N,) bool, the faces that the fp32 file gets right.
+        int8: (N,) bool, those that the int8 file gets right.
+    """
+    gained, lost = int((int8 & ~fp32).sum()), int((fp32 & ~int8).sum())
+    return (lost - gained) / max(len(fp32), 1) > MAX_LOSS and chance(gained, lost) < SURE
 
 
 def quantize(
@@ -69,24 +79,22 @@ def quantize(
         The int8 file and its accuracy.
 
     Raises:
-        ModelError: The int8 file loses more than ``allowed_loss``; it was deleted.
+        ModelError: The int8 file is ``too_lossy``; it was deleted.
         BackendError: OpenVINO or its quantizer is not installed.
     """
     out = variant_path(model, "int8", ".xml" if openvino else ".onnx")
     (quantize_openvino if openvino else quantize_onnxruntime)(model, out, calibration.images)
     describe_variant(out, model, "int8")
-    fp32, int8 = (
-        _accuracy(path, "openvino" if openvino else "onnxruntime", evaluation, threads) for path in (model, out)
-    )
-    limit = allowed_loss(len(evaluation))
-    if fp32 - int8 > limit:
+    right = [_right(path, "openvino" if openvino else "onnxruntime", evaluation, threads) for path in (model, out)]
+    fp32, int8 = (float(answers.mean()) for answers in right)
+    if too_lossy(*right):
         delete_model(out)
         raise ModelError(
             f"int8: loses {100 * (fp32 - int8):.2f} points of accuracy on {len(evaluation)} faces "
-            f"({evaluation.name}), at most {100 * limit:.1f} are allowed; use fp32 for this model"
+            f"({evaluation.name}), more than {100 * MAX_LOSS:.1f} and more than by chance; use fp32 for this model"
         )
     record_accuracy(out, int8, evaluation.name, len(evaluation))
-    return out, Int8Verdict(len(calibration), len(evaluation), evaluation.name, int8, fp32, limit)
+    return out, Int8Verdict(len(calibration), len(evaluation), evaluation.name, int8, fp32, MAX_LOSS)
 
 
 def delete_model(path: Path) -> None:
@@ -193,10 +201,12 @@ def quantize_openvino(model: Path, out: Path, faces: U8) -> None:
     ov.save_model(quantized, str(out), compress_to_fp16=False)
 
 
-def _accuracy(model: Path, backend: str, faces: Faces, threads: int) -> float:
+def _right(model: Path, backend: str, faces: Faces, threads: int) -> Mask:
+    """(N,) bool: the faces that a model gets right."""
     opened = open_backend(model, backend, threads)
     try:
-        return faces.accuracy(predict(opened.infer, faces.images).probs) or 0.0
+        answers: I64 = predict(opened.infer, faces.images).probs.argmax(1)
+        return np.asarray(answers == faces.label, np.bool_)
     finally:
         opened.close()
 

@@ -2,7 +2,7 @@
 
 leaf-rt train --data faces --out runs/mine
 leaf-rt export runs/mine --out models
-python examples/own_model.py models/leaf-mobilefacenet.onnx clip.mp4
+python examples/own_model.py models/mine.onnx clip.mp4
 """
 
 import sys

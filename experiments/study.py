@@ -203,7 +203,7 @@ def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - start
-    metrics = {split: evaluate(out, recipe, split).to_dict() for split in ("validation", "test")}
+    metrics = {split: evaluate(out, recipe, split, flip=False).to_dict() for split in ("validation", "test")}
     return {
         "key": key(recipe),
         "table": row.table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 # Order of the vote columns of FERPlus (Barsoum et al., 2016). The bundled model uses it.
 FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -33,7 +34,10 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 # Common names of classes in data sets of users.
 _SYNONYMS = {
+    "neutrality": "neutral",
     "happy": "happiness",
+    "joy": "happiness",
+    "joyful": "happiness",
     "surprised": "surprise",
     "sad": "sadness",
     "angry": "anger",
@@ -41,6 +45,7 @@ _SYNONYMS = {
     "afraid": "fear",
     "fearful": "fear",
     "scared": "fear",
+    "contemptuous": "contempt",
 }
 # For all other labels, chosen by their names, so that a label has the same color in every run.
 _OTHER_COLORS = ((0, 160, 160), (220, 90, 150), (120, 140, 40), (60, 60, 140), (200, 150, 110), (110, 190, 240))
@@ -48,6 +53,30 @@ _OTHER_COLORS = ((0, 160, 160), (220, 90, 150), (120, 140, 40), (60, 60, 140), (
 
 def rgb(label: str) -> tuple[int, int, int]:
     """Return the RGB color of a label, 0 to 255 each."""
-    name = label.lower()
-    name = _SYNONYMS.get(name, name)
+    name = usual_name(label)
     return COLORS.get(name) or _OTHER_COLORS[zlib.crc32(name.encode()) % len(_OTHER_COLORS)]
+
+
+def usual_name(label: str) -> str:
+    """Return the name of a label in small letters, and a common synonym as the name that the bundled model uses."""
+    name = label.strip().lower()
+    return _SYNONYMS.get(name, name)
+
+
+def match(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Find labels in another set of labels: by the same name first, then by synonym. No two share one.
+
+    Args:
+        wanted: The labels to find.
+        known: The set to search.
+
+    Returns:
+        For each wanted label its index in ``known``, or None.
+    """
+    found: list[int | None] = [known.index(label) if label in known else None for label in wanted]
+    usual = [usual_name(label) for label in known]
+    for i, label in enumerate(wanted):
+        name = usual_name(label)
+        if found[i] is None and name in usual and usual.index(name) not in found:
+            found[i] = usual.index(name)
+    return found

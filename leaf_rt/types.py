@@ -6,9 +6,11 @@ the rows. Depends on NumPy only.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +27,39 @@ Kind = Literal["file", "picture", "camera", "network", "browser"]
 
 def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
     """Raise ValueError if a field is not an array of the given shape (None: any length) and dtype."""
-    if (
-        isinstance(value, np.ndarray)
-        and value.dtype == dtype
-        and value.ndim == len(shape)
-        and all(length is None or length == got for length, got in zip(shape, value.shape, strict=True))
-    ):
-        return
+    if isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == len(shape):
+        for length, got in zip(shape, value.shape, strict=True):  # a generator would double the time, 50 times a frame
+            if length is not None and length != got:
+                break
+        else:
+            return
     expected = f"{np.dtype(dtype)} ({', '.join('any' if s is None else str(s) for s in shape)})"
     got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
     raise ValueError(f"{owner}.{field}: wanted {expected}, got {got}")
+
+
+class LazyImage:
+    """A picture that is made when it is first needed: once, in the thread that needs it first.
+
+    Args:
+        make: Returns (H, W, 3) uint8, BGR.
+    """
+
+    __slots__ = ("_image", "_lock", "_make")
+
+    def __init__(self, make: Callable[[], U8]) -> None:
+        self._make: Callable[[], U8] | None = make
+        self._image: U8 | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> U8:
+        """Return the picture."""
+        with self._lock:
+            if self._image is None and self._make is not None:
+                self._image = self._make()
+                self._make = None  # frees what the picture was made from
+            _check("LazyImage", "make", self._image, (None, None, 3), np.uint8)
+            return cast(U8, self._image)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +67,7 @@ class Frame:
     """One image of one source.
 
     Attributes:
-        image: (H, W, 3) uint8, BGR.
+        pixels: The image, or how to make it; see ``image``.
         index: Number of the frame in its source, from 0. Skipped frames leave gaps.
         timestamp: Media time, s. Monotonic within a source, also across reconnects.
         source: Name of the source, without credentials.
@@ -50,7 +75,7 @@ class Frame:
         captured_at: Time of capture, s since 1970 (UTC), for live sources. None for files.
     """
 
-    image: U8
+    pixels: U8 | LazyImage
     index: int
     timestamp: float
     source: str
@@ -58,7 +83,13 @@ class Frame:
     captured_at: float | None = None
 
     def __post_init__(self) -> None:
-        _check("Frame", "image", self.image, (None, None, 3), np.uint8)
+        if not isinstance(self.pixels, LazyImage):
+            _check("Frame", "image", self.pixels, (None, None, 3), np.uint8)
+
+    @property
+    def image(self) -> U8:
+        """(H, W, 3) uint8, BGR. A picture that nobody looks at is never converted from the colors of its codec."""
+        return self.pixels.get() if isinstance(self.pixels, LazyImage) else self.pixels
 
 
 @dataclass(frozen=True, slots=True)

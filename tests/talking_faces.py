@@ -1,11 +1,13 @@
 """Faces that talk and do not change their expression: real pictures whose jaw moves.
 
-    python tests/talking_faces.py table ../shared/media             # classifies the pictures again
+    python tests/talking_faces.py table ../shared                   # classifies the pictures again
     python tests/talking_faces.py measure                           # label changes and delays, before and after
+    python tests/talking_faces.py others                            # the same for faces that chose no constant
     python tests/talking_faces.py clip ../shared/media talking.mp4  # a clip of 30 s for leaf-rt video
 
 ``data/talking.json`` holds what the bundled network answers for jaws open by 0, 0.05, ... 0.7 of the distance of the
-eyes.
+eyes. The constants of the smoother were chosen on these faces. ``data/talking_others.json`` holds the same for faces of
+other pictures, on which the smoother is judged.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import zipfile
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -21,6 +26,7 @@ import numpy as np
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 
 TABLE = Path(__file__).with_name("data") / "talking.json"
+OTHERS = TABLE.with_name("talking_others.json")
 STEP = 0.05  # of the distance of the eyes, between two rows of a table
 RATE = 120  # samples per second of a series
 PICTURES = {  # name: file and number of the frame
@@ -60,9 +66,15 @@ def mouth(seconds: float, seed: int, loud: float) -> np.ndarray:
     return out
 
 
+@cache
+def table_of(name: str) -> np.ndarray:
+    """Return what the network says of a face, of either file, for every opening of the jaw, (15, 8)."""
+    return np.array((json.loads(TABLE.read_text()) | json.loads(OTHERS.read_text()))[name])
+
+
 def answers(name: str, opening: np.ndarray) -> np.ndarray:
     """Return what the network says of a picture while its jaw moves, (T, 8) float32."""
-    table = np.array(json.loads(TABLE.read_text())[name])
+    table = table_of(name)
     at = np.clip(opening / STEP, 0, len(table) - 1)
     low = np.floor(at).astype(int)
     part = (at - low)[:, None]
@@ -117,27 +129,86 @@ def picture(media: Path, name: str) -> np.ndarray:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def classify(media: Path) -> None:
-    """Write TABLE."""
+def other_pictures(shared: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Groups of people, and pictures of 24 people of ``webfaces``: none of them is in PICTURES."""
+    for name in ("group.jpeg", "multi_face.jpg", "surprised.jpeg"):
+        yield name, cv2.imread(str(shared / "media" / name))
+    with zipfile.ZipFile(shared / "data" / "webfaces" / "images.zip") as archive:
+        first = [name for name in sorted(archive.namelist()) if name.endswith("_0001.jpg")]
+        for number, name in enumerate(first[:: len(first) // 24][:24], 1):
+            image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)
+            yield f"web face {number}", cv2.copyMakeBorder(image, 20, 20, 20, 20, cv2.BORDER_REPLICATE)
+
+
+def classify(shared: Path) -> None:
+    """Write TABLE and OTHERS."""
     from leaf_rt.backends.opening import open_backend
     from leaf_rt.faces.alignment import crop_faces
     from leaf_rt.faces.image_detector import ImageFaceDetector
     from leaf_rt.models.spec import DEFAULT_MODEL
 
-    table: dict[str, list[list[float]]] = {}
     backend = open_backend(DEFAULT_MODEL, "onnxruntime", 1)
+
+    def row(image: np.ndarray, points: np.ndarray) -> list[list[float]]:
+        openings = np.arange(15) * STEP
+        crops = [
+            crop_faces(open_jaw(image, points[0], a), points, backend.spec.side, backend.spec.margin) for a in openings
+        ]
+        return backend.infer(np.concatenate(crops)).probs.astype(float).round(4).tolist()
+
+    known, others = {}, {}
     with ImageFaceDetector() as detector:
         for name in PICTURES:
-            image = picture(media, name)
-            points = detector.detect(image).keypoints[:1]
-            openings = np.arange(15) * STEP
-            crops = [
-                crop_faces(open_jaw(image, points[0], a), points, backend.spec.side, backend.spec.margin)
-                for a in openings
-            ]
-            table[name] = backend.infer(np.concatenate(crops)).probs.astype(float).round(4).tolist()
-    rows = (f'  "{name}": [\n    ' + ",\n    ".join(map(json.dumps, probs)) + "\n  ]" for name, probs in table.items())
-    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+            image = picture(shared / "media", name)
+            known[name] = row(image, detector.detect(image).keypoints[:1])
+        for name, image in other_pictures(shared):
+            found = detector.detect(image)
+            for number, (box, points) in enumerate(zip(found.xyxy, found.keypoints, strict=True), 1):
+                x0, y0, x1, y1 = np.concatenate([1.5 * box[:2] - box[2:] / 2, 1.5 * box[2:] - box[:2] / 2]).astype(int)
+                x0, y0 = max(x0, 0), max(y0, 0)
+                part = np.ascontiguousarray(image[y0:y1, x0:x1])
+                label = f"{name} {number}" if len(found) > 1 else name
+                others[label] = row(part, (points - (x0, y0)).astype(np.float32)[None])
+    for path, table in ((TABLE, known), (OTHERS, others)):
+        rows = (f'  "{n}": [\n    ' + ",\n    ".join(map(json.dumps, probs)) + "\n  ]" for n, probs in table.items())
+        path.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+def other_faces() -> list[str]:
+    """Names of the faces of OTHERS."""
+    return list(json.loads(OTHERS.read_text()))
+
+
+def other_changes() -> list[tuple[str, str]]:
+    """Pairs of faces of OTHERS whose closed mouths have two clear expressions: the first of each pair of labels."""
+    clear: dict[int, list[str]] = {}
+    for name in other_faces():
+        closed = table_of(name)[0]
+        if closed.max() >= 0.6:
+            clear.setdefault(int(closed.argmax()), []).append(name)
+    return [(clear[a][0], clear[b][-1]) for a in clear for b in clear if a != b]
+
+
+def judge(options: SmoothOptions, seconds: float, loud: tuple[float, ...]) -> tuple[dict[str, float], list[float]]:
+    """Return the changes per minute of every face of OTHERS (the mean of its runs), and the delays of changes, s."""
+    rates = {
+        name: float(np.mean([changes_per_minute(shown(answers(name, mouth(seconds, s, v)), options))
+                             for s, v in enumerate(loud)]))
+        for name in other_faces()
+    }  # fmt: skip
+    return rates, [delay(*pair, 0, 0.45, options) for pair in other_changes()]
+
+
+def measure_others() -> None:
+    """Print label changes and delays of the faces that chose no constant."""
+    for title, options in (("before", SmoothOptions(talking_time_constant=0.0)), ("after", SmoothOptions())):
+        rates, delays = judge(options, 30, (0.25, 0.35, 0.45, 0.55))
+        worst = sorted(rates, key=rates.__getitem__)[-3:]
+        print(  # noqa: T201
+            f"{title:7s} {len(rates)} faces: changes per minute mean {np.mean(list(rates.values())):.1f}, "
+            f"above 12: {sum(rate > 12 for rate in rates.values())}, worst {[(n, round(rates[n], 1)) for n in worst]}; "
+            f"{len(delays)} changes of expression: mean {np.mean(delays):.2f} s, most {max(delays):.2f} s"
+        )
 
 
 def measure() -> None:
@@ -170,10 +241,12 @@ def write_clip(media: Path, out: Path, name: str = "actress", seconds: int = 30,
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["table", media]:
-            classify(Path(media))
+        case ["table", shared]:
+            classify(Path(shared))
         case ["measure"]:
             measure()
+        case ["others"]:
+            measure_others()
         case ["clip", media, out]:
             write_clip(Path(media), Path(out))
         case _:

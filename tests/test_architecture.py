@@ -19,7 +19,7 @@ PACKAGES = ("leaf_rt", "train", "engines")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.__main__", "train.__main__", "engines.__main__"),
     ("leaf_rt.cli",),
-    ("leaf_rt.recognizer", "train.entry", "engines"),
+    ("leaf_rt.recognizer", "train.entry", "train.running", "engines"),
     ("leaf_rt.diagnostics", "leaf_rt.web", "train.reports", "train.results"),
     ("leaf_rt.stream", "train.loop"),
     ("leaf_rt.recognition", "leaf_rt.alerts", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
@@ -30,10 +30,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.credentials", "leaf_rt.types", "leaf_rt.labels", "leaf_rt.geometry", "leaf_rt.errors", "leaf_rt.text"),
 )  # fmt: skip
 # Rooms of one floor of which the first may know the second: errors print text safely; a method balances the experts of
-# a model; the face detector runs its networks in the runtimes of the back ends.
+# a model; training is made of the parts of a run; the face detector runs its networks in the runtimes of the back ends.
 NEIGHBOURS = {
     ("leaf_rt.errors", "leaf_rt.text"),
     ("train.methods", "train.models"),
+    ("train.entry", "train.running"),
     ("leaf_rt.faces", "leaf_rt.backends"),
 }
 LEVEL = {room: len(FLOORS) - n for n, row in enumerate(FLOORS) for room in row}

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from clips import DEMO
-from commands import Leaf
+from commands import Leaf, records
 
 from leaf_rt.cli.folders import VIDEOS, expand
+from leaf_rt.cli.video import groups
 from leaf_rt.errors import NotAVideo, NotFound
+from leaf_rt.sources.base import Target
 from leaf_rt.system.result_file import ResultFile
 
 FAST = ("--no-save-video", "--no-plot", "--no-report", "--backend", "onnxruntime")
@@ -183,3 +185,34 @@ def test_a_name_that_is_too_long_is_one_sentence(leaf: Leaf, tmp_path: Path, com
     done = leaf(command, *more, name)
     assert done.code not in (0, 70), done.err
     assert len(done.sentence()) < 1000
+
+
+@pytest.mark.slow
+def test_several_files_at_once_give_the_same_results(leaf: Leaf, clips: Path, tmp_path: Path) -> None:
+    (clips / "clip3.mp4").write_text("no video")
+    results = []
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs
+        done = leaf("video", clips, "--out", out, *FAST, "--jobs", jobs)
+        assert done.code == NotAVideo.exit_code
+        assert "clip3.mp4" in done.sentence()
+        found = {path.relative_to(out): records(path.read_text()) for path in out.rglob("*.jsonl")}
+        for record in (record for one in found.values() for record in one):
+            del record["latency_ms"]
+        results.append(found)
+    assert results[0] == results[1]
+    assert [len(rows) for rows in results[0].values()] == [30, 30, 30]
+
+
+def test_files_that_share_an_output_come_one_after_the_other(leaf: Leaf, clips: Path, tmp_path: Path) -> None:
+    done = leaf("video", clips, "--jsonl", tmp_path / "all.jsonl", "--jobs", "2")
+    assert done.code == 2
+    assert "contradicts --jsonl" in done.err
+    assert leaf("video", clips, "--jobs", "0").code == 2
+    assert leaf("video", clips, "--jobs", "many").code == 2
+
+
+def test_files_of_one_name_are_not_processed_at_the_same_time() -> None:
+    names = ["a.mp4", "b.mp4", "c.mp4", "x/a.mp4", "x/c.mov", "y/c.mp4"]
+    found = groups([Target(name) for name in names], 3)
+    assert [[target.target for target in part] for part in found] == [names[:3], names[3:5], names[5:]]

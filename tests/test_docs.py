@@ -9,7 +9,12 @@ import pytest
 import typer
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 HISTORY = {"LOG.md"}  # uses the old names of options
 OTHERS = {
     "--help",
@@ -19,18 +24,19 @@ OTHERS = {
     "--install-completion",
     "--minutes",
     "--seconds",
-    "--only",
+    "--counts",
 }
 
 
 def known() -> set[str]:
     """All options of all commands, except hidden ones."""
+    from benchmarks.commands import app as benchmarks
     from experiments.commands import app as experiments
     from leaf_rt.cli.commands import app
     from leaf_rt.cli.maintenance import app as maintenance
 
     found: set[str] = set()
-    groups = [typer.main.get_command(app), typer.main.get_command(maintenance), typer.main.get_command(experiments)]
+    groups = [typer.main.get_command(each) for each in (app, maintenance, experiments, benchmarks)]
     while groups:
         command = groups.pop()
         groups += list(getattr(command, "commands", {}).values())

@@ -100,7 +100,7 @@ def test_an_int8_file_that_loses_too_much_is_deleted(
     model: Path, data: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(engines.quantization, "allowed_loss", lambda count: -1.0)
+    monkeypatch.setattr(engines.quantization, "too_lossy", lambda fp32, int8: True)
     assert int8(model, data, tmp_path, target) == 8
     assert "use fp32 for this model" in capsys.readouterr().err
     assert not list(tmp_path.glob("*int8*"))

@@ -9,7 +9,9 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import label_places
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ from leaf_rt.render.placement import Box, Face, Layout, Place, Sizes, overlap, s
 from leaf_rt.types import Estimates
 
 CROWDS = json.loads(Path(__file__).with_name("data").joinpath("crowds.json").read_text())
+PLACES = json.loads(label_places.PLACES.read_text())
 HAPPY = FERPLUS8.index("happiness")
 
 
@@ -71,6 +74,14 @@ def test_labels_and_bars_cover_neither_each_other_nor_a_face(name: str, emotion:
     for i, one in enumerate(drawn):
         assert not any(overlap(one, box) for box in boxes)
         assert not any(overlap(one, other) for other in drawn[:i])
+
+
+@pytest.mark.parametrize("clip", PLACES["clips"], ids=lambda clip: str(clip["name"]))
+def test_labels_are_where_the_live_page_puts_them_too(clip: dict[str, Any]) -> None:
+    """``test_web_page.py`` asks the page for the same list."""
+    constants = (label_places.TEXTS, label_places.LETTER, label_places.HEIGHT)
+    assert (PLACES["texts"], PLACES["letter"], PLACES["height"]) == constants
+    assert label_places.labels(clip) == [frame["labels"] for frame in clip["frames"]]
 
 
 def test_a_long_name_is_shortened_before_it_covers_something() -> None:

@@ -162,3 +162,19 @@ def test_appearance_distinguishes_heads_and_tolerates_exposure():
     brighter = describe((frame.astype(int) + 20).clip(0, 255).astype(np.uint8), boxes[:1])
     assert change(described[:1], brighter)[0, 0] < 8
     assert change(np.zeros((2, 0), np.float32), np.zeros((3, 0), np.float32)).tolist() == [[0] * 3] * 2
+
+
+def test_what_is_outside_the_frame_makes_nobody_alike():
+    """Half of the head is outside: the difference of two people is that of the halves that are inside."""
+    frame = np.zeros((200, 400, 3), np.uint8)
+    frame[::2] = 90
+    other = frame.copy()
+    other[:, :40] = (60, 100, 200)
+    inside, at_edge = np.array([[60, 60, 140, 140]], np.float32), np.array([[-40, 60, 40, 140]], np.float32)
+    assert not np.isnan(describe(frame, inside)).any()
+    here, there = describe(frame, at_edge), describe(other, at_edge)
+    assert np.isnan(here).mean() == 0.5
+    apart = here[~np.isnan(here)] - there[~np.isnan(there)]
+    assert change(here, there)[0, 0] == pytest.approx(np.sqrt((apart**2).mean()), rel=1e-5)
+    assert change(here, here)[0, 0] == 0
+    assert change(here, np.full_like(here, np.nan))[0, 0] == 0

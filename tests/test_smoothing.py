@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from talking_faces import CHANGES, RATE, TALKERS, answers, changes_per_minute, delay, mouth, shown
+from talking_faces import CHANGES, RATE, TALKERS, answers, changes_per_minute, delay, judge, mouth, shown
 
 from leaf_rt.recognition.smoothing import UNCERTAIN_INDEX, Smoother, SmoothOptions
 
@@ -151,6 +151,19 @@ def test_two_changes_of_a_face_that_holds_each_expression_for_three_seconds_are_
     still = np.zeros(3 * RATE)
     probs = np.concatenate([answers(name, still) for name in ("man", "man smiling") * 3])
     assert shown(probs, SmoothOptions()) == shown(probs, NO_TALKING)
+
+
+@pytest.mark.slow
+def test_faces_that_chose_no_constant_talk_as_calmly_and_change_as_fast():
+    """35 faces of other pictures than those that the constants were chosen on."""
+    loud = (0.35, 0.55)
+    before, late = judge(NO_TALKING, 20, loud)
+    after, later = judge(SmoothOptions(), 20, loud)
+    assert max(before.values()) > 12
+    assert len(after) == 35
+    assert max(after.values()) <= 12
+    assert len(late) >= 10
+    assert max(b - a for a, b in zip(late, later, strict=True)) <= 0.4
 
 
 def test_talking_gives_the_same_curve_at_10_30_60_fps():

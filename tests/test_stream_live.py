@@ -82,14 +82,14 @@ def test_a_lost_source_reconnects_and_the_other_loses_nothing(monkeypatch: pytes
 
     def make(info: SourceInfo) -> Any:
         pipeline = inner(info)
-        reset = pipeline.reset
+        reset = pipeline.tracker.reset
         resets[info.name] = 0
 
         def counted() -> None:
             resets[info.name] += 1
             reset()
 
-        pipeline.reset = counted  # type: ignore[method-assign]
+        pipeline.tracker.reset = counted  # type: ignore[method-assign]
         return pipeline
 
     targets = [Target("rtsp://u:p@host/a", SourceOptions(max_reconnects=2)), Target("b")]

@@ -73,6 +73,28 @@ def test_an_id_survives_a_short_loss(gap):
     assert ids(tracker.update(face_at(108 + 30 * gap, 40), 29 / 30 + gap)) == [1]
 
 
+@pytest.mark.parametrize(("step", "difference", "same"), [(60, 10, True), (0, 26, True), (60, 26, False)])
+def test_whoever_comes_back_far_away_and_looks_different_is_somebody_else(step, difference, same):
+    tracker = FaceTracker()
+    for i in range(10):
+        tracker.update(looking(face_at(100, 40), 0), i / 10)
+    tracks = tracker.update(looking(face_at(100 + step, 40), difference), 1.8)
+    assert owner(tracks, 0) == (1 if same else 2)
+
+
+def test_the_appearance_of_a_face_at_the_edge_keeps_what_was_seen_before():
+    """The part that is outside the frame is unknown; it does not erase the rest."""
+    tracker = FaceTracker()
+    whole = looking(face_at(100, 40), 0)
+    half = whole.appearance.copy()
+    half[:, :6] = np.nan
+    tracker.update(whole, 0.0)
+    tracker.update(replace(whole, appearance=half), 0.1)
+    other = replace(whole, appearance=np.full_like(half, 60))
+    assert owner(tracker.update(other, 0.2), 0) == 2
+    assert owner(tracker.update(whole, 0.3), 0) == 1
+
+
 def test_a_long_loss_ends_the_id():
     tracker = FaceTracker(TrackOptions(max_lost=0.5))
     tracker.update(face_at(50, 40), 0.0)

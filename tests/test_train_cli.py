@@ -264,7 +264,10 @@ def test_own_faces_need_no_recipe(root: Path, capsys: pytest.CaptureFixture[str]
     data = ["--data", str(root / "data"), "--labels", "10", "--data.align", "no", "--data.cache", str(root / "own")]
     assert train_command([*data, *small, "--out", str(root / "run"), "--run.threads", "1"]) == 0
     words = " ".join(capsys.readouterr().err.split())
-    assert "starts from random weights" in words
+    assert "the network starts from the bundled model, which knows anger, fear, happiness, sadness, surprise" in words
+    assert "20 unlabelled images" not in words
+    assert "on 20 test pictures: the new model is right on" in words
+    assert "the bundled model: " in words
     assert json.loads((root / "run" / "meta.json").read_text())["training"]["labelled"] == 10
 
 

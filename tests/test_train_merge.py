@@ -184,7 +184,7 @@ def test_a_merged_model_is_exported_like_any_other(tmp_path: Path) -> None:
         wanted = loaded.model((grey - 0.5) / 0.2).logits.softmax(1)
     torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
     assert run_engines("export", path.parent, "--out", tmp_path / "models") == 0
-    assert (tmp_path / "models" / "leaf-tiny-tiny.onnx").is_file()
+    assert (tmp_path / "models" / "both.onnx").is_file()
 
 
 def test_models_that_do_not_fit_together_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from engines_fakes import run_engines
@@ -130,7 +131,7 @@ def test_int8_is_evaluated_on_what_the_run_held_out(
     seen = []
     quantize = engines.quantization.quantize_onnxruntime
     monkeypatch.setattr(engines.quantization, "quantize_onnxruntime", lambda *a: (seen.append(len(a[2])), quantize(*a)))
-    monkeypatch.setattr(engines.quantization, "allowed_loss", lambda count: 1.0)  # only the choice of faces matters
+    monkeypatch.setattr(engines.quantization, "too_lossy", lambda *right: False)  # only the choice of faces matters
     assert export(trained, tmp_path) == 0
     rest = len(CLASSES) * PER_CLASS - HELD
     assert seen == [rest]
@@ -138,12 +139,12 @@ def test_int8_is_evaluated_on_what_the_run_held_out(
     assert (
         f"calibrated on {rest} faces, evaluated on {HELD} others (folder data, validation pictures that the" in printed
     )
-    (measured,) = load_spec(tmp_path / "leaf-tiny-int8.onnx").metrics.values()
+    (measured,) = load_spec(tmp_path / "run-int8.onnx").metrics.values()
     assert measured["faces"] == HELD
     assert "unfinished" not in capsys.readouterr().err
 
-    shutil.copy(tmp_path / "leaf-tiny.onnx", trained / "exported.onnx")
-    shutil.copy(tmp_path / "leaf-tiny.json", trained / "exported.json")
+    shutil.copy(tmp_path / "run.onnx", trained / "exported.onnx")
+    shutil.copy(tmp_path / "run.json", trained / "exported.json")
     fifth = len(CLASSES) * PER_CLASS // 5
     assert export(trained, tmp_path / "again", source="exported.onnx") == 0, "a model file knows no run"
     assert seen[1:] == [len(CLASSES) * PER_CLASS - fifth]
@@ -160,9 +161,27 @@ def test_nothing_is_written_where_the_data_does_not_fit(
     assert not (tmp_path / "out").exists()
 
 
-def test_one_face_of_few_may_change_its_label() -> None:
-    assert engines.quantization.allowed_loss(10) == pytest.approx(0.1)
-    assert engines.quantization.allowed_loss(3546) == engines.quantization.MAX_LOSS
+def right(count: int, wrong: range) -> np.ndarray:
+    answers = np.ones(count, np.bool_)
+    answers[list(wrong)] = False
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("count", "fp32", "int8", "refused"),
+    [
+        (360, range(0), range(3), False),  # 0.8 points: three pictures may be chance
+        (360, range(0), range(9), True),  # 2.5 points, none gained
+        (360, range(9), range(9, 21), False),  # 0.8 points: 9 gained, 12 lost
+        (10_000, range(0), range(40), False),  # more than chance, but under half a point
+        (10_000, range(0), range(60), True),
+        (40, range(5), range(0), False),
+    ],
+)
+def test_int8_is_refused_only_for_a_loss_that_is_more_than_chance(
+    count: int, fp32: range, int8: range, refused: bool
+) -> None:
+    assert engines.quantization.too_lossy(right(count, fp32), right(count, int8)) == refused
 
 
 @pytest.mark.slow
@@ -211,7 +230,12 @@ def test_without_a_gpu_and_a_recipe_the_run_is_of_a_size_for_cpus(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "unlabelled"), [((), 8), (("--recipe", "own"), 16), (("--run.batch_unlabelled", "5"), 5)]
+    ("options", "unlabelled"),
+    [
+        (("--method", "leaf"), 8),
+        (("--recipe", "own"), 16),
+        (("--method", "leaf", "--run.batch_unlabelled", "5"), 5),
+    ],
 )
 def test_the_unlabelled_batch_follows_the_batch(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], unlabelled: int

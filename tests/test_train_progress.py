@@ -34,7 +34,7 @@ def test_the_live_table_shows_loss_pseudo_labels_thresholds_and_expert_load(tmp_
     assert "epoch 1, step 1 of 20" in page
     assert "left" in page
     assert "loss 1.500: labelled 1.000, unlabelled 0.500" in page
-    assert "pseudo-labels: 25.0 % confident, 75.0 % of them correct; 2.00 classes each" in page
+    assert "pseudo-labels: 25.0 % trusted (75.0 % correct, judged only on faces whose label is known); 2.00" in page
     assert all(word in page for word in ("calm", "glad", "0.800", "0.725", "0.250"))
     assert "expert load 1: 0.90 0.10" in page
     assert "expert load 2: 0.40 0.60" in page
@@ -48,7 +48,7 @@ def test_the_live_table_shows_no_pseudo_labels_without_any(tmp_path: Path) -> No
 
 def test_unknown_labels_give_no_accuracy(tmp_path: Path) -> None:
     page = view(tmp_path, {**TERMS, "judged": 0.0, "correct": 0.0})
-    assert "pseudo-labels: 25.0 % confident; 2.00 classes each" in page
+    assert "pseudo-labels: 25.0 % trusted; 2.00 classes each" in page
     assert "pseudo_accuracy" not in read_log(tmp_path)[-1]
 
 
@@ -96,3 +96,39 @@ def test_tensorboard_and_the_log_agree_on_an_epoch(tmp_path: Path, monkeypatch: 
     assert "recall/glad" not in board.scalars
     assert board.scalars["expert_load_1/2"] == (0.25, 2)
     assert board.scalars["expert_load_2/1"] == (0.5, 2)
+
+
+def reported(out: Path, steps: int, terms: dict[str, float], thresholds: list[float]) -> str:
+    """What a terminal and a log of few records show of some steps."""
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=True, no_color=True, width=120)
+    with Reporter(out, ["calm", "glad"], batch=8, every=2, console=console, tensorboard=False) as reporter:
+        for step in range(1, steps + 1):
+            reporter.step(step, 100, 12, terms, thresholds)
+    return " ".join(page.getvalue().split())
+
+
+def test_the_first_step_is_seen(tmp_path: Path) -> None:
+    page = io.StringIO()
+    console = Console(file=page, width=120)
+    with Reporter(tmp_path, ["calm", "glad"], batch=8, console=console, tensorboard=False) as reporter:
+        reporter._since -= 7200.0
+        reporter.began(12)
+    assert "first step done in 72" in page.getvalue()
+    assert "about 1 day, 0:" in page.getvalue()
+
+
+@pytest.mark.parametrize(("coverage", "warned"), [(0.01, 1), (0.03, 0)])
+def test_a_method_that_trusts_almost_no_pseudo_label_is_noticed(tmp_path: Path, coverage: float, warned: int) -> None:
+    terms = {**TERMS, "coverage": coverage}
+    assert "under 2 %" not in reported(tmp_path / "early", 3, terms, [0.8, 0.8])
+    page = reported(tmp_path / "late", 12, terms, [0.8, 0.8])
+    assert page.count("warning: after a third of the run the method trusts under 2 % of its pseudo-labels") == warned
+    assert sum(record["event"] == "warning" for record in read_log(tmp_path / "late")) == warned
+
+
+def test_a_method_without_pseudo_labels_shows_no_thresholds(tmp_path: Path) -> None:
+    page = reported(tmp_path, 4, {"loss": 0.75, "loss_x": 0.75, "seconds_input": 0.0}, [])
+    assert "threshold" not in page
+    assert "warning" not in page
+    assert curves_png(read_log(tmp_path), ["calm", "glad"]).startswith(b"\x89PNG")

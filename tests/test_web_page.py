@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import label_places
 import numpy as np
 import pytest
 from browser import Visit, camera_clip, chromium, driving
@@ -271,3 +273,50 @@ def test_names_from_strangers_are_text(visit: Visit) -> None:
         page.wait_for_timeout(1500)
         assert page.evaluate("document.querySelectorAll('img[src=x], body script').length") == 0
         assert page.title() != "1"
+
+
+PLACE_LABELS = """async ({ clip, texts, letter, height }) => {
+  const { Layout } = await import("/static/placement.js");
+  const layout = new Layout();
+  return clip.frames.map(({ time, numbers, boxes }) => {
+    const faces = numbers.map((number, i) => ({
+      number, box: boxes[i], texts: texts.map((text) => text.replace("{n}", number)),
+      textWidth: (text) => letter * text.length, textHeight: height,
+    }));
+    return layout.arrange(faces, clip, time).map(({ text, tag }) => [text, ...tag]);
+  });
+}"""
+
+DRAW_CROWD = """async ({ width, height, boxes, emotion }) => {
+  const { drawFaces } = await import("/static/overlay.js");
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const faces = boxes.map((box, i) => ({ number: i + 1, emotion, share: 0.8, poor: false, box }));
+  drawFaces(svg, faces, { width, height, scale: 1 }, { [emotion]: "#2e7d32" });
+  return [...svg.querySelectorAll(":scope > g")].map((label) => {
+    const [x, y, w, h] = ["x", "y", "width", "height"].map((name) => +label.querySelector("rect").getAttribute(name));
+    return [label.querySelector("text").textContent, x, y, x + w, y + h];
+  });
+}"""
+
+
+def test_labels_are_where_videos_have_them(visit: Visit, server: Served) -> None:
+    """``test_placement.py`` holds the Python code to the same list."""
+    page = visit.open(server.address)
+    golden = json.loads(label_places.PLACES.read_text())
+    for clip in golden["clips"]:
+        found = page.evaluate(PLACE_LABELS, {**golden, "clip": clip})
+        assert found == [frame["labels"] for frame in clip["frames"]], clip["name"]
+
+
+def test_labels_of_a_crowd_cover_neither_each_other_nor_a_face(visit: Visit, server: Served) -> None:
+    page = visit.open(server.address)
+    for name, crowd in json.loads((label_places.DATA / "crowds.json").read_text()).items():
+        drawn = page.evaluate(DRAW_CROWD, {**crowd, "emotion": "happiness"})
+        texts, labels = [text for text, *_ in drawn], [box for _, *box in drawn]
+        assert len(labels) == len(crowd["boxes"]), name
+        assert [re.split("\\W", text)[0] for text in texts] == [str(k + 1) for k in range(len(labels))]
+        for k, (x0, y0, x1, y1) in enumerate(labels):
+            assert 0 <= x0 < x1 <= crowd["width"] + 0.01
+            assert 0 <= y0 < y1 <= crowd["height"] + 0.01
+            for a0, b0, a1, b1 in [*labels[:k], *crowd["boxes"]]:
+                assert not (x0 < a1 - 0.01 and a0 < x1 - 0.01 and y0 < b1 - 0.01 and b0 < y1 - 0.01), (name, texts[k])

@@ -5,38 +5,32 @@ These functions print nothing and end no process. A problem that a person can so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from leaf_rt.errors import DataError, NotFound
-from leaf_rt.system.files import make_folder, write_whole
-from leaf_rt.system.signals import StopSignal, stop_on_signals
-from train.data.dataset import TrainingData, copies, crop_spec, load_data, open_crops
+from train.data.dataset import copies, crop_spec, open_crops
 from train.data.formats import SPLITS
 from train.loop import merging
-from train.loop.checkpoint import BEST, LAST, describe, find, load
-from train.loop.distributed import DistributedContext, distributed_context, pick_device, raise_on_rank_zero
+from train.loop.checkpoint import LAST, describe, find, load
+from train.loop.distributed import DistributedContext, pick_device, raise_on_rank_zero
 from train.loop.initialization import INIT_RUN, check_initial_files, initial_checkpoint
-from train.loop.run_log import Reporter
-from train.loop.training import SPLIT, Training
-from train.methods.objective import uses_unlabelled
-from train.recipes.loading import changed_options, load_recipe, to_dict, to_toml
+from train.loop.training import Training
+from train.recipes.choice import choose, supervised_instead
+from train.recipes.loading import changed_options, load_recipe
 from train.recipes.schema import OPTIONS, RECIPE, Recipe
 from train.reports import degraded, evaluation
+from train.reports.comparison import compare
 from train.reports.degraded import DegradedResult
 from train.reports.dry_run import RunPlan, plan_run
 from train.reports.evaluation import EvaluationResult
 from train.reports.run_report import write_report
 from train.results import SILENT, MergeResult, PrepareResult, Progress, TrainResult
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-DEFAULT_RECIPES = {"cuda": "own", "cpu": "own-cpu"}
+from train.running import SUPERVISED, fit, is_open, loaded, start_folder, trained_result
 
 
 def train(
@@ -81,20 +75,26 @@ def train(
         first = _train_first(resolved.run.init_from, options, folder / INIT_RUN, progress)
         if not first.finished:
             return first
-    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as (context, training_data, found):
+    own = is_open(recipe, options) and not resume
+    with loaded(resolved, folder if resume else None, notes, progress, own=own) as (context, resolved, samples, found):
         shown = progress if context.is_main else SILENT
         with context.synchronized():
             if context.is_main and not resume:
-                _start_folder(folder, resolved)
-        training = Training(resolved, training_data, context, folder, resumed=resume is not None)
+                start_folder(folder, resolved)
+        training = Training(resolved, samples, context, folder, resumed=resume is not None)
         if resume:
             training.restore()
+            shown.note(f"resumes {folder} after step {training.state.step} of {training.schedule.end}")
             for partial in folder.glob(".*.part") if context.is_main else ():  # left by a process that was killed
                 partial.unlink()
-        finished = _fit(training, context, "resume" if resume else "start", shown.console)
-        report = write_report(folder) if finished and context.is_main else None
-        result = _train_result(folder, training_data.labels, finished, report, found)
-        shown.finished(result)
+        trained = fit(training, context, "resume" if resume else "start", shown.console)
+        result = trained_result(training, trained, found)
+    if trained:
+        try:
+            result = _finish(result, resolved, options, shown, context)
+        except KeyboardInterrupt:  # the model is complete; only what is said about it is missing
+            result = replace(result, finished=False)
+    shown.finished(result)
     return result
 
 
@@ -117,8 +117,9 @@ def plan(
         resolved, notes = _recipe_of_run(recipe, _with_data(overrides, data), out, resume)
         if not resume:
             check_initial_files(resolved, folder)
-    with _loaded(resolved, folder / SPLIT if resume else None, notes, progress) as (context, training_data, found):
-        return plan_run(resolved, training_data, context, found)
+    own = is_open(recipe, overrides or {}) and not resume
+    with loaded(resolved, folder if resume else None, notes, progress, own=own) as (context, resolved, samples, found):
+        return plan_run(resolved, samples, context, found)
 
 
 def evaluate(
@@ -128,7 +129,7 @@ def evaluate(
     split: Literal["validation", "test", "all"] = "validation",
     recipe: Recipe | str | Path | None = None,
     backend: str = "auto",
-    flip: bool = False,
+    flip: bool = True,
     protocol: str = "all",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
@@ -141,7 +142,7 @@ def evaluate(
         split: "validation" (if the data has none: the images that the run held out), "test" or "all".
         recipe: Describes the data; by default the recipe of the run.
         backend: Of the runtime, for exported models.
-        flip: Average over mirror images, for runs and checkpoints.
+        flip: Average over mirror images, for runs and checkpoints; exported models do it unless exported without.
         protocol: Which pictures count, by the agreement of their annotators: "all", "majority" (as most published
             figures of FERPlus) or "strict". The last two need data with votes.
         overrides: Option ("section.key") to value.
@@ -164,7 +165,7 @@ def evaluate_degraded(
     split: Literal["validation", "test", "all"] = "validation",
     recipe: Recipe | str | Path | None = None,
     backend: str = "auto",
-    flip: bool = False,
+    flip: bool = True,
     protocol: str = "all",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
@@ -289,21 +290,11 @@ def _recipe_of_run(
         if out or source:
             raise DataError("--resume continues a run in its own folder with its own recipe; omit --out and --recipe")
         return _resumed_recipe(Path(resume), overrides), []
-    notes = []
-    if source is None:
-        kind = pick_device(str(overrides.get("run.device", "auto"))).type
-        source = DEFAULT_RECIPES[kind]
-        if kind == "cpu":
-            large = DEFAULT_RECIPES["cuda"]
-            notes.append(f"no GPU here: recipe {source}, smaller than {large}; select that with --recipe {large}")
-    recipe = load_recipe(source, overrides)
-    if "run.batch" in overrides and "run.batch_unlabelled" not in overrides:
-        usual = load_recipe(source, {k: v for k, v in overrides.items() if k != "run.batch"}).run
-        scaled = max(1, round(usual.batch_unlabelled * recipe.run.batch / usual.batch))
-        if scaled != recipe.run.batch_unlabelled:
-            notes.append(f"run.batch_unlabelled is {scaled}, in the recipe's proportion to --batch")
-            recipe = load_recipe(source, {**overrides, "run.batch_unlabelled": scaled})
-    return recipe, notes
+    device = pick_device(str(overrides.get("run.device", "auto"))).type
+    chosen, notes = choose(source, overrides, device)
+    if device == "cpu" and torch.version.cuda and not torch.cuda.is_available():
+        notes.append("this PyTorch is built for CUDA, but no GPU can be used; its CPU build takes 5 GB less")
+    return chosen, notes
 
 
 def _resumed_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
@@ -317,75 +308,46 @@ def _resumed_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-@contextmanager
-def _loaded(
-    recipe: Recipe, saved_split: Path | None, notes: Sequence[str], progress: Progress
-) -> Iterator[tuple[DistributedContext, TrainingData, tuple[str, ...]]]:
-    """Connect the processes and load the data; the value is the context, the data, and all notes."""
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
-    with distributed_context(recipe.run.device) as context:
-        shown = progress if context.is_main else SILENT
-        for main_turn in (True, False):  # the main process fills the cache for all
-            with context.synchronized():
-                if context.is_main == main_turn:
-                    with shown.crops() as crops:
-                        data = load_data(recipe.data, recipe.split, saved_split, crops)
-        found = [*notes, *data.notes]
-        if len(data.labelled) < recipe.run.batch:
-            found.append(f"{len(data.labelled)} labelled images: each batch of {recipe.run.batch} repeats some of them")
-        if not (recipe.model.weights or recipe.run.init_from):
-            found.append(
-                "the network starts from random weights; with --weights of a face-recognition network it learns faster"
-            )
-        for note in found:
-            shown.note(note)
-        yield context, data, tuple(found)
-
-
-def _start_folder(folder: Path, recipe: Recipe) -> None:
-    make_folder(folder)
-    (folder / BEST).unlink(missing_ok=True)  # of a run that was killed before its first last.pt
-    write_whole(folder / RECIPE, to_toml(recipe).encode(), parents=True)
-
-
-def _fit(training: Training, context: DistributedContext, event: str, console: Console | None) -> bool:
-    """Run the training loop with log and stop signal; False if a signal stopped it."""
-    recipe, data = training.recipe, training.data
-    batch = recipe.run.batch + (recipe.run.batch_unlabelled if uses_unlabelled(recipe.method) else 0)
-    with ExitStack() as stack:
-        stop = StopSignal(started=True)
-        stack.enter_context(stop_on_signals(stop, raise_on_second=True))
-        reporter = None
-        if context.is_main:
-            reporter = Reporter(training.out, data.labels, batch, recipe.run.log_every, console)
-            stack.enter_context(reporter)
-            facts = {"recipe": to_dict(recipe), "labels": list(data.labels), "split": data.split.hash}
-            reporter.event(event, step=training.state.step, **facts)
-        return training.fit(reporter, stop)
-
-
-def _train_result(
-    folder: Path, labels: tuple[str, ...], finished: bool, report: Path | None, notes: tuple[str, ...]
+def _finish(
+    result: TrainResult, recipe: Recipe, options: Mapping[str, Any], progress: Progress, context: DistributedContext
 ) -> TrainResult:
-    """The result. Only the main process reads the checkpoint: it may still be writing the file."""
+    """Compare the trained model with others if the recipe says so, and write the report.
+
+    Only the main process reads the checkpoint: it may still be writing the file.
+    """
+    folder, rival = result.folder, None
+    if recipe.run.compare == SUPERVISED:
+        rival = folder / SUPERVISED
+        start = initial_checkpoint(recipe, folder)
+        changes = {"run.compare": "none", "run.init_from": "" if start is None else str(find(start))}
+        other = load_recipe(supervised_instead(recipe), changes)
+        progress.note("trains the supervised run to compare with")
+        silent_end = replace(progress, finished=lambda result: None)
+        if not _train_first(other, {**options, "run.compare": "none"}, rival, silent_end).finished:
+            return result
+    if not context.is_main:
+        return replace(result, finished=True)
+    comparison = None
+    if recipe.run.compare != "none":
+        with progress.crops() as crops:
+            comparison = compare(folder, recipe, rival, crops)
+    report = write_report(folder, comparison)
     checkpoint = find(folder)
-    metrics = describe(load(checkpoint), checkpoint).metrics if report else {}
-    return TrainResult(
-        folder=folder,
+    metrics = describe(load(checkpoint), checkpoint).metrics
+    return replace(
+        result,
+        finished=True,
         checkpoint=checkpoint,
-        finished=finished,
-        labels=labels,
         accuracy=metrics.get("accuracy"),
         balanced_accuracy=metrics.get("balanced_accuracy"),
         confusion=tuple(tuple(row) for row in metrics.get("confusion", ())),
         report=report,
-        notes=notes,
+        comparison=comparison,
     )
 
 
 def _train_first(
-    recipe: str | Path, overrides: Mapping[str, Any], folder: Path, progress: Progress, init_from: str = ""
+    recipe: Recipe | str | Path, overrides: Mapping[str, Any], folder: Path, progress: Progress, init_from: str = ""
 ) -> TrainResult:
     """Return the finished run of a recipe that another run or a merged model needs; train or continue it first."""
     given = {key: value for key, value in overrides.items() if key in OPTIONS and OPTIONS[key].resumable}

@@ -1,7 +1,8 @@
-"""Classification metrics from probabilities and labels. Knows NumPy only."""
+"""Classification metrics from probabilities and labels. Knows numbers and NumPy only."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,22 @@ def calibration_error(probs: F32, label: I64, bins: int = 15) -> float:
     gaps = [abs(float(correct[index == b].mean() - confidence[index == b].mean())) * float((index == b).mean())
             for b in range(bins) if (index == b).any()]  # fmt: skip
     return float(sum(gaps))
+
+
+def chance(gained: int, lost: int) -> float:
+    """How likely at least so uneven a difference between two equally good models is.
+
+    The exact two-sided McNemar test. Only pictures on which exactly one of the two models is right count.
+
+    Args:
+        gained: Pictures that only the first model gets right.
+        lost: Pictures that only the second model gets right.
+
+    Returns:
+        The p value, 0 to 1.
+    """
+    n = gained + lost
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / (1 << n))
 
 
 def measure(probs: F32, label: I64, labels: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from train.data.crop_cache import CropSpec
+    from train.reports.comparison import Comparison
 
 CropProgress = Callable[[int, int], None]  # finished and total images
 
@@ -24,22 +25,30 @@ class TrainResult:
         folder: Folder of the run.
         checkpoint: The model that represents the run; it may not exist yet if the run is not finished.
         finished: False if SIGINT or SIGTERM stopped the run; ``train(resume=folder)`` continues it.
+        trained: Whether all steps are done. If a signal came after them, only comparison and report are missing.
+        step: Number of finished steps.
+        steps: Number of steps of the run.
         labels: C class names.
         accuracy: On the validation images, 0 to 1; None if there are none.
         balanced_accuracy: Mean recall on the validation images, 0 to 1; None if there are none.
         confusion: C rows of C counts on the validation images; row: label, column: answer. Empty if there are none.
         report: The HTML report of a finished run. None in all but the first of several processes.
+        comparison: The model beside others on the test or held-out pictures, if the recipe asks for it.
         notes: Findings about the data and the recipe, one sentence each.
     """
 
     folder: Path
     checkpoint: Path
     finished: bool
+    trained: bool
+    step: int
+    steps: int
     labels: tuple[str, ...]
     accuracy: float | None
     balanced_accuracy: float | None
     confusion: tuple[tuple[int, ...], ...]
     report: Path | None
+    comparison: Comparison | None
     notes: tuple[str, ...]
 
 

@@ -75,6 +75,7 @@ def video(
     ] = None,
     *,
     skip_existing: opt.SkipExisting = False,
+    jobs: opt.Jobs = 1,
     output: OutputOptions,
     recognition: RecognitionOptions,
     inputs: InputOptions,
@@ -89,7 +90,8 @@ def video(
     NAME.leaf.mp4, the records NAME.leaf.jsonl, the timeline NAME.leaf.png and
     the report NAME.leaf.html with its numbers in NAME.leaf.summary.json.
     Folders and patterns in quotes stand for the videos in them. Files are
-    processed one after the other. Streams, cameras and the sources
+    processed one after the other, or several at once with --jobs, with the
+    same results. Streams, cameras and the sources
     of --sources run in parallel. Sources without an end (streams, cameras,
     files with --loop or --realtime) get only the results that you request.
     """
@@ -99,6 +101,11 @@ def video(
     output_config, alert_config = output.config(), alerts.config(output)
     if skip_existing:
         _need_results_per_source(output_config)
+    shared = [option for option, path in output_config.shared.items() if path is not None]
+    if jobs > 1 and shared:
+        raise typer.BadParameter(
+            f"contradicts {shared[0]}, in which files come one after the other", param_hint="--jobs"
+        )
 
     from leaf_rt.cli.folders import VIDEOS, expand
     from leaf_rt.cli.reporter import Reporter
@@ -107,6 +114,7 @@ def video(
     from leaf_rt.sources.base import Target
     from leaf_rt.sources.sources_file import load_targets
     from leaf_rt.stream.options import RunOptions
+    from leaf_rt.system.cpu import cpu_count
 
     found = expand(targets or [], VIDEOS, "video")
     output_config = replace(output_config, roots=tuple(found.roots), skip_existing=skip_existing)
@@ -128,6 +136,7 @@ def video(
         web=page.config(),
         source_options=source_options,
         sources_file=inputs.sources,
+        jobs=1 if shared else jobs or cpu_count(),
     )
     for note in (*found.notes, *([skipped] if skipped else [])):
         reporter.notify("info", note, event="left_out")

@@ -56,7 +56,8 @@ class ModelFile:
     ] = Precision.FP32
     target: Annotated[Target, _file("--target", help="The runtime or server that will load the file.")] = Target.ONNX
     name: Annotated[
-        str, _file("--name", metavar="NAME", help="Name of the files without suffix (default: leaf-BACKBONE).")
+        str,
+        _file("--name", metavar="NAME", help="Name of the files without suffix (default: that of the run)."),
     ] = ""
     batch: Annotated[
         str, _file("--batch", metavar="N,N,N", help="TensorRT: smallest, most frequent and largest batch.")
@@ -157,8 +158,11 @@ def export(
     if (int8 := result.int8) is not None:
         say(
             f"\nint8: calibrated on {int8.calibration_faces} faces, "
-            f"evaluated on {int8.evaluation_faces} others ({int8.evaluated_on})"
+            f"evaluated on {int8.evaluation_faces} others ({int8.evaluated_on}): {100 * int8.accuracy:.1f} % right, "
+            f"fp32 {100 * int8.fp32_accuracy:.1f} %"
         )
+        if int8.fp32_accuracy - int8.accuracy > int8.max_loss:
+            say("so large a loss may be chance on so few faces; evaluate on more to be certain (--data with test/)")
     say(f"\nwritten: {result.path}")
 
 

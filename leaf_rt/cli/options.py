@@ -130,6 +130,13 @@ def named(text: str | Path) -> Path:
     return Path(text)
 
 
+def jobs(text: str | int) -> int:
+    """Read a number of files, or "auto": 0."""
+    if text == "auto" or (str(text).isdecimal() and int(text) > 0):
+        return 0 if text == "auto" else int(text)
+    raise typer.BadParameter(f"{text!r} is neither a number of at least 1 nor auto")
+
+
 def not_empty(names: _Names) -> _Names:
     """Reject empty names of things that are not always files."""
     if names == "" or (isinstance(names, list) and "" in names):
@@ -221,6 +228,15 @@ SavePicture: TypeAlias = Annotated[
 SkipExisting: TypeAlias = Annotated[
     bool,
     _output("--skip-existing", help="Leave out files whose results are complete, as after an interrupted run."),
+]
+Jobs: TypeAlias = Annotated[
+    int,
+    _output(
+        "--jobs",
+        metavar="N|auto",
+        parser=jobs,
+        help="Files to process at the same time; auto: one per CPU core.",
+    ),
 ]
 Show: TypeAlias = Annotated[bool | None, _output("--show/--no-show", help="Open a window; press q or Ctrl-C to stop.")]
 ShowAuto: TypeAlias = Annotated[

@@ -255,7 +255,9 @@ class Run:
     def _finish(self, stats: RunStats | None) -> None:
         """Write the timelines and report the results of all sources; ``stats`` is None if the run failed."""
         finished: list[tuple[SourceResults, bool, dict[str, Path]]] = []
-        for name, source in self._results.items():
+        order = [] if stats is None else [s.info.name for s in stats.sources]  # of the command, not of the first frames
+        named = sorted(self._results.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1)
+        for name, source in named:
             stopped_early = name in self.unfinished and self.stop.is_set()
             files = self._complete(source, stats, stopped_early=stopped_early)
             if files is not None:

@@ -99,7 +99,10 @@ def evaluate(
         typer.Option(help="Images to evaluate on; validation: of a run, those that it held out if the data has none."),
     ] = EvaluationSplit.VALIDATION,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend for exported models.")] = "auto",
-    flip: Annotated[bool, typer.Option("--flip", help="Average over mirror images (runs and checkpoints).")] = False,
+    flip: Annotated[
+        bool,
+        typer.Option("--flip/--no-flip", help="Average over mirror images (runs and checkpoints), as exports do."),
+    ] = True,
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -329,5 +332,8 @@ def _trainer() -> ModuleType:
     try:
         from train import entry
     except ModuleNotFoundError as e:
-        raise BackendError(f"training needs {e.name}, which is not installed; {install_hint('train')}") from e
+        hint = install_hint("train")
+        if e.name == "torch":
+            hint += ", and before that, without an NVIDIA GPU, the CPU build of PyTorch: see docs/training.md"
+        raise BackendError(f"training needs {e.name}, which is not installed; {hint}") from e
     return entry

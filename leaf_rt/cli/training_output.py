@@ -47,6 +47,8 @@ def progress(quiet: bool) -> Progress:
     def finished(result: TrainResult) -> None:
         _show_stopped(result)
         if result.finished:
+            for line in result.comparison.sentences() if result.comparison else ():
+                out.print(Text(printable(line)), soft_wrap=True)
             out.print(f"done: {result.checkpoint}, report {result.report}", soft_wrap=True)
 
     return Progress(lambda text: note(out, text), lambda: _crop_bar(out), finished, out)
@@ -54,7 +56,10 @@ def progress(quiet: bool) -> Progress:
 
 def _show_stopped(result: TrainResult) -> None:
     if not result.finished:
-        say(f"stopped; continue with: leaf-rt train --resume {result.folder}", err=True)
+        kept = f"stopped after step {result.step} of {result.steps}, kept in {result.folder / 'last.pt'}"
+        if result.trained:
+            kept = f"stopped; the trained model is complete and kept in {result.checkpoint}, only the report is missing"
+        say(f"{kept}; continue with: leaf-rt train --resume {result.folder}", err=True)
 
 
 @contextmanager

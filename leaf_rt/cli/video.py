@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class VideoCommand:
         web: How to serve the live page; None does not.
         source_options: How sources are read that clients of the page add.
         keep_open: Whether the run goes on without sources.
+        jobs: Files to process at the same time.
     """
 
     recognition: RecognitionConfig
@@ -59,9 +61,10 @@ class VideoCommand:
     web: WebOptions | None = None
     source_options: SourceOptions = field(default_factory=SourceOptions)
     keep_open: bool = False
+    jobs: int = 1
 
     def run(self, targets: Sequence[Target], *, parallel: bool) -> int:
-        """Process all targets in one run, or in a run per target. A run that fails does not stop those after it.
+        """Process all targets in one run, or ``jobs`` of them in each. A run that fails does not stop those after it.
 
         Returns:
             0, or the exit code of the first error; it has been reported.
@@ -80,23 +83,28 @@ class VideoCommand:
         if self.sources_file is not None:
             inputs.append(self.sources_file)
         paths = prepare_paths(self.outputs, inputs, (info for _, info in expected_sources(targets, parallel)))
-        runs = [list(targets)] if parallel else [[target] for target in targets]
+        left = deque([list(targets)] if parallel else groups(targets, self.jobs))
+        alone = len(left) == 1
         with self._open(paths, follow=any(has_no_end(target) for target in targets)) as context:
-            for number, part in enumerate(runs):
+            while left:
+                part = left.popleft()
                 current = Run(context)
                 try:
                     current.process(part, self.options, preload=parallel)
                 except LeafError as e:
-                    if len(runs) == 1 and not self.reporter.was_reported(e):
+                    if len(part) > 1 and not parallel and not current.started:  # one did not open: the others go on
+                        left.extendleft([target] for target in reversed(part))
+                        continue
+                    if alone and not self.reporter.was_reported(e):
                         raise
                     self.reporter.error(e)
                 except KeyboardInterrupt:
-                    if len(runs) > 1:
-                        self.reporter.stopped([], _names(runs[number + current.started :]))
+                    if not alone:
+                        self.reporter.stopped([], _names([*([] if current.started else [part]), *left]))
                     raise
                 if current.stop.is_set():
-                    context.shared_files.whole &= not current.unfinished and number + 1 == len(runs)
-                    self.reporter.stopped(current.unfinished, _names(runs[number + 1 :]))
+                    context.shared_files.whole &= not current.unfinished and not left
+                    self.reporter.stopped(current.unfinished, _names(left))
                     break
         return self.reporter.exit_code
 
@@ -166,6 +174,20 @@ class VideoCommand:
         return web
 
 
-def _names(runs: Sequence[Sequence[Target]]) -> list[str]:
+def groups(targets: Sequence[Target], size: int) -> list[list[Target]]:
+    """Group files that are processed at the same time; never two of one name, whose results get numbers in order."""
+    found: list[list[Target]] = []
+    names: set[str] = set()
+    for target in targets:
+        name = Path(target.target).stem
+        if not found or len(found[-1]) >= size or name in names:
+            found.append([])
+            names.clear()
+        found[-1].append(target)
+        names.add(name)
+    return found
+
+
+def _names(runs: Iterable[Sequence[Target]]) -> list[str]:
     """The names of all targets of some runs."""
     return [readable(target.options.name or target.address.name) for part in runs for target in part]

@@ -40,6 +40,7 @@ class EndToEnd:
         frames_per_s: Frames per second of wall time, with threads.
         stages_ms: Mean time per frame in a single thread, ms, by stage; "rest" is the time outside all stages.
         outside: Share of the time in a single thread that is not spent in decode, detect and infer, 0 to 1.
+        of_slowest: ``frames_per_s`` / frames per second of the slowest stage alone, in a single thread.
         backend: See ``Backend.reason``.
         detector: See ``DetectorChoice.reason``.
     """
@@ -52,6 +53,7 @@ class EndToEnd:
     frames_per_s: float
     stages_ms: dict[str, float]
     outside: float
+    of_slowest: float
     backend: str
     detector: str
 
@@ -85,6 +87,7 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
         info, frames, faces, spent, wall = _step_by_step(path, pipeline)
     finally:
         backend.close()
+    slowest = max(spent.values()) / frames  # s per frame
     spent["rest"] = max(0.0, wall - sum(spent.values()))
     return EndToEnd(
         clip=info.name,
@@ -95,6 +98,7 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
         frames_per_s=round(stats.fps, 1),
         stages_ms={name: round(seconds / frames * 1e3, 3) for name, seconds in spent.items()},
         outside=round(1.0 - sum(spent[name] for name in _ESSENTIAL) / wall, 4),
+        of_slowest=round(stats.fps * slowest, 3),
         backend=backend.reason,
         detector=recognition.choose_detector().reason,
     )
@@ -110,6 +114,7 @@ def rows(result: EndToEnd) -> dict[str, str]:
         "end to end": f"{result.frames_per_s:.0f} frames/s, including decoding, nothing written",
         "ms per frame": f"{stages} (one thread)",
         "outside decode, detect and infer": f"{result.outside:.1%} of the time",
+        "threads": f"{result.of_slowest:.0%} of the speed of the slowest stage alone",
     }
 
 
@@ -128,6 +133,7 @@ def _step_by_step(
         try:
             begin = last = time.perf_counter()
             for frame in source:
+                _ = frame.image  # converts it
                 spent["decode"] += time.perf_counter() - last
                 estimates = steps.step(frame)
                 for name, seconds in steps.timings.items():

@@ -30,15 +30,17 @@ def describe(frame: U8, xyxy: F32) -> F32:
 
     Returns:
         (N, SIZE) float32: CIE L*a*b* of the cells in OpenCV's 8-bit steps. The mean lightness is 0, so that exposure
-        has little influence.
+        has little influence. NaN in cells outside the frame: what fills them is the same for all people.
     """
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
     for cells, box in zip(out, xyxy, strict=True):
-        part = Window.around(box, factor=REACH).cut(frame)
-        step = max(part.shape[0] // (4 * GRID), 1)
-        small = cv2.resize(part[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA)
+        window = Window.around(box, factor=REACH)
+        part = window.cut(frame, max(window.side // (4 * GRID), 1))
+        small = cv2.resize(part, (GRID, GRID), interpolation=cv2.INTER_AREA)
         cells[:] = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
-    out[..., 0] -= out[..., 0].mean(axis=(1, 2), keepdims=True)
+        outside = _outside(window, frame.shape[1], frame.shape[0])
+        cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
+        cells[outside] = np.nan
     out[..., 1:] *= CHROMA
     return out.reshape(len(xyxy), SIZE)
 
@@ -54,28 +56,21 @@ def change(a: F32, b: F32) -> F32:
         b: (M, A) float32.
 
     Returns:
-        (N, M) float32, root mean square in 8-bit steps; 0 if A is 0.
+        (N, M) float32, root mean square in 8-bit steps, of the values that both have; 0 if they have none in common.
     """
     if a.shape[1] == 0 or b.shape[1] == 0:
         return np.zeros((len(a), len(b)), np.float32)
-    return np.asarray(np.sqrt(((a[:, None] - b[None]) ** 2).mean(axis=2)), np.float32)
+    squares = (a[:, None] - b[None]) ** 2
+    known = ~np.isnan(squares)
+    total = np.where(known, squares, 0.0).sum(axis=2)
+    return np.asarray(np.sqrt(total / np.maximum(known.sum(axis=2), 1)), np.float32)
 
 
-def outside(xyxy: F32, width: int, height: int) -> NDArray[np.bool_]:
-    """Return which values of the appearances of faces describe places outside the frame, (N, SIZE).
-
-    Args:
-        xyxy: (N, 4) float32, px.
-        width: Of the frame, px.
-        height: Of the frame, px.
-    """
-    out = np.zeros((len(xyxy), GRID, GRID, 3), np.bool_)
-    for cells, box in zip(out, xyxy, strict=True):
-        window = Window.around(box, factor=REACH)
-        middles = (np.arange(GRID) + 0.5) * window.side / GRID
-        x, y = window.x + middles, window.y + middles
-        cells[:] = (((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None])[..., None]
-    return out.reshape(len(xyxy), SIZE)
+def _outside(window: Window, width: int, height: int) -> NDArray[np.bool_]:
+    """Return which cells of a window are outside a frame of this size, (GRID, GRID)."""
+    middles = (np.arange(GRID) + 0.5) * window.side / GRID
+    x, y = window.x + middles, window.y + middles
+    return np.asarray(((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None], np.bool_)
 
 
 def difference(a: F32, b: F32) -> F32:

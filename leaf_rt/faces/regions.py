@@ -97,17 +97,18 @@ class Window:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         cv2.warpAffine(frame, matrix, (len(out), len(out)), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
-    def cut(self, frame: U8) -> U8:
-        """Cut the window out of a frame, (side, side, 3) uint8. Outside the frame, its border is repeated."""
+    def cut(self, frame: U8, step: int = 1) -> U8:
+        """Copy every ``step``-th pixel of the window out of a frame. Outside the frame, its border is repeated.
+
+        Returns:
+            (S, S, 3) uint8, where S is the side divided by ``step``, rounded up.
+        """
         height, width = frame.shape[:2]
-        top, left = max(-self.y, 0), max(-self.x, 0)
-        bottom, right = max(self.y + self.side - height, 0), max(self.x + self.side - width, 0)
-        if max(top, bottom, left, right) >= self.side:  # completely outside
-            return np.zeros((self.side, self.side, 3), np.uint8)
-        part = frame[self.y + top : self.y + self.side - bottom, self.x + left : self.x + self.side - right]
-        if top or bottom or left or right:
-            part = np.asarray(cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
-        return part
+        columns, rows = np.arange(self.x, self.x + self.side, step), np.arange(self.y, self.y + self.side, step)
+        beyond = max(-self.x, -self.y, self.x + self.side - width, self.y + self.side - height)
+        if beyond >= self.side:  # completely outside
+            return np.zeros((len(rows), len(columns), 3), np.uint8)
+        return frame[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

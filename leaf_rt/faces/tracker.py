@@ -40,7 +40,7 @@ class TrackOptions:
         reach_growth: Growth of ``reach``, face widths/s.
         max_reach: Limit of ``reach``.
         max_change: How much the appearance may change between two detections, see ``appearance.change``. A face that
-            differs more is another person, wherever it is.
+            differs more is another person, wherever it is. After a loss, the less it may differ the farther away it is.
     """
 
     max_lost: float = 1.0
@@ -133,6 +133,9 @@ class FaceTracker:
         changes = np.array([change(self._tracks[k].appearances, appearance).min(axis=0) for k in group])
         cost = distance + growth + changes / self.options.max_change
         allowed = (distance <= reach) & (growth <= math.log(2.0)) & (changes <= self.options.max_change)
+        # Whoever comes back far away and looks different is somebody else, though each alone would be allowed.
+        doubt = np.hypot(distance / np.maximum(reach, 1e-9), changes / max(self.options.max_change, 1e-9))
+        allowed &= (lost_for <= RECENT)[:, None] | (doubt <= 1.0)
         # A forbidden pair costs more than all allowed pairs together, so that it never replaces one of them.
         penalty = 1e3
         columns = cheapest_pairs(np.where(allowed, cost, penalty)).tolist()
@@ -241,7 +244,9 @@ class _Track:
         innovation = np.clip(innovation, -limit, limit)
         self.state = self.state + np.stack([p, c]) / variance * innovation
         self.covariance = np.stack([p - p * p / variance, c - p * c / variance, v - c * c / variance])
-        mean = (1 - MEMORY) * self.appearances[1] + MEMORY * appearance
+        old = self.appearances[1]
+        mean = (1 - MEMORY) * old + MEMORY * appearance
+        mean = np.where(np.isnan(old), appearance, np.where(np.isnan(appearance), old, mean))  # parts outside the frame
         self.appearances = np.stack([appearance, mean]).astype(np.float32)
         self.seen = now
         self.hits += 1

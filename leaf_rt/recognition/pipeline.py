@@ -15,7 +15,6 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
-from leaf_rt.faces.appearance import SIZE, outside
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.geometry import same_face
 from leaf_rt.models.spec import ModelSpec
@@ -91,6 +90,23 @@ class _Person:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A frame between ``detect`` and ``plan``.
+
+    Attributes:
+        frame: The frame.
+        detections: Its faces.
+        lag: See ``Detector.lag``.
+        seconds: How long the detection took.
+    """
+
+    frame: Frame
+    detections: Detections
+    lag: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pending:
     """A frame between ``prepare`` and ``finish``.
 
@@ -99,6 +115,7 @@ class Pending:
         tracks: All living tracks.
         rows: (K,) int64, the rows of ``tracks`` whose faces wait for classification.
         crops: (K, side, side, 3) uint8 BGR, their aligned faces.
+        lag: See ``Detector.lag``.
         seen: See ``Estimates``.
         shot: See ``Estimates``.
     """
@@ -107,6 +124,7 @@ class Pending:
     tracks: Tracks
     rows: I64
     crops: U8
+    lag: float
     seen: F32
     shot: int
 
@@ -116,6 +134,9 @@ class Pipeline:
 
     ``step`` processes a frame completely. To share a back end between sources, call ``prepare`` for each source, then
     ``backend.infer`` once for all crops, then ``finish`` for each source.
+
+    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frame may run in
+    another thread as soon as ``plan`` for the last one has returned, and beside ``infer`` and ``finish``.
 
     Args:
         detector: Finds the faces. The pipeline closes it.
@@ -166,6 +187,7 @@ class Pipeline:
         self._memory = people
         self._encoder = encoder
         self._shot = 0  # number of the shot, in this generation
+        self._restarts, self._cuts = False, 0  # what ``detect`` has seen and ``plan`` has to do
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
         self._wants_pose = pose
@@ -180,17 +202,35 @@ class Pipeline:
 
     def prepare(self, frame: Frame) -> Pending:
         """Detect and track the faces of a frame, and crop those that are due for classification."""
+        return self.plan(self.detect(frame))
+
+    def detect(self, frame: Frame) -> Found:
+        """Find the faces of a frame: the first half of ``prepare``. Leaves alone what ``infer`` and ``finish`` use."""
         if frame.generation != self._generation:
-            self.reset()
             self._generation = frame.generation
-        t0 = self._clock()
+            self._restarts = True
+            self._forget_faces()
+            if self._shots is not None:
+                self._shots.reset()
+        start = self._clock()
         change = Change.SAME if self._shots is None else self._shots.compare(frame.image)
         if change is Change.CUT:
-            self._end_shot()
+            self._cuts += 1
+            self._forget_faces()
         detections = self.detector.detect(frame)
         if change is Change.DOUBTFUL and self._all_gone(detections):
-            self._end_shot()
+            self._cuts += 1
+            self._forget_faces()
             detections = self.detector.detect(frame)
+        return Found(frame, detections, self.detector.lag, self._clock() - start)
+
+    def plan(self, found: Found) -> Pending:
+        """Track the faces of a frame, and crop those that are due: the second half of ``prepare``."""
+        frame, detections = found.frame, found.detections
+        if self._restarts or self._cuts:
+            self._end_tracks()
+            self._shot = (0 if self._restarts else self._shot) + self._cuts
+            self._restarts, self._cuts = False, 0
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)
         self._update_people(tracks, detections)
@@ -204,10 +244,10 @@ class Pipeline:
         if self._memory is not None:
             self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
-        self.timings.update(detect=t1 - t0, track=t2 - t1, align=t3 - t2, infer=0.0)
+        self.timings.update(detect=found.seconds, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
         self._last_boxes = tracks.xyxy[tracks.detection_index >= 0]
-        return Pending(frame, tracks, rows, crops, seen, self._shot)
+        return Pending(frame, tracks, rows, crops, found.lag, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
         """Smooth the results of a frame, and report every visible person.
@@ -251,18 +291,13 @@ class Pipeline:
             max_per_frame=round(full.max_per_frame * longer),
         )
 
-    def reset(self) -> None:
-        """Forget all people, after a reconnect."""
-        self._end_shot()
-        self._shot = 0
-        if self._shots is not None:
-            self._shots.reset()
-
-    def _end_shot(self) -> None:
-        """End all tracks, with everything that was kept of them."""
-        self._shot += 1
+    def _forget_faces(self) -> None:
+        """Forget the faces of the last frame, before those of the next one are looked for."""
         self._last_boxes = np.zeros((0, 4), np.float32)
         self.detector.reset()
+
+    def _end_tracks(self) -> None:
+        """End all tracks, with everything that was kept of them."""
         self.tracker.reset()
         self.smoother.reset()
         self._people.clear()
@@ -288,11 +323,7 @@ class Pipeline:
             wanted = [k for k, t in enumerate(ids) if not self._people[t].low_quality and memory.wants_vector(t, now)]
             for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
                 vectors[k] = vector
-        heads = found.appearance
-        if heads.shape[1] == SIZE:
-            height, width = frame.image.shape[:2]
-            heads = np.where(outside(found.xyxy, width, height), np.float32(np.nan), heads)
-        memory.observe(ids, heads, vectors, now)
+        memory.observe(ids, found.appearance, vectors, now)
 
     def _update_people(self, tracks: Tracks, detections: Detections) -> None:
         """Drop people whose tracks have ended, and add those whose tracks are new."""
@@ -311,7 +342,7 @@ class Pipeline:
     def _report(self, pending: Pending, now: float) -> Estimates:
         """Return the estimates of all visible people."""
         tracks = pending.tracks
-        patience = self.options.max_coast + self.detector.lag
+        patience = self.options.max_coast + pending.lag
         visible = [
             row
             for row, track_id in enumerate(tracks.track_id.tolist())

@@ -186,7 +186,7 @@ class VideoSink(Closing):
                 )
 
     def _encode(self, stream: VideoStream, image: U8, timestamp: float, fps: float | None) -> list[Packet[VideoStream]]:
-        picture = VideoFrame.from_ndarray(letterbox(image, *self._size), format="bgr24")
+        picture = VideoFrame.from_numpy_buffer(letterbox(image, *self._size), format="bgr24")  # without a copy
         self._pts = max(round((timestamp - self._first) / TIME_BASE), self._pts + 1)
         picture.pts, picture.time_base = self._pts, TIME_BASE
         picture.duration = round(1.0 / (fps or 25.0) / TIME_BASE)

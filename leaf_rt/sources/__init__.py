@@ -8,6 +8,7 @@ __all__ = [
     "arrays",
     "base",
     "camera",
+    "decoding",
     "network",
     "opening",
     "picture",

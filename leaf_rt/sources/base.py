@@ -5,10 +5,12 @@ Must not know any decoder, thread or clock.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from leaf_rt.sources.address import Address, parse
 from leaf_rt.types import Frame, SourceInfo
@@ -113,7 +115,8 @@ class Source(Protocol):
     Attributes:
         info: Its properties.
         warnings: Problems that did not end it, one sentence each.
-        decode_time: s that the decoder needed for the newest frame; None if only the time of ``next`` can be measured.
+        decode_time: s that the decoder needed for the newest frame, without the conversion of its picture; None if only
+            the time of ``next`` can be measured.
         damaged: Damaged packets and pictures so far. The frames of damaged pictures are given all the same.
     """
 
@@ -141,6 +144,38 @@ class Source(Protocol):
         ...
 
 
+class Skip(IntEnum):
+    """Pictures that are not decoded."""
+
+    NONE = 0
+    UNREFERENCED = 1  # those that no other picture needs
+    TO_KEY = 2  # all up to the next key frame
+
+
+class Decoding:
+    """How a source is to be decoded, and how much it has left out. Shared with the thread that reads the source.
+
+    Attributes:
+        skip: What to leave out. After ``TO_KEY``, the source itself goes back to ``UNREFERENCED`` at the key frame.
+        turn: Entered around every call of the decoder, so that not too many sources decode at the same time.
+        skipped: Pictures left out so far.
+        key_distance: Pictures from one key frame to the next, the longest so far; 0 until it is known.
+    """
+
+    def __init__(self) -> None:
+        self.skip = Skip.NONE
+        self.turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        self.skipped = 0
+        self.key_distance = 0
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A source that can leave out pictures."""
+
+    decoding: Decoding
+
+
 class Selector:
     """Selects frames of a source by stride and maximum rate."""
 
@@ -148,10 +183,16 @@ class Selector:
         self._stride = options.stride
         self._period = 1.0 / options.max_fps if options.max_fps is not None else 0.0
         self._due = float("-inf")
+        self._last = -1  # index of the last frame, or the one before the first
 
     def selects(self, index: int, timestamp: float) -> bool:
-        """Whether to read the frame with this index and media time, s. Call it once per frame, in order."""
-        if index % self._stride or timestamp < self._due - 1e-6:
+        """Whether to read the frame with this index and media time, s. Call it once per frame, in order.
+
+        Frames may be missing. Where the n-th one is, the next one takes its place.
+        """
+        passed = index % self._stride == 0 or (self._last >= 0 and index // self._stride > self._last // self._stride)
+        self._last = index
+        if not passed or timestamp < self._due - 1e-6:
             return False
         if self._period > 0:
             # At fixed intervals, so that a limit of 20 frames/s on a 30 frames/s source gives 20 and not 15.

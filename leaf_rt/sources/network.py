@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoFrames, NotAVideo, NotFound, TimedOut
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.address import parse
-from leaf_rt.sources.base import Selector, SourceOptions
+from leaf_rt.sources.base import Decoding, Selector, SourceOptions
+from leaf_rt.sources.decoding import PacketDecoder
 from leaf_rt.sources.rtsp_relay import RtspRelay
 from leaf_rt.sources.timeline import RtpClock, Timeline
 from leaf_rt.system.closing import Closing
@@ -42,6 +43,8 @@ class NetworkSource(Closing):
         self.warnings: list[str] = []
         self.decode_time: float | None = 0.0
         self.damaged = 0
+        self.decoding = Decoding()
+        self._converter = ffmpeg.Converter()
         self._options = options
         self._clock = clock
         self._decode_seconds = 0.0  # since the newest frame
@@ -78,12 +81,13 @@ class NetworkSource(Closing):
         except BaseException:
             self.close()
             raise
-        self._first: VideoFrame | None = first
+        first_picture, _ = first
+        self._first: tuple[VideoFrame, int] | None = first
         fps = float(stream.average_rate) if stream.average_rate else None
         # A video file on a web server has an end. An RTSP server may state a duration too, but sends at its own pace.
         is_file = target.lower().startswith(("http:", "https:")) and self._container.duration is not None
         duration = (self._container.duration or 0) / 1e6 if is_file else None
-        width, height = ffmpeg.shown_size(first)
+        width, height = ffmpeg.shown_size(first_picture)
         self.info = SourceInfo(
             name=options.name or address.name,
             target=self._address,
@@ -112,9 +116,11 @@ class NetworkSource(Closing):
         timeline = Timeline(1.0 / (self.info.fps or 25.0))
         while True:
             first, self._first = self._first, None
-            picture = first if first is not None else next(self._frames, None)
-            if picture is None:
+            decoded = first if first is not None else next(self._frames, None)
+            if decoded is None:
                 return
+            picture, left_out = decoded
+            index += left_out
             now = self._clock() - opened
             ticks, base = picture.pts, picture.time_base
             if rtp is not None and ticks is not None:
@@ -125,10 +131,8 @@ class NetworkSource(Closing):
                 if self._options.end is not None and timestamp >= self._options.end:
                     return
             if (self.info.is_live or timestamp >= self._options.start) and selector.selects(index, timestamp):
-                start = self._clock()
-                image = ffmpeg.to_bgr(picture, self._options.mirror)
-                self.decode_time = self._decode_seconds + self._clock() - start
-                self._decode_seconds = 0.0
+                image = self._converter.later(picture, self._options.mirror)
+                self.decode_time, self._decode_seconds = self._decode_seconds, 0.0
                 yield Frame(image, index, timestamp, self.info.name, generation=timeline.jumps)
             index += 1
 
@@ -141,12 +145,14 @@ class NetworkSource(Closing):
         if self._relay is not None:
             self._relay.close()
 
-    def _decode(self, stream: VideoStream) -> Iterator[VideoFrame]:
+    def _decode(self, stream: VideoStream) -> Iterator[tuple[VideoFrame, int]]:
+        """Decode the stream; with each picture comes the number of those that were left out before it."""
         has_frame = False
+        decoder = PacketDecoder(stream, self.decoding)
         try:
             for packet, incomplete in ffmpeg.packets(self._container, stream):
                 start = self._clock()
-                frames, damaged = ffmpeg.decode(packet)  # the next key frame repairs a damaged picture
+                frames, damaged = decoder.decode(packet)  # the next key frame repairs a damaged picture
                 self._decode_seconds += self._clock() - start
                 self.damaged += (damaged or incomplete) and has_frame  # a stream may start between two key frames
                 has_frame |= bool(frames)

@@ -20,7 +20,8 @@ from leaf_rt.credentials import mask
 from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
 from leaf_rt.media import ffmpeg
 from leaf_rt.media.ffmpeg import Bounds
-from leaf_rt.sources.base import Selector, SourceOptions
+from leaf_rt.sources.base import Decoding, Selector, SourceOptions
+from leaf_rt.sources.decoding import PacketDecoder
 from leaf_rt.sources.timeline import Timeline
 from leaf_rt.system.closing import Closing
 from leaf_rt.text import counted
@@ -52,6 +53,8 @@ class VideoFileSource(Closing):
         self._path = path
         self._options, self._bounds = options, bounds
         self.damaged = 0
+        self.decoding = Decoding()
+        self._converter = ffmpeg.Converter()
         self._container = _open(path, bounds)
         try:
             self._stream = _video(path, self._container)
@@ -71,17 +74,18 @@ class VideoFileSource(Closing):
         """Yield the frames that the options select. Damaged data adds a warning and may end the file early."""
         selector = Selector(self._options)
         index, last, offset = -1, -1.0, 0.0
-        count = generation = jumps = 0
+        generation = jumps = 0
         while True:
+            shift: int | None = None if self._options.loop else 0  # of the numbers in this pass
             for picture, number, time, jumps in self._read_once():
                 if self._options.end is not None and time >= self._options.end:
                     break
                 timestamp = max(time + offset, last + _MIN_STEP) if index >= 0 else time
-                index = number if not self._options.loop else count
+                shift = index + 1 - number if shift is None else shift
+                index = number + shift
                 last = timestamp
-                count += 1
                 if selector.selects(index, timestamp):
-                    image = ffmpeg.to_bgr(picture, self._options.mirror)
+                    image = self._converter.later(picture, self._options.mirror)
                     yield Frame(image, index, timestamp, self.info.name, generation=generation + jumps)
             else:
                 self._check_end(last - offset, jumps)
@@ -134,15 +138,17 @@ class VideoFileSource(Closing):
 
     def _decode(self, index: int) -> Iterator[_Decoded]:
         """Decode from the position of the container, without the frames before ``start``."""
-        ffmpeg.use_threads(self._stream)
+        ffmpeg.use_threads(self._stream, is_live=self._options.realtime)
+        decoder = PacketDecoder(self._stream, self.decoding)
         period = 1.0 / float(self._stream.average_rate or 25)
         time = self._options.start - period  # s, timestamp of the file
         timeline = Timeline(period)
         try:
             for packet in self._container.demux(self._stream):
-                frames, damaged = ffmpeg.decode(packet)
+                frames, damaged = decoder.decode(packet)
                 self.damaged += damaged
-                for frame in frames:
+                for frame, left_out in frames:
+                    index += left_out
                     time = self._media_time(frame.pts, self._stream) if frame.pts is not None else time + period
                     media_time = timeline.media_time(time)
                     if media_time >= self._options.start - 1e-6:

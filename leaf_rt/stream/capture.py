@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from leaf_rt.errors import ConnectionLost, LeafError, TimedOut
-from leaf_rt.sources.base import Source, SourceOptions, Target
+from leaf_rt.sources.base import Decodes, Source, SourceOptions, Target
 from leaf_rt.stream.connection import Connection
 from leaf_rt.stream.context import RunContext
+from leaf_rt.stream.decode_control import DecodeControl
 from leaf_rt.stream.frame_buffer import CapturedFrame, FrameBuffer
 from leaf_rt.stream.stats import EventKind, SourceStats
 from leaf_rt.types import Frame, SourceInfo
@@ -94,6 +95,10 @@ class Capture:
             self._connection.error = error
             self.buffer.drop_all()
         self._connection.report("error", EventKind.FAILED, reason, error)
+
+    def watch(self, captured: CapturedFrame) -> None:
+        """Look whether the picture of a live source stands still. Not under the lock: it reads the picture."""
+        self._connection.watch(captured.frame, captured.captured)
 
     def join(self, timeout: float) -> None:
         """Wait up to ``timeout`` s for the threads. One that hangs in a read ends later, by itself."""
@@ -202,10 +207,19 @@ class CaptureThread:
 
     def _read(self, source: Source) -> bool:
         """Put every frame into the buffer; returns False if the thread was cancelled before the end."""
+        turns, info = self._context.turns, source.info
+        if not (info.is_live and isinstance(source, Decodes)):
+            return self._read_all(source, None)
+        source.decoding.turn = turns
+        with DecodeControl(source.decoding, turns, info.fps or 25.0) as control:
+            return self._read_all(source, control)
+
+    def _read_all(self, source: Source, control: DecodeControl | None) -> bool:
         info, now = source.info, self._context.now
         replay = info.kind == "file" and info.is_live
         begin: tuple[float, float] | None = None  # when the first frame of a replay came, and its media time, s
         reported = damaged = 0  # warnings; damage
+        reported_load = False
         frames = iter(source)
         while True:
             start = now()
@@ -220,28 +234,35 @@ class CaptureThread:
             if frame is None:
                 return True
             decode_time = captured - start if source.decode_time is None else source.decode_time
-            self._context.stats.stages["decode"].add(decode_time)
+            if not info.is_live:  # a live frame may never be looked at
+                _ = frame.image
+                decode_time += now() - captured
             if replay:
                 begin = begin or (captured, frame.timestamp)
                 if not self._sleep(begin[0] + frame.timestamp - begin[1] - captured):
                     return False
                 captured = now()
-            if not self._put(frame, info, captured):
+            replaced = self._put(frame, info, captured, decode_time, 0 if control is None else control.left_out())
+            if replaced is None:
                 return False
+            if control is not None and control.update(captured, frame.timestamp, replaced) and not reported_load:
+                reported_load = True
+                text = "leaves out pictures when decoding, because not all frames can be processed in time"
+                self._connection.report("info", EventKind.LOAD, text)
 
-    def _put(self, frame: Frame, info: SourceInfo, now: float) -> bool:
-        """Put a frame into the buffer; returns False if the thread is cancelled."""
-        if info.is_live:
-            self._connection.watch(frame, now)
+    def _put(self, frame: Frame, info: SourceInfo, now: float, decode_time: float, left_out: int) -> bool | None:
+        """Put a frame into the buffer; returns whether it replaced one, or None if the thread is cancelled."""
         with self._context.lock:
             while not info.is_live and self._buffer.is_full and not self._cancelled:
                 self._buffer.space.wait()
             if self._cancelled:
-                return False
-            self._buffer.put(CapturedFrame(self._connection.stamp(frame, info, now), now), info.is_live)
+                return None
+            self._connection.left_out(left_out)
+            stamped = self._connection.stamp(frame, info, now)
+            replaced = self._buffer.put(CapturedFrame(stamped, now, decode_time), info.is_live)
             if self.deadline is not None:
                 self.deadline = now + self._options.stall_timeout
-        return True
+        return replaced
 
     def _expect_open(self) -> None:
         """Set the deadline for opening the source and its first frame."""

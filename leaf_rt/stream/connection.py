@@ -132,6 +132,12 @@ class Connection:
             text = f"{counted(total, 'damaged picture')} so far; check the network and the camera"
             self.report("warning", EventKind.DAMAGED, text)
 
+    def left_out(self, count: int) -> None:
+        """Count pictures that were not decoded, to save time."""
+        self.stats.captured += count
+        self.stats.dropped += count
+        self.stats.skipped += count
+
     def stamp(self, frame: Frame, info: SourceInfo, now: float) -> Frame:
         """Give a frame its name, number and media time in this run, and count it."""
         stats = self.stats

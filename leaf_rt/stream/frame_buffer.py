@@ -13,10 +13,14 @@ from leaf_rt.types import Frame
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedFrame:
-    """A frame and the time at which it was captured, s on the monotonic clock."""
+    """A frame, the time at which it was captured, s on the monotonic clock, and how long its decoder needed, s.
+
+    The picture of a frame of a live source is converted when the frame is taken: most may never be.
+    """
 
     frame: Frame
     captured: float
+    decode_time: float = 0.0
 
 
 class FrameBuffer:
@@ -43,13 +47,19 @@ class FrameBuffer:
         """Whether a frame of a file has to wait."""
         return len(self._frames) >= self._capacity
 
-    def put(self, captured: CapturedFrame, is_live: bool) -> None:
-        """Add a frame. A live frame replaces the one before it, which counts as dropped."""
-        if is_live and self._frames:
+    def put(self, captured: CapturedFrame, is_live: bool) -> bool:
+        """Add a frame. A live frame replaces the one before it, which counts as dropped.
+
+        Returns:
+            Whether it replaced one.
+        """
+        replaces = is_live and bool(self._frames)
+        if replaces:
             self.drop_all()
         self._frames.append(captured)
         self._stats.queued = len(self._frames)
         self._ready.notify_all()
+        return replaces
 
     def take(self) -> CapturedFrame:
         """Remove and return the oldest frame; the buffer must not be empty."""

@@ -7,7 +7,6 @@ source delays another, and classifies all faces of these frames with one call of
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from leaf_rt.stream.sink_worker import SinkWorker
 from leaf_rt.stream.source_worker import SourceWorker, ready_workers
 from leaf_rt.stream.startup import first_info, open_targets, unique_name
 from leaf_rt.stream.stats import Event, EventKind, RunStats
+from leaf_rt.system.cpu import cpu_count
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Prediction, SourceInfo
 
@@ -148,6 +148,7 @@ class StreamRunner:
         with self._context.lock:
             worker.capture.stop()
             worker.capture.buffer.drop_all()
+        worker.drop_ahead()
         worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
         self._close(worker)
         self._workers = [other for other in self._workers if other is not worker]
@@ -182,8 +183,8 @@ class StreamRunner:
     def run(self, shared: Sequence[Sink]) -> RunStats:
         """Run from the first frame until every sink is closed."""
         context = self._context
-        sources = max(len(self._workers), 2 if self._control.keep_open else 1)
-        threads = context.options.workers or min(sources, os.cpu_count() or 1)
+        # Two at least: faces in the next frame of a file are looked for while the last one is classified.
+        threads = context.options.workers or min(max(len(self._workers), 2), cpu_count())
         self._control.bind(context)
         self._pool = ThreadPoolExecutor(threads, "faces") if threads > 1 else None
         try:
@@ -264,12 +265,12 @@ class StreamRunner:
             now = self._context.now()
             for worker in self._workers:
                 worker.capture.check(now)
-            return [(worker, worker.capture.buffer.take()) for worker in self._ready_workers()]
+            return [(worker, worker.take()) for worker in self._ready_workers()]
 
     def _all_ended(self) -> bool:
         """Whether no frame will come any more. Call under the lock."""
         stay = self._control.keep_open and not (self._context.stop.is_set() or self._duration_over())
-        return not stay and all(worker.capture.ended for worker in self._workers)
+        return not stay and all(worker.ended for worker in self._workers)
 
     def _duration_over(self) -> bool:
         duration = self._context.options.duration
@@ -292,11 +293,11 @@ class StreamRunner:
         try:
             for worker, _ in batch:
                 self._set_up(worker)
-            begin = self._context.now()  # after the set-up, which is no part of the latency
             if self._pool is not None and len(batch) > 1:
                 prepared = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), batch))
             else:
                 prepared = [worker.prepare(captured) for worker, captured in batch]
+            self._look_ahead(batch)
             pending = [(*pair, half) for pair, half in zip(batch, prepared, strict=True) if half is not None]
             uncounted = {worker for worker, _, _ in pending}  # the others have counted their failed frame
             predictions = self._infer([half for _, _, half in pending]) if pending else []
@@ -305,7 +306,7 @@ class StreamRunner:
                 uncounted.remove(worker)
                 if estimates is None:
                     continue
-                latency = self._context.now() - (captured.captured if worker.info.is_live else begin)
+                latency = self._context.now() - (captured.captured if worker.info.is_live else worker.begun)
                 shared = self._shared if worker.own_sinks is None else ()
                 worker.deliver(captured, estimates, latency, shared, self._shutdown.drain_expired)
                 if worker.own_sinks is None:
@@ -313,6 +314,12 @@ class StreamRunner:
         finally:
             for worker in uncounted:
                 worker.stats.failed += 1
+
+    def _look_ahead(self, batch: Sequence[tuple[SourceWorker, CapturedFrame]]) -> None:
+        """Start on the next frames of files. Beside a live source they wait: its next frame goes first."""
+        if self._pool is not None and not any(worker.info.is_live and not worker.closed for worker in self._workers):
+            for worker, _ in batch:
+                worker.look_ahead(self._pool)
 
     def _infer(self, pending: Sequence[Pending]) -> list[Prediction]:
         """Classify all faces with one call. A failed call is reported and repeated once; the second failure raises."""
@@ -361,7 +368,8 @@ class StreamRunner:
             if self._context.options.shed and not worker.closed:
                 worker.adapt_to_load(now, live, self._served, self._busy, files)
             worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
-            if not worker.closed and worker.capture.ended:
+            worker.tell_if_unserved(now)
+            if not worker.closed and worker.ended:
                 self._close(worker)
         self._finish_closing()
         sinks = [*self._shared, *(sink for worker in self._workers for sink in worker.sinks)]

@@ -75,7 +75,7 @@ class SinkWorker:
             give_up: Whether to stop waiting and drop the frame; called a few times per second.
         """
         if not self._sink.wants_image:
-            work = replace(work, frame=replace(work.frame, image=_NO_IMAGE))
+            work = replace(work, frame=replace(work.frame, pixels=_NO_IMAGE))
         with self._changed:
             while wait and len(self._queue) >= self._capacity and not self.stats.off and not give_up():
                 self._changed.wait(0.25)

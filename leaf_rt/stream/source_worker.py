@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass
 
-from leaf_rt.recognition.pipeline import Pending, Pipeline
+from leaf_rt.recognition.pipeline import Found, Pending, Pipeline
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.capture import Capture
 from leaf_rt.stream.context import RunContext
@@ -15,6 +18,22 @@ from leaf_rt.stream.stats import Event, EventKind
 from leaf_rt.types import Estimates, Prediction, SourceInfo
 
 _MAX_FAILURES = 30  # failed frames in a row that end a source
+_UNSERVED_AFTER = 10.0  # s without a finished frame of a source that gives some, after which that is said
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """The next frame of a file, whose faces are being looked for.
+
+    Attributes:
+        captured: The frame.
+        begun: When that began, s.
+        found: Its faces.
+    """
+
+    captured: CapturedFrame
+    begun: float
+    found: Future[Found]
 
 
 class SourceWorker:
@@ -31,6 +50,7 @@ class SourceWorker:
         closed: Whether ``close`` was called.
         added: Whether it was added during the run; its error is then no error of the run.
         own_sinks: The only sinks that see it; None for those of the run.
+        begun: When the work on the newest frame began, s.
     """
 
     def __init__(self, context: RunContext, capture: Capture) -> None:
@@ -41,7 +61,10 @@ class SourceWorker:
         self.own_sinks: Sequence[Sink] | None = None
         self._context = context
         self._load = LoadControl()
+        self.begun = 0.0
+        self._ahead: _Ahead | None = None
         self._failures = 0  # failed frames in a row
+        self._served: tuple[float, int, int] | None = None  # s, finished and captured frames when one was last finished
         self._shown = False  # whether the sinks believe that the source is there
 
     @property
@@ -54,15 +77,52 @@ class SourceWorker:
         self.pipeline = pipeline
         self.sinks = list(sinks)
 
+    @property
+    def has_frame(self) -> bool:
+        """Whether a frame can be taken. Call under the lock of the run."""
+        return self._ahead is not None or bool(self.capture.buffer)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame is left and none will come. Call under the lock of the run."""
+        return self._ahead is None and self.capture.ended
+
+    def take(self) -> CapturedFrame:
+        """Take the next frame; there must be one. Call under the lock of the run."""
+        return self.capture.buffer.take() if self._ahead is None else self._ahead.captured
+
+    def look_ahead(self, pool: Executor) -> None:
+        """Look for the faces of the next frame, if there is one, while the last one is classified and delivered.
+
+        Call it after ``prepare``, and only for a file.
+        """
+        with self._context.lock:
+            captured = self.capture.buffer.take() if self.capture.buffer else None
+        if captured is not None:
+            self._ahead = _Ahead(captured, self._context.now(), pool.submit(self._detect, captured))
+
     def prepare(self, captured: CapturedFrame) -> Pending | None:
         """Run the pipeline up to the back end; returns None if the frame failed, which is counted and reported."""
         if self.pipeline is None:
             raise ValueError("SourceWorker.prepare: call set_up() first")
+        ahead, self._ahead = self._ahead, None
+        self.begun = self._context.now() if ahead is None else ahead.begun
         try:
-            return self.pipeline.prepare(captured.frame)
+            return self.pipeline.plan(self._detect(captured) if ahead is None else ahead.found.result())
         except Exception as e:  # noqa: BLE001 one bad frame must not end a run of days; many in a row end the source
             self._frame_failed(e)
             return None
+
+    def _detect(self, captured: CapturedFrame) -> Found:
+        if self.pipeline is None:
+            raise ValueError("SourceWorker: call set_up() first")
+        now = self._context.now
+        begin = now()
+        _ = captured.frame.image  # converts the picture of a live source
+        self._context.stats.stages["decode"].add(captured.decode_time + now() - begin)
+        if self.info.is_live:
+            self.capture.watch(captured)
+        return self.pipeline.detect(captured.frame)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates | None:
         """Run the rest of the pipeline; returns None if the frame failed, which is counted and reported."""
@@ -107,9 +167,11 @@ class SourceWorker:
 
     def tell_if_gone(self, shared: Sequence[SinkWorker]) -> None:
         """Tell all sinks, after its last frame, that the source was lost, stopped or has ended."""
+        if not self._shown or self.stats.state == "open":  # mostly; without the lock, which all captures want
+            return
         with self._context.lock:
-            gone = self.stats.state in ("lost", "stopped", "ended") and not self.capture.buffer
-        if gone and self._shown:
+            gone = self.stats.state in ("lost", "stopped", "ended") and not self.has_frame
+        if gone:
             self._shown = False
             for sink in (*shared, *self.sinks):
                 sink.source_gone(self.info)
@@ -132,6 +194,19 @@ class SourceWorker:
             text = f"needs {stats.demand:.0%} of the available time: {change} (level {stats.level})"
             self._context.report(Event("info", stats.info.name, EventKind.LOAD, text))
 
+    def tell_if_unserved(self, now: float) -> None:
+        """Say, once, that a live source gets none of the time of this machine."""
+        stats = self.stats
+        if self._served is None or self._served[1] != stats.processed or stats.state != "open":
+            self._served = (now, stats.processed, stats.captured)
+        elif now - self._served[0] >= _UNSERVED_AFTER and stats.captured > self._served[2] and stats.info.is_live:
+            self._served = (math.inf, stats.processed, stats.captured)
+            text = (
+                f"none of its frames was processed in {_UNSERVED_AFTER:g} s: this machine is too slow for all sources; "
+                "use fewer of them, or smaller pictures"
+            )
+            self._context.report(Event("warning", stats.info.name, EventKind.LOAD, text))
+
     def restart_load(self) -> None:
         """Measure the load anew, because another source is gone. Its counters no longer count."""
         self._load.restart()
@@ -141,6 +216,7 @@ class SourceWorker:
         if self.closed:
             return
         self.closed = True
+        self.drop_ahead()
         with self._context.lock:
             self.capture.buffer.drop_all()
             error = self.capture.error
@@ -158,7 +234,15 @@ class SourceWorker:
             text = f"skipped a frame that failed ({error!r})"
             self._context.report(Event("warning", self.info.name, EventKind.FRAME, text))
         if self._failures >= _MAX_FAILURES:
+            self.drop_ahead()
             self.capture.fail(error, f"stopped after {_MAX_FAILURES} failed frames in a row ({error!r})")
+
+    def drop_ahead(self) -> None:
+        """Drop the frame whose faces are being looked for, and wait until the pipeline is free."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self.stats.dropped += 1
+            wait([ahead.found])
 
 
 def ready_workers(workers: Sequence[SourceWorker], shared: Sequence[SinkWorker]) -> tuple[list[SourceWorker], bool]:
@@ -167,8 +251,8 @@ def ready_workers(workers: Sequence[SourceWorker], shared: Sequence[SinkWorker])
     A frame of a file waits until its sinks have space. If a live source runs beside it, the frame waits in its buffer,
     so that the loop does not wait with it.
     """
-    waiting = [worker for worker in workers if worker.capture.buffer]
-    if not any(worker.info.is_live and not worker.capture.ended for worker in workers):
+    waiting = [worker for worker in workers if worker.has_frame]
+    if not any(worker.info.is_live and not worker.ended for worker in workers):
         return waiting, False
     shared_have_room = all(sink.has_room(len(waiting)) for sink in shared)
     ready = [

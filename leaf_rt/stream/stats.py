@@ -107,7 +107,8 @@ class SourceStats:
         info: The source, as last opened.
         captured: Captured frames.
         processed: Frames with finished estimates.
-        dropped: Frames that a newer frame replaced, or that were left at the end of the run.
+        dropped: Frames that a newer frame replaced, that were not decoded, or that were left at the end of the run.
+        skipped: Those of the dropped ones that were not even decoded.
         failed: Frames on which the pipeline failed.
         queued: Frames that wait for the pipeline now.
         position: Media time of the newest finished frame, s.
@@ -136,6 +137,7 @@ class SourceStats:
     captured: int = 0
     processed: int = 0
     dropped: int = 0
+    skipped: int = 0
     failed: int = 0
     queued: int = 0
     position: float = 0.0

@@ -23,9 +23,9 @@ from train.data.dataset import Images, Samples, TrainingData
 from train.loop.checkpoint import load_model
 from train.loop.inference import predict
 from train.models.backbones import build_backbone, fold_batch_norm
-from train.models.bundled import BACKBONE, BUNDLED, load_bundled
+from train.models.bundled import load_bundled
 from train.models.face_model import FaceModel, build_model
-from train.recipes.schema import Recipe
+from train.recipes.schema import BUNDLED, BUNDLED_BACKBONE, Recipe
 
 ANSWERS = "teacher.npz"  # in the folder of a run
 MOST_REPEATS = 5  # of an unlabelled image in one pass
@@ -109,8 +109,8 @@ def _teacher(recipe: Recipe) -> tuple[FaceModel, tuple[str, ...], int]:
         model, meta = load_model(Path(recipe.distill.teacher))
         return model, meta.labels, meta.geometry.net_side
     labels = load_spec(DEFAULT_MODEL).labels
-    encoder = build_backbone(BACKBONE)
+    encoder = build_backbone(BUNDLED_BACKBONE)
     fold_batch_norm(encoder.eval())
-    model = build_model(BACKBONE, len(labels), folded=True)
+    model = build_model(BUNDLED_BACKBONE, len(labels), folded=True)
     load_bundled(model.encoder, model.classifier, labels)
     return model.eval(), labels, recipe.run.input_sizes[-1]

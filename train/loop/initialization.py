@@ -5,6 +5,7 @@ Knows recipes, data and models; must not know losses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,9 @@ from train.loop.checkpoint import find, load, load_weights
 from train.loop.inference import autocast
 from train.methods.objective import uses_unlabelled
 from train.models.backbones import build_backbone, fold_batch_norm, load_backbone
-from train.models.bundled import BACKBONE, BUNDLED, load_bundled
+from train.models.bundled import known_classes, load_bundled
 from train.models.face_model import FaceModel, build_model, model_options
-from train.recipes.schema import Recipe
+from train.recipes.schema import BUNDLED, BUNDLED_BACKBONE, Recipe
 
 INIT_RUN = "before"  # folder, inside the folder of a run, of the run that ``run.init_from`` names
 
@@ -50,13 +51,35 @@ def check_initial_files(recipe: Recipe, out: Path) -> None:
         if not path.is_file():
             raise NotFound(f"run.init_from {path}: no such file; give the checkpoint of a finished run, or a recipe")
     elif weights == BUNDLED and path is None:
-        if recipe.model.backbone != BACKBONE or not recipe.model.fold_batch_norm:
+        if recipe.model.backbone != BUNDLED_BACKBONE or not recipe.model.fold_batch_norm:
             raise DataError(
-                f"model.weights {BUNDLED}: needs --model.backbone {BACKBONE} and --model.fold_batch_norm true, "
+                f"model.weights {BUNDLED}: needs --model.backbone {BUNDLED_BACKBONE} and --model.fold_batch_norm true, "
                 "because the batch norms of the bundled model are folded"
             )
     elif weights and path is None and not Path(weights).is_file():
         raise NotFound(f"model.weights {weights}: no such file")
+
+
+def describe_start(recipe: Recipe, labels: Sequence[str]) -> str:
+    """What the network of a new run starts from, in one sentence.
+
+    Args:
+        recipe: Of the run.
+        labels: C class names of the data.
+    """
+    if recipe.run.init_from:
+        return f"the network starts from {recipe.run.init_from}"
+    if recipe.model.weights == BUNDLED:
+        known = known_classes(labels)
+        new = [label for label in labels if label not in known]
+        return (
+            "the network starts from the bundled model, which "
+            + (f"knows {', '.join(known)}" if known else "knows none of the classes")
+            + (f"; new: {', '.join(new)}" if new else "")
+        )
+    if recipe.model.weights:
+        return f"the network starts from {Path(recipe.model.weights).name}"
+    return "the network starts from random weights; from the bundled model (--weights bundled) it learns much faster"
 
 
 def check_data(recipe: Recipe, data: TrainingData, processes: int) -> None:

@@ -22,6 +22,7 @@ from rich.text import Text
 from leaf_rt.system.parsing import parse_json
 
 LOG = "log.jsonl"
+FEW_TRUSTED = 0.02  # share of trusted pseudo-labels below which the unlabelled faces hardly count
 TERMS = {
     "loss_x": "labelled",
     "loss_u": "unlabelled",
@@ -62,6 +63,7 @@ class Reporter:
         self._steps = 0  # since the last record
         self._sums: dict[str, float] = {}
         self._rate = 0.0
+        self._most_trusted: float | None = 0.0  # largest share of trusted pseudo-labels so far; None once it was judged
         self._last_epoch: dict[str, Any] = {}
         self._load: list[list[float]] = []
 
@@ -83,6 +85,19 @@ class Reporter:
         self._log.write(json.dumps(record, allow_nan=False) + "\n")
         self._log.flush()
 
+    def began(self, left: int) -> None:
+        """Tell the user after the first step how long the others will take, so that no terminal stays silent.
+
+        Args:
+            left: Number of the other steps.
+        """
+        if self.console is not None:
+            seconds = time.monotonic() - self._since
+            text = (
+                f"first step done in {seconds:.1f} s; about {timedelta(seconds=round(left * seconds))} for the others"
+            )
+            self.console.print(text, highlight=False)
+
     def step(self, step: int, per_epoch: int, total: int, terms: dict[str, float], thresholds: Sequence[float]) -> None:
         """Report a finished step. Write a record every ``every`` steps and at the end of an epoch.
 
@@ -91,7 +106,7 @@ class Reporter:
             per_epoch: Number of steps per epoch.
             total: Number of steps of the run.
             terms: Terms and statistics of the step.
-            thresholds: C class thresholds.
+            thresholds: C class thresholds; empty if the method has none.
         """
         self._steps += 1
         for name, value in terms.items():
@@ -105,6 +120,7 @@ class Reporter:
         means["input_share"] = self._sums.get("seconds_input", 0.0) / seconds
         self._rate = self._steps * self.batch / seconds
         left = (total - step) * seconds / self._steps
+        self._warn_of_few(step, total, means)
         self.event(
             "step", step=step, epoch=(step - 1) // per_epoch + 1, images_per_s=round(self._rate, 1),
             **{k: round(v, 5) for k, v in means.items()}, thresholds=[round(t, 4) for t in thresholds],
@@ -112,7 +128,7 @@ class Reporter:
         if self._board is not None:
             for name, value in {**means, "images_per_s": self._rate}.items():
                 self._board.add_scalar(f"train/{name}", value, step)
-            for label, value in zip(self.labels, thresholds, strict=True):
+            for label, value in zip(self.labels, thresholds, strict=bool(thresholds)):
                 self._board.add_scalar(f"threshold/{label}", value, step)
         if self._live is not None:
             self._live.update(self._view(step, per_epoch, total, means, thresholds, left))
@@ -134,7 +150,7 @@ class Reporter:
             side: Of the network's input, px.
             means: Mean terms of the epoch.
             metrics: Latest validation metrics, of this or an earlier epoch.
-            thresholds: C class thresholds.
+            thresholds: C class thresholds; empty if the method has none.
             load: Share of the images per expert, for each level.
         """
         self._load = load
@@ -157,6 +173,24 @@ class Reporter:
             self.console.print(line, highlight=False)
         self._since = time.monotonic()  # evaluation is not training time
 
+    def _warn_of_few(self, step: int, total: int, means: dict[str, float]) -> None:
+        """Warn once, after a third of the run, if the method has learned from almost no unlabelled face so far."""
+        if "coverage" not in means or self._most_trusted is None:
+            return
+        self._most_trusted = max(self._most_trusted, means["coverage"])
+        if step * 3 < total:
+            return
+        if self._most_trusted < FEW_TRUSTED:
+            text = (
+                f"after a third of the run the method trusts under {100 * FEW_TRUSTED:.0f} % of its pseudo-labels: the "
+                "unlabelled faces teach it next to nothing; use --method supervised, start from other weights, or "
+                "label more faces"
+            )
+            self.event("warning", text=text)
+            if self.console is not None:
+                self.console.print(f"warning: {text}", highlight=False, soft_wrap=True)
+        self._most_trusted = None
+
     def _view(
         self, step: int, per_epoch: int, total: int, means: dict[str, float], thresholds: Sequence[float], left: float
     ) -> Group:
@@ -166,16 +200,22 @@ class Reporter:
         )
         terms = ", ".join(f"{title} {means[k]:.3f}" for k, title in TERMS.items() if k in means)
         classes = Table("class", *self.labels)
-        classes.add_row("threshold", *(f"{t:.3f}" for t in thresholds))
+        if thresholds:
+            classes.add_row("threshold", *(f"{t:.3f}" for t in thresholds))
         recall = self._last_epoch.get("recall", {})
         if recall:
             classes.add_row("recall", *("-" if recall[c] is None else f"{recall[c]:.3f}" for c in self.labels))
         parts: list[Text | Table] = [head, Text(f"loss {means['loss']:.3f}: {terms}")]
         if "coverage" in means:
-            correct = f", {100 * means['pseudo_accuracy']:.1f} % of them correct" if "pseudo_accuracy" in means else ""
+            correct = (
+                f" ({100 * means['pseudo_accuracy']:.1f} % correct, judged only on faces whose label is known)"
+                if "pseudo_accuracy" in means
+                else ""
+            )
             classes_each = f"; {means['positives']:.2f} classes each" if "positives" in means else ""
-            parts.append(Text(f"pseudo-labels: {100 * means['coverage']:.1f} % confident{correct}{classes_each}"))
-        parts.append(classes)
+            parts.append(Text(f"pseudo-labels: {100 * means['coverage']:.1f} % trusted{correct}{classes_each}"))
+        if classes.rows:
+            parts.append(classes)
         for level, share in enumerate(self._load):
             parts.append(Text(f"expert load {level + 1}: " + " ".join(f"{v:.2f}" for v in share)))
         return Group(*parts)

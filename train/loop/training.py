@@ -116,15 +116,17 @@ class Training:
         """
         state, schedule = self.state, self.schedule
         checkpoint_steps = self.recipe.run.checkpoint_steps
+        first = state.step + 1
         while state.step < schedule.end:
             epoch = schedule.epoch(state.step)
             size = schedule.input_size(epoch)
             terms = self.train_step(size)
             self._check_loss(terms["loss"])
             state.finish_step(terms)
+            if reporter is not None and state.step == first:
+                reporter.began(schedule.end - first)
             if reporter is not None:
-                thresholds = state.threshold.thresholds.tolist()
-                reporter.step(state.step, schedule.steps_per_epoch, schedule.end, terms, thresholds)
+                reporter.step(state.step, schedule.steps_per_epoch, schedule.end, terms, self.thresholds())
             at_epoch_end = state.step % schedule.steps_per_epoch == 0
             if at_epoch_end:
                 self.end_epoch(epoch + 1, size, reporter)
@@ -227,13 +229,18 @@ class Training:
             state.threshold.end_epoch(lambda: self._predict_labelled(size), epoch)
         is_best = self._validate(epoch, size)
         if reporter is not None:
-            means, thresholds = state.epoch_means(self.schedule.steps_per_epoch), state.threshold.thresholds.tolist()
-            reporter.epoch(epoch, size, means, state.metrics, thresholds, self.expert_load())
+            means = state.epoch_means(self.schedule.steps_per_epoch)
+            reporter.epoch(epoch, size, means, state.metrics, self.thresholds(), self.expert_load())
         state.sums = {}
         if is_best and self.recipe.run.select == "validation":
             self.save(checkpoint.BEST, checkpoint.LAST)  # in this order, as last.pt records the accuracy of best.pt
         else:
             self.save()
+
+    def thresholds(self) -> list[float]:
+        """The C class thresholds; empty if the method has no pseudo-labels."""
+        thresholds: list[float] = self.state.threshold.thresholds.tolist()
+        return thresholds if uses_unlabelled(self.recipe.method) else []
 
     def _predict_labelled(self, size: int) -> tuple[Tensor, Tensor]:
         """Probabilities (N, C) of the EMA model and classes (N,) of the labelled images, equal in all processes."""
@@ -249,15 +256,15 @@ class Training:
         is_best = False
         with self.context.synchronized():
             if self.context.is_main and len(validation) and due:
-                probs = self.predict(validation.row, size)
+                probs = self.predict(validation.row, size, flip=True)  # as evaluation and exported models do
                 state.metrics = {"epoch": epoch, **measure(probs, validation.label, labels)}
                 is_best = state.metrics["accuracy"] > state.best
                 state.best = max(state.best, state.metrics["accuracy"])
         return is_best
 
-    def predict(self, rows: I64, size: int) -> F32:
+    def predict(self, rows: I64, size: int, *, flip: bool = False) -> F32:
         """Probabilities (N, C) of the EMA model for crops, see ``inference.predict``."""
-        return predict(self.state.ema, self.images, rows, size, self.views, self.recipe.run.amp)
+        return predict(self.state.ema, self.images, rows, size, self.views, self.recipe.run.amp, flip=flip)
 
     @torch.no_grad()
     def expert_load(self) -> list[list[float]]:

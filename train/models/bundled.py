@@ -13,11 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from leaf_rt.errors import BackendError, ModelError, install_hint
+from leaf_rt.labels import match
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
+from train.recipes.schema import BUNDLED
 
-BUNDLED = "bundled"  # value of the option model.weights
-BACKBONE = "mobilefacenet"
 _ENCODER, _CLASSIFIER = "model.encoder.", "model.classifier."
+
+
+def known_classes(labels: Sequence[str]) -> tuple[str, ...]:
+    """The class names that the bundled model knows, by name or synonym."""
+    sources = match(labels, load_spec(DEFAULT_MODEL).labels)
+    return tuple(label for label, source in zip(labels, sources, strict=True) if source is not None)
 
 
 def load_bundled(encoder: nn.Module, classifier: nn.Linear, labels: Sequence[str]) -> tuple[str, ...]:
@@ -26,7 +32,8 @@ def load_bundled(encoder: nn.Module, classifier: nn.Linear, labels: Sequence[str
     Args:
         encoder: MobileFaceNet after ``fold_batch_norm``.
         classifier: From 512 features to C logits.
-        labels: The C class names. Classes that the bundled model does not have keep their weights.
+        labels: The C class names, found in the bundled model by name or synonym. Classes that it does not have keep
+            their weights.
 
     Returns:
         The class names whose weights were loaded.
@@ -41,14 +48,13 @@ def load_bundled(encoder: nn.Module, classifier: nn.Linear, labels: Sequence[str
         encoder.load_state_dict(state)
     except RuntimeError as e:
         raise ModelError(f"model.weights {BUNDLED}: {DEFAULT_MODEL.name} does not fit the backbone ({e})") from e
-    names = load_spec(DEFAULT_MODEL).labels
-    known = tuple(label for label in labels if label in names)
+    sources = match(labels, load_spec(DEFAULT_MODEL).labels)
     with torch.no_grad():
-        for label in known:
-            row, source = list(labels).index(label), names.index(label)
-            classifier.weight[row] = weights[f"{_CLASSIFIER}weight"][source]
-            classifier.bias[row] = weights[f"{_CLASSIFIER}bias"][source]
-    return known
+        for row, source in enumerate(sources):
+            if source is not None:
+                classifier.weight[row] = weights[f"{_CLASSIFIER}weight"][source]
+                classifier.bias[row] = weights[f"{_CLASSIFIER}bias"][source]
+    return known_classes(labels)
 
 
 def _read_weights() -> dict[str, Tensor]:

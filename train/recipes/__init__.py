@@ -3,4 +3,4 @@
 Knows names and numbers. It must not know tensors.
 """
 
-__all__ = ["loading", "options", "presets", "schema"]
+__all__ = ["choice", "loading", "options", "presets", "schema"]

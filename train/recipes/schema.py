@@ -11,6 +11,8 @@ from typing import Literal
 from train.recipes.options import Option, describe, option
 
 RECIPE = "recipe.toml"  # the resolved recipe in a run's folder
+BUNDLED = "bundled"  # value of model.weights: the network of the bundled model
+BUNDLED_BACKBONE = "mobilefacenet"
 LEVELS = ("semantic", "instance", "category")
 
 
@@ -220,6 +222,12 @@ class Run:
     select: Literal["last", "validation"] = option(
         "last", "Model to keep: EMA of the last epoch, or the EMA that is best on the validation split."
     )
+    compare: Literal["none", "bundled", "supervised"] = option(
+        "none",
+        "After training, compare the model on the test or held-out pictures with the bundled model, or with it and "
+        "with a supervised run of the same labels, which is trained then.",
+        short="compare", resumable=True,
+    )  # fmt: skip
     evaluate_every: int = option(1, "Epochs between evaluations.", low=1, unit="epochs")
     log_every: int = option(50, "Steps between log records.", low=1, unit="steps", resumable=True)
     checkpoint_steps: int = option(

@@ -82,7 +82,7 @@ def evaluate_degraded(
     split: str,
     *,
     backend: str = "auto",
-    flip: bool = False,
+    flip: bool = True,
     protocol: str = "all",
     stride: int = 3,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -94,7 +94,7 @@ def evaluate_degraded(
         recipe: Its section "data" says where the images are.
         split: "validation", "test" or "all", as the data set brings it.
         backend: For exported models, see ``open_backend``.
-        flip: For checkpoints: average over mirror images.
+        flip: For checkpoints: average over mirror images, as exported models do.
         protocol: Which pictures count; see ``evaluation.PROTOCOLS``.
         stride: Take every such picture.
         progress: Called with finished and total pictures.

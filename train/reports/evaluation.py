@@ -18,6 +18,7 @@ import torch
 
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import DataError
+from leaf_rt.labels import match
 from leaf_rt.models.spec import load_spec
 from leaf_rt.types import F32, U8
 from train.augment.views import Views
@@ -112,13 +113,17 @@ class Classifier:
         Raises:
             DataError: The model does not know one of the classes.
         """
-        missing = [name for name in labels if name not in self.labels]
-        if missing:
+        if missing := self.unknown(labels):
             raise DataError(
                 f"{self.path}: does not know the class {', '.join(missing)} of the data; "
                 f"it knows {', '.join(self.labels)}"
             )
-        return self.predict(crops)[:, [self.labels.index(name) for name in labels]]
+        return self.predict(crops)[:, [place for place in match(labels, self.labels) if place is not None]]
+
+    def unknown(self, labels: tuple[str, ...]) -> list[str]:
+        """The classes of a data set that the model does not know, by name or synonym."""
+        places = match(labels, self.labels)
+        return [label for label, place in zip(labels, places, strict=True) if place is None]
 
 
 def check_pictures(split: str, protocol: str) -> None:
@@ -143,14 +148,14 @@ def recipe_of_model(model: str | Path, recipe: Recipe | str | Path | None, overr
 
 
 @contextmanager
-def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = False) -> Iterator[Classifier]:
+def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = True) -> Iterator[Classifier]:
     """Open a model to measure it.
 
     Args:
         model: An exported model, a run's folder or a checkpoint.
         recipe: Its section "data" says where the images are.
         backend: For exported models, see ``open_backend``.
-        flip: For checkpoints: average over mirror images. Exported models do what their description says.
+        flip: For checkpoints: average over mirror images, as exported models do unless their description says no.
 
     Raises:
         LeafError: The model is missing or broken.
@@ -184,11 +189,11 @@ def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip:
 
     def run(crops: U8) -> F32:
         rows = np.arange(len(crops))
-        return predict(network, Images(crops, device), rows, g.net_side, views, recipe.run.amp, flip=flip)
+        return predict(network, Images(crops, device), rows, g.net_side, views, "off", flip=flip)
 
     data = recipe.data.with_crops(g.side, g.margin, g.color)
     split = (model if model.is_dir() else model.parent) / SPLIT
-    yield Classifier(model, meta.labels, data, run, meta.training, split, {"flip": flip, "amp": recipe.run.amp})
+    yield Classifier(model, meta.labels, data, run, meta.training, split, {"flip": flip, "amp": "off"})
 
 
 def evaluate(
@@ -197,7 +202,7 @@ def evaluate(
     split: str,
     *,
     backend: str = "auto",
-    flip: bool = False,
+    flip: bool = True,
     protocol: str = "all",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationResult:
@@ -208,7 +213,7 @@ def evaluate(
         recipe: Its section "data" says where the images are; crops have the model's own geometry.
         split: "validation" (if the data has none: the images that the run held out), "test" or "all".
         backend: For exported models, see ``open_backend``.
-        flip: For checkpoints: average over mirror images. Exported models do what their description says.
+        flip: For checkpoints: average over mirror images, as exported models do unless their description says no.
         protocol: Which pictures count; see ``PROTOCOLS``.
         progress: Called with finished and total images while faces are cropped.
 

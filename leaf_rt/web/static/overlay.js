@@ -2,9 +2,11 @@
 // Everything is set by attributes, so that the same drawing can be saved into a snapshot without a style sheet.
 
 import { makeSvg } from "./dom.js";
+import { Layout, shortened } from "./placement.js";
 import { inkOn, percent, UNCERTAIN } from "./text.js";
 
 const INK = "#181818";
+const PADDING = 0.55; // of the text size, left and right of a text
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
 const ruler = document.createElement("canvas").getContext("2d");
@@ -21,13 +23,17 @@ function textWidth(text, size) {
  * @param faces list of {number, emotion, share, poor, box: [x0, y0, x1, y1]} in px of the view
  * @param view {width, height, scale}: size in px, and how much larger than on a screen text and lines are
  * @param colors label to "#rrggbb"
+ * @param layout where labels were before, so that they do not jump; a new one for a single picture
  */
-export function drawFaces(svg, faces, view, colors) {
+export function drawFaces(svg, faces, view, colors, layout = new Layout()) {
   const { width, height, scale } = view;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const seen = faces.map((face) => ({ ...face, box: clip(face.box, width, height) }));
   const visible = seen.filter(({ box: [x0, y0, x1, y1] }) => x1 - x0 >= 2 && y1 - y0 >= 2);
-  const tags = visible.map((face) => tag(face, view, colors[face.emotion]));
+  const labels = visible.map((face) => labelOf(face, scale));
+  const sizes = { width, height, line: 2 * scale, stripe: 0 };
+  const places = layout.arrange(labels, sizes, performance.now() / 1000);
+  const tags = visible.map((face, i) => tag(face, labels[i].size, places[i], scale, colors[face.emotion]));
   svg.replaceChildren(
     hatch(scale),
     ...visible.flatMap((face) => brackets(face, scale, colors[face.emotion])),
@@ -65,20 +71,23 @@ function brackets(face, scale, color) {
   ];
 }
 
-/** Number, expression and share. Hatched for "uncertain"; hollow with a thin outline for a face of low quality. */
-function tag(face, view, color) {
-  const { width, height, scale } = view;
-  const [x0, y0, x1, y1] = face.box;
-  const size = Math.max(12, Math.min(17, (x1 - x0) / scale / 8)) * scale;
-  const sure = face.emotion !== UNCERTAIN && (x1 - x0) / scale >= 64;
-  const text = `${face.number}\u2002${face.emotion}${sure ? ` ${percent(face.share)}` : ""}`;
-  const pad = size * 0.55;
-  const [w, h] = [textWidth(text, size) + 2 * pad, size * 1.65];
-  const x = Math.max(0, Math.min(x0 - scale, width - w));
-  let y = y0 - h - 4 * scale;
-  if (y < 0) y = Math.min(y1 + 5 * scale, height - h);
+/** What the label of a face may say, longest first, and how large it is: what the layout needs to know. */
+function labelOf(face, scale) {
+  const width = (face.box[2] - face.box[0]) / scale;
+  const size = Math.max(12, Math.min(17, width / 8)) * scale;
+  const full = `${face.number}\u2002${face.emotion}`;
+  const texts = [full, `${face.number}\u2002${shortened(face.emotion)}`, `${face.number}`];
+  if (face.emotion !== UNCERTAIN && width >= 64) texts.unshift(`${full} ${percent(face.share)}`);
+  return {
+    number: face.number, box: face.box, size, texts: [...new Set(texts)],
+    textWidth: (text) => textWidth(text, size) + 2 * size * PADDING, textHeight: size * 1.65,
+  };
+}
+
+/** A label at its place. Hatched for "uncertain"; hollow with a thin outline for a face of low quality. */
+function tag(face, size, { text, tag: [x, y, right, bottom] }, scale, color) {
   const uncertain = face.emotion === UNCERTAIN;
-  const plate = { x, y, width: w, height: h, rx: size * 0.4 };
+  const plate = { x, y, width: right - x, height: bottom - y, rx: size * 0.4 };
   const group = makeSvg("g", {});
   if (face.poor) {
     group.append(makeSvg("rect", { ...plate, fill: INK, "fill-opacity": 0.78, stroke: color, "stroke-width": scale }));
@@ -86,7 +95,7 @@ function tag(face, view, color) {
     group.append(makeSvg("rect", { ...plate, fill: uncertain ? "url(#hatch)" : color }));
   }
   const label = {
-    x: x + pad, y: y + size * 1.18, "font-family": FONT, "font-size": size, "font-weight": 600,
+    x: x + size * PADDING, y: y + size * 1.18, "font-family": FONT, "font-size": size, "font-weight": 600,
     fill: face.poor ? "#ffffff" : uncertain ? "#000000" : inkOn(color),
   };
   group.append(makeSvg("text", label, text));

@@ -2,6 +2,7 @@
 
 import { byId, setText, show } from "./dom.js";
 import { drawFaces, moved } from "./overlay.js";
+import { Layout } from "./placement.js";
 import { UNCERTAIN } from "./text.js";
 
 const LATENCIES = 40; // newest answers whose median latency is shown
@@ -13,6 +14,7 @@ export class Stage {
   #video = byId("camera-view");
   #svg = byId("overlay");
   #faces = new Map(); // number to {answer, before}
+  #layout = new Layout();
   #size = { width: 640, height: 360 };
   #camera = false; // whether the own camera is shown
   #paused = false;
@@ -33,6 +35,7 @@ export class Stage {
     this.#turn += 1;
     this.#camera = camera;
     this.#faces = new Map();
+    this.#layout = new Layout();
     this.#latencies = [];
     this.#canvas.getContext("2d").clearRect(0, 0, this.#canvas.width, this.#canvas.height);
     this.#painted = false;
@@ -134,7 +137,7 @@ export class Stage {
 
   #draw() {
     this.#drawing = 0;
-    drawFaces(this.#svg, this.#placed(), this.#view(), this.#colors);
+    drawFaces(this.#svg, this.#placed(), this.#view(), this.#colors, this.#layout);
     if (this.#unseen !== null) {
       this.#latencies.push(performance.now() - this.#unseen);
       if (this.#latencies.length > LATENCIES) this.#latencies.shift();

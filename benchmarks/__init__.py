@@ -1,0 +1,1 @@
+"""Outside the wheel: leaf-rt beside other packages for facial expressions, in speed and in accuracy."""

@@ -1,0 +1,1 @@
+"""How often the recognizers are right on the same pictures."""
