@@ -7,7 +7,7 @@ TORCH_CPU ?= torch==2.13.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow attack test-gpu coverage lint docs lock clean
+.PHONY: help demo test test-slow attack test-gpu bench-gpu coverage lint docs model-card lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,11 +24,17 @@ test-slow: $(VENV)/.dev ## Run the tests that `make test` leaves out because the
 attack: $(VENV)/.dev ## Attack every input and output at random, for about an hour.
 	LEAF_ATTACK=long $(PYTEST) tests/attack
 
+# Says what is missing, before minutes are spent.
+GPU = $(BIN)/python -c "import sys; from leaf_rt.backends.tensorrt.cuda import driver_problem; sys.exit(driver_problem())"
 # TensorRT comes from NVIDIA's package index.
 test-gpu: $(VENV)/.dev ## Run every test that needs an NVIDIA GPU.
+	@$(GPU)
 	$(PIP) --editable ".[dev,tensorrt]"
-	@$(BIN)/python -c "from leaf_rt.backends.tensorrt.cuda import probe; probe()"
 	$(PYTEST) -m gpu
+
+bench-gpu: $(VENV)/.dev ## Measure training, inference and whole runs on an NVIDIA GPU: a table and a line of JSON.
+	@$(GPU)
+	$(BIN)/python -m experiments gpu --clip examples/demo.mp4
 
 coverage: $(VENV)/.dev ## Run all tests and report the lines that no test runs.
 	$(PYTEST) --numprocesses 2 -m "not gpu" --cov=leaf_rt --cov=train --cov=engines --cov-report=term:skip-covered
@@ -42,6 +48,11 @@ lint: $(VENV)/.dev ## Run ruff, codespell and mypy.
 docs: $(VENV)/.dev ## Build the documentation site into site/; a broken link is an error.
 	$(PIP) --editable ".[docs]"
 	$(BIN)/mkdocs build --strict --quiet
+
+FERPLUS ?= ../shared/data/ferplus
+WEBFACES ?= ../shared/data/webfaces
+model-card: $(VENV)/.dev ## Measure the bundled model, and write its model card.
+	$(BIN)/python -m engines model-card --data $(FERPLUS) --others $(WEBFACES)
 
 # PyTorch and its CUDA packages stay out of the lock: each machine takes the build that fits it.
 UNLOCKED = torch triton cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \

@@ -3,4 +3,4 @@
 Knows checkpoints and data sets of the trainer, and the back ends. It must not know the command line.
 """
 
-__all__ = ["bench", "detectors", "entry", "parity", "parity_faces", "release"]
+__all__ = ["bench", "calibration", "detectors", "entry", "model_card", "parity", "parity_faces", "release"]

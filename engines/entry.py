@@ -13,20 +13,22 @@ from engines.descriptions import record_accuracy
 from engines.evaluation_faces import CALIBRATION_FACES, select_faces
 from engines.onnx_export import LoadedCheckpoint, export_onnx, load_checkpoint, spec_of
 from engines.openvino_export import export_openvino
-from engines.parity import FP16_GRAPH, FP32, ParityReport, check_parity
+from engines.parity import FP16_GRAPH, FP32, ParityReport, check_parity, program_row
 from engines.quantization import Int8Verdict, quantize, require_openvino_quantizer
 from engines.triton import write_repository
 from leaf_rt.backends.base import ProgressCallback, silent
+from leaf_rt.backends.half_file import find_half_file
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import golden_faces
 from leaf_rt.backends.plans import write_plan
-from leaf_rt.backends.registry import GPU_BACKENDS, find_backend
+from leaf_rt.backends.programs import write_program
+from leaf_rt.backends.registry import GPU_BACKENDS, PLAN_BACKENDS, find_backend
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.models.spec import load_spec, save_spec, variant_path
 from train.loop.checkpoint import unfinished
 
-PRECISIONS = ("fp32", "fp16", "int8")
-TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "openvino", "triton")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+TARGETS = ("onnx", "tensorrt", "tensorrt-rtx", "torch", "openvino", "triton")
 DATA_HINT = "--data PATH (labelled faces in a layout of the trainer)"
 
 
@@ -38,7 +40,8 @@ class ExportConfig:
         source: Folder of a run, a checkpoint (.pt), or an fp32 .onnx file of an earlier export.
         out: Folder for the files; created if it does not exist.
         name: Name of the files without suffix; "" means that of the run's folder or of the .onnx file.
-        precision: One of ``PRECISIONS``. "int8" needs ``data``; "fp16" needs a run or checkpoint.
+        precision: One of ``PRECISIONS``. "int8" needs ``data``. "fp16" and "bf16" need a run, a checkpoint, or
+            NAME-fp16.onnx beside NAME.onnx. "bf16" is for the target "torch" only.
         target: One of ``TARGETS``: the runtime or server that will load the file.
         net_side: Input size of the network, px; None keeps that of the checkpoint.
         flip: Average the outputs over each face and its mirror image, which doubles the time.
@@ -84,13 +87,23 @@ class ExportConfig:
             raise BackendError(f"--precision int8 --target {self.target}: int8 is for the CPU; use fp16")
         if self.precision == "fp16" and self.target == "openvino":
             raise BackendError("--precision fp16 --target openvino: CPUs compute fp16 slower than fp32; use int8")
-        if self.precision == "fp16" and self.from_onnx:
-            raise ModelError("--precision fp16: needs the run or checkpoint, not an .onnx file; give the run")
+        if self.precision == "bf16" and self.target != "torch":
+            raise BackendError("--precision bf16: is for --target torch only; use fp16")
+        if self.needs_half and self.from_onnx and not variant_path(self.source, "fp16").is_file():
+            raise ModelError(
+                f"--precision {self.precision}: needs the run or checkpoint, or "
+                f"{variant_path(self.source, 'fp16').name} beside the .onnx file; give the run"
+            )
 
     @property
     def from_onnx(self) -> bool:
         """Whether the source is an .onnx file instead of a run or checkpoint."""
         return self.source.suffix == ".onnx"
+
+    @property
+    def needs_half(self) -> bool:
+        """Whether the float16 graph is needed. It says which tensors are short, also for bfloat16."""
+        return self.precision in ("fp16", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +163,16 @@ def export(config: ExportConfig, notify: ProgressCallback = silent) -> ExportRes
         config.data, config.layout, spec, run=None if checkpoint is None else config.source, cache=config.cache,
         limit=config.limit, calibration=CALIBRATION_FACES,
     )  # fmt: skip
-    model = _copy_onnx(config) if checkpoint is None else _write_onnx(config, checkpoint)
+    model = _copy_onnx(config, notify) if checkpoint is None else _write_onnx(config, checkpoint)
     file, int8 = model, None
-    if config.precision == "fp16":
+    if config.needs_half:
         file = variant_path(model, "fp16")
     elif config.precision == "int8":
         file, int8 = quantize(
             model, calibration, evaluation, openvino=config.target == "openvino", threads=config.threads
         )
     path = _convert(config, model, file, notify)
-    parity = check_parity(model, evaluation, checkpoint, config.threads)
+    parity = check_parity(model, evaluation, checkpoint, config.threads, path if config.target == "torch" else None)
     report = model.with_name(f"{model.stem}-parity.json")
     parity.save(report)
     accuracy = parity.accuracy(FP32)
@@ -167,6 +180,8 @@ def export(config: ExportConfig, notify: ProgressCallback = silent) -> ExportRes
         record_accuracy(model, accuracy, evaluation.name, len(evaluation))
     if int8 is not None:
         accuracy = int8.accuracy
+    elif config.target == "torch":
+        accuracy = parity.accuracy(program_row(config.precision))
     elif config.precision == "fp16":
         accuracy = parity.accuracy(FP16_GRAPH)
     written = tuple(dict.fromkeys((model, file, path, report)))
@@ -179,23 +194,27 @@ def _write_onnx(config: ExportConfig, checkpoint: LoadedCheckpoint) -> Path:
     run = config.source if config.source.is_dir() else config.source.parent
     model = config.out / f"{config.name or run.resolve().name}.onnx"
     faces = golden_faces(checkpoint.preparation.side)
-    for precision in ("fp32", "fp16") if config.precision == "fp16" else ("fp32",):
+    for precision in ("fp32", "fp16") if config.needs_half else ("fp32",):
         export_onnx(checkpoint, model, faces, precision, config.licence)
     open_backend(model, "onnxruntime", config.threads).close()  # it must load before anything is made from it
     return model
 
 
-def _copy_onnx(config: ExportConfig) -> Path:
-    """Copy an exported fp32 .onnx file with its description to the output folder; return the copy."""
+def _copy_onnx(config: ExportConfig, notify: ProgressCallback) -> Path:
+    """Copy an exported fp32 .onnx file, with its description and its fp16 file if needed; return the copy."""
     source, model = config.source, config.out / f"{config.name or config.source.stem}.onnx"
     spec = load_spec(source)
     if spec.precision != "fp32":
         raise ModelError(f"{source}: is {spec.precision}; export the fp32 file, the run or the checkpoint instead")
     open_backend(source, "onnxruntime", config.threads).close()  # it must load before anything is written
+    half = find_half_file(source, spec, notify, config.precision) if config.needs_half else None
     if model.resolve() != source.resolve():
         config.out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, model)
         save_spec(spec, model)
+        if half is not None:
+            shutil.copyfile(half[0], variant_path(model, "fp16"))
+            save_spec(half[1], variant_path(model, "fp16"))
     return model
 
 
@@ -215,7 +234,11 @@ def _convert(config: ExportConfig, model: Path, file: Path, notify: ProgressCall
         return write_repository(file, load_spec(file), config.out / "triton", model.stem)
     if config.target == "openvino" and config.precision != "int8":
         return export_openvino(file)
-    if config.target in GPU_BACKENDS:
+    if config.target == "torch":
+        program = variant_path(model, config.precision, ".pt2")
+        write_program(file, model, program, config.precision, notify)
+        return program
+    if config.target in PLAN_BACKENDS:
         plan = file.with_name(f"{file.stem}-{config.target}.plan")
         write_plan(find_backend(config.target), file, model, plan, config.batch_sizes, notify)
         return plan

@@ -100,8 +100,17 @@ class ParityReport:
         return json.dumps({"bench": "parity", **asdict(self)}, ensure_ascii=False)
 
 
+def program_row(precision: str) -> str:
+    """Name of the row of a .pt2 file."""
+    return f"PyTorch program {precision}"
+
+
 def check_parity(
-    model: Path, faces: Faces, checkpoint: LoadedCheckpoint | None = None, threads: int = 0
+    model: Path,
+    faces: Faces,
+    checkpoint: LoadedCheckpoint | None = None,
+    threads: int = 0,
+    program: Path | None = None,
 ) -> ParityReport:
     """Run a model in every runtime and precision.
 
@@ -111,6 +120,7 @@ def check_parity(
         checkpoint: The checkpoint of the model; its PyTorch model, not fused, becomes the reference. Without it the
             reference is ONNX Runtime with fp32.
         threads: As for ``open_backend``.
+        program: A .pt2 file of the model, which takes part.
 
     Raises:
         ModelError: No runtime here can run the model.
@@ -126,6 +136,9 @@ def check_parity(
     ]
     if half.is_file():
         openers.append((FP16_GRAPH, partial(open_backend, half, "onnxruntime", threads, precision="fp16")))
+    if program is not None:
+        name = program_row(load_spec(program).precision)
+        openers.append((name, partial(open_backend, program, "torch", threads)))
     for name, open_variant in openers:
         try:
             backend = open_variant()

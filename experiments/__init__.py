@@ -1,1 +1,1 @@
-"""Outside the wheel: the study of docs/results.md, the benchmark of the training step, and of the live page."""
+"""Outside the wheel: the study of docs/results.md, the benchmarks of the training step, the GPU and the live page."""

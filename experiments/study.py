@@ -23,6 +23,7 @@ from leaf_rt.system.signals import StopSignal, stop_on_signals
 from train.data.dataset import load_data
 from train.loop.checkpoint import LAST
 from train.loop.distributed import DistributedContext, pick_device
+from train.loop.precision import resolve_amp
 from train.loop.run_log import Reporter
 from train.loop.training import Training
 from train.recipes.loading import load_recipe, to_dict
@@ -110,7 +111,7 @@ def rows(table: int) -> list[Row]:
             for share in SHARES
             for name in ("supervised", "LEAF paper")
         ]
-    raise DataError(f"--table {table}: wanted 1, 2 or 3; table 4 is made by `python -m experiments step`")
+    raise DataError(f"--table {table}: wanted 1, 2 or 3; see `python -m experiments protocol` for the long protocol")
 
 
 def key(recipe: Recipe) -> str:
@@ -194,18 +195,22 @@ def _run(row: Row, seed: int, recipe: Recipe, out: Path, stop: StopSignal) -> di
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     data = load_data(recipe.data, recipe.split)
+    context = DistributedContext(0, 1, pick_device(recipe.run.device))
+    identity = key(recipe)
+    recipe, _ = resolve_amp(recipe, context)
     start = time.monotonic()
-    training = Training(recipe, data, DistributedContext(0, 1, pick_device(recipe.run.device)), out)
+    training = Training(recipe, data, context, out)
     if (out / LAST).is_file():
         training.restore()
     batch = recipe.run.batch + recipe.run.batch_unlabelled
-    with Reporter(out, data.labels, batch, recipe.run.log_every, tensorboard=False) as reporter:
+    with Reporter(out, data.labels, batch, tensorboard=False) as reporter:
         if not training.fit(reporter, stop):
             return None
     seconds = time.monotonic() - start
     metrics = {split: evaluate(out, recipe, split, flip=False).to_dict() for split in ("validation", "test")}
     return {
-        "key": key(recipe),
+        "key": identity,
+        "amp": recipe.run.amp,
         "table": row.table,
         "row": row.name,
         "column": row.column,

@@ -18,6 +18,7 @@ from train.data.dataset import Samples, TrainingData
 from train.data.splits import Partition
 from train.loop.distributed import DistributedContext, pick_device
 from train.loop.inference import autocast
+from train.loop.precision import resolve_amp
 from train.loop.training import Training
 from train.models.face_model import build_model
 from train.recipes.schema import Recipe
@@ -63,14 +64,16 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
     device = pick_device(recipe.run.device)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    training = Training(recipe, noise(recipe), DistributedContext(0, 1, device), Path())
+    context = DistributedContext(0, 1, device)
+    recipe, _ = resolve_amp(recipe, context)
+    training = Training(recipe, noise(recipe), context, Path())
     training.state.step = recipe.method.unsupervised_start_step
     side = training.schedule.input_size(0)
     step_seconds, input_shares, core_shares = [], [], []
     views = 0
     for i in range(steps + 3):
         start = _now(device)
-        terms = training.train_step(side)
+        _, seconds_input = training.train_step(side)
         seconds = _now(device) - start
         batch = training.batches.micro_batch(training.state.step, 0, side)
         views = len(batch.inputs) * recipe.optim.accumulate
@@ -82,7 +85,7 @@ def bench(recipe: Recipe, steps: int = 12) -> dict[str, Any]:
         training.state.step += 1
         if i >= 3:
             step_seconds.append(seconds)
-            input_shares.append(terms["seconds_input"] / seconds)
+            input_shares.append(seconds_input / seconds)
             core_shares.append(core / seconds)
     plain, alike = (_plain(recipe, views, side, device, steps, alike=alike) for alike in (False, True))
     rate = views / statistics.median(step_seconds)

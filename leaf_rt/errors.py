@@ -88,6 +88,7 @@ class GpuProblem(StrEnum):
     DRIVER_TOO_OLD = "driver_too_old"
     NO_GPU = "no_gpu"
     NOT_RESPONDING = "not_responding"
+    NOT_SUPPORTED = "not_supported"
 
 
 class GpuUnavailable(BackendUnavailable):

@@ -20,6 +20,7 @@ I64: TypeAlias = NDArray[np.int64]
 U8: TypeAlias = NDArray[np.uint8]
 
 _NO_POSE: F32 = np.zeros((0, 0), np.float32)  # stands for no columns where the head pose was not asked for
+_NO_QUALITY: F32 = np.zeros(0, np.float32)  # stands for NaN in all rows where quality was not measured
 _SAME_AS_TRACK: I64 = np.zeros(0, np.int64)  # stands for the track ids where people are not told apart
 
 Kind = Literal["file", "picture", "camera", "network", "browser"]
@@ -243,6 +244,8 @@ class Estimates:
             if it is not given.
         pose: (O, 3) float32, degrees, yaw, pitch and roll of the head; see ``leaf_rt.faces.pose``. (O, 0) if it was not
             asked for.
+        quality: (O,) float32, how much the newest classified picture of the face can tell, from 0 to 1; see
+            ``leaf_rt.faces.quality``. NaN if it was not measured.
     """
 
     timestamp: float
@@ -258,6 +261,7 @@ class Estimates:
     shot: int = 0
     person_id: I64 = field(default_factory=lambda: _SAME_AS_TRACK)
     pose: F32 = field(default_factory=lambda: _NO_POSE)
+    quality: F32 = field(default_factory=lambda: _NO_QUALITY)
 
     def __post_init__(self) -> None:
         if self.person_id is _SAME_AS_TRACK:
@@ -265,6 +269,9 @@ class Estimates:
         o = len(self.track_id)
         if self.pose is _NO_POSE:
             object.__setattr__(self, "pose", np.zeros((o, 0), np.float32))
+        if self.quality is _NO_QUALITY:
+            object.__setattr__(self, "quality", np.full(o, np.nan, np.float32))
+        _check("Estimates", "quality", self.quality, (o,), np.float32)
         _check("Estimates", "pose", self.pose, (o, None), np.float32)
         _check("Estimates", "track_id", self.track_id, (None,), np.int64)
         _check("Estimates", "person_id", self.person_id, (o,), np.int64)

@@ -131,6 +131,9 @@ class FakeCuda:
         actions, self.recording = self.recording, None
         return self._new(actions)
 
+    def abort_capture(self, stream: int) -> None:
+        self.recording = None
+
     def launch(self, graph: int, stream: int) -> None:
         self.calls.append("launch")
         for action in self.alive[graph]:
@@ -180,6 +183,26 @@ class FakeContext:
         for name, values in zip(("probs", "features"), self.network(faces), strict=True):
             raw = np.ascontiguousarray(values, np.float32).view(np.uint8).reshape(-1)
             memory[at[name]][: len(raw)] = raw
+
+
+class FakePlan:
+    """A loaded plan, whose contexts are ``FakeContext``; ``contexts`` contains all that were made."""
+
+    memory = 100
+
+    def __init__(self, cuda: FakeCuda, network: Any, kind: type[FakeContext] = FakeContext, **options: Any) -> None:
+        self._make = lambda: kind(cuda, network, **options)
+        self._cuda = cuda
+        self.contexts: list[FakeContext] = []
+        self.recordable = True
+
+    def context(self, address: int) -> FakeContext:
+        assert len(self._cuda.alive[address]) == self.memory
+        self.contexts.append(self._make())
+        return self.contexts[-1]
+
+    def capturable(self, context: FakeContext, stream: int) -> bool:
+        return self.recordable
 
 
 class FakeTensorRt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,36 @@ def test_auto_excludes_a_back_end_that_fails(model: Path, monkeypatch: pytest.Mo
     assert selection._reference(broken, own, 1) is None
     with pytest.raises(BackendError, match=r"onnxruntime fp32: the answers differ .*, or there are none"):
         selection._race(broken, None, messages.append)
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, RuntimeError, KeyError])
+@pytest.mark.parametrize("when", ["load", "infer"])
+def test_auto_runs_on_the_cpu_after_any_error_of_a_gpu_back_end(
+    model: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], when: str
+) -> None:
+    monkeypatch.setattr(selection, "BUDGET", 0.01)
+
+    class Broken:
+        name, device, reason, spec = "tensorrt", "cuda", "", load_spec(model)
+
+        def infer(self, crops: np.ndarray) -> Prediction:
+            raise error("a fault of the runtime")
+
+        def close(self) -> None: ...
+
+    def load(*_: object) -> Backend:
+        if when == "load":
+            raise error("a fault of the runtime")
+        return Broken()  # type: ignore[return-value]
+
+    gpu = dataclasses.replace(find_backend("tensorrt"), load=load)
+    others = tuple(backend for backend in selection.BACKENDS if backend.device == "cpu")
+    monkeypatch.setattr(selection, "BACKENDS", (gpu, *others))
+    monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.gpu_problem", lambda _: None)
+    messages: list[str] = []
+    opened = open_backend(model, notify=messages.append)
+    assert opened.device == "cpu"
+    assert any("tensorrt is not used: --backend tensorrt: cannot be loaded" in text for text in messages)
 
 
 def test_auto_works_without_a_driver(model: Path, cache: Path) -> None:

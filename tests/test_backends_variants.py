@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,14 @@ def test_variants_are_listed_by_back_end_and_precision(model: Path, monkeypatch:
 
     monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.version", lambda _: "1.0")
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", no_gpu)
+    monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.driver_problem", lambda: NotInstalled("no driver", "get one"))
     assert [(v.backend.name, v.precision) for v in variants(model)] == CPU
     monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: GPU)
+    monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.driver_problem", lambda: None)
     found = variants(model)
     assert [(v.backend.name, v.precision) for v in found][len(CPU) :] == [
         ("tensorrt", "fp32"), ("tensorrt", "fp16"), ("tensorrt-rtx", "fp32"), ("tensorrt-rtx", "fp16"),
+        ("torch", "fp32"), ("torch", "fp16"), ("torch", "bf16"),
     ]  # fmt: skip
     assert [v.path.name for v in found[: len(CPU)]] == [
         "tiny.onnx", "tiny-int8.onnx", "tiny.onnx", "tiny.onnx", "tiny-int8-openvino.xml",
@@ -62,6 +66,21 @@ def test_the_problem_of_a_back_end_is_typed(monkeypatch: pytest.MonkeyPatch) -> 
     problem = find_backend("tensorrt-rtx").problem()
     assert isinstance(problem, NotInstalled)
     assert 'pip install ".[tensorrt-rtx]"' in problem.remedy
+
+
+def test_a_card_that_a_back_end_does_not_support_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.version", lambda _: "1.0")
+    for capability, supported in (("8.9", True), ("9.0", False), ("12.0", True)):
+        card = replace(GPU, name="A card", capability=capability)
+        monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda card=card: card)
+        assert find_backend("tensorrt").problem() is None
+        problem = find_backend("tensorrt-rtx").problem()
+        assert (problem is None) == supported
+    monkeypatch.setattr("leaf_rt.backends.tensorrt.cuda.probe", lambda: replace(GPU, capability="9.0"))
+    problem = find_backend("tensorrt-rtx").problem()
+    assert isinstance(problem, GpuUnavailable)
+    assert problem.reason == GpuProblem.NOT_SUPPORTED
+    assert "compute capability 9.0; it needs 7.5, 8.0, 8.6, 8.9, 12.0 or 12.1" in problem.problem
 
 
 def test_an_int8_variant_runs_the_int8_file_of_an_fp32_model(model: Path) -> None:

@@ -12,6 +12,7 @@ from train_fakes import tiny, write_folder
 
 from experiments.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 from experiments.training_step import bench
+from leaf_rt.backends.registry import find_backend
 from leaf_rt.cli import main
 from leaf_rt.errors import DataError
 from train.reports.evaluation import evaluate
@@ -100,3 +101,23 @@ def test_errors_are_one_sentence(
     file.touch()
     assert run_experiments(*(a.format(file=file) for a in arguments)) == code
     assert message.format(file=file) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], cache: Path, clip: Path) -> None:
+    assert run_experiments("gpu", "--cpu", "--count", "1", "--clip", str(clip)) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "| part | what | figure |"
+    found = json.loads(lines[-1])
+    assert found["bench"] == "gpu"
+    measured = [row["what"] for row in found["rows"] if "left_out" not in row]
+    for what in ("leaf, mobilefacenet at 32 px, fp32", "PyTorch eager fp32, batch 4", "1 x face.mp4", "2 x face.mp4"):
+        assert what in measured
+    assert all(row["frames_per_s"] > 0 for row in found["rows"] if row["part"] == "end to end")
+
+
+def test_the_benchmark_of_a_gpu_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
+    if find_backend("torch").gpu_problem() is None:
+        pytest.skip("there is a GPU")
+    assert run_experiments("gpu") == 10
+    assert "finds no NVIDIA GPU here" in capsys.readouterr().err

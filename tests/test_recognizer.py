@@ -88,7 +88,7 @@ def test_many_faces(recognizer: leaf_rt.Recognizer, media: Path) -> None:
     assert len(faces) >= 4
     assert (np.diff(faces.xyxy[:, 0]) >= 0).all()
     table = faces.to_pandas()
-    assert table.shape == (len(faces), 4 + 4 + 2 * len(faces.labels) + 2)
+    assert table.shape == (len(faces), 4 + 4 + 2 * len(faces.labels) + 3)
     assert faces.to_polars().shape == table.shape
     assert table["prob_happiness"].tolist() == pytest.approx([f.probs["happiness"] for f in faces])
     page = faces._repr_html_()

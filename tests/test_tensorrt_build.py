@@ -13,6 +13,7 @@ import pytest
 from engines_fakes import RTX, tiny_onnx
 from onnx import TensorProto, numpy_helper
 
+from leaf_rt.backends.registry import find_backend
 from leaf_rt.backends.tensorrt.build import Profile, build_plan, check_module
 from leaf_rt.errors import BackendError, ModelError
 
@@ -110,3 +111,26 @@ def test_unsupported_modules_are_rejected(module: Any, words: str) -> None:
 @pytest.mark.parametrize("version", ["10.3.0", "10.13.2.6", "11.4.0"])
 def test_versions_10_and_11_are_supported(version: str) -> None:
     assert check_module(types.SimpleNamespace(__name__="tensorrt", __version__=version, Builder=1)).endswith(version)
+
+
+@RTX
+def test_tensorrt_rtx_has_every_name_that_runs_a_plan() -> None:
+    """Without a GPU a plan cannot be loaded; a misspelled name would only show there."""
+    import tensorrt_rtx as trt
+
+    for owner, names in {
+        trt.ICudaEngine: ("device_memory_size_v2", "create_runtime_config", "create_execution_context"),
+        trt.IRuntimeConfig: (
+            "set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy",
+        ),
+        trt.IExecutionContext: (
+            "set_device_memory", "set_tensor_address", "set_input_shape", "execute_async_v3", "is_stream_capturable",
+        ),
+        trt.ExecutionContextAllocationStrategy: ("USER_MANAGED",),
+        trt.DynamicShapesKernelSpecializationStrategy: ("EAGER",),
+        trt.BuilderFlag: ("REQUIRE_USER_ALLOCATION",),
+    }.items():  # fmt: skip
+        assert [name for name in names if not hasattr(owner, name)] == []
+    cards = {name.removeprefix("SM") for name in dir(trt.ComputeCapability) if name.startswith("SM")}
+    supported = {capability.replace(".", "") for capability in find_backend("tensorrt-rtx").capabilities}
+    assert supported == cards

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines_fakes import CLASSES, GPU, FakeContext, FakeCuda, FakeTensorRt, faces, network, tiny_onnx
+from engines_fakes import CLASSES, GPU, FakeCuda, FakePlan, FakeTensorRt, faces, network, tiny_onnx
 
 from leaf_rt.backends.base import BackendConfig
+from leaf_rt.backends.parity import golden_faces
 from leaf_rt.backends.tensorrt import engine as backend
 from leaf_rt.backends.tensorrt.build import Profile
 from leaf_rt.backends.tensorrt.cuda import Gpu
@@ -31,14 +32,14 @@ class Machine:
         self.refused = False
         self.names: dict[str, str] = {}
         self.messages: list[str] = []
-        self.env = backend.Environment(self.trt, gpu, lambda: self.cuda, self.context, self.reference, folder)
+        self.env = backend.Environment(self.trt, gpu, lambda: self.cuda, self.load, self.reference, folder)
         self.config = BackendConfig(reason="the GPU is the fastest", notify=self.messages.append)
 
-    def reference(self, model: Path, spec: ModelSpec, crops: np.ndarray) -> Prediction:
-        probs, features = network(crops)
+    def reference(self, model: Path, spec: ModelSpec) -> Prediction:
+        probs, features = network(golden_faces(spec.side))
         return Prediction(probs.astype(np.float32), features.astype(np.float32))
 
-    def context(self, trt: Any, plan: bytes) -> tuple[Any, Any] | None:
+    def load(self, trt: Any, plan: bytes) -> FakePlan | None:
         if self.refused:
             return None
         precision = self.names[json.loads(plan)["onnx"]]
@@ -47,7 +48,7 @@ class Machine:
             probs, features = network(crops)
             return probs[:, ::-1], features
 
-        return FakeContext(self.cuda, reversed_network if precision in self.wrong else network), object()
+        return FakePlan(self.cuda, reversed_network if precision in self.wrong else network)
 
 
 @pytest.fixture
@@ -155,10 +156,72 @@ def test_a_plan_runs_only_where_it_was_built(pair: Path) -> None:
     half = pair.with_name("m-fp16.onnx")
     content, _ = backend.plan_bytes(machine.env, half, "fp16", Profile(1, 2, 8), machine.config)
     plan.write_bytes(content)
-    save_spec(backend.describe_plan(machine.env, half, load_spec(half), Profile(1, 2, 8), plan), plan)
+    answers = machine.reference(pair, load_spec(pair))
+    save_spec(backend.describe_plan(machine.env, half, load_spec(half), Profile(1, 2, 8), plan, answers), plan)
     opened = backend.open_engine(machine.env, plan, load_spec(plan), machine.config)
     assert opened.infer(faces(9)).probs.shape == (9, CLASSES)
     opened.close()
     foreign = machine_for(pair, gpu=replace(GPU, name="Other"))
     with pytest.raises(ModelError, match="built for another GPU"):
         backend.open_engine(foreign.env, plan, load_spec(plan), foreign.config)
+
+
+def test_a_plan_is_checked_against_the_answers_in_its_description(pair: Path) -> None:
+    machine = machine_for(pair)
+    plan, half = pair.with_suffix(".plan"), pair.with_name("m-fp16.onnx")
+    content, _ = backend.plan_bytes(machine.env, half, "fp16", Profile(1, 2, 8), machine.config)
+    plan.write_bytes(content)
+    answers = machine.reference(pair, load_spec(pair))
+    save_spec(backend.describe_plan(machine.env, half, load_spec(half), Profile(1, 2, 8), plan, answers), plan)
+    machine.wrong = ("fp16",)
+    with pytest.raises(BackendError, match="parity failed in batches of 1 "):
+        backend.open_engine(machine.env, plan, load_spec(plan), machine.config)
+    save_spec(replace(load_spec(plan), answers=()), plan)
+    with pytest.raises(ModelError, match="no answers of the fp32 model"):
+        backend.open_engine(machine.env, plan, load_spec(plan), machine.config)
+    assert machine.cuda.alive == {}
+
+
+def test_every_batch_size_is_checked_before_the_first_frame(pair: Path) -> None:
+    """An engine that is wrong for one bucket only: live video has few faces, and would have met it in mid-run."""
+    machine = machine_for(pair)
+
+    def load(trt: Any, plan: bytes) -> FakePlan:
+        def wrong_for_two(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            probs, features = network(crops)
+            return (probs[:, ::-1] if len(crops) == 2 else probs), features
+
+        return FakePlan(machine.cuda, wrong_for_two)
+
+    with pytest.raises(BackendError, match="parity failed in batches of 2 "):
+        backend.open_engine(replace(machine.env, load=load), pair, load_spec(pair), machine.config)
+    assert machine.cuda.alive == {}
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, RuntimeError])
+def test_fp32_is_tried_after_any_error_of_fp16(pair: Path, error: type[Exception]) -> None:
+    machine = machine_for(pair)
+
+    def load(trt: Any, plan: bytes) -> FakePlan | None:
+        if machine.names[json.loads(plan)["onnx"]] == "fp16":
+            raise error("an argument of another version")
+        return machine.load(trt, plan)
+
+    opened = backend.open_engine(replace(machine.env, load=load), pair, load_spec(pair), machine.config)
+    assert "fp32 on Fake 4090" in opened.reason
+    assert "an argument of another version" in opened.reason
+    opened.close()
+
+
+def test_the_kernel_timings_of_another_gpu_are_not_used(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    def build(trt: Any, content: bytes, profile: Profile, timings: bytes = b"") -> Any:
+        seen.append(timings)
+        return types.SimpleNamespace(plan=trt.plan(content), timings=b"timings")
+
+    monkeypatch.setattr(backend, "build_plan", build)
+    for gpu in (GPU, replace(GPU, name="Other")):
+        machine = machine_for(pair, gpu=gpu)
+        backend.open_engine(machine.env, pair, load_spec(pair), machine.config).close()
+    assert seen == [b"", b""]

@@ -78,7 +78,7 @@ def test_fourteen_operations() -> None:
 
 VIEWS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "weak": (WEAK_NUMBERS, lambda x, u: weak_view(x, u, 28)),
-    "strong": (ra.strong_numbers(3), lambda x, u: ra.strong_view(x, u, 28)),
+    "strong": (ra.strong_numbers(3), lambda x, u: ra.strong_view(x, ra.arrange(u), 28)),
     "supervised": (SUPERVISED_NUMBERS, lambda x, u: supervised_view(x, u, 28)),
 }
 

@@ -46,6 +46,9 @@ METHODS = {
                             "method__unsupervised": "masked"},
     "levels on adacm": {"method__name": "adacm", "method__levels": ["instance", "category"],
                         "method__unsupervised": "both", "method__control": True},
+    "ramp and consistency": {"method__ramp": "class", "method__lambda_c": 0.5, "method__lambda_s": 0.0,
+                             "method__noise_steps": 6},
+    "running share": {"method__ramp": "share", "method__p_cutoff": 0.21},
 }  # fmt: skip
 
 
@@ -62,15 +65,16 @@ def prepared(recipe: Recipe) -> TrainingData:
 
 def fit(recipe: Recipe, out: Path, *, resume: bool = False, stop_after: int = 0) -> Training:
     """Train without a live table. ``stop_after`` stops after that many steps, as a signal would."""
+    recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, log_every=1))
     training = Training(recipe, prepared(recipe), ALONE, out, resumed=resume)
     if resume:
         training.restore()
-    with Reporter(out, training.data.labels, recipe.run.batch, 1, tensorboard=False) as reporter:
+    with Reporter(out, training.data.labels, recipe.run.batch, tensorboard=False) as reporter:
         stop = StopSignal()
         if stop_after:
             step = training.train_step
 
-            def counted(side: int) -> dict[str, float]:
+            def counted(side: int) -> tuple[dict[str, Tensor], float]:
                 if training.state.step + 1 >= stop_after:
                     stop.set()
                 return step(side)
@@ -165,7 +169,7 @@ def steps_of(recipe: Recipe, here: DistributedContext) -> list[Any]:
     training = Training(recipe, prepared(recipe), here, Path())
     terms = []
     for _ in range(3):
-        terms.append(training.train_step(16))
+        terms.append({name: float(value) for name, value in training.train_step(16)[0].items()})
         training.state.step += 1
     state = {k: v.double().flatten()[:5000].tolist() for k, v in training.state.student.state_dict().items()}
     return [terms, state, training.state.threshold.thresholds.tolist()]
@@ -266,14 +270,14 @@ def test_data_that_does_not_fit_the_recipe_is_an_error(root: Path) -> None:
 def test_images_repeat_in_a_batch_larger_than_the_data(root: Path) -> None:
     recipe = tiny(root, split__labels=5, run__batch=16)
     training = Training(recipe, prepared(recipe), ALONE, root / "run")
-    assert np.isfinite(training.train_step(16)["loss"])
+    assert training.train_step(16)[0]["loss"].isfinite()
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_stays_finite(root: Path, amp: str) -> None:
     training = Training(tiny(root, run__amp=amp, run__channels_last=True), prepared(tiny(root)), ALONE, root / "run")
     for _ in range(3):
-        assert np.isfinite(training.train_step(16)["loss"])
+        assert training.train_step(16)[0]["loss"].isfinite()
         training.state.step += 1
     assert all(torch.isfinite(p).all() for p in training.state.student.parameters())
 

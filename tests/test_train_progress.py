@@ -20,11 +20,11 @@ TERMS = {
 def view(out: Path, *calls: dict[str, float]) -> str:
     page = io.StringIO()
     console = Console(file=page, force_terminal=True, no_color=True, width=120)
-    with Reporter(out, ["calm", "glad"], batch=48, every=1, console=console, tensorboard=False) as reporter:
+    with Reporter(out, ["calm", "glad"], batch=48, console=console, tensorboard=False) as reporter:
         reporter.epoch(1, 48, {}, {"epoch": 1, "accuracy": 0.5, "recall": {"calm": 0.25, "glad": None}}, [0.8, 0.7],
                        [[0.9, 0.1], [0.4, 0.6]])  # fmt: skip
         for step, terms in enumerate(calls, 1):
-            reporter.step(step, 10, 20, terms, [0.8, 0.725])
+            reporter.step(step, 10, 20, terms, 1, [0.8, 0.725])
     return page.getvalue()
 
 
@@ -55,15 +55,15 @@ def test_unknown_labels_give_no_accuracy(tmp_path: Path) -> None:
 def test_the_remaining_time_can_be_days(tmp_path: Path) -> None:
     page = io.StringIO()
     console = Console(file=page, force_terminal=True, no_color=True, width=120)
-    with Reporter(tmp_path, ["calm", "glad"], batch=48, every=1, console=console, tensorboard=False) as reporter:
+    with Reporter(tmp_path, ["calm", "glad"], batch=48, console=console, tensorboard=False) as reporter:
         reporter._since -= 7200.0
-        reporter.step(1, 10, 20, TERMS, [0.8, 0.725])
+        reporter.step(1, 10, 20, TERMS, 1, [0.8, 0.725])
     assert "1 day, 14:00:0" in page.getvalue()
 
 
 def test_numbers_that_are_not_finite_are_null_and_incomplete_lines_are_skipped(tmp_path: Path) -> None:
-    with Reporter(tmp_path, ["calm"], batch=8, every=1, tensorboard=False) as reporter:
-        reporter.step(1, 10, 20, {"loss": float("nan")}, [0.8])
+    with Reporter(tmp_path, ["calm"], batch=8, tensorboard=False) as reporter:
+        reporter.step(1, 10, 20, {"loss": float("nan")}, 1, [0.8])
     with (tmp_path / "log.jsonl").open("a") as f:
         f.write('7\nnull\n[{"event": "step"}]\n{"no": "event"}\n{"event": "st')
     (record,) = read_log(tmp_path)

@@ -54,6 +54,7 @@ def tiny(root: Path, **values: Any) -> Recipe:
         "run.steps": 3,
         "run.threads": 1,
         "run.device": "cpu",
+        "run.amp": "off",
         "method.hidden": 8,
         "method.experts": 4,
     }

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from leaf_rt.errors import DataError, NotFound
+from leaf_rt.models.calibration import Prior
 from train.data.dataset import copies, crop_spec, open_crops
 from train.data.formats import SPLITS
 from train.loop import merging
@@ -131,6 +132,7 @@ def evaluate(
     backend: str = "auto",
     flip: bool = True,
     protocol: str = "all",
+    prior: Prior = "natural",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
@@ -145,6 +147,7 @@ def evaluate(
         flip: Average over mirror images, for runs and checkpoints; exported models do it unless exported without.
         protocol: Which pictures count, by the agreement of their annotators: "all", "majority" (as most published
             figures of FERPlus) or "strict". The last two need data with votes.
+        prior: For exported models: how frequent the classes are taken to be, "natural" or "balanced".
         overrides: Option ("section.key") to value.
         progress: Receives what happens.
 
@@ -152,10 +155,11 @@ def evaluate(
         LeafError: Model or data are missing or broken, or their classes differ.
         ValueError: ``split`` or ``protocol`` is none of the three.
     """
-    evaluation.check_pictures(split, protocol)
     path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
-        return evaluation.evaluate(path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops)
+        return evaluation.evaluate(
+            path, resolved, split, backend=backend, flip=flip, protocol=protocol, prior=prior, progress=crops
+        )
 
 
 def evaluate_degraded(
@@ -167,6 +171,7 @@ def evaluate_degraded(
     backend: str = "auto",
     flip: bool = True,
     protocol: str = "all",
+    prior: Prior = "natural",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> DegradedResult:
@@ -178,11 +183,10 @@ def evaluate_degraded(
         LeafError: Model or data are missing or broken, or their classes differ.
         ValueError: ``split`` or ``protocol`` is none of the three.
     """
-    evaluation.check_pictures(split, protocol)
     path, resolved = Path(model), evaluation.recipe_of_model(model, recipe, _with_data(overrides, data))
     with progress.crops() as crops:
         return degraded.evaluate_degraded(
-            path, resolved, split, backend=backend, flip=flip, protocol=protocol, progress=crops
+            path, resolved, split, backend=backend, flip=flip, protocol=protocol, prior=prior, progress=crops
         )
 
 

@@ -28,6 +28,31 @@ def calibration_error(probs: F32, label: I64, bins: int = 15) -> float:
     return float(sum(gaps))
 
 
+def reliability(probs: F32, label: I64, bins: int = 15) -> list[tuple[float, float, int]]:
+    """Points of a reliability diagram: mean confidence, accuracy and number of answers of each bin that has any."""
+    confidence, correct = probs.max(1), probs.argmax(1) == label
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        (float(confidence[index == b].mean()), float(correct[index == b].mean()), int((index == b).sum()))
+        for b in range(bins)
+        if (index == b).any()
+    ]
+
+
+def risk_coverage(probs: F32, label: I64, points: int = 50) -> list[tuple[float, float]]:
+    """Points of a risk-coverage curve: the surest share of the answers, and how many of them are wrong."""
+    order = np.argsort(-probs.max(1), kind="stable")
+    wrong = np.cumsum(probs.argmax(1)[order] != label[order])
+    kept = np.unique(np.linspace(1, len(label), min(points, len(label))).round().astype(int))
+    return [(float(k / len(label)), float(wrong[k - 1] / k)) for k in kept]
+
+
+def flagged(probs: F32, label: I64, below: float) -> tuple[float | None, float | None]:
+    """Share of the wrong and of the right answers that no class with a share of ``below`` leads; None if none are."""
+    unsure, correct = probs.max(1) < below, probs.argmax(1) == label
+    return tuple(float(unsure[part].mean()) if part.any() else None for part in (~correct, correct))  # type: ignore[return-value]
+
+
 def chance(gained: int, lost: int) -> float:
     """How likely at least so uneven a difference between two equally good models is.
 

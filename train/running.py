@@ -19,6 +19,7 @@ from train.data.dataset import TrainingData, load_data
 from train.loop.checkpoint import BEST, find
 from train.loop.distributed import DistributedContext, distributed_context
 from train.loop.initialization import describe_start
+from train.loop.precision import resolve_amp
 from train.loop.run_log import Reporter
 from train.loop.training import SPLIT, Training
 from train.methods.objective import uses_unlabelled
@@ -71,6 +72,9 @@ def loaded(
             found.append(f"{len(data.unlabelled)} unlabelled images are not used; --method leaf learns from them too")
         if recipe.run.compare == SUPERVISED and not uses_unlabelled(recipe.method):
             raise DataError("--compare supervised: this run is supervised itself; use --compare bundled")
+        recipe, precision = resolve_amp(recipe, context)
+        if precision:
+            found.append(precision)
         if len(data.labelled) < recipe.run.batch:
             found.append(f"{len(data.labelled)} labelled images: each batch of {recipe.run.batch} repeats some of them")
         if not resumed:
@@ -96,7 +100,7 @@ def fit(training: Training, context: DistributedContext, event: str, console: Co
         stack.enter_context(stop_on_signals(stop, raise_on_second=True))
         reporter = None
         if context.is_main:
-            reporter = Reporter(training.out, data.labels, batch, recipe.run.log_every, console)
+            reporter = Reporter(training.out, data.labels, batch, console)
             stack.enter_context(reporter)
             facts = {"recipe": to_dict(recipe), "labels": list(data.labels), "split": data.split.hash}
             reporter.event(event, step=training.state.step, **facts)

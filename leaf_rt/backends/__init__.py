@@ -1,4 +1,4 @@
-"""Runs model files with ONNX Runtime, OpenVINO or TensorRT, and chooses between them.
+"""Runs model files with ONNX Runtime, OpenVINO, TensorRT or PyTorch, and chooses between them.
 
 Knows models and arrays. It must not know where faces come from.
 """
@@ -6,6 +6,7 @@ Knows models and arrays. It must not know where faces come from.
 __all__ = [
     "base",
     "benchmark",
+    "half_file",
     "networks",
     "onnxruntime",
     "opening",
@@ -13,6 +14,7 @@ __all__ = [
     "parity",
     "plan_cache",
     "plans",
+    "programs",
     "registry",
     "selection",
     "variants",

@@ -182,7 +182,9 @@ def empty_prediction(spec: ModelSpec) -> Prediction:
 
 @contextmanager
 def load_errors(name: str) -> Iterator[None]:
-    """Turn what a runtime raises on import into a ``BackendError``.
+    """Turn what a runtime raises while it is imported or opened into a ``BackendError``.
+
+    That can be anything: an AttributeError for a name that another version has, a TypeError for an argument.
 
     Args:
         name: Name of the back end.
@@ -191,5 +193,5 @@ def load_errors(name: str) -> Iterator[None]:
         yield
     except LeafError:
         raise
-    except LOAD_ERRORS as e:
+    except Exception as e:
         raise BackendError(f"--backend {name}: cannot be loaded ({first_line(e)})") from e

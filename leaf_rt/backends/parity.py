@@ -5,19 +5,21 @@ Also loads the crops of real faces, stored with the models, on which this is che
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from leaf_rt.errors import NotFound
-from leaf_rt.models.spec import GOLDEN, GOLDEN_ROW, GOLDEN_SIDE
+from leaf_rt.errors import BackendError, ModelError, NotFound
+from leaf_rt.models.spec import GOLDEN, GOLDEN_ROW, GOLDEN_SIDE, ModelSpec
 from leaf_rt.types import U8, Prediction
 
 MIN_AGREEMENT = 0.995
 MAX_DIFFERENCE = 0.02
 MIN_COSINE = 0.999
+PROOF = 64  # stored crops that are enough where 256 take too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,55 @@ def compare(reference: Prediction, other: Prediction) -> Parity:
         features=float(np.abs(a - b).max()),
         cosine=float(cosine.min()),
     )
+
+
+def check_batches(reference: Prediction, infer: Callable[[U8], Prediction], faces: U8, batches: Sequence[int]) -> None:
+    """Check the answers of an engine at every batch size that it treats differently.
+
+    Args:
+        reference: What the fp32 model answers for ``faces``.
+        infer: See ``Backend.infer``.
+        faces: (N, side, side, 3) uint8 BGR.
+        batches: Faces per call.
+
+    Raises:
+        BackendError: At some batch size they differ from the reference by more than rounding.
+    """
+    for batch in batches:
+        parts = [infer(faces[start : start + batch]) for start in range(0, len(faces), batch)]
+        whole = Prediction(np.concatenate([p.probs for p in parts]), np.concatenate([p.features for p in parts]))
+        parity = compare(reference, whole)
+        if not parity.ok:
+            raise BackendError(f"parity failed in batches of {batch} ({parity})")
+
+
+def check_stored_answers(
+    model: Path, spec: ModelSpec, infer: Callable[[U8], Prediction], batches: Sequence[int], step: int = 1
+) -> None:
+    """Check a file that runs without its fp32 model: against the answers of that model in its description.
+
+    Args:
+        model: The file, for messages.
+        spec: Its description.
+        infer: See ``Backend.infer``.
+        batches: As for ``check_batches``.
+        step: Check only every ``step``-th crop.
+
+    Raises:
+        ModelError: The description has no answers, or not those of this model.
+        BackendError: See ``check_batches``.
+    """
+    probs = np.asarray(spec.answers, np.float32)
+    if probs.shape != (PROOF, len(spec.labels)):
+        raise ModelError(f"{model}: its description has no answers of the fp32 model to check it; export it again")
+    faces, probs = golden_faces(spec.side)[:PROOF:step], probs[::step]
+    # The features are only compared between batch sizes: those of the fp32 model are too large for a text file.
+    check_batches(Prediction(probs, infer(faces).features), infer, faces, batches)
+
+
+def answers_to_store(reference: Prediction) -> tuple[list[float], ...]:
+    """The answers of the fp32 model for the first ``PROOF`` stored crops, for ``ModelSpec.answers``."""
+    return tuple([round(float(p), 5) for p in row] for row in reference.probs[:PROOF])
 
 
 def golden_faces(side: int, path: Path = GOLDEN) -> U8:

@@ -65,7 +65,8 @@ def write_plan(
     env = engine.environment(backend.modules[0])
     spec = load_spec(onnx)
     config = BackendConfig(reason="exported", precision=spec.precision, notify=notify)
-    engine.open_engine(env, parent, load_spec(parent), config, profile).close()  # raises an error if answers are wrong
+    parent_spec = load_spec(parent)
+    engine.open_engine(env, parent, parent_spec, config, profile).close()  # raises an error if answers are wrong
     content, _ = engine.plan_bytes(env, onnx, spec.precision, profile, config)
     write_whole(out, content)
-    save_spec(engine.describe_plan(env, onnx, spec, profile, out), out)
+    save_spec(engine.describe_plan(env, onnx, spec, profile, out, env.reference(parent, parent_spec)), out)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from leaf_rt.backends.base import Backend, BackendConfig, CheckedBackend, Device, load_errors
-from leaf_rt.errors import BackendError, BackendUnavailable, GpuUnavailable, NotInstalled, install_hint
+from leaf_rt.errors import BackendError, BackendUnavailable, GpuProblem, GpuUnavailable, NotInstalled, install_hint
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.types import U8
 
@@ -27,13 +27,15 @@ class BackendEntry:
     Attributes:
         name: As for ``--backend``.
         title: Name for users.
-        device: Where it computes.
+        device: Where it computes. "cuda" with ``cpu_too``: on a GPU if there is one, else on the CPU, for proof.
         precisions: What it can compute an fp32 model in, given the other files of that model.
         formats: Suffixes of the model files that it runs.
         packages: Distributions; one of them must be installed.
         modules: The modules that these install; the first one is imported.
         extra: The extra of leaf-rt that installs it; "" if leaf-rt always installs it.
         load: Opens a model; imports the runtime. Use ``open``, which converts import errors.
+        capabilities: Compute capabilities of the GPUs that it supports; empty means all.
+        cpu_too: Whether a GPU back end also runs on a CPU if it is named; "auto" takes it on a GPU only.
     """
 
     name: str
@@ -45,6 +47,13 @@ class BackendEntry:
     modules: tuple[str, ...]
     extra: str
     load: Callable[[Path, ModelSpec, BackendConfig], Backend]
+    capabilities: tuple[str, ...] = ()
+    cpu_too: bool = False
+
+    @property
+    def builds(self) -> bool:
+        """Whether it builds an engine for each GPU and keeps it in the cache."""
+        return ".plan" in self.formats
 
     def version(self) -> str | None:
         """Package and version that is installed, or None. Imports nothing."""
@@ -58,15 +67,32 @@ class BackendEntry:
 
     def problem(self) -> BackendUnavailable | None:
         """Why the back end cannot run here, or None if it can. Creates no object of a runtime."""
-        if self.version() is None:
-            return NotInstalled("not installed", install_hint(self.extra))
-        if self.device == "cuda":
-            from leaf_rt.backends.tensorrt.cuda import probe
+        if self.device == "cuda" and not self.cpu_too:
+            return self.gpu_problem()
+        return NotInstalled("not installed", install_hint(self.extra)) if self.version() is None else None
 
-            try:
-                probe()
-            except GpuUnavailable as e:
-                return e
+    def gpu_problem(self) -> BackendUnavailable | None:
+        """Why it cannot use a GPU here, or None if it can. Creates no object of a runtime."""
+        version = self.version()
+        if version is None:
+            return NotInstalled("not installed", install_hint(self.extra))
+        from leaf_rt.backends.tensorrt import cuda
+
+        if self.cpu_too:  # its package brings all it needs of CUDA, so the driver alone is asked
+            if version.endswith("+cpu"):
+                return NotInstalled(f"{version} is a build for the CPU", "install a build of PyTorch for CUDA")
+            return cuda.driver_problem()
+        try:
+            gpu = cuda.probe()
+        except GpuUnavailable as e:
+            return e
+        if self.capabilities and gpu.capability not in self.capabilities:
+            return GpuUnavailable(
+                GpuProblem.NOT_SUPPORTED,
+                f"{self.title} does not support the {gpu.name} (compute capability {gpu.capability}; it needs "
+                f"{', '.join(self.capabilities[:-1])} or {self.capabilities[-1]})",
+                "use another back end",
+            )
         return None
 
     def open(self, model: Path, spec: ModelSpec, config: BackendConfig) -> Backend:
@@ -78,11 +104,11 @@ class BackendEntry:
         """
         with load_errors(self.name):
             backend = CheckedBackend(self.load(model, spec, config), model, config.precision)
-        try:
-            backend.infer(_probe(spec.side))
-        except BaseException:
-            backend.close()
-            raise
+            try:
+                backend.infer(_probe(spec.side))
+            except BaseException:
+                backend.close()
+                raise
         return backend
 
 
@@ -116,6 +142,12 @@ def _tensorrt_rtx(model: Path, spec: ModelSpec, config: BackendConfig) -> Backen
     return engine.open_engine(engine.environment("tensorrt_rtx"), model, spec, config)
 
 
+def _torch(model: Path, spec: ModelSpec, config: BackendConfig) -> Backend:
+    from leaf_rt.backends.pytorch.engine import open_torch
+
+    return open_torch(model, spec, config)
+
+
 # In the order in which "auto" tries them; CPU back ends are timed instead. Stored choices depend on this order.
 BACKENDS: tuple[BackendEntry, ...] = (
     BackendEntry(
@@ -127,7 +159,11 @@ BACKENDS: tuple[BackendEntry, ...] = (
         name="tensorrt-rtx", title="TensorRT-RTX", device="cuda", precisions=("fp32", "fp16"),
         formats=(".onnx", ".plan"),
         packages=("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"), modules=("tensorrt_rtx",),
-        extra="tensorrt-rtx", load=_tensorrt_rtx,
+        extra="tensorrt-rtx", load=_tensorrt_rtx, capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+    ),
+    BackendEntry(
+        name="torch", title="PyTorch", device="cuda", precisions=("fp32", "fp16", "bf16"), formats=(".onnx", ".pt2"),
+        packages=("torch",), modules=("torch",), extra="train", load=_torch, cpu_too=True,
     ),
     BackendEntry(
         name="openvino", title="OpenVINO", device="cpu", precisions=("fp32", "bf16", "int8"),
@@ -139,6 +175,7 @@ BACKENDS: tuple[BackendEntry, ...] = (
     ),
 )  # fmt: skip
 GPU_BACKENDS = tuple(backend.name for backend in BACKENDS if backend.device == "cuda")
+PLAN_BACKENDS = tuple(backend.name for backend in BACKENDS if backend.builds)
 NAMES = ("auto", *(backend.name for backend in reversed(BACKENDS)))
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 

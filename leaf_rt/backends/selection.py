@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from leaf_rt.backends.base import Backend, BackendConfig, ProgressCallback, default_threads
-from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.backends.parity import PROOF, compare, golden_faces
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem, hashed_name, set_aside
 from leaf_rt.backends.registry import BACKENDS, BackendEntry, find_backend
 from leaf_rt.backends.variants import Variant
@@ -28,7 +28,6 @@ from leaf_rt.types import Prediction
 
 BUDGET = 1.0  # s for timing, all variants together
 BATCH = 4  # faces per call while timing
-PROOF = 64  # stored crops on which a variant must agree with the model
 INT8_AGREEMENT = 0.9  # share of equal labels below which an int8 file is considered miscomputed
 CHOICES = "auto.json"
 _MAX_CHOICES = 4 << 20  # bytes
@@ -52,12 +51,17 @@ def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: 
     for backend in BACKENDS:
         if model.suffix not in backend.formats or (backend.device == "cuda" and not _on_gpu(backend, spec, config)):
             continue
-        if (problem := backend.problem()) is not None:
+        problem = backend.gpu_problem() if backend.device == "cuda" else backend.problem()
+        if problem is not None:
             rejected.append((backend, problem))
             continue
         try:
             if backend.device == "cuda":
-                return backend.open(model, spec, replace(config, reason="the GPU is the fastest"))
+                opened = backend.open(model, spec, replace(config, reason="the GPU is the fastest"))
+                if opened.device == "cuda":
+                    return opened
+                opened.close()
+                raise BackendError(f"{backend.title} finds no GPU that it can use")
             cpu += _cpu_variants(backend, model, spec, config)
         except LeafError as e:
             rejected.append((backend, e))
@@ -67,7 +71,13 @@ def select_backend(model: Path, spec: ModelSpec, config: BackendConfig, folder: 
     if not cpu:
         precision = f" in {config.precision}" if config.precision else ""
         reasons = "; ".join(f"{backend.name}: {error}" for backend, error in rejected)
-        raise BackendError(f"no back end can run {model.name}{precision} here ({reasons})")
+        slow = [
+            b.name
+            for b in BACKENDS
+            if b.cpu_too and model.suffix in b.formats and _on_gpu(b, spec, config) and b.problem() is None
+        ]
+        hint = f"; --backend {slow[0]} runs it on the CPU, slowly" if slow else ""
+        raise BackendError(f"no back end can run {model.name}{precision} here ({reasons}){hint}")
     for warning in warnings:
         config.notify(warning)
     if any(backend.device == "cuda" and _on_gpu(backend, spec, config) for backend in BACKENDS):

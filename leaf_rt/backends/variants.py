@@ -103,7 +103,7 @@ def variants(model: Path) -> list[Variant]:
     """
     spec = load_spec(model)
     on_cpu = [backend for backend in reversed(BACKENDS) if backend.device == "cpu"]
-    on_gpu = [backend for backend in BACKENDS if backend.device == "cuda" and backend.problem() is None]
+    on_gpu = [backend for backend in BACKENDS if backend.device == "cuda" and backend.gpu_problem() is None]
     return [
         Variant(backend, model, spec, precision) for backend in (*on_cpu, *on_gpu) for precision in backend.precisions
     ]

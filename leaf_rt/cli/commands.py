@@ -273,7 +273,16 @@ def image(
     recognition: Annotated[
         RecognitionOptions,
         Only(
-            "backend", "model", "precision", "threads", "face_range", "detector", "max_faces", "pose", "uncertain_below"
+            "backend",
+            "model",
+            "precision",
+            "threads",
+            "face_range",
+            "detector",
+            "max_faces",
+            "pose",
+            "uncertain_below",
+            "prior",
         ),
     ],
     debug: opt.Debug = False,

@@ -29,6 +29,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
 
@@ -38,6 +39,7 @@ class Target(StrEnum):
     ONNX = "onnx"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+    TORCH = "torch"
     OPENVINO = "openvino"
     TRITON = "triton"
 
@@ -52,7 +54,7 @@ class ModelFile:
     """What is written."""
 
     precision: Annotated[
-        Precision, _file("--precision", help="fp16 is for GPUs; int8 is for CPUs and needs --data.")
+        Precision, _file("--precision", help="fp16 and bf16 are for GPUs; int8 is for CPUs and needs --data.")
     ] = Precision.FP32
     target: Annotated[Target, _file("--target", help="The runtime or server that will load the file.")] = Target.ONNX
     name: Annotated[

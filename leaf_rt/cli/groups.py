@@ -52,7 +52,9 @@ class RecognitionOptions:
     smooth: opt.Smooth = 0.3
     smooth_talking: opt.SmoothTalking = 1.2
     min_dwell: opt.MinDwell = 0.4
-    uncertain_below: opt.UncertainBelow = 0.4
+    uncertain_below: opt.UncertainBelow = None
+    prior: opt.PriorOption = opt.PriorName.NATURAL
+    calibrate: opt.Calibrate = 0.0
 
     def config(self) -> RecognitionConfig:
         """Return the configuration.
@@ -82,10 +84,12 @@ class RecognitionOptions:
             reid=self.reid,
             reid_model=self.reid_model,
             pose=self.pose,
+            uncertain_below=self.uncertain_below,
+            prior=self.prior.value,
+            calibrate=self.calibrate,
             smooth=SmoothOptions(
                 time_constant=self.smooth,
                 min_dwell=self.min_dwell,
-                uncertain_below=self.uncertain_below,
                 talking_time_constant=self.smooth_talking,
             ),
         )

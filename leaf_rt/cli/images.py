@@ -108,8 +108,9 @@ class ImageCommand:
             detector,
             backend,
             max_faces=self.recognition.pipeline.max_faces,
-            uncertain_below=self.recognition.smooth.uncertain_below,
+            uncertain_below=self.recognition.uncertain_below,
             pose=self.recognition.pose,
+            prior=self.recognition.prior,
         )
         latency = time.perf_counter() - start
         height, width = image.shape[:2]

@@ -119,6 +119,84 @@ def parity(
 
 
 @app.command()
+@grouped
+def calibrate(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL.onnx", parser=opt.named, help="Default: the bundled model.")
+    ] = None,
+    *,
+    backgrounds: Annotated[
+        Path | None,
+        typer.Option(
+            "--backgrounds",
+            parser=opt.named,
+            metavar="DIR",
+            help="Pictures and clips; the model learns what is no face from parts of them.",
+        ),
+    ] = None,
+    faces: LabelledFaces,
+    threads: Threads = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Fit the calibration of a model on validation pictures, and write it into its description."""
+    with needs_extra("python -m engines calibrate"):
+        from engines.calibration import calibrate as run
+        from engines.entry import DATA_HINT
+
+    from leaf_rt.models.spec import DEFAULT_MODEL
+    from train.recipes.schema import OPTIONS, Data
+
+    if faces.data is None:
+        raise BackendError(f"calibrate: needs real faces; give {DATA_HINT}")
+    data = Data(
+        layout=OPTIONS["data.layout"].convert(faces.layout, "--layout"), path=str(faces.data), cache=faces.cache
+    )
+    path = model or DEFAULT_MODEL
+    calibration, written = run(
+        path,
+        data,
+        backgrounds=backgrounds,
+        fit_quality=path == DEFAULT_MODEL,
+        threads=threads,
+        notify=exporting.notify,
+    )
+    say(
+        f"temperature {calibration.temperature:.3f}, power of the quality {calibration.quality_exponent:.3f}, "
+        f"uncertain below {calibration.uncertain_below:.3f}, balance {calibration.balance:g}"
+    )
+    for kind, facts in calibration.fitted.items():
+        if isinstance(facts, dict):
+            say(f"{kind}: {', '.join(f'{name} {value}' for name, value in facts.items())}")
+    for file in written:
+        say(f"written: description of {file}")
+
+
+@app.command("model-card")
+def model_card(
+    ferplus: Annotated[Path, typer.Option("--data", parser=opt.named, metavar="DIR", help="The folder of FERPlus.")],
+    others: Annotated[
+        Path | None,
+        typer.Option("--others", parser=opt.named, metavar="DIR", help="A list of labelled faces of another source."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", parser=opt.named, metavar="PATH", help="Default: the bundled model.")
+    ] = None,
+    picture: Annotated[
+        Path, typer.Option("--picture", parser=opt.named, metavar="FILE.svg", help="The diagram of the card.")
+    ] = Path("docs/images/model-honesty.svg"),
+    debug: opt.Debug = False,
+) -> None:
+    """Measure a model, and write the figures into its model card."""
+    with needs_extra("python -m engines model-card"):
+        from engines.model_card import write_card
+
+    from leaf_rt.models.spec import DEFAULT_MODEL
+
+    card = write_card(model or DEFAULT_MODEL, ferplus, others, picture, exporting.notify)
+    say(f"written: {card}, {picture}")
+
+
+@app.command()
 def bench(
     model: Annotated[
         Path | None, typer.Option("--model", parser=opt.named, metavar="PATH", help="Default: the bundled model.")

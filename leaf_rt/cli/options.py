@@ -87,6 +87,13 @@ class Detector(StrEnum):
     MEDIAPIPE = "mediapipe"
 
 
+class PriorName(StrEnum):
+    """How frequent the classes are taken to be."""
+
+    NATURAL = "natural"
+    BALANCED = "balanced"
+
+
 class Transport(StrEnum):
     """Transport protocol of RTSP packets."""
 
@@ -245,7 +252,7 @@ ShowAuto: TypeAlias = Annotated[
 Blur: TypeAlias = Annotated[bool, _output("--blur", help="Hide faces in all pictures that are written or shown.")]
 
 BackendName: TypeAlias = Annotated[
-    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, tensorrt or tensorrt-rtx.")
+    str, _recognition("--backend", metavar="NAME", help="auto, onnxruntime, openvino, torch, tensorrt or tensorrt-rtx.")
 ]
 Model: TypeAlias = Annotated[
     Path | None,
@@ -342,9 +349,25 @@ MinDwell: TypeAlias = Annotated[
     float, _recognition(min=0, metavar="SECONDS", callback=finite, help="Show a label for at least this time.")
 ]
 UncertainBelow: TypeAlias = Annotated[
+    float | None,
+    _recognition(
+        min=0,
+        max=1,
+        metavar="P",
+        callback=finite,
+        help='Show "uncertain" if the highest probability is below P (default: as chosen with the model).',
+    ),
+]
+PriorOption: TypeAlias = Annotated[
+    PriorName, _recognition("--prior", help="How frequent the classes are; balanced finds more of the rare ones.")
+]
+Calibrate: TypeAlias = Annotated[
     float,
     _recognition(
-        min=0, max=1, metavar="P", callback=finite, help='Show "uncertain" if the highest probability is below P.'
+        min=0,
+        metavar="SECONDS",
+        callback=finite,
+        help="Once a face has rested so long, take the look of its rest out of its answers; 0: never.",
     ),
 ]
 

@@ -115,16 +115,20 @@ def evaluate(
         typer.Option("--degraded", help="Measure every third picture clean, blurred, small, noisy, dark, covered."),
     ] = False,
     plot: Annotated[
-        str | None, typer.Option(metavar="FILE.png", help="With --degraded: also draw the accuracies.")
+        str | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw the reliability and the errors by coverage; with --degraded, the accuracies."
+        ),
     ] = None,
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Also write the result as JSON; - prints only the JSON.")
     ] = None,
+    prior: Annotated[
+        opt.PriorName, typer.Option("--prior", help="How frequent the classes are; for calibrated models.")
+    ] = opt.PriorName.NATURAL,
     debug: opt.Debug = False,
 ) -> None:
     """Measure a trained run or a model file on labelled faces."""
-    if plot is not None and not degraded:
-        raise DataError(f"--plot {plot}: draws the accuracies of --degraded; add --degraded or leave --plot out")
     entry = _trainer()
     from leaf_rt.cli import training_output
 
@@ -138,6 +142,7 @@ def evaluate(
             backend=backend,
             flip=flip,
             protocol=protocol.value,
+            prior=prior.value,
             overrides=overrides,
             progress=training_output.progress(quiet=json == "-"),
         )
@@ -150,10 +155,11 @@ def evaluate(
         backend=backend,
         flip=flip,
         protocol=protocol.value,
+        prior=prior.value,
         overrides=overrides,
         progress=training_output.progress(quiet=json == "-"),
     )
-    training_output.show_evaluation(result, json)
+    training_output.show_evaluation(result, json, plot)
 
 
 def prepare(

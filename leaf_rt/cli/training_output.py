@@ -128,13 +128,18 @@ def check_json_file(path: str) -> None:
         raise OutputError(f"--json {path}: exists and is no earlier result; choose another file, or - to print")
 
 
-def show_evaluation(result: EvaluationResult, json_file: str | None) -> None:
+def show_evaluation(result: EvaluationResult, json_file: str | None, plot: str | None = None) -> None:
     """Print a confusion matrix and the accuracy, or write the result as JSON.
 
     Args:
         result: Of the evaluation.
         json_file: Also write JSON to this file; "-" prints only JSON.
+        plot: Also draw the reliability diagram and the risk-coverage curve into this PNG file.
     """
+    if plot is not None:
+        from train.reports.honesty import plot_honesty
+
+        write_whole(Path(plot), lambda f: f.write(plot_honesty(result)))
     if json_file == "-":
         say(json.dumps(result.to_dict()))
         return
@@ -152,9 +157,17 @@ def show_evaluation(result: EvaluationResult, json_file: str | None) -> None:
         f"accuracy {100 * result.accuracy:.2f} % of {result.n}, balanced {100 * result.balanced_accuracy:.2f} %, "
         f"calibration error {result.calibration_error:.4f}"
     )
+    out.print(
+        f'"uncertain", below a share of {result.uncertain_below:g}: {_percent(result.flagged_wrong)} of the wrong '
+        f"answers, {_percent(result.flagged_right)} of the right ones"
+    )
     from train.reports.evaluation import PROTOCOL_RULES
 
     out.print(f"protocol {result.protocol}: {PROTOCOL_RULES[result.protocol]}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def show_degraded(result: DegradedResult, json_file: str | None, plot: str | None) -> None:
@@ -176,13 +189,16 @@ def show_degraded(result: DegradedResult, json_file: str | None, plot: str | Non
     if json_file is not None:
         save_json(Path(json_file), result.to_dict())
     which = "every picture" if result.stride == 1 else f"one picture in {result.stride}"
-    table = Table("picture", "accuracy", "balanced", "calibration error", title=f"{result.model}, {result.split}")
+    heads = ("picture", "accuracy", "balanced", "calibration error", "uncertain: wrong", "right")
+    table = Table(*heads, title=f"{result.model}, {result.split}")
     for row in result.rows:
         table.add_row(
             row.name,
             f"{100 * row.accuracy:.1f} %",
             f"{100 * row.balanced_accuracy:.1f} %",
             f"{row.calibration_error:.3f}",
+            _percent(row.flagged_wrong),
+            _percent(row.flagged_right),
         )
     out = Console()
     out.print(table)

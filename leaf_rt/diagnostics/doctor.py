@@ -22,7 +22,7 @@ from leaf_rt.backends.networks import RUNTIMES, runtime_version
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem
 from leaf_rt.backends.plans import engine_states, find_gpu
-from leaf_rt.backends.registry import BACKENDS, BackendEntry
+from leaf_rt.backends.registry import BACKENDS, BackendEntry, find_backend
 from leaf_rt.credentials import mask
 from leaf_rt.errors import GpuProblem, GpuUnavailable, LeafError, first_line, install_hint
 from leaf_rt.faces.detectors import check_answers, choose_detector
@@ -134,7 +134,7 @@ def _cpu_runtimes() -> list[Finding]:
 
 
 def _tensorrt() -> Finding:
-    installed = [v for backend in BACKENDS if backend.device == "cuda" and (v := backend.version()) is not None]
+    installed = [v for backend in BACKENDS if backend.builds and (v := backend.version()) is not None]
     if installed:
         return Finding("TensorRT", OK, ", ".join(installed))
     hint = f"if this machine has an NVIDIA GPU, {install_hint('tensorrt')}"
@@ -176,7 +176,7 @@ def _inference(path: Path, spec: ModelSpec) -> list[Finding]:
     """
     findings: list[Finding] = []
     for backend in BACKENDS:
-        if backend.device != "cuda" or path.suffix != ".onnx" or spec.precision not in backend.precisions:
+        if not backend.builds or path.suffix != ".onnx" or spec.precision not in backend.precisions:
             continue
         if backend.problem() is not None:
             continue
@@ -294,4 +294,5 @@ def _training() -> Finding:
     if version is None:
         hint = f"to train or export, {install_hint('train')}"
         return Finding("training", LIMITED, "PyTorch is not installed", hint)
-    return Finding("training", OK, f"PyTorch {version}")
+    on_gpu = ", which also runs models on the GPU" if find_backend("torch").gpu_problem() is None else ""
+    return Finding("training", OK, f"PyTorch {version}{on_gpu}")

@@ -12,6 +12,7 @@ __all__ = [
     "image_detector",
     "mediapipe_detector",
     "pose",
+    "quality",
     "regions",
     "revisit",
     "search",

@@ -94,25 +94,48 @@ def crop_plain(image: NDArray[np.uint8], side: int, margin: float) -> NDArray[np
     return out
 
 
+def shrink_by_area(
+    matrix: NDArray[np.float64], side: int, height: int, width: int
+) -> tuple[NDArray[np.float64], int, tuple[int, int], tuple[int, int]]:
+    """Plan how an image is shrunk before it is warped: not at all, unless the face is twice as large as its crop.
+
+    Only the part that the crop shows is shrunk, so that the cost does not depend on the size of the image.
+
+    Args:
+        matrix: (2, 3), from the image to the crop. Pixel centers are at half integers.
+        side: Side of the crop, px.
+        height: Of the image, px.
+        width: Of the image, px.
+
+    Returns:
+        The matrix from the shrunk part to the crop, the side of the square blocks of pixels whose means it consists
+        of, the first column and row of the part, and its number of blocks per row and column.
+    """
+    whole = matrix, 1, (0, 0), (width, height)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale >= 0.5:
+        return whole
+    inverse = cv2.invertAffineTransform(matrix)
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64) @ inverse[:, :2].T + inverse[:, 2]
+    factor = int(1.0 / scale)
+    low = np.clip(np.floor(corners.min(0)).astype(int) - factor, 0, None)
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + factor, (width, height))
+    size = (high - low) // factor
+    if (size < 2).any():
+        return whole
+    smaller = matrix.copy()
+    smaller[:, 2] += matrix[:, :2] @ low
+    smaller[:, :2] *= factor
+    return smaller, factor, (int(low[0]), int(low[1])), (int(size[0]), int(size[1]))
+
+
 def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
     """Warp an image. Pixel centers are at half integers. For scales below 0.5, shrink by area averaging first."""
     side = out.shape[0]
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        # Shrink only the part that the crop shows, so that the cost does not depend on the size of the image.
-        inverse = cv2.invertAffineTransform(matrix)
-        corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64) @ inverse[:, :2].T + inverse[:, 2]
-        factor = int(1.0 / scale)
-        low = np.clip(np.floor(corners.min(0)).astype(int) - factor, 0, None)
-        high = np.minimum(np.ceil(corners.max(0)).astype(int) + factor, (image.shape[1], image.shape[0]))
-        size = (high - low) // factor
-        if (size >= 2).all():
-            part = image[low[1] : low[1] + size[1] * factor, low[0] : low[0] + size[0] * factor]
-            shrunk = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
-            image = np.asarray(shrunk, dtype=np.uint8)
-            matrix = matrix.copy()
-            matrix[:, 2] += matrix[:, :2] @ low
-            matrix[:, :2] *= factor
+    matrix, factor, (left, top), (columns, rows) = shrink_by_area(matrix, side, *image.shape[:2])
+    if factor > 1:
+        part = image[top : top + rows * factor, left : left + columns * factor]
+        image = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     shifted = matrix.copy()
     shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # in OpenCV the center of the first pixel is at (0, 0)
     cv2.warpAffine(image, shifted, (side, side), dst=out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -18,7 +18,7 @@ from leaf_rt.text import printable
 
 SPEC_VERSION = 1
 _MAX_SPEC = 16 << 20  # bytes of a description
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MODELS = Path(__file__).parent
 DEFAULT_MODEL = MODELS / "leaf-mobilefacenet.onnx"
 # Crops of real faces, on which every engine is compared with its fp32 model: a square picture of tiles.
@@ -30,8 +30,8 @@ GOLDEN_ROW, GOLDEN_SIDE, GOLDEN_MARGIN = 16, 64, 0.05
 _KINDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
     (("side", "net_side", "feature_dim", "opset", "version"), int, "a whole number"),
     (("color", "precision", "sha256", "licence", "parent"), str, "a text"),
-    (("labels", "mean", "std"), tuple, "a list"),
-    (("training", "metrics", "tensorrt"), dict, "an object"),
+    (("labels", "mean", "std", "answers"), tuple, "a list"),
+    (("training", "metrics", "tensorrt", "calibration"), dict, "an object"),
     (("margin",), (int, float), "a number"),
     (("flip",), bool, "true or false"),
 )
@@ -77,14 +77,18 @@ class ModelSpec:
         std: Per-channel standard deviation by which the graph divides.
         flip: Whether the graph averages the predictions of the crop and its mirror image.
         feature_dim: Number of features D.
-        precision: "fp32", "fp16" or "int8".
-        opset: ONNX opset; 0 for a TensorRT plan.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        opset: ONNX opset; 0 for a TensorRT plan or a program of PyTorch.
         sha256: Hash of the model file.
         training: Data, protocol, initial weights and seed.
         metrics: Results measured with this file, by name of the data set.
         licence: Licence of the weights.
         tensorrt: What a TensorRT plan depends on, such as version and GPU; empty for other files.
         parent: sha256 of the fp32 model that this file was made from; empty for the fp32 model itself.
+        answers: What the fp32 model answers for the first stored crops: rows of probabilities. Only in the description
+            of a file that runs without that model, such as a TensorRT plan, and must be checked against it.
+        calibration: How its answers become shares that hold; see ``leaf_rt.models.calibration``. Empty if the model was
+            not calibrated.
         version: Version of this format.
     """
 
@@ -105,6 +109,8 @@ class ModelSpec:
     licence: str
     tensorrt: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
+    answers: tuple[Any, ...] = ()
+    calibration: dict[str, Any] = field(default_factory=dict)
     version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
@@ -149,6 +155,8 @@ class ModelSpec:
             raise wrong("std", "three positive numbers, as many as in mean")
         if self.color not in ("grey", "rgb"):
             raise wrong("color", "'grey' or 'rgb'")
+        if not all(isinstance(row, list) and all(map(_is_number, row)) for row in self.answers):
+            raise wrong("answers", "rows of numbers")
         if self.precision not in PRECISIONS:
             raise wrong("precision", " or ".join(PRECISIONS))
 
@@ -178,15 +186,16 @@ def sha256_of(path: Path) -> str:
 def variant_path(model: Path, precision: str, suffix: str = "") -> Path:
     """The path of a model in another precision: NAME-int8.onnx for NAME.onnx.
 
-    A file in OpenVINO's format is called NAME-int8-openvino.xml, so that its JSON description has its own name.
+    A file in the format of OpenVINO or PyTorch is called NAME-int8-openvino.xml or NAME-fp16-torch.pt2, so that its
+    JSON description has its own name.
 
     Args:
         model: The fp32 model.
         precision: The other precision.
         suffix: Suffix of the other file; "" for that of ``model``.
     """
-    openvino = "-openvino" if suffix == ".xml" else ""
-    return model.with_name(f"{model.stem}-{precision}{openvino}{suffix or model.suffix}")
+    runtime = {".xml": "-openvino", ".pt2": "-torch"}.get(suffix, "")
+    return model.with_name(f"{model.stem}-{precision}{runtime}{suffix or model.suffix}")
 
 
 def spec_path(model: Path) -> Path:

@@ -8,8 +8,11 @@ from typing import Literal
 
 from leaf_rt.backends.base import Backend, ProgressCallback, silent
 from leaf_rt.backends.opening import open_backend
+from leaf_rt.errors import ModelError
 from leaf_rt.faces.detectors import DetectorChoice, choose_detector
-from leaf_rt.models.spec import DEFAULT_MODEL, spec_path, variant_path
+from leaf_rt.models.calibration import Calibration, Prior
+from leaf_rt.models.spec import DEFAULT_MODEL, ModelSpec, spec_path, variant_path
+from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.smoothing import SmoothOptions
 
 
@@ -61,6 +64,9 @@ class RecognitionConfig:
         reid_model: ONNX file of a face-recognition network; see ``leaf_rt.faces.encoder``. None compares the colors of
             heads only.
         pose: Whether to compute the head pose.
+        uncertain_below: If no class has this share, the label is "uncertain". None takes the threshold of the model.
+        prior: How frequent the classes are taken to be: "natural", as in training, or "balanced".
+        calibrate: Seconds for which a face must rest before its look at rest is taken out of its answers. 0: never.
     """
 
     model: Path = DEFAULT_MODEL
@@ -76,6 +82,9 @@ class RecognitionConfig:
     reid: float = 30.0
     reid_model: Path | None = None
     pose: bool = False
+    uncertain_below: float | None = None
+    prior: Prior = "natural"
+    calibrate: float = 0.0
 
     @property
     def files(self) -> list[Path]:
@@ -101,9 +110,35 @@ class RecognitionConfig:
             options = replace(options, max_classify_fps=0.0)
         return replace(options, may_skip=False) if hide_faces else options
 
+    def threshold(self, spec: ModelSpec) -> float:
+        """Return the share that a label needs, for this model."""
+        return Calibration.of(spec).uncertain_below if self.uncertain_below is None else self.uncertain_below
+
+    def _check(self, spec: ModelSpec) -> None:
+        """Check that a model can do what is asked for.
+
+        Raises:
+            ModelError: It does not know its prior, or has no class "neutral".
+        """
+        calibration = Calibration.of(spec)
+        if self.prior == "balanced":
+            calibration.known_prior()
+        if self.calibrate > 0:
+            RestingFaces(self.calibrate, spec)
+
     def open_backend(self, notify: ProgressCallback = silent) -> Backend:
-        """Open the back end; see ``leaf_rt.backends.opening.open_backend``."""
-        return open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)
+        """Open the back end; see ``leaf_rt.backends.opening.open_backend``.
+
+        Raises:
+            ModelError: The model cannot do what is asked for; or see there.
+        """
+        opened = open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)
+        try:
+            self._check(opened.spec)
+        except ModelError:
+            opened.close()
+            raise
+        return opened
 
     def choose_detector(self, notify: ProgressCallback = silent) -> DetectorChoice:
         """Choose what runs the face detector, and report what users should know about it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.faces.tracker import FaceTracker
@@ -9,6 +11,7 @@ from leaf_rt.faces.video_detector import HIDE_PERIOD, SCAN_PERIOD, VideoFaceDete
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.shots import ShotDetector
 
 
@@ -52,4 +55,9 @@ def build_pipeline(
     shots = ShotDetector() if config.cuts else None
     people = PeopleMemory(config.reid) if config.reid > 0 else None
     encoder = FaceEncoder(config.reid_model) if people is not None and config.reid_model is not None else None
-    return Pipeline(detector, FaceTracker(), backend, config.smooth, options, shots, people, encoder, pose=config.pose)
+    smooth = replace(config.smooth, uncertain_below=config.threshold(backend.spec))
+    resting = RestingFaces(config.calibrate, backend.spec) if config.calibrate > 0 else None
+    return Pipeline(
+        detector, FaceTracker(), backend, smooth, options, shots, people, encoder,
+        pose=config.pose, prior=config.prior, resting=resting,
+    )  # fmt: skip

@@ -16,10 +16,14 @@ import numpy as np
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, is_low_quality
 from leaf_rt.faces.pose import head_pose
+from leaf_rt.faces.quality import quality
 from leaf_rt.geometry import same_face
+from leaf_rt.models.calibration import Prior
 from leaf_rt.models.spec import ModelSpec
+from leaf_rt.recognition.answers import Answers
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.people import PeopleMemory
+from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.schedule import ClassificationSchedule
 from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
@@ -87,6 +91,7 @@ class _Person:
     probs: F32 | None = None  # (C,), the newest raw result
     low_quality: bool = False
     pose: F32 | None = None  # (3,), when the face was last detected
+    quality: float = np.nan  # of its newest classified picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +120,7 @@ class Pending:
         tracks: All living tracks.
         rows: (K,) int64, the rows of ``tracks`` whose faces wait for classification.
         crops: (K, side, side, 3) uint8 BGR, their aligned faces.
+        quality: (K,) float32, quality of these crops.
         lag: See ``Detector.lag``.
         seen: See ``Estimates``.
         shot: See ``Estimates``.
@@ -124,6 +130,7 @@ class Pending:
     tracks: Tracks
     rows: I64
     crops: U8
+    quality: F32
     lag: float
     seen: F32
     shot: int
@@ -149,6 +156,8 @@ class Pipeline:
         encoder: Describes faces for ``people``. None leaves it with the appearance of heads.
         clock: Returns the time in s, for ``timings``.
         pose: Whether to compute the head pose.
+        prior: How frequent the classes are taken to be; see ``Calibration.shares``.
+        resting: Takes the look of each face at rest out of its answers. None leaves them.
 
     Attributes:
         options: The options in effect; see ``reduce_effort``.
@@ -171,6 +180,8 @@ class Pipeline:
         encoder: Encoder | None = None,
         clock: Callable[[], float] = time.perf_counter,
         pose: bool = False,
+        prior: Prior = "natural",
+        resting: RestingFaces | None = None,
     ) -> None:
         self.detector = detector
         self.tracker = tracker
@@ -191,6 +202,7 @@ class Pipeline:
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
         self._wants_pose = pose
+        self._answers, self._resting = Answers(self.spec, prior), resting
 
     def step(self, frame: Frame) -> Estimates:
         """Process one frame."""
@@ -241,13 +253,14 @@ class Pipeline:
         crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
         for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
             self._people[int(tracks.track_id[row])].low_quality = low_quality
+        clear = quality(crops)
         if self._memory is not None:
             self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
         self.timings.update(detect=found.seconds, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
         self._last_boxes = tracks.xyxy[tracks.detection_index >= 0]
-        return Pending(frame, tracks, rows, crops, found.lag, seen, self._shot)
+        return Pending(frame, tracks, rows, crops, clear, found.lag, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
         """Smooth the results of a frame, and report every visible person.
@@ -258,10 +271,14 @@ class Pipeline:
         """
         start = self._clock()
         tracks, now = pending.tracks, pending.frame.timestamp
-        for row, probs in zip(pending.rows.tolist(), prediction.probs, strict=True):
-            track_id = int(tracks.track_id[row])
+        ids = tracks.track_id[pending.rows].tolist()
+        confidence = np.array([self._people[track_id].confidence for track_id in ids], np.float32)
+        shares, quality_of = self._answers.judge(prediction, pending.quality, confidence)
+        for track_id, probs, clear in zip(ids, shares, quality_of.tolist(), strict=True):
             if np.isfinite(probs).all():
-                self._people[track_id].probs = probs
+                if self._resting is not None and clear > 0:
+                    probs = self._resting.corrected(track_id, probs, now)
+                self._people[track_id].probs, self._people[track_id].quality = probs, clear
             self.smoother.update(track_id, probs, now)
         estimates = self._report(pending, now)
         self.timings["smooth"] = self._clock() - start
@@ -331,6 +348,8 @@ class Pipeline:
         for ended in [t for t in self._people if t not in alive]:
             del self._people[ended]
         self.smoother.keep_only(tracks.track_id)
+        if self._resting is not None:
+            self._resting.keep_only(alive)
         poses = head_pose(detections.keypoints) if self._wants_pose else None
         for track_id, index in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
             if index >= 0:
@@ -369,6 +388,7 @@ class Pipeline:
             emotion=np.array([emotion for _, emotion in smoothed], np.int64),
             classified=np.array([row in classified for row in visible], np.bool_),
             low_quality=np.array([p.low_quality for p in people], np.bool_),
+            quality=np.array([p.quality for p in people], np.float32),
             seen=pending.seen,
             shot=pending.shot,
             person_id=ids

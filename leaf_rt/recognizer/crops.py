@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import crop_faces, crop_plain, is_low_quality
-from leaf_rt.recognition.images import ImageDetector
+from leaf_rt.models.calibration import Prior
+from leaf_rt.recognition.images import MAX_ASPECT, ImageDetector, judge, with_border
 from leaf_rt.types import F32, U8, Estimates
-
-_BATCH = 32  # faces per call of the back end
-_BORDER = 0.25  # of the longer side, on every side: the detector misses a face that fills the picture
-_MAX_ASPECT = 10  # longer over shorter side of a crop that is searched for a face
 
 
 def classify_crops(
-    crops: Sequence[U8], detector: ImageDetector | None, backend: Backend, uncertain_below: float
+    crops: Sequence[U8],
+    detector: ImageDetector | None,
+    backend: Backend,
+    uncertain_below: float | None,
+    prior: Prior = "natural",
 ) -> tuple[Estimates, NDArray[np.bool_]]:
     """Classify one face per crop.
 
@@ -28,7 +29,9 @@ def classify_crops(
         detector: Finds the face to align. The largest face is used, or the whole crop if there is none.
             None: the crops are aligned already and are only resized.
         backend: Classifies them.
-        uncertain_below: If the largest probability is below this, the label is "uncertain".
+        uncertain_below: If the largest probability is below this, the label is "uncertain". None takes the threshold
+            of the model.
+        prior: How frequent the classes are taken to be; see ``Calibration.shares``.
 
     Returns:
         One row per crop, in order, boxes in px of the crop; and (N,) bool, whether a face was found in it.
@@ -51,9 +54,7 @@ def classify_crops(
         faces[row] = crop_faces(crop, keypoints[None], spec.side, spec.margin)[0]
         low_quality[row] = is_low_quality(keypoints[None], faces[row : row + 1])[0]
         detected[row] = True
-    answers = [backend.infer(faces[i : i + _BATCH]).probs for i in range(0, count, _BATCH)]
-    probs = np.concatenate([np.zeros((0, len(spec.labels)), np.float32), *answers])
-    sure = probs.max(axis=1, initial=0.0) >= uncertain_below
+    probs, emotion, clear = judge(backend, faces, None, uncertain_below, prior)
     estimates = Estimates(
         timestamp=0.0,
         track_id=np.arange(1, count + 1, dtype=np.int64),
@@ -61,10 +62,11 @@ def classify_crops(
         confidence=confidence,
         probs=probs,
         smoothed=probs,
-        emotion=np.where(sure, probs.argmax(axis=1), -1).astype(np.int64),
+        emotion=emotion,
         classified=np.ones(count, np.bool_),
         low_quality=low_quality,
         seen=boxes,
+        quality=clear,
     )
     return estimates, detected
 
@@ -72,19 +74,14 @@ def classify_crops(
 def _largest_face(crop: U8, detector: ImageDetector) -> tuple[F32, float, F32] | None:
     """Box (4,), confidence and keypoints (6, 2) of the largest face, in px of the crop."""
     shorter, longer = sorted(crop.shape[:2])
-    if longer > _MAX_ASPECT * shorter:  # no face fits, and the border would need gigabytes
+    if longer > MAX_ASPECT * shorter:
         return None
-    border = round(_BORDER * longer)
-    bordered = np.asarray(
-        cv2.copyMakeBorder(crop, border, border, border, border, cv2.BORDER_REPLICATE), dtype=np.uint8
-    )
-    found = detector.detect(bordered)
+    found = with_border(crop, detector)
     if not len(found):
         return None
     size = found.xyxy[:, 2:] - found.xyxy[:, :2]
     row = int((size[:, 0] * size[:, 1]).argmax())
-    shift = np.float32(border)
-    return found.xyxy[row] - shift, float(found.confidence[row]), found.keypoints[row] - shift
+    return found.xyxy[row], float(found.confidence[row]), found.keypoints[row]
 
 
 def _resized(crop: U8, side: int) -> U8:

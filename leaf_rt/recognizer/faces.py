@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
@@ -41,6 +42,8 @@ class Face:
         yaw: Degrees, positive if the face looks to the right of the picture. None without ``pose`` of ``Recognizer``.
         pitch: Degrees, positive if the face looks up.
         roll: Degrees, positive if the head is tilted clockwise in the picture.
+        quality: How much the picture of the face can tell: 1 as much as a clear picture, 0 nothing, or it is no face.
+            NaN if it was not measured.
     """
 
     track_id: int
@@ -56,6 +59,7 @@ class Face:
     yaw: float | None = None
     pitch: float | None = None
     roll: float | None = None
+    quality: float = math.nan
 
 
 class Faces(Sequence[Face]):
@@ -122,6 +126,7 @@ class Faces(Sequence[Face]):
             classified=bool(found.classified[row]),
             detected=bool(self.detected[row]),
             person_id=int(found.person_id[row]),
+            quality=float(found.quality[row]),
             **dict(zip(POSE, found.pose[row].tolist(), strict=False)),
         )
 
@@ -167,6 +172,11 @@ class Faces(Sequence[Face]):
     def low_quality(self) -> NDArray[np.bool_]:
         """Whether each face is too small, too blurred or turned too far for a reliable result, (N,) bool."""
         return self._estimates.low_quality
+
+    @property
+    def quality(self) -> F32:
+        """How much the picture of each face can tell, (N,) float32, 0 to 1."""
+        return self._estimates.quality
 
     def annotated(self) -> U8:
         """A copy of the picture with boxes, labels and probabilities, (H, W, 3) uint8 BGR.
@@ -237,6 +247,7 @@ class Faces(Sequence[Face]):
             **tables.share_columns("smoothed", found.smoothed, self.labels),
             "classified": found.classified,
             "poor": found.low_quality,
+            "quality": found.quality,
             **{name: found.pose[:, k] for k, name in enumerate(POSE[: found.pose.shape[1]])},
         }
 
@@ -296,7 +307,7 @@ def _rows(found: Estimates, rows: slice) -> Estimates:
     return Estimates(
         found.timestamp, found.track_id[rows], found.xyxy[rows], found.confidence[rows], found.probs[rows],
         found.smoothed[rows], found.emotion[rows], found.classified[rows], found.low_quality[rows], found.seen,
-        found.shot, found.person_id[rows], found.pose[rows],
+        found.shot, found.person_id[rows], found.pose[rows], found.quality[rows],
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
+from leaf_rt.models.calibration import PRIORS
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
 from leaf_rt.recognition.images import recognize_image
@@ -46,8 +47,9 @@ class Recognizer(Closing):
     The model is loaded once. One recognizer may be used from several threads; calls of the model take turns.
 
     Args:
-        model: Model file (.onnx, .xml, .plan) with its .json beside it; None takes the bundled model.
-        backend: "auto", "onnxruntime", "openvino", "tensorrt" or "tensorrt-rtx". "auto" takes the fastest one here.
+        model: Model file (.onnx, .xml, .pt2, .plan) with its .json beside it; None takes the bundled model.
+        backend: "auto", "onnxruntime", "openvino", "torch", "tensorrt" or "tensorrt-rtx". "auto" takes the fastest
+            one here.
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
@@ -66,7 +68,12 @@ class Recognizer(Closing):
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         smooth_talking: In videos, the same while a face talks, s. No effect if it is not above ``smooth``.
         min_dwell: In videos, shortest time for which a label is shown, s.
-        uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1.
+        uncertain_below: If the largest probability is below this, the label is "uncertain". 0 to 1. None takes the
+            threshold that was chosen with the model.
+        prior: How frequent the classes are taken to be: "natural", as where the model learned, or "balanced", which
+            finds more of the rare ones and makes more mistakes.
+        calibrate: In videos, seconds for which a face must rest before its look at rest is taken out of its answers; 0
+            never does that.
 
     Attributes:
         labels: Names of the classes, in the order of all probabilities.
@@ -102,7 +109,9 @@ class Recognizer(Closing):
         smooth: float = 0.3,
         smooth_talking: float = 1.2,
         min_dwell: float = 0.4,
-        uncertain_below: float = 0.4,
+        uncertain_below: float | None = None,
+        prior: Literal["natural", "balanced"] = "natural",
+        calibrate: float = 0.0,
     ) -> None:
         if face_range not in ("auto", "short", "full"):
             raise ValueError(f"face_range: wanted 'auto', 'short' or 'full', got {face_range!r}")
@@ -113,7 +122,11 @@ class Recognizer(Closing):
         _check_number("smooth", smooth)
         _check_number("smooth_talking", smooth_talking)
         _check_number("min_dwell", min_dwell)
-        _check_number("uncertain_below", uncertain_below, 1.0)
+        _check_number("calibrate", calibrate)
+        if uncertain_below is not None:
+            _check_number("uncertain_below", uncertain_below, 1.0)
+        if prior not in PRIORS:
+            raise ValueError(f"prior: wanted 'natural' or 'balanced', got {prior!r}")
         if max_classify_fps is not None:
             _check_number("max_classify_fps", max_classify_fps)
         self._config = RecognitionConfig(
@@ -127,7 +140,6 @@ class Recognizer(Closing):
             smooth=SmoothOptions(
                 time_constant=smooth,
                 min_dwell=min_dwell,
-                uncertain_below=uncertain_below,
                 talking_time_constant=smooth_talking,
             ),
             max_classify_fps=max_classify_fps,
@@ -135,6 +147,9 @@ class Recognizer(Closing):
             reid=reid,
             reid_model=None if reid_model is None else Path(reid_model),
             pose=pose,
+            uncertain_below=uncertain_below,
+            prior=prior,
+            calibrate=calibrate,
         )
         if detector != "auto":  # "auto" chooses when the first face is looked for
             self._config.choose_detector(_log.warning)
@@ -167,8 +182,9 @@ class Recognizer(Closing):
                 self._parts.detector(),
                 self._parts.backend,
                 max_faces=self._config.pipeline.max_faces,
-                uncertain_below=self._config.smooth.uncertain_below,
+                uncertain_below=self._config.uncertain_below,
                 pose=self._config.pose,
+                prior=self._config.prior,
             )
         return Faces(estimates, self.labels, image=image)
 
@@ -194,7 +210,7 @@ class Recognizer(Closing):
         with self._parts.detector_lock:
             detector = None if aligned else self._parts.detector()
             estimates, detected = classify_crops(
-                images, detector, self._parts.backend, self._config.smooth.uncertain_below
+                images, detector, self._parts.backend, self._config.uncertain_below, self._config.prior
             )
         return Faces(estimates, self.labels, crops=images, detected=detected)
 

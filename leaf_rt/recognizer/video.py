@@ -242,6 +242,7 @@ class VideoResult:
             **tables.share_columns("smoothed", rows.smoothed, self.labels),
             "classified": rows.classified,
             "poor": rows.low_quality,
+            "quality": rows.quality,
             "latency_ms": rows.latency * 1000.0,
             **{name: rows.pose[:, k] for k, name in enumerate(POSE[: rows.pose.shape[1]])},
         }

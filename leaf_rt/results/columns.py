@@ -36,6 +36,7 @@ class Columns:
         low_quality: (N,) bool; ``poor`` in records.
         latency: (N,) float64, s; ``latency_ms`` in records.
         pose: (N, 3) float32, degrees, yaw, pitch and roll; (N, 0) if they were not asked for.
+        quality: (N,) float32, how much the picture of the face can tell, 0 to 1.
     """
 
     frame_index: I64
@@ -54,6 +55,7 @@ class Columns:
     low_quality: NDArray[np.bool_]
     latency: NDArray[np.float64]
     pose: F32
+    quality: F32
 
     def __len__(self) -> int:
         return len(self.track_id)
@@ -79,6 +81,7 @@ class Columns:
                 time, self.track_id[rows], self.xyxy[rows], self.confidence[rows], self.probs[rows],
                 self.smoothed[rows], self.emotion[rows], self.classified[rows], self.low_quality[rows],
                 self.xyxy[rows], int(self.shot[start]), self.person_id[rows], self.pose[rows],
+                self.quality[rows],
             )  # fmt: skip
             yield frame, estimates, float(self.latency[start])
 
@@ -93,7 +96,7 @@ class ColumnBuilder:
             ("shot", np.int64), ("track_id", np.int64), ("person_id", np.int64),
             ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
             ("probs", np.float32, shape), ("smoothed", np.float32, shape), ("classified", np.bool_),
-            ("low_quality", np.bool_), ("latency", np.float64), ("pose", np.float32, (3,)),
+            ("low_quality", np.bool_), ("latency", np.float64), ("pose", np.float32, (3,)), ("quality", np.float32),
         ])  # fmt: skip
         self._count = 0
         self._has_pose = False
@@ -115,6 +118,7 @@ class ColumnBuilder:
         rows["latency"], rows["shot"] = latency, estimates.shot
         fields: Sequence[str] = (
             "track_id", "person_id", "xyxy", "confidence", "emotion", "probs", "smoothed", "classified", "low_quality",
+            "quality",
         )  # fmt: skip
         for name in fields:
             rows[name] = getattr(estimates, name)

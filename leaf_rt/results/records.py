@@ -20,7 +20,7 @@ _FIRST_COLUMNS = (
 )  # fmt: skip
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 POSE = ("yaw", "pitch", "roll")
-_LAST_COLUMNS = ("classified", "poor", "latency_ms")
+_LAST_COLUMNS = ("classified", "poor", "quality", "latency_ms")
 
 
 def record(
@@ -54,7 +54,8 @@ def record(
         "smoothed": _by_label(estimates.smoothed[row], labels),
         "classified": bool(estimates.classified[row]),
         "poor": bool(estimates.low_quality[row]),
-        **{name: _angle(value) for name, value in zip(POSE, estimates.pose[row].tolist(), strict=False)},
+        "quality": _finite(float(estimates.quality[row]), 3),
+        **{name: _finite(value, 1) for name, value in zip(POSE, estimates.pose[row].tolist(), strict=False)},
         "latency_ms": round(latency * 1000.0, 3),
     }
 
@@ -104,8 +105,8 @@ def table_row(record: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(table_cell(value) if isinstance(value, str) else value for value in flatten(record))
 
 
-def _angle(degrees: float) -> float | None:
-    return round(degrees, 1) if math.isfinite(degrees) else None
+def _finite(value: float, decimals: int) -> float | None:
+    return round(value, decimals) if math.isfinite(value) else None
 
 
 def _by_label(values: F32, labels: Sequence[str]) -> dict[str, float]:

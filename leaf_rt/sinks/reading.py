@@ -253,6 +253,7 @@ def _frame(
         shot=first["shot"],
         person_id=np.array([row["person_id"] for row in rows], np.int64),
         pose=_pose(rows),
+        quality=np.array([np.nan if row["quality"] is None else row["quality"] for row in rows], np.float32),
     )
 
 

@@ -43,7 +43,7 @@ def checked_record(row: object) -> dict[str, Any]:
 
     Returns:
         The fields of ``leaf_rt.results.records.record`` but for ``schema_version`` and ``latency_ms``; the pose only if
-        it is there. ``captured_at`` is in s since 1970, or None.
+        it is there. ``captured_at`` is in s since 1970, or None; ``quality`` may be None.
 
     Raises:
         WrongField: The first field that is missing or wrong.
@@ -70,6 +70,8 @@ def checked_record(row: object) -> dict[str, Any]:
         found[name] = _get(row, name)
         if not isinstance(found[name], bool):
             raise WrongField(name, "true or false", found[name])
+    quality = row.get("quality")  # older records have none
+    found["quality"] = None if quality is None else _number(quality, "quality", 0.0, 1.0)
     for name in POSE:
         if row.get(name) is not None:
             found[name] = _number(row[name], name, -180.0, 180.0)

@@ -64,8 +64,9 @@ class PictureRecognizer:
                 self._detector,
                 self._backend,
                 max_faces=config.pipeline.max_faces,
-                uncertain_below=config.smooth.uncertain_below,
+                uncertain_below=config.uncertain_below,
                 pose=config.pose,
+                prior=config.prior,
             )
         height, width = image.shape[:2]
         info = SourceInfo(name, name, "picture", width, height)

@@ -56,7 +56,7 @@ def degrade(images: Tensor, u: Tensor, share: float) -> Tensor:
     sensor = torch.where(on[3] | on[4], 0.5 + 0.5 * rest[:, 6], torch.ones_like(pick))
     fewer = torch.where(on[2], _MIN_SIDE + (0.6 - _MIN_SIDE) * amount[2], sensor)
     sides = (fewer * side).round().long().clamp(1, side)
-    down, up = (matrices.to(images.device)[sides - 1] for matrices in _resampling(side))
+    down, up = (matrices[sides - 1] for matrices in _resampling_on(side, images.device))
     x = _separable(down @ blur, x)
     sigma = torch.where(on[3], 0.01 + 0.14 * amount[3], torch.zeros_like(pick))
     x = x + sigma[:, None, None, None] * _noise(rest[:, 7:9], side)[:, None]
@@ -99,9 +99,9 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     side = images.shape[-1]
     padded = -(-side // 8) * 8
     x = torch.nn.functional.pad(images, (0, padded - side, 0, padded - side), mode="replicate")
-    dct = _dct(padded).to(images.device)
+    dct = _dct_on(padded, images.device)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # (B,)
-    table = torch.tensor(_LUMINANCE, device=images.device).float()
+    table = _luminance_on(images.device)
     steps = (scale[:, None, None] * table).round().clamp(1, 255)  # (B, 8, 8)
     steps = steps.repeat(1, padded // 8, padded // 8)[:, None]
     coefficients = dct @ (x * 255 - 128) @ dct.T
@@ -167,9 +167,31 @@ def _noise_field() -> Tensor:
     return torch.randn(_NOISE_SIDE, _NOISE_SIDE, generator=torch.Generator().manual_seed(0))
 
 
+# Kept per device: a copy from the host in every step waits for the device.
+@lru_cache(maxsize=4)
+def _resampling_on(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    down, up = _resampling(side)
+    return down.to(device), up.to(device)
+
+
+@lru_cache(maxsize=4)
+def _dct_on(side: int, device: torch.device) -> Tensor:
+    return _dct(side).to(device)
+
+
+@lru_cache(maxsize=4)
+def _luminance_on(device: torch.device) -> Tensor:
+    return torch.tensor(_LUMINANCE, device=device).float()
+
+
+@lru_cache(maxsize=4)
+def _noise_field_on(device: torch.device) -> Tensor:
+    return _noise_field().to(device)
+
+
 def _noise(u: Tensor, side: int) -> Tensor:
     """Normal noise (B, side, side): a part of one fixed field for each image, at the place that u (B, 2) names."""
     place = (u * (_NOISE_SIDE - side)).long()
     rows = torch.arange(side, device=u.device)
-    field = _noise_field().to(u.device)
+    field = _noise_field_on(u.device)
     return field[(place[:, :1] + rows)[:, :, None], (place[:, 1:] + rows)[:, None, :]]

@@ -1,6 +1,7 @@
 """The strong view: RandAugment (Cubuk et al., 2020, arXiv 1909.13719), then cutout, then the weak view.
 
-Fourteen operations with the ranges of FixMatch, drawn per image. Images with the same operation are processed together.
+Fourteen operations with the ranges of FixMatch, drawn per image. Images with the same operation are processed together:
+the host, which draws the numbers, sorts the images by operation, so that the device never has to be asked.
 Knows images as tensors; must not know labels, files or models.
 """
 
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,16 +27,57 @@ def strong_numbers(operations: int) -> int:
     return 2 * operations + 3 + WEAK_NUMBERS
 
 
+class StrongNumbers(NamedTuple):
+    """The random numbers of the strong views of B images, with R operations each.
+
+    Attributes:
+        gather: (R + 1, B) int64. Row i sorts the images by their operation number i, from the order of row i - 1;
+            the last row restores the first order.
+        magnitudes: (R, B), of the operations, in the sorted order.
+        rest: (B, 3 + WEAK_NUMBERS), for the cutout and the weak view.
+        counts: R tuples with the number of images per operation.
+    """
+
+    gather: Tensor
+    magnitudes: Tensor
+    rest: Tensor
+    counts: tuple[tuple[int, ...], ...]
+
+
+def arrange(u: Tensor, operations: int = 3) -> StrongNumbers:
+    """Sort images by their operations.
+
+    Args:
+        u: (B, strong_numbers(operations)) from ``draw_numbers``, on the CPU.
+        operations: Number of operations per image.
+    """
+    which = (u[:, : 2 * operations : 2] * len(OPERATIONS)).long().numpy()  # (B, R)
+    place = np.arange(len(u))  # of each image in the present order
+    gather, magnitudes, counts = [], [], []
+    for i in range(operations):
+        order = np.argsort(which[:, i], kind="stable")
+        gather.append(place[order])
+        magnitudes.append(u[:, 2 * i + 1][torch.from_numpy(order)])
+        counts.append(tuple(np.bincount(which[:, i], minlength=len(OPERATIONS)).tolist()))
+        place = np.argsort(order)
+    gather.append(place)
+    return StrongNumbers(
+        torch.from_numpy(np.stack(gather)),
+        torch.stack(magnitudes) if magnitudes else u.new_zeros(0, len(u)),
+        u[:, 2 * operations :],
+        tuple(counts),
+    )
+
+
 def strong_view(
-    images: Tensor, u: Tensor, side: int, operations: int = 3, max_cutout: float = 0.5, crop_padding: float = 8 / 224
+    images: Tensor, numbers: StrongNumbers, side: int, max_cutout: float = 0.5, crop_padding: float = 8 / 224
 ) -> Tensor:
     """The strong view.
 
     Args:
         images: (B, C, H, W) float in [0, 1].
-        u: (B, strong_numbers(operations)) from ``draw_numbers``, on the same device.
+        numbers: From ``arrange``, on the same device.
         side: Of the views, px.
-        operations: Number of operations per image.
         max_cutout: Largest side of the grey square, as a share of the side.
         crop_padding: See ``weak_view``.
 
@@ -40,19 +85,25 @@ def strong_view(
         (B, C, side, side) float32 in [0, 1].
     """
     x = images
-    for i in range(operations):
-        which = (u[:, 2 * i] * len(OPERATIONS)).long()
-        magnitude = u[:, 2 * i + 1]
-        out = x.clone()
-        for number, operation in enumerate(OPERATIONS):
-            rows = (which == number).nonzero()[:, 0]
-            if operation is not identity and len(rows):
-                out[rows] = operation(x[rows], magnitude[rows])
-        x = out
-    rest = u[:, 2 * operations :]
+    for gather, magnitudes, counts in zip(numbers.gather[:-1], numbers.magnitudes, numbers.counts, strict=True):
+        images_of, numbers_of = (torch.split(t, list(counts)) for t in (x.index_select(0, gather), magnitudes))
+        parts = zip(OPERATIONS, images_of, numbers_of, strict=True)
+        x = torch.cat([operation(part, m) for operation, part, m in parts if len(part)] or [x])
+    x, rest = x.index_select(0, numbers.gather[-1]), numbers.rest
     size = rest[:, :1].expand(-1, 2) * max_cutout
     x = cutout(x, size, rest[:, 1:3], torch.full_like(rest[:, 0], 0.5))
     return weak_view(x, rest[:, 3:], side, crop_padding)
+
+
+# Kept per device: to make a tensor from numbers there is a copy that waits for the device.
+@lru_cache(maxsize=8)
+def _luma(device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, device=device)
+
+
+@lru_cache(maxsize=8)
+def _smoothing(device: torch.device) -> Tensor:
+    return torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=device) / 13
 
 
 def _per_image(v: Tensor) -> Tensor:
@@ -71,7 +122,7 @@ def _enhance(m: Tensor) -> Tensor:
 def _grey(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x
-    weights = torch.tensor(LUMA, device=x.device, dtype=x.dtype)
+    weights = _luma(x.device).to(x.dtype)
     return torch.einsum("bchw,c->bhw", x, weights)[:, None]
 
 
@@ -131,8 +182,7 @@ def rotate(x: Tensor, m: Tensor) -> Tensor:
 
 def sharpness(x: Tensor, m: Tensor) -> Tensor:
     """Interpolate towards a smoothed image, as Pillow does: 3x3 kernel, border pixels unchanged."""
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=x.device) / 13
-    channels = x.shape[1]
+    channels, kernel = x.shape[1], _smoothing(x.device)
     smooth = x.clone()
     smooth[:, :, 1:-1, 1:-1] = F.conv2d(x, kernel.expand(channels, 1, 3, 3), groups=channels)
     return _blend(smooth, x, _enhance(m))

@@ -12,14 +12,13 @@ import torch
 from torch import Generator, Tensor
 
 from train.augment.degrade import DEGRADE_NUMBERS, degrade
-from train.augment.randaugment import strong_numbers, strong_view
+from train.augment.randaugment import StrongNumbers, strong_numbers, strong_view
 from train.augment.transforms import (
     MEAN,
     STD,
     SUPERVISED_NUMBERS,
     WEAK_NUMBERS,
     draw_numbers,
-    mixup,
     normalise,
     supervised_view,
     to_float,
@@ -102,15 +101,6 @@ class Views:
         """Weak views (U, C, side, side) in [0, 1] of uint8 crops."""
         return weak_view(to_float(crops), u.to(self.device), side, self.options.crop_padding)
 
-    def strong(self, crops: Tensor, u: Tensor, side: int) -> Tensor:
-        """Strong views (U, C, side, side) in [0, 1] of uint8 crops."""
-        options = self.options
-        return strong_view(
-            to_float(crops), u.to(self.device), side, options.strong_operations, options.cutout, options.crop_padding
-        )
-
-    def mixup(self, images: Tensor, targets: Tensor, numbers: ViewNumbers) -> tuple[Tensor, Tensor]:
-        """Apply mixup to the labelled views (B, C, S, S) and targets of a joint batch, if this step has it."""
-        if numbers.mix_share == 1.0:
-            return images, targets
-        return mixup(images, targets, numbers.mix_share, numbers.partner.to(self.device))
+    def strong(self, crops: Tensor, numbers: StrongNumbers, side: int) -> Tensor:
+        """Strong views (U, C, side, side) in [0, 1] of uint8 crops, with numbers on the same device."""
+        return strong_view(to_float(crops), numbers, side, self.options.cutout, self.options.crop_padding)

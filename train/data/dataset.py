@@ -347,18 +347,34 @@ class Stream:
 
 
 class Images:
-    """Fetches uint8 crops to the training device, and keeps all of them there if they fit into ``budget`` bytes."""
+    """Brings uint8 crops to the training device, and keeps all of them there if they fit into ``budget`` bytes.
 
-    def __init__(self, images: U8, device: torch.device, budget: int = 4 << 30) -> None:
+    Args:
+        images: (N, C, side, side) uint8, all crops.
+        device: Where training computes.
+        budget: By default 4 GiB, and half of the free memory on a GPU.
+    """
+
+    def __init__(self, images: U8, device: torch.device, budget: int | None = None) -> None:
         self.device = device
         self._array: U8 | None = images
         self._tensor: Tensor | None = None
+        if budget is None:
+            budget = 4 << 30 if device.type != "cuda" else torch.cuda.mem_get_info(device)[0] // 2
         if images.nbytes <= budget:
             self._tensor = torch.from_numpy(np.array(images)).to(device)
             self._array = None
 
+    def fetch(self, rows: I64) -> Tensor:
+        """What the host must send to the device for some crops: their rows, or the crops themselves; on the CPU."""
+        if self._tensor is not None:
+            return torch.from_numpy(rows)
+        return torch.from_numpy(np.ascontiguousarray(self._array[rows]))  # type: ignore[index]
+
+    def take(self, sent: Tensor) -> Tensor:
+        """The crops (n, C, side, side) uint8 on the device, from what ``fetch`` returned, sent there."""
+        return sent if self._tensor is None else self._tensor.index_select(0, sent)
+
     def __getitem__(self, rows: I64) -> Tensor:
         """(len(rows), C, side, side) uint8 on the device."""
-        if self._tensor is not None:
-            return self._tensor[torch.from_numpy(rows).to(self.device)]
-        return torch.from_numpy(np.ascontiguousarray(self._array[rows])).to(self.device)  # type: ignore[index]
+        return self.take(self.fetch(rows).to(self.device))

@@ -12,8 +12,10 @@ __all__ = [
     "initialization",
     "merging",
     "optimizer",
+    "precision",
     "run_log",
     "schedule",
     "state",
+    "sums",
     "training",
 ]

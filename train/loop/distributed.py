@@ -6,8 +6,9 @@ has to know about processes. Knows torch.distributed; must not know models or lo
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from leaf_rt.errors import BackendError, LeafError
 
@@ -62,12 +64,49 @@ class DistributedContext:
         out: Tensor = _Gather.apply(x, self.rank, self.size)  # type: ignore[no-untyped-call]
         return out
 
+    def gather_views(self, outputs: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:
+        """Split each output (sum(sizes), ...) by view, and join the rows of all processes, in one exchange.
+
+        Args:
+            outputs: float32, with the same rows.
+            sizes: Number of rows of each view in this process.
+
+        Returns:
+            For each output its views, of ``size`` times as many rows, with gradients.
+        """
+        if self.size == 1:
+            return [torch.split(x, list(sizes)) for x in outputs]
+        flat = [x.flatten(1) for x in outputs]
+        widths = [x.shape[1] for x in flat]
+        joint = self.gather(torch.cat(flat, 1)).view(self.size, sum(sizes), sum(widths))
+        views = [torch.split(view.reshape(-1, sum(widths)), widths, 1) for view in torch.split(joint, list(sizes), 1)]
+        return [
+            tuple(view[i].reshape(len(view[i]), *x.shape[1:]) for view in views)  # (size * n, ...)
+            for i, x in enumerate(outputs)
+        ]
+
+    def distribute(self, network: nn.Module, *, static: bool) -> DistributedDataParallel:
+        """Wrap a network so that its backward pass averages the gradients over processes.
+
+        The caller keeps the buffers equal, see ``average``.
+
+        Args:
+            network: The student.
+            static: Whether every backward pass uses the same parameters and exchanges gradients. ``no_sync`` cannot be
+                used with it: torch then fails an assertion of its own.
+        """
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # in older torch
+        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True, "static_graph": static}
+        on_gpu = self.device.type == "cuda"
+        return DistributedDataParallel(network, device_ids=[self.device.index] if on_gpu else None, **options)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in at least one process."""
         if self.size == 1:
             return flag
-        shared = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        shared = torch.tensor(int(flag))  # on the CPU, between the hosts, so that no GPU is waited for
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.control_group)
         return bool(shared.item())
 
     @torch.no_grad()

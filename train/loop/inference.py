@@ -14,7 +14,13 @@ from train.data.dataset import Images
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
-    """The autocast context of "off", "bf16" or "fp16"."""
+    """The autocast context of "off", "bf16" or "fp16".
+
+    Raises:
+        ValueError: ``amp`` is another text, such as "auto", which ``precision.resolve_amp`` replaces.
+    """
+    if amp not in ("off", "bf16", "fp16"):
+        raise ValueError(f"amp: wanted 'off', 'bf16' or 'fp16', got {amp!r}")
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=amp != "off")
 

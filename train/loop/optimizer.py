@@ -6,6 +6,7 @@ Knows parameters and step numbers; must not know data or losses.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,17 @@ from train.models.face_model import FaceModel
 from train.recipes.schema import Optim
 
 
-def build_optimizer(model: FaceModel, options: Optim) -> torch.optim.Optimizer:
+def build_optimizer(model: FaceModel, options: Optim, *, fused: bool = False) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with three groups: kernels of the encoder, its vectors (no weight decay), later layers.
 
     Each group has the key "multiple", its factor on the learning rate.
+
+    Args:
+        model: The student.
+        options: Section of the recipe.
+        fused: One kernel per step, with its counters on the device, for GPUs. On CPUs the other form rounds as before.
     """
+    form: dict[str, Any] = {"foreach": not fused, "fused": fused}
     encoder = list(model.encoder.parameters())
     # Depthwise kernels (one input channel) count as vectors: they have few values, as a batch norm.
     kernels = [p for p in encoder if p.ndim > 1 and p.shape[1] > 1]
@@ -33,9 +40,9 @@ def build_optimizer(model: FaceModel, options: Optim) -> torch.optim.Optimizer:
     ]
     groups = [g for g in groups if g["params"]]
     if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True, foreach=True)
+        return torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True, **form)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=options.lr, foreach=True)
+    return kind(groups, lr=options.lr, **form)
 
 
 def learning_rate(step: int, total: int, options: Optim) -> float:
@@ -59,21 +66,38 @@ def ema_decay(step: int, options: Optim) -> float:
     return min(options.ema_decay, (step + 1) / (step + 10)) if options.ema_ramp else options.ema_decay
 
 
-@torch.no_grad()
-def update_ema(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move parameters and buffers of the average towards the student. Integer buffers are copied."""
-    pairs = list(zip(_entries(average), _entries(student), strict=True))
-    floats = [(a, b) for a, b in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)
-    for a, b in pairs:
-        if not a.is_floating_point():
-            a.copy_(b)
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state of the optimizer. It keeps its own form, fused or not, whatever the device that wrote the state."""
+    own = optimizer.param_groups[0]
+    form = {name: own[name] for name in ("foreach", "fused")}
+    optimizer.load_state_dict({**state, "param_groups": [{**group, **form} for group in state["param_groups"]]})
 
 
-@torch.no_grad()
-def shrink(student: nn.Module, factor: float) -> None:
-    """Multiply every float parameter and buffer of the student, as the published code does after each step."""
-    torch._foreach_mul_([e for e in _entries(student) if e.is_floating_point()], factor)
+class Average:
+    """The exponential moving average (EMA) of a student.
+
+    Args:
+        average: The model that holds it, a copy of the student.
+        student: Both keep their tensors from now on.
+    """
+
+    def __init__(self, average: nn.Module, student: nn.Module) -> None:
+        pairs = list(zip(_entries(average), _entries(student), strict=True))
+        floats, others = ([p for p in pairs if p[0].is_floating_point() == kind] for kind in (True, False))
+        self._floats = [a for a, _ in floats], [b for _, b in floats]
+        self._others = [a for a, _ in others], [b for _, b in others]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move parameters and buffers towards the student. Integer buffers are copied."""
+        torch._foreach_lerp_(*self._floats, 1.0 - decay)
+        if self._others[0]:
+            torch._foreach_copy_(*self._others)
+
+    @torch.no_grad()
+    def shrink_student(self, factor: float) -> None:
+        """Multiply every float parameter and buffer of the student, as the published code does after each step."""
+        torch._foreach_mul_(self._floats[1], factor)
 
 
 def _entries(module: nn.Module) -> list[Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaf_rt.system.parsing import parse_json
+from train.loop.sums import means as step_means
 
 LOG = "log.jsonl"
 FEW_TRUSTED = 0.02  # share of trusted pseudo-labels below which the unlabelled faces hardly count
@@ -27,6 +28,7 @@ TERMS = {
     "loss_x": "labelled",
     "loss_u": "unlabelled",
     "loss_s": "contrast",
+    "loss_c": "consistency",
     "loss_fair": "fairness",
     "loss_balance": "load balance",
 }
@@ -39,7 +41,6 @@ class Reporter:
         out: Folder of the run.
         labels: C class names.
         batch: Number of images per step, for the speed.
-        every: Number of steps between two records.
         console: Shows the live table; None shows nothing.
         tensorboard: Whether to write TensorBoard files, if TensorBoard is installed.
     """
@@ -49,19 +50,16 @@ class Reporter:
         out: Path,
         labels: Sequence[str],
         batch: int,
-        every: int = 50,
         console: Console | None = None,
         *,
         tensorboard: bool = True,
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.labels, self.batch, self.every, self.console = labels, batch, every, console
+        self.labels, self.batch, self.console = labels, batch, console
         self._log = (out / LOG).open("a", encoding="utf-8")
         self._board = _open_tensorboard(out) if tensorboard else None
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console else None
         self._since = time.monotonic()
-        self._steps = 0  # since the last record
-        self._sums: dict[str, float] = {}
         self._rate = 0.0
         self._most_trusted: float | None = 0.0  # largest share of trusted pseudo-labels so far; None once it was judged
         self._last_epoch: dict[str, Any] = {}
@@ -98,28 +96,24 @@ class Reporter:
             )
             self.console.print(text, highlight=False)
 
-    def step(self, step: int, per_epoch: int, total: int, terms: dict[str, float], thresholds: Sequence[float]) -> None:
-        """Report a finished step. Write a record every ``every`` steps and at the end of an epoch.
+    def step(
+        self, step: int, per_epoch: int, total: int, sums: Mapping[str, float], steps: int, thresholds: Sequence[float]
+    ) -> None:
+        """Write a record of the steps since the last one.
 
         Args:
             step: Number of finished steps.
             per_epoch: Number of steps per epoch.
             total: Number of steps of the run.
-            terms: Terms and statistics of the step.
+            sums: Sums over these steps of terms and statistics, and "seconds_input", the time that the input took.
+            steps: Number of these steps.
             thresholds: C class thresholds; empty if the method has none.
         """
-        self._steps += 1
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        if self._steps < self.every and step % per_epoch:
-            return
         seconds = max(time.monotonic() - self._since, 1e-9)
-        means = {k: v / self._steps for k, v in self._sums.items() if k not in ("judged", "correct", "seconds_input")}
-        if self._sums.get("judged"):
-            means["pseudo_accuracy"] = self._sums["correct"] / self._sums["judged"]
-        means["input_share"] = self._sums.get("seconds_input", 0.0) / seconds
-        self._rate = self._steps * self.batch / seconds
-        left = (total - step) * seconds / self._steps
+        means = step_means(sums, steps)
+        means["input_share"] = means.pop("seconds_input", 0.0) * steps / seconds
+        self._rate = steps * self.batch / seconds
+        left = (total - step) * seconds / steps
         self._warn_of_few(step, total, means)
         self.event(
             "step", step=step, epoch=(step - 1) // per_epoch + 1, images_per_s=round(self._rate, 1),
@@ -132,7 +126,7 @@ class Reporter:
                 self._board.add_scalar(f"threshold/{label}", value, step)
         if self._live is not None:
             self._live.update(self._view(step, per_epoch, total, means, thresholds, left))
-        self._since, self._steps, self._sums = time.monotonic(), 0, {}
+        self._since = time.monotonic()
 
     def epoch(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from train.methods.objective import uses_unlabelled
-from train.recipes.schema import Recipe
+from train.recipes.schema import Method, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +49,9 @@ def build_schedule(recipe: Recipe, labelled: int, unlabelled: int) -> Schedule:
             passes.append(unlabelled // run.batch_unlabelled)
         steps = max(passes)
     return Schedule(steps, steps * run.epochs, steps * (run.stop or run.epochs), run.input_sizes)
+
+
+def gate_noise(step: int, method: Method) -> float:
+    """Factor on the noise of the gates at a step, from 0: constant, or falling in a line to zero."""
+    left = max(0.0, 1.0 - step / method.noise_steps) if method.noise_steps else 1.0
+    return method.noise_scale * left

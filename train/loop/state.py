@@ -12,6 +12,9 @@ from typing import Any
 import torch
 
 from train.loop.checkpoint import load_weights
+from train.loop.optimizer import restore_optimizer
+from train.loop.sums import RunningSums
+from train.methods.ramps import Ramp
 from train.methods.thresholds import Threshold
 from train.models.face_model import FaceModel
 
@@ -26,9 +29,10 @@ class TrainState:
         optimizer: Of the student.
         scaler: Loss scaler for fp16; disabled otherwise.
         threshold: Decides which pseudo-labels are confident.
+        ramp: Weighs the ambiguous loss.
+        sums: Of the loss terms and statistics over the finished steps of the current epoch.
         step: Number of finished steps.
         best: Best validation accuracy so far; -1 before the first validation.
-        sums: Sums of the loss terms and statistics over the finished steps of the current epoch.
         metrics: Latest validation metrics, with their "epoch"; empty before the first validation.
     """
 
@@ -37,23 +41,11 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     threshold: Threshold
+    ramp: Ramp
+    sums: RunningSums
     step: int = 0
     best: float = -1.0
-    sums: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-
-    def finish_step(self, terms: dict[str, float]) -> None:
-        """Count a step and add its terms to the sums of the epoch."""
-        self.step += 1
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def epoch_means(self, steps: int) -> dict[str, float]:
-        """Mean terms of an epoch of ``steps`` steps, with the accuracy of confident pseudo-labels."""
-        means = {k: v / steps for k, v in self.sums.items() if k not in ("judged", "correct")}
-        if self.sums.get("judged"):
-            means["pseudo_accuracy"] = self.sums["correct"] / self.sums["judged"]
-        return means
 
     def is_finite(self) -> bool:
         """Whether all weights of the EMA model are finite."""
@@ -68,10 +60,11 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "threshold": self.threshold.state_dict(),
+            "ramp": self.ramp.state_dict(),
             "rng": torch.get_rng_state(),
             "step": self.step,
             "best": self.best,
-            "sums": self.sums,
+            "sums": self.sums.values(),
         }
 
     def load_state_dict(self, state: dict[str, Any], path: Path) -> None:
@@ -86,9 +79,11 @@ class TrainState:
         """
         load_weights(self.student, state["student"], path)
         load_weights(self.ema, state["ema"], path)
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.threshold.load_state_dict(state["threshold"])
+        self.ramp.load_state_dict(state.get("ramp", {}))  # older checkpoints have none
         torch.set_rng_state(state["rng"])
-        self.step, self.best, self.sums = state["step"], state["best"], dict(state["sums"])
+        self.sums.load(state["sums"])
+        self.step, self.best = state["step"], state["best"]
         self.metrics = state["metrics"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,17 +31,18 @@ from train.loop.distributed import DistributedContext, sync_batch_norms
 from train.loop.inference import autocast, predict
 from train.loop.initialization import check_data, initial_checkpoint, start_model
 from train.loop.optimizer import (
+    Average,
     build_optimizer,
     ema_decay,
     learning_rate,
     set_learning_rate,
-    shrink,
-    update_ema,
 )
 from train.loop.run_log import Reporter
-from train.loop.schedule import build_schedule
+from train.loop.schedule import build_schedule, gate_noise
 from train.loop.state import TrainState
+from train.loop.sums import RunningSums, means, reduce_parts
 from train.methods.objective import BatchOutputs, objective, uses_unlabelled
+from train.methods.ramps import build_ramp
 from train.methods.thresholds import build_threshold
 from train.metrics import measure
 from train.models.face_model import FaceModel, Output, model_options
@@ -52,7 +52,6 @@ from train.recipes.schema import Recipe
 _log = logging.getLogger(__name__)
 
 SPLIT = "split.json"
-COUNTS = ("judged", "correct")  # statistics that add up over micro-batches; the others are averaged
 
 
 class Training:
@@ -90,18 +89,23 @@ class Training:
         self.state = TrainState(
             student=student,
             ema=copy.deepcopy(student).eval().requires_grad_(False),
-            optimizer=build_optimizer(student, recipe.optim),
+            optimizer=build_optimizer(student, recipe.optim, fused=context.device.type == "cuda"),
             scaler=torch.amp.GradScaler(context.device.type, enabled=recipe.run.amp == "fp16"),
             threshold=build_threshold(recipe.method, len(data.labels), context.device),
+            ramp=build_ramp(recipe.method, len(data.labels), context.device),
+            sums=RunningSums(context.device),
         )
+        self._average = Average(self.state.ema, student)
         self._network = self._wrap(student)
+        self._teacher: nn.Module = torch.compile(self.state.ema) if recipe.run.compile else self.state.ema  # type: ignore[assignment]
+        self._unread = RunningSums(context.device)  # since the last log record
+        self._diverged_at = torch.zeros(2, dtype=torch.float64, device=context.device)  # step and loss; step 0: never
 
     def _wrap(self, student: FaceModel) -> nn.Module:
         """The student as the training step calls it: compiled and distributed if the recipe says so."""
         network: nn.Module = torch.compile(student) if self.recipe.run.compile else student  # type: ignore[assignment]
         if self.context.size > 1:
-            device = self.context.device
-            network = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+            network = self.context.distribute(network, static=self.recipe.optim.accumulate == 1)
         return network
 
     def fit(self, reporter: Reporter | None, stop: StopSignal) -> bool:
@@ -120,14 +124,12 @@ class Training:
         while state.step < schedule.end:
             epoch = schedule.epoch(state.step)
             size = schedule.input_size(epoch)
-            terms = self.train_step(size)
-            self._check_loss(terms["loss"])
-            state.finish_step(terms)
+            self.count_step(*self.train_step(size))
             if reporter is not None and state.step == first:
                 reporter.began(schedule.end - first)
-            if reporter is not None:
-                reporter.step(state.step, schedule.steps_per_epoch, schedule.end, terms, self.thresholds())
             at_epoch_end = state.step % schedule.steps_per_epoch == 0
+            if at_epoch_end or self._unread.steps >= self.recipe.run.log_every:
+                self.report_steps(reporter)
             if at_epoch_end:
                 self.end_epoch(epoch + 1, size, reporter)
             elif checkpoint_steps and state.step % checkpoint_steps == 0:
@@ -138,19 +140,39 @@ class Training:
                 return state.step >= schedule.end
         return True
 
-    def train_step(self, size: int) -> dict[str, float]:
-        """Do one step of the optimizer; ``state.step`` stays.
+    def count_step(self, terms: dict[str, Tensor], seconds_input: float) -> None:
+        """Count a finished step and add up its terms, on the device."""
+        state = self.state
+        state.step += 1
+        for sums in (state.sums, self._unread):
+            sums.add(terms, seconds_input)
+        here = torch.stack([torch.full_like(terms["loss"], state.step), terms["loss"]])
+        is_first = ~terms["loss"].isfinite() & (self._diverged_at[0] == 0)
+        self._diverged_at = torch.where(is_first, here, self._diverged_at)
+
+    def report_steps(self, reporter: Reporter | None) -> None:
+        """Read the terms of the steps since the last call from the device, check the loss, and report them."""
+        state, schedule = self.state, self.schedule
+        self._check_loss()
+        if reporter is not None:
+            sums, steps = self._unread.values(), self._unread.steps
+            reporter.step(state.step, schedule.steps_per_epoch, schedule.end, sums, steps, self.thresholds())
+        self._unread.clear()
+
+    def train_step(self, size: int) -> tuple[dict[str, Tensor], float]:
+        """Do one step of the optimizer; ``state.step`` stays. Reads nothing from the device.
 
         Args:
             size: Side of the network's input, px.
 
         Returns:
-            The terms and statistics of ``objective`` for the joint batch, and "seconds_input", the time in s that it
-            took to make the input.
+            The terms and statistics of ``objective`` for the joint batch, float64 scalars, and the time in s that it
+            took the host to make the input.
         """
         state, optim = self.state, self.recipe.optim
         rate = learning_rate(state.step, self.schedule.total, optim)
         state.student.train()
+        state.student.set_gate_noise(gate_noise(state.step, self.recipe.method))
         set_learning_rate(state.optimizer, rate)
         state.optimizer.zero_grad(set_to_none=True)
         seconds_input = 0.0
@@ -162,7 +184,7 @@ class Training:
             batch = self.batches.micro_batch(state.step, part, size)
             seconds_input += time.perf_counter() - begun
             with self._gradient_sync(last=part == optim.accumulate - 1):
-                loss, terms = objective(self.forward(batch), self.recipe.method, state.threshold)
+                loss, terms = objective(self.forward(batch), self.recipe.method, state.threshold, state.ramp)
                 state.scaler.scale(loss / optim.accumulate).backward()  # type: ignore[no-untyped-call]
             collected.append(terms)
         if optim.clip:
@@ -171,10 +193,10 @@ class Training:
         state.scaler.step(state.optimizer)
         state.scaler.update()
         self.context.average(state.student.buffers())  # statistics of batch norms
-        update_ema(state.ema, state.student, ema_decay(state.step, optim))
+        self._average.update(ema_decay(state.step, optim))
         if optim.shrink:
-            shrink(state.student, 1.0 - optim.shrink * rate)
-        return {"seconds_input": seconds_input, **_reduce(collected)}
+            self._average.shrink_student(1.0 - optim.shrink * rate)
+        return reduce_parts(collected), seconds_input
 
     @contextmanager
     def _gradient_sync(self, *, last: bool) -> Iterator[None]:
@@ -191,28 +213,29 @@ class Training:
         Returns:
             The outputs of the joint micro-batch, gathered from all processes.
         """
-        method, gather = self.recipe.method, self.context.gather
+        method, sizes = self.recipe.method, batch.sizes
         weak: tuple[Tensor, ...] = ()
         with autocast(self.context.device, self.recipe.run.amp):
             out: Output = self._network(batch.inputs)
             if batch.teacher_views:
                 with torch.no_grad():
-                    teacher: Output = self.state.ema(torch.cat(batch.teacher_views))
-                weak = torch.split(teacher.logits, len(batch.teacher_views[0]))
-        sizes = list(batch.sizes)
-        logits, features = torch.split(out.logits, sizes), torch.split(out.features, sizes)
+                    teacher: Output = self._teacher(torch.cat(batch.teacher_views))
+                (weak,) = self.context.gather_views([teacher.logits], [len(view) for view in batch.teacher_views])
+        features = out.features if method.lambda_s > 0 else out.features[:, :0]
+        logits, seen, gates, load = self.context.gather_views([out.logits, features, out.gates, out.load], sizes)
         if not batch.teacher_views:
             weak = logits[1:-1]
             if method.teacher == "student":
                 weak = tuple(w.detach() for w in weak)
         return BatchOutputs(
-            labelled=gather(logits[0]),
+            labelled=logits[0],
             targets=batch.targets,
-            weak=tuple(gather(w) for w in weak),
-            strong=gather(logits[-1]) if len(logits) > 1 else logits[0][:0],
-            weak_features=tuple(gather(f) for f in features[1:-1]) if method.lambda_s > 0 else (),
-            gates=gather(out.gates),
-            load=gather(out.load),
+            weak=weak,
+            strong=logits[-1] if len(logits) > 1 else logits[0][:0],
+            weak_features=seen[1:-1] if method.lambda_s > 0 else (),
+            weak_student=logits[1:-1] if method.lambda_c > 0 else (),
+            gates=torch.cat(gates),
+            load=torch.cat(load),
             truth=batch.truth,
         )
 
@@ -229,9 +252,9 @@ class Training:
             state.threshold.end_epoch(lambda: self._predict_labelled(size), epoch)
         is_best = self._validate(epoch, size)
         if reporter is not None:
-            means = state.epoch_means(self.schedule.steps_per_epoch)
-            reporter.epoch(epoch, size, means, state.metrics, self.thresholds(), self.expert_load())
-        state.sums = {}
+            terms = means(state.sums.values(), self.schedule.steps_per_epoch)
+            reporter.epoch(epoch, size, terms, state.metrics, self.thresholds(), self.expert_load())
+        state.sums.clear()
         if is_best and self.recipe.run.select == "validation":
             self.save(checkpoint.BEST, checkpoint.LAST)  # in this order, as last.pt records the accuracy of best.pt
         else:
@@ -288,9 +311,10 @@ class Training:
             names: File names of the checkpoints, written in this order; ``last.pt`` if empty.
 
         Raises:
-            DataError: The weights are not finite.
+            DataError: The loss or the weights are not finite.
             NoPermission, OutputError: A file cannot be written.
         """
+        self._check_loss()
         with self.context.synchronized():
             if not self.context.is_main:
                 return
@@ -347,30 +371,22 @@ class Training:
             path=self.out / checkpoint.LAST,
         )
 
-    def _check_loss(self, loss: float) -> None:
-        """Stop before anything of a diverged run is saved. The loss is the same in all processes.
+    def _check_loss(self) -> None:
+        """Stop before anything of a diverged run is reported or saved. The loss is the same in all processes.
 
         Raises:
-            DataError: The loss is not finite.
+            DataError: The loss was not finite in a step.
         """
-        if not math.isfinite(loss):  # with fp16 too: its scaler skips gradients that overflow, the loss stays finite
+        step, loss = self._diverged_at.tolist()
+        if step:  # with fp16 too: its scaler skips gradients that overflow, the loss stays finite
             with self.context.synchronized():
-                raise self._diverged(f"the loss became {loss} at step {self.state.step + 1}")
+                raise self._diverged(f"the loss became {loss} at step {step:.0f}")
 
     def _diverged(self, problem: str) -> DataError:
         """The error of a run that diverged."""
         last = self.out / checkpoint.LAST
         kept = f"; {last} is from before that" if last.is_file() else ""
         return DataError(f"{problem}: lower --optim.lr, which is {self.recipe.optim.lr:g}, in a new run{kept}")
-
-
-def _reduce(collected: list[dict[str, Tensor]]) -> dict[str, float]:
-    """The terms of a step from those of its micro-batches."""
-    reduced = {}
-    for name in collected[0]:
-        values = [float(terms[name]) for terms in collected]
-        reduced[name] = sum(values) if name in COUNTS else sum(values) / len(values)
-    return reduced
 
 
 def _mix_seed(*numbers: int) -> int:

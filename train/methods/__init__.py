@@ -1,6 +1,6 @@
-"""Losses, thresholds and the training objective of every method.
+"""Losses, thresholds, ramps and the training objective of every method.
 
 Knows outputs of a network. It must not know images, networks or processes.
 """
 
-__all__ = ["losses", "objective", "thresholds"]
+__all__ = ["losses", "objective", "ramps", "thresholds"]

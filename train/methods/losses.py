@@ -110,6 +110,7 @@ def unsupervised_loss(
     most: int = 3,
     floor: float = 0.0,
     rescale: str = "plain",
+    ramp: Tensor | float = 1.0,
 ) -> Tensor:
     """The unsupervised loss L_u, scalar.
 
@@ -137,6 +138,8 @@ def unsupervised_loss(
         most: See ``positives``.
         floor: Smallest largest probability q1 for the category-level loss.
         rescale: See above.
+        ramp: (B,) in [0, 1], how much each sample counts in the category-level loss; see ``methods.ramps``. It counts
+            in the cross-entropy that ``rescale`` takes as well, so that no factor makes up for it.
     """
     plain = cross_entropy(strong, pseudo)  # (B,)
     if len(strong) == 0:
@@ -151,6 +154,7 @@ def unsupervised_loss(
         included = mask
     elif how != "scalar":
         included = (probs.detach().amax(1) >= floor).to(plain.dtype)
+    included = included * ramp
     ambiguous = (included * weights * ambiguous_loss(strong, is_positive)).mean()
     if rescale == "plain":
         ambiguous = rescale_to(ambiguous, (included * plain).mean())
@@ -161,7 +165,7 @@ def unsupervised_loss(
     return ambiguous + hard if how == "both" else ambiguous
 
 
-def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor:
+def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.07, keep: Tensor | None = None) -> Tensor:
     """The NT-Xent loss between two views, scalar; 0 for fewer than two samples.
 
     Source: Chen et al., 2020, arXiv 2002.05709, eq. 1.
@@ -170,16 +174,33 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -
         first: (B, D) features of one view; they are L2-normalised here.
         second: (B, D) features of the other view of the same samples.
         temperature: Divides the cosine similarity.
+        keep: (B,) bool, the samples to compare; None for all. The others are masked, not removed, because their
+            number would have to be fetched from the device.
     """
     n = len(first)
-    if n < 2:
+    if n == 0:
         return (first.sum() + second.sum()) * 0.0
+    if keep is None:
+        keep = torch.ones(n, dtype=torch.bool, device=first.device)
     with torch.autocast(first.device.type, enabled=False):
         z = F.normalize(torch.cat([first, second]).float(), dim=1)
         similarity = z @ z.T / temperature  # (2B, 2B)
         self_pairs = torch.eye(2 * n, dtype=torch.bool, device=z.device)
         partner = torch.arange(2 * n, device=z.device).roll(n)
-        return F.cross_entropy(similarity.masked_fill(self_pairs, -math.inf), partner)
+        kept = torch.cat([keep, keep])  # (2B,)
+        logits = similarity.masked_fill(self_pairs | ~kept[None], -math.inf)
+        logits = logits.masked_fill(~kept[:, None], 0.0)  # any finite values: these rows do not count
+        each = F.cross_entropy(logits, partner, reduction="none")
+        return (each * kept).sum() / kept.sum().clamp_min(1)
+
+
+def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
+    """The mean squared distance of two predictions of the same image, scalar, from logits (B, C); 0 for no image.
+
+    Source: Laine and Aila, 2017, arXiv 1610.02242. Both predictions get a gradient. Two uniform guesses agree.
+    """
+    distance = (first.float().softmax(1) - second.float().softmax(1)).square().sum(1)
+    return distance.sum() / max(len(distance), 1)
 
 
 def fairness_loss(strong: Tensor, mask: Tensor, mean_probs: Tensor, histogram: Tensor) -> Tensor:
@@ -191,11 +212,26 @@ def fairness_loss(strong: Tensor, mask: Tensor, mean_probs: Tensor, histogram: T
         mean_probs: (C,) running mean of the weak probabilities.
         histogram: (C,) running share of each class among the pseudo-labels.
     """
-    if not bool(mask.any()):
-        return strong.sum() * 0.0
-    probs = strong[mask > 0].float().softmax(1)
-    counts = torch.bincount(probs.argmax(1), minlength=probs.shape[1]).to(probs.dtype) / len(probs)
+    probs = strong.float().softmax(1)
+    number = mask.sum().clamp_min(1)
+    counts = class_counts(probs.argmax(1), probs.shape[1], mask) / number
     target = mean_probs / histogram.clamp_min(EPSILON)
-    actual = torch.where(counts > 0, probs.mean(0) / counts.clamp_min(EPSILON), 0.0)
-    target, actual = target / target.sum(), actual / actual.sum()
-    return (target * torch.log(actual + 1e-12)).sum()
+    mean = (probs * mask[:, None]).sum(0) / number
+    actual = torch.where(counts > 0, mean / counts.clamp_min(EPSILON), 0.0)
+    target, actual = target / target.sum(), actual / actual.sum().clamp_min(EPSILON)
+    return (target * torch.log(actual + 1e-12)).sum() * mask.amax()  # 0 without a confident sample
+
+
+def class_counts(predicted: Tensor, num_classes: int, mask: Tensor) -> Tensor:
+    """How many samples of each class there are, (C,) float32.
+
+    Args:
+        predicted: (B,) int64, the class of each sample.
+        num_classes: C.
+        mask: (B,) in {0, 1}, which samples count; any other numbers are added up.
+
+
+    ``torch.bincount`` waits for the device to know how large its result is.
+    """
+    belongs = predicted[:, None] == torch.arange(num_classes, device=predicted.device)  # (B, C)
+    return (belongs * mask[:, None]).sum(0).float()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.methods.losses import contrastive_loss, cross_entropy, positives, unsupervised_loss
+from train.methods.losses import consistency_loss, contrastive_loss, cross_entropy, positives, unsupervised_loss
+from train.methods.ramps import Ramp
 from train.methods.thresholds import Threshold
 from train.models.moe import balance_loss
 from train.recipes.schema import Method
@@ -27,6 +28,7 @@ class BatchOutputs:
         weak: V tensors (U, C), the teacher's logits of the weak views; empty if the batch has no unlabelled images.
         strong: (U, C) logits of the strong view.
         weak_features: V tensors (U, D), the student's features of the weak views; empty without the contrastive term.
+        weak_student: V tensors (U, C), the student's logits of the weak views; empty without the consistency term.
         gates: (rows, L, K) gates of the L fusing levels, for all views that the student sees.
         load: (rows, L, K) probability that an expert is selected, likewise.
         truth: (U,) int64, the hidden labels, -1 if unknown. Used for statistics only.
@@ -37,6 +39,7 @@ class BatchOutputs:
     weak: tuple[Tensor, ...]
     strong: Tensor
     weak_features: tuple[Tensor, ...]
+    weak_student: tuple[Tensor, ...]
     gates: Tensor
     load: Tensor
     truth: Tensor
@@ -65,39 +68,49 @@ def uses_unlabelled(method: Method) -> bool:
 
 def student_sees_weak(method: Method) -> bool:
     """Whether the weak views pass through the student."""
-    return method.weak_views > 0 and (method.teacher != "ema" or method.lambda_s > 0)
+    return method.weak_views > 0 and (method.teacher != "ema" or method.lambda_s > 0 or method.lambda_c > 0)
 
 
-def objective(outputs: BatchOutputs, method: Method, threshold: Threshold) -> tuple[Tensor, dict[str, Tensor]]:
+def objective(
+    outputs: BatchOutputs, method: Method, threshold: Threshold, ramp: Ramp
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss, with its terms and statistics as detached scalars.
 
     Args:
         outputs: Network outputs for the joint batch.
         method: Options of the method.
         threshold: Decides which pseudo-labels are confident. An adaptive threshold learns from this call.
+        ramp: Weighs the ambiguous loss. A running one learns from this call.
 
     Returns:
         The loss, scalar, and a dict with
 
         - "loss": the total;
-        - "loss_x", "loss_u", "loss_s", "loss_fair", "loss_balance": the terms without their weights;
+        - "loss_x", "loss_u", "loss_s", "loss_c", "loss_fair", "loss_balance": the terms without their weights;
         - "coverage": share of confident pseudo-labels;
         - "judged": number of confident pseudo-labels whose true label is known; "correct": how many of them are right;
-        - "positives": mean number of possible classes of an ambiguous label (K).
+        - "positives": mean number of possible classes of an ambiguous label (K);
+        - "ramp": mean factor of the confidence ramp.
 
         Terms and statistics that the method does not use are missing.
     """
     terms = {"loss_x": cross_entropy(outputs.labelled, outputs.targets).mean()}
     if outputs.weak:
         pseudo = _pseudo_labels(outputs.weak, method, threshold)
-        terms |= _unlabelled_terms(outputs, pseudo, method, threshold)
+        probs = pseudo.probs.detach()
+        ramp.update(probs, pseudo.mask)
+        factor = ramp.factor(probs) ** method.ramp_power
+        terms |= _unlabelled_terms(outputs, pseudo, method, threshold, factor)
         terms |= _statistics(outputs.truth, pseudo, method)
+        if method.ramp != "none":
+            terms["ramp"] = factor.mean()
     if method.balance > 0 and outputs.gates.shape[1]:
         levels = zip(outputs.gates.unbind(1), outputs.load.unbind(1), strict=True)
         terms["loss_balance"] = torch.stack([balance_loss(gates, load) for gates, load in levels]).sum()
     weights = {
         "loss_u": method.lambda_u,
         "loss_s": method.lambda_s,
+        "loss_c": method.lambda_c,
         "loss_fair": method.fairness,
         "loss_balance": method.balance,
     }
@@ -120,9 +133,9 @@ def _pseudo_labels(weak: tuple[Tensor, ...], method: Method, threshold: Threshol
 
 
 def _unlabelled_terms(
-    outputs: BatchOutputs, pseudo: PseudoLabels, method: Method, threshold: Threshold
+    outputs: BatchOutputs, pseudo: PseudoLabels, method: Method, threshold: Threshold, ramp: Tensor
 ) -> dict[str, Tensor]:
-    """The loss terms of the unlabelled images, without their weights."""
+    """The loss terms of the unlabelled images, without their weights; ``ramp`` (U,) weighs the ambiguous labels."""
     terms = {
         "loss_u": unsupervised_loss(
             outputs.strong,
@@ -135,12 +148,14 @@ def _unlabelled_terms(
             most=method.max_positives,
             floor=method.min_confidence,
             rescale=method.rescale,
+            ramp=ramp,
         )
     }
     if method.lambda_s > 0 and len(outputs.weak_features) == 2:
-        uncertain = pseudo.mask == 0
         first, second = outputs.weak_features
-        terms["loss_s"] = contrastive_loss(first[uncertain], second[uncertain], method.temperature)
+        terms["loss_s"] = contrastive_loss(first, second, method.temperature, keep=pseudo.mask == 0)
+    if method.lambda_c > 0:
+        terms["loss_c"] = consistency_loss(*outputs.weak_student)
     if method.fairness > 0 and (fairness := threshold.fairness(outputs.strong, pseudo.mask)) is not None:
         terms["loss_fair"] = fairness
     return terms

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from train.methods.losses import fairness_loss
+from train.methods.losses import class_counts, fairness_loss
 from train.recipes.schema import Method
 
 LabelledPredictions = Callable[[], tuple[Tensor, Tensor]]  # probabilities (N, C) and classes (N,) int64, on the CPU
@@ -120,7 +120,7 @@ class AdaptiveThreshold(Threshold):
         """Move the running means towards the probabilities (B, C) of this step."""
         probs = probs.float()
         confidence, predicted = probs.max(1)
-        counts = torch.bincount(predicted, minlength=probs.shape[1]).float() / max(len(probs), 1)
+        counts = class_counts(predicted, probs.shape[1], torch.ones_like(confidence)) / max(len(probs), 1)
         keep = self.momentum
         self.confidence = keep * self.confidence + (1 - keep) * confidence.mean()
         self.mean_probs = keep * self.mean_probs + (1 - keep) * probs.mean(0)

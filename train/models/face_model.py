@@ -58,6 +58,12 @@ class FaceModel(nn.Module):
         self.instance_on = instance_on
         self.unit_features = unit_features
 
+    def set_gate_noise(self, scale: float) -> None:
+        """Set the factor on the noise of the gates of all levels."""
+        for level in (self.semantic, self.instance):
+            if level is not None:
+                level.set_noise(scale)
+
     def forward(self, x: Tensor) -> Output:
         """``Output`` for normalised faces (B, 3, S, S)."""
         features = self.encoder(x).float()  # (B, D)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOG_SMALLEST = math.log(2.0**-149)  # below this, exp() is zero in float32
+_LEAST_DEVIATION = 1e-6  # keeps the load finite where the noise has fallen to zero
 LOG_EPSILON = math.log(torch.finfo(torch.float64).eps)
 
 
@@ -55,6 +56,8 @@ class MixtureOfExperts(nn.Module):
     static graph, and every parameter gets a gradient in every process.
     """
 
+    noise_scale: Tensor
+
     def __init__(self, dim: int, spec: FusingSpec) -> None:
         super().__init__()
         if not 1 <= spec.k <= spec.experts:
@@ -76,6 +79,13 @@ class MixtureOfExperts(nn.Module):
             self.w_gate = nn.Parameter(torch.randn(dim, spec.experts) * scale)
             if spec.noise:
                 self.w_noise = nn.Parameter(torch.zeros(dim, spec.experts))
+                # Factor on the noise. The training loop sets it in every step, so no checkpoint holds it.
+                self.register_buffer("noise_scale", torch.ones(()), persistent=False)
+
+    def set_noise(self, scale: float) -> None:
+        """Multiply the noise of the gate by a factor from now on; no effect without noise."""
+        if not self.spec.control and self.spec.noise:
+            self.noise_scale.fill_(scale)
 
     def forward(self, x: Tensor) -> Fused:
         """Fuse (B, d), in float32 even under autocast, because of the exponentials."""
@@ -102,7 +112,8 @@ class MixtureOfExperts(nn.Module):
         if not (self.training and self.spec.noise):
             gates = top_k_gates(clean, self.spec.k, full=self._full_softmax)
             return gates, (gates > 0).to(gates.dtype)
-        deviation = F.softplus(x @ self.w_noise) + 0.01
+        deviation = (F.softplus(x @ self.w_noise) + 0.01) * self.noise_scale
+        deviation = deviation.clamp_min(_LEAST_DEVIATION)
         noisy = clean + torch.randn_like(clean) * deviation
         gates = top_k_gates(noisy, self.spec.k, full=self._full_softmax)
         return gates, chance_in_top_k(clean, noisy, deviation, self.spec.k)

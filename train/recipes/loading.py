@@ -181,6 +181,8 @@ def _check(recipe: Recipe) -> None:
         raise DataError(f"run.input_sizes: wanted 1 size or {run.epochs}, one per epoch, got {len(run.input_sizes)}")
     if not 1 <= method.k <= method.experts:
         raise DataError(f"method.k: wanted 1 to {method.experts} (method.experts), got {method.k}")
+    if method.lambda_c > 0 and method.weak_views == 1:
+        raise DataError("method.lambda_c: compares two weak views, but method.weak_views is 1; set it to 2")
     if run.batch % optim.accumulate:
         raise DataError(f"optim.accumulate: wanted a divisor of run.batch ({run.batch}), got {optim.accumulate}")
     if method.name != "supervised" and run.batch_unlabelled % optim.accumulate:

@@ -141,12 +141,23 @@ class Method:
     rescale: Literal["plain", "weighted", "none"] = option(
         "weighted", "Scale of the ambiguous loss; plain is as published."
     )
+    ramp: Literal["none", "share", "class", "entropy"] = option(
+        "none",
+        "How the ambiguous loss grows with confidence: by the running share of confident images, by each image's "
+        "confidence against a running threshold of its class, or by the entropy of its prediction.",
+    )
+    ramp_power: float = option(1.0, "Power of the ramp's factor; above 1 the ramp starts lower.", low=0)
+    ramp_momentum: float = option(0.99, "Decay of the running values of the ramp, per step.", low=0, high=1)
     mass: float = option(0.9, "Probability that the positive classes and the next one must reach.", low=0, high=1)
     max_positives: int = option(3, "Most positive classes of an ambiguous image.", low=1)
     temperature: float = option(0.07, "Temperature of the contrastive loss.", low=1e-3)
     lambda_x: float = option(0.5, "Weight of the labelled loss.", low=0)
     lambda_u: float = option(1.0, "Weight of the unlabelled loss.", low=0)
     lambda_s: float = option(0.1, "Weight of the contrastive loss.", low=0)
+    lambda_c: float = option(
+        0.0, "Weight of the consistency loss between the predictions of two weak views; needs method.weak_views 2.",
+        low=0,
+    )  # fmt: skip
     fairness: float = option(0.0, "Weight of FreeMatch's fairness loss.", low=0)
     balance: float = option(0.01, "Weight of the load-balance loss of the experts.", low=0)
     experts: int = option(8, "Experts of each level.", low=1)
@@ -156,6 +167,10 @@ class Method:
     shared: bool = option(False, "Use one expert in all places.")
     combine: Literal["sum", "log"] = option("sum", "How the outputs of the experts are combined.")
     noise: bool = option(True, "Add noise to the gate of the experts during training.")
+    noise_scale: float = option(1.0, "Factor on the noise of the gate.", low=0)
+    noise_steps: int = option(
+        0, "Steps over which the noise of the gate falls to zero; 0: it stays.", low=0, unit="steps"
+    )
     mlp_baseline: bool = option(
         False, "Replace the experts by a residual MLP with as many parameters.", old=("method.control",)
     )
@@ -215,7 +230,9 @@ class Run:
     )  # fmt: skip
     seed: int = option(0, "Random seed of the training.", low=0, high=2**32 - 1, short="seed")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Device to train on.", short="device", resumable=True)
-    amp: Literal["off", "bf16", "fp16"] = option("off", "Mixed precision.", short="amp")
+    amp: Literal["auto", "off", "bf16", "fp16"] = option(
+        "auto", "Mixed precision; auto measures a step and takes bf16 if it is quicker than fp32 here.", short="amp"
+    )
     channels_last: bool = option(False, "Use the channels-last memory format.")
     compile: bool = option(False, "Compile the network with torch.compile.")
     threads: int = option(0, "CPU threads; 0: PyTorch's default.", low=0, high=4096, short="threads", resumable=True)

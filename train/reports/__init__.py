@@ -3,4 +3,4 @@
 They read runs and models and change none.
 """
 
-__all__ = ["comparison", "degraded", "dry_run", "evaluation", "run_report"]
+__all__ = ["comparison", "degraded", "dry_run", "evaluation", "honesty", "run_report"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ import numpy as np
 
 from leaf_rt.errors import DataError
 from leaf_rt.faces.alignment import LEFT_EYE, MOUTH, RIGHT_EYE
-from leaf_rt.types import F32, U8
+from leaf_rt.models.calibration import Prior
+from leaf_rt.types import F32, I64, U8
 from train.data.cropper import FaceCropper
 from train.data.dataset import labelled_of, open_crops
-from train.metrics import measure
-from train.recipes.schema import Recipe
-from train.reports.evaluation import PROTOCOLS, open_classifier
+from train.data.formats import DatasetIndex
+from train.metrics import flagged, measure
+from train.recipes.schema import Data, Recipe
+from train.reports.evaluation import PROTOCOLS, check_pictures, open_classifier
 
 SIDE = 48  # px, longest side of the pictures that are degraded
 COVER = 0.6  # height of the bar over eyes or mouth, in distances of the eyes
@@ -41,12 +43,16 @@ class DegradedRow:
         accuracy: Share of correct answers, 0 to 1.
         balanced_accuracy: Mean recall of the classes that occur, 0 to 1.
         calibration_error: Expected calibration error, 0 to 1.
+        flagged_wrong: Share of the wrong answers that are "uncertain"; None if no answer is wrong.
+        flagged_right: Share of the right answers that are "uncertain"; None if no answer is right.
     """
 
     name: str
     accuracy: float
     balanced_accuracy: float
     calibration_error: float
+    flagged_wrong: float | None
+    flagged_right: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ def evaluate_degraded(
     backend: str = "auto",
     flip: bool = True,
     protocol: str = "all",
+    prior: Prior = "natural",
     stride: int = 3,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DegradedResult:
@@ -96,35 +103,59 @@ def evaluate_degraded(
         backend: For exported models, see ``open_backend``.
         flip: For checkpoints: average over mirror images, as exported models do.
         protocol: Which pictures count; see ``evaluation.PROTOCOLS``.
+        prior: For exported models, see ``Calibration.shares``.
         stride: Take every such picture.
         progress: Called with finished and total pictures.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
+        ValueError: There is no such split or protocol.
     """
-    with open_classifier(model, recipe, backend, flip=flip) as classifier:
+    check_pictures(split, protocol)
+    with open_classifier(model, recipe, backend, flip=flip, prior=prior) as classifier:
         data = classifier.data
         index, crops = open_crops(data, progress)
         rows = labelled_of(index, crops, split)
         rows = rows[index.agreement[rows] >= PROTOCOLS[protocol]][::stride]
         if not len(rows):
             raise DataError(f"--data {data.path}: this data has no {split} split of its own with such pictures")
-        degraded: dict[str, list[U8]] = {}
-        with FaceCropper(data.side, data.margin, data.color, align=data.align, detector=data.detector) as cropper:
-            for done, row in enumerate(rows.tolist(), 1):
-                picture = cv2.imdecode(np.frombuffer(index.source.read(index.ids[row]), np.uint8), cv2.IMREAD_COLOR)
-                image = _shrink(np.asarray(picture, np.uint8))
-                keypoints = cropper.find(image)
-                for name, version in degradations(image, keypoints, np.random.default_rng([0, done])):
-                    degraded.setdefault(name, []).append(cropper.cut(version, keypoints))
-                progress(done, len(rows))
-        measured: dict[str, Mapping[str, Any]] = {
-            name: measure(classifier.answers(_planes(versions), index.labels), index.label[rows], index.labels)
-            for name, versions in degraded.items()
-        }
-    fields = ("accuracy", "balanced_accuracy", "calibration_error")
-    table = tuple(DegradedRow(name, *(metrics[field] for field in fields)) for name, metrics in measured.items())
-    return DegradedResult(str(model), data.path, split, protocol, len(rows), stride, table)
+        table = []
+        for name, crops_of in degraded_crops(data, index, rows, progress).items():
+            probs, label = classifier.answers(crops_of, index.labels), index.label[rows]
+            metrics = measure(probs, label, index.labels)
+            accuracy, balanced, error = (metrics[f] for f in ("accuracy", "balanced_accuracy", "calibration_error"))
+            wrong, right = flagged(probs, label, classifier.calibration.uncertain_below)
+            table.append(DegradedRow(name, accuracy, balanced, error, flagged_wrong=wrong, flagged_right=right))
+    return DegradedResult(str(model), data.path, split, protocol, len(rows), stride, tuple(table))
+
+
+def degraded_crops(
+    data: Data,
+    index: DatasetIndex,
+    rows: I64,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, U8]:
+    """Cut the faces out of every degraded version of some pictures.
+
+    Args:
+        data: Geometry of the crops.
+        index: The data set.
+        rows: (N,) int64, rows of the index.
+        progress: Called with finished and total pictures.
+
+    Returns:
+        Name of the damage to crops (N, 1 or 3, S, S).
+    """
+    degraded: dict[str, list[U8]] = {}
+    with FaceCropper(data.side, data.margin, data.color, align=data.align, detector=data.detector) as cropper:
+        for done, row in enumerate(rows.tolist(), 1):
+            picture = cv2.imdecode(np.frombuffer(index.source.read(index.ids[row]), np.uint8), cv2.IMREAD_COLOR)
+            image = _shrink(np.asarray(picture, np.uint8))
+            keypoints = cropper.find(image)
+            for name, version in degradations(image, keypoints, np.random.default_rng([0, done])):
+                degraded.setdefault(name, []).append(cropper.cut(version, keypoints))
+            progress(done, len(rows))
+    return {name: _planes(versions) for name, versions in degraded.items()}
 
 
 def degradations(image: U8, keypoints: F32 | None, rng: np.random.Generator) -> Iterator[tuple[str, U8]]:

@@ -19,7 +19,9 @@ import torch
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import DataError
 from leaf_rt.labels import match
+from leaf_rt.models.calibration import Calibration, Prior
 from leaf_rt.models.spec import load_spec
+from leaf_rt.recognition.images import judge
 from leaf_rt.types import F32, U8
 from train.augment.views import Views
 from train.data.dataset import EvaluationData, Images, load_split, load_validation, trained_on
@@ -28,7 +30,7 @@ from train.loop.checkpoint import load_model
 from train.loop.distributed import pick_device
 from train.loop.inference import predict
 from train.loop.training import SPLIT
-from train.metrics import measure
+from train.metrics import flagged, measure, reliability, risk_coverage
 from train.recipes.loading import load_recipe
 from train.recipes.schema import RECIPE, Augment, Data, Recipe
 
@@ -57,6 +59,11 @@ class EvaluationResult:
         accuracy: Share of correct answers, 0 to 1.
         balanced_accuracy: Mean recall of the classes that occur, 0 to 1.
         calibration_error: Expected calibration error, 0 to 1.
+        uncertain_below: An answer with a smaller share is "uncertain".
+        flagged_wrong: Share of the wrong answers that are "uncertain", 0 to 1; None if no answer is wrong.
+        flagged_right: Share of the right answers that are "uncertain", 0 to 1; None if no answer is right.
+        reliability: Mean share, accuracy and number of the answers of each of 15 equal ranges of the share.
+        risk_coverage: Share of the answers that are kept, the surest first, and the share of errors among them.
         recall: Class to recall, 0 to 1; None for a class that does not occur.
         confusion: C rows of C counts; row: label, column: answer.
         details: Facts of the run: "backend", "sha256" and "precision" of exported models; "flip" and "amp" of others.
@@ -72,6 +79,11 @@ class EvaluationResult:
     accuracy: float
     balanced_accuracy: float
     calibration_error: float
+    uncertain_below: float
+    flagged_wrong: float | None
+    flagged_right: float | None
+    reliability: tuple[tuple[float, float, int], ...]
+    risk_coverage: tuple[tuple[float, float], ...]
     recall: Mapping[str, float | None]
     confusion: tuple[tuple[int, ...], ...]
     details: Mapping[str, Any]
@@ -93,7 +105,8 @@ class Classifier:
         path: Of the model.
         labels: Its class names.
         data: Where the images are, with crops of the model's own geometry.
-        predict: Maps crops (N, 1 or 3, S, S) uint8 to probabilities (N, C) float32.
+        predict: Maps crops (N, 1 or 3, S, S) uint8 to probabilities (N, C) float32, calibrated as in the runtime.
+        calibration: Of an exported model.
         training: Recipe and data of its training.
         run: Split file of the run; None for an exported model.
         details: See ``EvaluationResult``.
@@ -103,6 +116,7 @@ class Classifier:
     labels: tuple[str, ...]
     data: Data
     predict: Callable[[U8], F32]
+    calibration: Calibration
     training: Mapping[str, Any]
     run: Path | None
     details: Mapping[str, Any]
@@ -148,7 +162,9 @@ def recipe_of_model(model: str | Path, recipe: Recipe | str | Path | None, overr
 
 
 @contextmanager
-def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = True) -> Iterator[Classifier]:
+def open_classifier(
+    model: Path, recipe: Recipe, backend: str = "auto", *, flip: bool = True, prior: Prior = "natural"
+) -> Iterator[Classifier]:
     """Open a model to measure it.
 
     Args:
@@ -156,6 +172,7 @@ def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip:
         recipe: Its section "data" says where the images are.
         backend: For exported models, see ``open_backend``.
         flip: For checkpoints: average over mirror images, as exported models do unless their description says no.
+        prior: For exported models: how frequent the classes are taken to be; see ``Calibration.shares``.
 
     Raises:
         LeafError: The model is missing or broken.
@@ -169,11 +186,11 @@ def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip:
         data = recipe.data.with_crops(spec.side, spec.margin, spec.color)
 
         def infer(crops: U8) -> F32:
-            parts = [opened.infer(_bgr(crops[i : i + 64])).probs for i in range(0, len(crops), 64)]
-            return np.concatenate(parts)
+            images = bgr(crops)
+            return judge(opened, images, prior=prior)[0]
 
         try:
-            yield Classifier(model, spec.labels, data, infer, spec.training, None, details)
+            yield Classifier(model, spec.labels, data, infer, Calibration.of(spec), spec.training, None, details)
         finally:
             opened.close()
         return
@@ -193,7 +210,8 @@ def open_classifier(model: Path, recipe: Recipe, backend: str = "auto", *, flip:
 
     data = recipe.data.with_crops(g.side, g.margin, g.color)
     split = (model if model.is_dir() else model.parent) / SPLIT
-    yield Classifier(model, meta.labels, data, run, meta.training, split, {"flip": flip, "amp": "off"})
+    facts: dict[str, Any] = {"flip": flip, "amp": "off"}
+    yield Classifier(model, meta.labels, data, run, Calibration(), meta.training, split, facts)
 
 
 def evaluate(
@@ -204,6 +222,7 @@ def evaluate(
     backend: str = "auto",
     flip: bool = True,
     protocol: str = "all",
+    prior: Prior = "natural",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationResult:
     """Measure a model.
@@ -215,19 +234,27 @@ def evaluate(
         backend: For exported models, see ``open_backend``.
         flip: For checkpoints: average over mirror images, as exported models do unless their description says no.
         protocol: Which pictures count; see ``PROTOCOLS``.
+        prior: For exported models, see ``Calibration.shares``.
         progress: Called with finished and total images while faces are cropped.
 
     Raises:
         LeafError: Model or data are missing or broken, or their classes differ.
+        ValueError: There is no such split or protocol.
     """
-    with open_classifier(model, recipe, backend, flip=flip) as classifier:
+    check_pictures(split, protocol)
+    with open_classifier(model, recipe, backend, flip=flip, prior=prior) as classifier:
         (labels, images, samples), pictures = _pictures(classifier, recipe, split, protocol, progress)
-        metrics = measure(classifier.answers(images[samples.row], labels), samples.label, labels)
+        probs, label = classifier.answers(images[samples.row], labels), samples.label
+        metrics = measure(probs, label, labels)
+        below = classifier.calibration.uncertain_below
     confusion = tuple(tuple(row) for row in metrics.pop("confusion"))
     details = classifier.details
+    wrong, right = flagged(probs, label, below)
     return EvaluationResult(
-        str(model), recipe.data.path, split, pictures, protocol, labels, confusion=confusion, details=details, **metrics
-    )
+        str(model), recipe.data.path, split, pictures, protocol, labels, confusion=confusion, details=details,
+        uncertain_below=below, flagged_wrong=wrong, flagged_right=right, reliability=tuple(reliability(probs, label)),
+        risk_coverage=tuple(risk_coverage(probs, label)), **metrics,
+    )  # fmt: skip
 
 
 def _pictures(
@@ -246,7 +273,7 @@ def _pictures(
     return loaded, f"all labelled pictures, {among if known else f'perhaps {among}'}"
 
 
-def _bgr(images: U8) -> U8:
+def bgr(images: U8) -> U8:
     """Convert cached crops (N, 1 or 3, S, S) to the runtime's (N, S, S, 3) BGR."""
     planes = np.repeat(images, 3, 1) if images.shape[1] == 1 else images[:, ::-1]
     return np.ascontiguousarray(np.moveaxis(planes, 1, 3))

@@ -11,9 +11,8 @@ from typing import Any
 
 from leaf_rt.errors import BackendError, ModelError, install_hint
 
-BUILD = 1  # part of every cache key; increase it when this file builds different plans
-OLDEST = (10, 0)
-BROKEN = ((10, 2, 0),)
+BUILD = 2  # part of every cache key; increase it when this file builds different plans
+OLDEST = (10, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,13 @@ def check_module(trt: Any) -> str:
         Its name and version.
 
     Raises:
-        BackendError: It is not TensorRT, is too old, or has a known defect.
+        BackendError: It is not TensorRT, or is too old.
     """
     version = getattr(trt, "__version__", None)
     if version is None or not hasattr(trt, "Builder"):
         raise BackendError(f"{getattr(trt, '__name__', trt)} is not a TensorRT module; {install_hint('tensorrt')}")
     numbers = tuple(int(n) for n in str(version).split(".")[:3] if n.isdigit())
-    if trt.__name__ == "tensorrt" and (numbers < OLDEST or numbers in BROKEN):
+    if trt.__name__ == "tensorrt" and numbers < OLDEST:
         raise BackendError(f"TensorRT {version} is not supported; install 10.3 or newer")
     return f"{trt.__name__} {version}"
 
@@ -89,6 +88,9 @@ def build_plan(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     if hasattr(trt.BuilderFlag, "TF32") and not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if trt.__name__ == "tensorrt_rtx":
+        # CUDA cannot record a run that allocates memory of its own.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     sizes = builder.create_optimization_profile()
     sizes.set_shape("faces", *((n, *shape) for n in (profile.least, profile.best, profile.most)))
     if config.add_optimization_profile(sizes) < 0:  # set_shape does not report errors

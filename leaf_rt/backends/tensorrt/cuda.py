@@ -7,6 +7,7 @@ the CUDA runtime (cuda-bindings); must not know TensorRT or models.
 from __future__ import annotations
 
 import ctypes
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +51,7 @@ class Cuda(Protocol):
     def synchronize(self, stream: int) -> None: ...  # noqa: D102
     def begin_capture(self, stream: int) -> None: ...  # noqa: D102
     def end_capture(self, stream: int) -> Any: ...  # noqa: D102
+    def abort_capture(self, stream: int) -> None: ...  # noqa: D102
     def launch(self, graph: Any, stream: int) -> None: ...  # noqa: D102
     def free_graph(self, graph: Any) -> None: ...  # noqa: D102
     def free(self, device: int) -> None: ...  # noqa: D102
@@ -77,10 +79,18 @@ def probe() -> Gpu:
         )
     if int(error) != 0:
         name = getattr(error, "name", str(error)).removeprefix("cudaError")
-        reason, problem = GpuProblem.NO_DRIVER, "no NVIDIA driver that works"
-        if int(error) == _INSUFFICIENT_DRIVER and DRIVER_VERSION.is_file():
-            reason, problem = GpuProblem.DRIVER_TOO_OLD, "the NVIDIA driver is too old"
-        raise GpuUnavailable(reason, f"{problem} (CUDA: {name})", "install or update the driver, or use a CPU back end")
+        supported = _cuda_of_driver(runtime) if int(error) == _INSUFFICIENT_DRIVER else ""
+        if supported:
+            raise GpuUnavailable(
+                GpuProblem.DRIVER_TOO_OLD,
+                f"the NVIDIA driver is too old: it supports CUDA {supported}, the installed packages need a newer one",
+                f"update the driver (CUDA 13 needs 580 or newer), or for CUDA 12 {install_hint('tensorrt-cu12')}",
+            )
+        raise GpuUnavailable(
+            GpuProblem.NO_DRIVER,
+            f"no NVIDIA driver that works (CUDA: {name})",
+            "install or update the driver, or use a CPU back end",
+        )
     error, properties = runtime.cudaGetDeviceProperties(0)
     if int(error) != 0:
         raise GpuUnavailable(
@@ -96,11 +106,34 @@ def probe() -> Gpu:
     )
 
 
+def driver_problem() -> GpuUnavailable | None:
+    """Why no NVIDIA GPU can be used, asked of the driver alone: needs no package, and milliseconds without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return GpuUnavailable(
+            GpuProblem.NO_DRIVER, "no NVIDIA driver that works", "install the driver, or use a CPU back end"
+        )
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return GpuUnavailable(
+            GpuProblem.NO_GPU,
+            "no NVIDIA GPU is visible",
+            "check nvidia-smi and CUDA_VISIBLE_DEVICES, or use a CPU back end",
+        )
+    return None
+
+
 def _driver(runtime: Any) -> str:
     if DRIVER_VERSION.is_file():
         return DRIVER_VERSION.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
-    _, number = runtime.cudaDriverGetVersion()
-    return f"CUDA {number // 1000}.{number % 1000 // 10}"
+    return f"CUDA {_cuda_of_driver(runtime)}"
+
+
+def _cuda_of_driver(runtime: Any) -> str:
+    """The newest CUDA that the driver supports, as "12.4"; "" if there is no driver."""
+    error, number = runtime.cudaDriverGetVersion()
+    return f"{number // 1000}.{number % 1000 // 10}" if int(error) == 0 and number else ""
 
 
 class CudaRuntime:
@@ -159,6 +192,12 @@ class CudaRuntime:
             return self._call("cudaGraphInstantiate", graph, 0)
         finally:
             self._call("cudaGraphDestroy", graph)
+
+    def abort_capture(self, stream: int) -> None:
+        """Stop recording and drop what was recorded; reports no error, because the recording has failed already."""
+        error, graph = self._rt.cudaStreamEndCapture(stream)
+        if int(error) == 0 and int(graph):
+            self._rt.cudaGraphDestroy(graph)
 
     def launch(self, graph: Any, stream: int) -> None:
         """Queue a graph."""

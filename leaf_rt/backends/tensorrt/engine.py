@@ -1,27 +1,31 @@
 """The TensorRT and TensorRT-RTX back ends: from a model to a checked engine on an NVIDIA GPU.
 
-An engine comes from the cache or is built now, and must answer the stored crops like the fp32 model. If the fp16
-engine fails, fp32 is tried. ``cuda`` detects the GPU, ``build`` makes plans, ``runner`` runs them; this file connects
-them with models and the cache.
+An engine comes from the cache or is built now, and must answer the stored crops like the fp32 model, in batches of
+every size for which it has a CUDA graph. If the fp16 engine fails, fp32 is tried. ``cuda`` detects the GPU, ``build``
+makes plans, ``plan`` and ``runner`` run them; this file connects them with models and the cache.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leaf_rt.backends.base import Backend, BackendConfig, Device, check_faces, empty_prediction, load_errors
-from leaf_rt.backends.parity import compare, golden_faces
-from leaf_rt.backends.plan_cache import cache_folder, folder_problem, get_or_build, read_entry
+from leaf_rt.backends.half_file import find_half_file
+from leaf_rt.backends.parity import answers_to_store, check_batches, check_stored_answers, golden_faces
+from leaf_rt.backends.plan_cache import cache_folder, folder_problem, get_or_build, hashed_name, read_entry
+from leaf_rt.backends.reference import fp32_answers
 from leaf_rt.backends.tensorrt.build import BUILD, Profile, build_plan, check_module
 from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
+from leaf_rt.backends.tensorrt.plan import LoadedPlan, load_plan
 from leaf_rt.backends.tensorrt.runner import EngineRunner
 from leaf_rt.errors import BackendError, LeafError, ModelError, first_line
-from leaf_rt.models.spec import ModelSpec, load_spec, sha256_of, variant_path
+from leaf_rt.models.spec import ModelSpec, sha256_of
 from leaf_rt.system.files import write_whole
 from leaf_rt.types import U8, Prediction
 
@@ -34,17 +38,16 @@ class Environment:
         trt: The TensorRT module.
         gpu: From ``probe``.
         cuda: Creates the object that makes the CUDA calls.
-        context: Turns a plan into an execution context and the objects that must outlive it; None if TensorRT refuses
-            the plan.
-        reference: Computes the predictions of the fp32 model.
+        load: Loads a plan; None if TensorRT refuses it.
+        reference: The predictions of the fp32 model for the stored crops.
         folder: Cache folder; None means the user's.
     """
 
     trt: Any
     gpu: Gpu
     cuda: Callable[[], Cuda]
-    context: Callable[[Any, bytes], tuple[Any, Any] | None]
-    reference: Callable[[Path, ModelSpec, U8], Prediction]
+    load: Callable[[Any, bytes], LoadedPlan | None]
+    reference: Callable[[Path, ModelSpec], Prediction]
     folder: Path | None = None
 
     @property
@@ -58,12 +61,12 @@ class TensorRtBackend:
 
     device: Device = "cuda"
 
-    def __init__(self, module: str, spec: ModelSpec, runner: EngineRunner, owner: Any, reason: str) -> None:
+    def __init__(self, module: str, spec: ModelSpec, runner: EngineRunner, reason: str) -> None:
         self.name = module.replace("_", "-")
         self.spec = spec
         self.reason = reason
         self._runner = runner
-        self._owner = owner
+        self.buckets = runner.buckets
 
     def infer(self, faces: U8) -> Prediction:
         """Classify (N, side, side, 3) uint8 BGR crops; see ``Backend.infer``."""
@@ -73,7 +76,6 @@ class TensorRtBackend:
     def close(self) -> None:
         """Free the GPU memory. May be called twice."""
         self._runner.close()
-        self._owner = None
 
 
 def environment(module: str) -> Environment:
@@ -89,7 +91,7 @@ def environment(module: str) -> Environment:
     gpu = probe()  # first, because the module's objects crash the process if there is no driver
     trt = importlib.import_module(module)
     check_module(trt)
-    return Environment(trt, gpu, CudaRuntime, deserialize, _reference)
+    return Environment(trt, gpu, CudaRuntime, load_plan, fp32_answers)
 
 
 def open_engine(
@@ -110,7 +112,7 @@ def open_engine(
 
     Raises:
         BackendError: No precision gave an engine with correct answers.
-        ModelError: A .plan file was built on another machine.
+        ModelError: A .plan file was built on another machine, or its description has no answers to check it.
     """
     if model.suffix == ".plan":
         key = plan_key(env, spec.tensorrt.get("onnx_sha256", ""), spec.precision, _profile_of(spec))
@@ -119,12 +121,16 @@ def open_engine(
                 f"{model}: built for another GPU, driver or TensorRT version than those of this machine "
                 f"({env.gpu.name}); use the .onnx file instead (--model NAME.onnx)"
             )
-        return _start(env, model.read_bytes(), spec, _profile_of(spec), f"the plan {model.name}", config.reason)
-    reference = env.reference(model, spec, golden_faces(spec.side))
+        backend = _start(env, model.read_bytes(), spec, _profile_of(spec), f"the plan {model.name}", config.reason)
+        with _closed_on_error(backend):
+            check_stored_answers(model, spec, backend.infer, backend.buckets)
+        return backend
+    reference = env.reference(model, spec)
     failures: list[str] = []
     for path, file_spec in _files_to_try(model, spec, config):
         try:
-            return _checked(env, path, file_spec, config, profile, reference, failures)
+            with load_errors(env.trt.__name__.replace("_", "-")):
+                return _checked(env, path, file_spec, config, profile, reference, failures)
         except LeafError as e:
             failure = f"{file_spec.precision} engine: {e}"
             config.notify(f"{failure}; trying fp32" if file_spec.precision == "fp16" else failure)
@@ -135,9 +141,14 @@ def open_engine(
 def plan_key(env: Environment, onnx_sha256: str, precision: str, profile: Profile) -> dict[str, Any]:
     """Everything that a plan depends on."""
     return {
-        "module": env.trt.__name__, "version": str(env.trt.__version__), "gpu": asdict(env.gpu),
-        "onnx_sha256": onnx_sha256, "precision": precision, "profile": asdict(profile), "tf32": False, "build": BUILD,
+        **_machine(env), "onnx_sha256": onnx_sha256, "precision": precision, "profile": asdict(profile), "tf32": False,
+        "build": BUILD,
     }  # fmt: skip
+
+
+def _machine(env: Environment) -> dict[str, Any]:
+    """What the times of kernels depend on, and with them every plan."""
+    return {"module": env.trt.__name__, "version": str(env.trt.__version__), "gpu": asdict(env.gpu)}
 
 
 def plan_bytes(
@@ -164,7 +175,7 @@ def plan_bytes(
             f"building the {env.title} engine ({precision}) for {env.gpu.name}; this is done once and can take minutes"
         )
         folder = env.folder or cache_folder()
-        store = folder / f"timings-{env.trt.__name__}-{env.trt.__version__}.bin"
+        store = folder / f"timings-{hashed_name(_machine(env))}.bin"
         can_store = folder_problem(folder) is None
         timings = store.read_bytes() if can_store and store.is_file() else b""
         built = build_plan(env.trt, onnx.read_bytes(), profile, timings=timings)
@@ -215,21 +226,6 @@ def _cached(env: Environment, key: dict[str, Any]) -> tuple[bytes | None, str]:
     return (None, problem) if problem is not None else read_entry(folder, key)
 
 
-def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any] | None:
-    """Load a plan. Call ``probe`` first: this needs a driver.
-
-    Returns:
-        An execution context and the objects that must outlive it, or None if TensorRT refuses the plan.
-    """
-    logger = trt.Logger(trt.Logger.ERROR)
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        return None
-    context = engine.create_execution_context()
-    return None if context is None else (context, (logger, runtime, engine))
-
-
 def _checked(
     env: Environment, path: Path, spec: ModelSpec, config: BackendConfig, profile: Profile, reference: Prediction,
     failures: list[str],
@@ -242,25 +238,29 @@ def _checked(
     plan, origin = plan_bytes(env, path, spec.precision, profile, config)
     why = f"{config.reason}; after {' and '.join(failures)}" if failures else config.reason
     backend = _start(env, plan, spec, profile, origin, why)
-    try:
-        parity = compare(reference, backend.infer(golden_faces(spec.side)))
-    except LeafError:
-        backend.close()
-        raise
-    if not parity.ok:
-        backend.close()
-        raise BackendError(f"parity failed ({parity})")
+    with _closed_on_error(backend):
+        check_batches(reference, backend.infer, golden_faces(spec.side), backend.buckets)
     return backend
 
 
+@contextmanager
+def _closed_on_error(backend: Backend) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        backend.close()
+        raise
+
+
 def _start(env: Environment, plan: bytes, spec: ModelSpec, profile: Profile, origin: str, why: str) -> TensorRtBackend:
-    opened = env.context(env.trt, plan)
-    if opened is None:
+    loaded = env.load(env.trt, plan)
+    if loaded is None:
         raise BackendError(f"TensorRT refuses the plan ({origin}); delete it from the cache")
-    context, owner = opened
-    runner = EngineRunner(context, env.cuda(), spec.side, len(spec.labels), spec.feature_dim, profile.most)
+    runner = EngineRunner(
+        loaded, env.cuda(), spec.side, len(spec.labels), spec.feature_dim, profile.most, profile.least
+    )
     reason = f"{env.title} {env.trt.__version__}, {spec.precision} on {env.gpu.name}, {origin}: {why}"
-    return TensorRtBackend(env.trt.__name__, spec, runner, owner, reason)
+    return TensorRtBackend(env.trt.__name__, spec, runner, reason)
 
 
 def _files_to_try(model: Path, spec: ModelSpec, config: BackendConfig) -> list[tuple[Path, ModelSpec]]:
@@ -274,33 +274,12 @@ def _files_to_try(model: Path, spec: ModelSpec, config: BackendConfig) -> list[t
     if spec.precision == "int8":
         raise BackendError(f"{model}: int8 models are for the CPU; give the fp32 file")
     files: list[tuple[Path, ModelSpec]] = []
-    half = variant_path(model, "fp16")
     if spec.precision == "fp32" and config.precision != "fp32":
-        if half.is_file():
-            half_spec = load_spec(half)
-            if half_spec.parent == spec.sha256:
-                files.append((half, half_spec))
-            else:
-                config.notify(f"{half.name} is not used: it was not made from {model.name}; export it again")
-        elif config.precision == "fp16":
-            raise BackendError(
-                f"--precision fp16: {half.name} is missing; create it with `leaf-rt export --precision fp16`"
-            )
+        half = find_half_file(model, spec, config.notify, config.precision)
+        files += [half] if half is not None else []
     if config.precision != "fp16" or spec.precision == "fp16":
         files.append((model, spec))
     return files
-
-
-def _reference(model: Path, spec: ModelSpec, faces: U8) -> Prediction:
-    """The predictions of the model in ONNX Runtime."""
-    with load_errors("onnxruntime"):
-        from leaf_rt.backends.onnxruntime import OnnxRuntimeBackend
-
-        backend = OnnxRuntimeBackend(model, spec, BackendConfig())
-    try:
-        return backend.infer(faces)
-    finally:
-        backend.close()
 
 
 def _profile_of(spec: ModelSpec) -> Profile:
@@ -310,11 +289,25 @@ def _profile_of(spec: ModelSpec) -> Profile:
         raise ModelError(f"the description of the plan has no profile ({first_line(e)}); build the plan again") from e
 
 
-def describe_plan(env: Environment, onnx: Path, spec: ModelSpec, profile: Profile, plan: Path) -> ModelSpec:
-    """The description of a plan that was built here from ``onnx``, for the JSON file beside it."""
+def describe_plan(
+    env: Environment, onnx: Path, spec: ModelSpec, profile: Profile, plan: Path, reference: Prediction
+) -> ModelSpec:
+    """The description of a plan, for the JSON file beside it.
+
+    Args:
+        env: Where it was built.
+        onnx: What it was built from.
+        spec: The description of ``onnx``.
+        profile: Its batch sizes.
+        plan: The file.
+        reference: The predictions of the fp32 model for the stored crops.
+    """
     digest = sha256_of(onnx)
     facts = {
         "key": json.loads(json.dumps(plan_key(env, digest, spec.precision, profile))),
         "onnx_sha256": digest, "profile": asdict(profile),
     }  # fmt: skip
-    return replace(spec, opset=0, sha256=sha256_of(plan), tensorrt=facts, parent=spec.parent or digest)
+    return replace(
+        spec, opset=0, sha256=sha256_of(plan), tensorrt=facts, parent=spec.parent or digest,
+        answers=answers_to_store(reference),
+    )  # fmt: skip

@@ -1,17 +1,21 @@
 """Runs an engine on batches of any size, with fixed buffers, one stream and one CUDA graph per bucket of batch sizes.
 
-Knows an execution context and ``Cuda``; must not know files or builders.
+Each bucket has its own execution context, because a graph must not be replayed after its context ran another shape.
+Knows execution contexts and ``Cuda``; must not know files or builders.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from leaf_rt.backends.tensorrt.cuda import Cuda
+from leaf_rt.backends.tensorrt.plan import LoadedPlan
 from leaf_rt.errors import BackendError
 from leaf_rt.types import F32, U8, Prediction
 
@@ -34,30 +38,38 @@ class _Tensor:
 
 
 class EngineRunner:
-    """Runs face crops through an execution context; a context manager. Not thread-safe.
+    """Runs face crops through a loaded plan; a context manager. Not thread-safe.
 
     Args:
-        context: TensorRT's IExecutionContext.
+        plan: See ``LoadedPlan``.
         cuda: See ``Cuda``.
         side: Side of the crops, px.
         labels: Number of classes C.
         features: Number of features D.
         largest: Largest batch of the engine's profile; larger batches are split.
+        least: Smallest batch of the engine's profile; smaller batches are filled up.
     """
 
-    def __init__(self, context: Any, cuda: Cuda, side: int, labels: int, features: int, largest: int) -> None:
-        self._context, self._cuda = context, cuda
+    def __init__(
+        self, plan: LoadedPlan, cuda: Cuda, side: int, labels: int, features: int, largest: int, least: int = 1
+    ) -> None:
+        self._plan, self._cuda = plan, cuda
         self.largest = largest
-        self.buckets = (*(b for b in BUCKETS if b < largest), largest)
-        self._graphs: dict[int, Any] = {}
+        self.buckets = tuple(sorted({least, largest, *(b for b in BUCKETS if least < b < largest)}))
+        self._contexts: dict[int, Any] = {}
+        self._graphs: dict[int, Any] = {}  # None where the engine cannot be recorded
         self._tensors: list[_Tensor] = []
+        self._memory: int | None = None
         self._stream: int | None = None
         try:
             self._stream = cuda.stream()
             self._faces = self._tensor("faces", (side, side, 3), 1)
             self._probs = self._tensor("probs", (labels,), 4)
             self._features = self._tensor("features", (features,), 4)
-        except BackendError:
+            self._memory = cuda.device(max(plan.memory, 1))
+            for bucket in self.buckets:
+                self._contexts[bucket] = self._context(bucket, self._memory)
+        except BaseException:
             self.close()
             raise
 
@@ -87,19 +99,25 @@ class EngineRunner:
         return Prediction(probs, features)
 
     def close(self) -> None:
-        """Free graphs, buffers and the stream. May be called twice."""
+        """Free graphs, buffers and the stream. May be called twice.
+
+        After an error of CUDA every further call fails too. The first one was raised where it happened, so this raises
+        nothing, and frees what can be freed.
+        """
         cuda = self._cuda
         graphs, self._graphs = self._graphs, {}
         tensors, self._tensors = self._tensors, []
+        memory, self._memory = self._memory, None
         stream, self._stream = self._stream, None
-        for graph in graphs.values():
-            cuda.free_graph(graph)
-        for tensor in tensors:
-            cuda.free(tensor.device)
-            cuda.free_pinned(tensor.host)
-        if stream is not None:
-            cuda.free_stream(stream)
-        self._context = None
+        frees = [partial(cuda.free_graph, graph) for graph in graphs.values() if graph is not None]
+        frees += [partial(cuda.free, tensor.device) for tensor in tensors]
+        frees += [partial(cuda.free_pinned, tensor.host) for tensor in tensors]
+        frees += [partial(cuda.free, memory)] if memory is not None else []
+        frees += [partial(cuda.free_stream, stream)] if stream is not None else []
+        self._contexts = {}  # before the memory in which they run
+        for free in frees:
+            with contextlib.suppress(BackendError):
+                free()
 
     def _tensor(self, name: str, row: tuple[int, ...], itemsize: int) -> _Tensor:
         nbytes = self.largest * math.prod(row) * itemsize
@@ -111,9 +129,19 @@ class EngineRunner:
             raise
         tensor = _Tensor(name, row, itemsize, device, host, array)
         self._tensors.append(tensor)
-        if not self._context.set_tensor_address(name, device):
-            raise BackendError(f"the engine has no tensor {name!r}; delete it from the cache")
         return tensor
+
+    def _context(self, bucket: int, memory: int) -> Any:
+        """The execution context of a bucket, with its shape and the addresses of all tensors."""
+        context = self._plan.context(memory)
+        if context is None:
+            raise BackendError("the engine cannot be started; free GPU memory, or delete it from the cache")
+        for tensor in self._tensors:
+            if not context.set_tensor_address(tensor.name, tensor.device):
+                raise BackendError(f"the engine has no tensor {tensor.name!r}; delete it from the cache")
+        if not context.set_input_shape("faces", (bucket, *self._faces.row)):
+            raise BackendError(f"the engine refuses a batch of {bucket}; its profile ends before {self.largest}")
+        return context
 
     def _run(self, faces: U8) -> None:
         """Run a part of a batch; afterwards the outputs are in the pinned buffers."""
@@ -124,33 +152,33 @@ class EngineRunner:
         self._faces.array[:used] = np.ascontiguousarray(faces).reshape(-1)
         self._faces.array[used : self._faces.nbytes(bucket)] = 0  # padding must not contain faces of earlier batches
         if bucket not in self._graphs:
-            self._record(bucket)
-        self._cuda.launch(self._graphs[bucket], self._stream)
+            # Once without recording, or the graph would contain the initialization of the network.
+            self._queue(bucket, self._stream)
+            self._cuda.synchronize(self._stream)
+            self._graphs[bucket] = self._record(bucket, self._stream)
+        graph = self._graphs[bucket]
+        if graph is None:
+            self._queue(bucket, self._stream)
+        else:
+            self._cuda.launch(graph, self._stream)
         self._cuda.synchronize(self._stream)
 
-    def _record(self, bucket: int) -> None:
-        """Record the CUDA graph of a bucket: upload, network, download.
-
-        The network must run once with this shape first, or the graph would contain its initialization.
-        """
-        cuda, stream = self._cuda, self._stream
-        assert stream is not None  # checked in _run
-        if not self._context.set_input_shape("faces", (bucket, *self._faces.row)):
-            raise BackendError(f"the engine refuses a batch of {bucket}; its profile ends at {self.largest}")
-        self._queue(bucket, stream)
-        cuda.synchronize(stream)
-        cuda.begin_capture(stream)
+    def _record(self, bucket: int, stream: int) -> Any:
+        """The CUDA graph of a bucket: upload, network, download. None if the engine cannot be recorded."""
+        if not self._plan.capturable(self._contexts[bucket], stream):
+            return None
+        self._cuda.begin_capture(stream)
         try:
             self._queue(bucket, stream)
-        except BackendError:
-            cuda.end_capture(stream)  # a stream that is still recording cannot be used again
-            raise
-        self._graphs[bucket] = cuda.end_capture(stream)
+            return self._cuda.end_capture(stream)
+        except BackendError:  # the same work ran a moment ago, so it is the recording that is refused
+            self._cuda.abort_capture(stream)  # a stream that is still recording cannot be used again
+            return None
 
     def _queue(self, bucket: int, stream: int) -> None:
         faces = self._faces
         self._cuda.upload(faces.device, faces.host, faces.nbytes(bucket), stream)
-        if not self._context.execute_async_v3(stream):
+        if not self._contexts[bucket].execute_async_v3(stream):
             raise BackendError(f"the engine refused to run a batch of {bucket}; see the log above")
         for tensor in (self._probs, self._features):
             self._cuda.download(tensor.host, tensor.device, tensor.nbytes(bucket), stream)

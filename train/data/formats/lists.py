@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leaf_rt.errors import DataError
 from train.data.formats.index import SPLIT_NAMES, TRAIN, DatasetIndex, Row, build_index
-from train.data.image_store import FolderStore
+from train.data.image_store import FolderStore, ImageStore, ZipStore
 from train.data.tables import Columns, parse_rows, read_csv, read_json_lines
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -16,7 +16,8 @@ def read_list(path: Path) -> DatasetIndex:
     """Read a list with the columns path, label (empty: unlabelled) and, optionally, split.
 
     Args:
-        path: The list, or a folder with exactly one list. Paths in it are relative to the folder of the list.
+        path: The list, or a folder with exactly one list. Paths in it are relative to the folder of the list,
+            or name members of ``images.zip`` beside it if the files are not there.
 
     Raises:
         DataError: There is no list or more than one, or a row is wrong.
@@ -38,7 +39,10 @@ def read_list(path: Path) -> DatasetIndex:
         if label and label not in labels:
             raise DataError(f"{place}: no training row has the label {label!r}; known: {', '.join(labels) or 'none'}")
         rows.append((name, split, labels.index(label) if label else -1))
-    return build_index(f"list {path.name}", labels, rows, FolderStore(path.parent))
+    archive = path.parent / "images.zip"
+    zipped = archive.is_file() and bool(rows) and not (path.parent / rows[0][0]).is_file()
+    source: ImageStore = ZipStore(archive) if zipped else FolderStore(path.parent)
+    return build_index(f"list {path.name}", labels, rows, source)
 
 
 def _parse(row: Columns) -> tuple[str, int, str]:

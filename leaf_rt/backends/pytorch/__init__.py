@@ -1,0 +1,1 @@
+"""The PyTorch back end: graph, programs, batches and the back end itself. Every module here imports torch."""

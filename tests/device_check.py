@@ -1,0 +1,380 @@
+"""Prove on one CUDA GPU, without TensorRT, what no CPU can show. Needs no network, and less than six minutes.
+
+    PYTHONPATH=. python tests/device_check.py          # on the machine with the GPU
+    PYTHONPATH=. python tests/device_check.py --cpu    # here, to try the checks themselves
+
+Each check prints one line of JSON, and a failure does not stop the others; the exit code is 1 if one failed. The lines
+also go to checks.jsonl in $OUT, or in the folder that --out names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from train_fakes import write_folder
+
+from experiments.gpu_crops import crop_faces_at_once, time_crops
+from experiments.training_step import bench, noise
+from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.parity import compare, golden_faces
+from leaf_rt.backends.pytorch.graph import OnnxGraph
+from leaf_rt.backends.reference import fp32_answers
+from leaf_rt.faces.alignment import crop_faces
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, variant_path
+from leaf_rt.types import Prediction
+from train.entry import train
+from train.loop.run_log import read_log
+from train.recipes.loading import load_recipe
+
+Values = dict[str, Any]
+START = time.monotonic()
+FIRST = 3  # losses that are compared with those of the CPU
+BUDGET = 330.0  # s; checks that have not begun by then are left out
+
+
+class Checks:
+    """Runs checks one after the other, and reports each."""
+
+    def __init__(self, out: Path, budget: float = float("inf")) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.log, self.failed, self.budget = out / "checks.jsonl", 0, budget
+
+    def run(self, name: str, check: Callable[[], Values]) -> None:
+        begin = time.monotonic()
+        if begin - START > self.budget:
+            self.say(name, ok=None, error="left out: the time is up")
+            return
+        try:
+            values = {"ok": True, **check()}
+        except Exception as e:  # noqa: BLE001 - the others must run
+            self.failed += 1
+            values = {"ok": False, "error": repr(e)[:400], "trace": traceback.format_exc()[-900:]}
+        self.say(name, seconds=round(time.monotonic() - begin, 1), **values)
+
+    def say(self, name: str, **values: object) -> None:
+        line = json.dumps({"check": name, **values}, default=str)
+        print(line, flush=True)  # noqa: T201
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+
+def environment(device: str) -> Values:
+    found = {}
+    for name in ("tensorrt", "onnxruntime", "cuda.bindings", "cv2", "av", "mediapipe", "platformdirs"):
+        try:
+            module = __import__(name, fromlist=["x"])
+            found[name] = getattr(module, "__version__", "installed")
+        except ImportError:
+            found[name] = "missing"
+    about: Values = {"python": sys.version.split()[0], "torch": torch.__version__, "cores": os.cpu_count(), **found}
+    if device == "cuda":
+        from leaf_rt.backends.tensorrt.cuda import driver_problem, probe
+
+        assert driver_problem() is None
+        about |= {"gpu": str(probe()), "bf16": torch.cuda.is_bf16_supported(including_emulation=False)}
+    return about
+
+
+def back_end(device: str, precision: str, batches: tuple[int, ...]) -> Values:
+    """`--backend torch` on the bundled model. It checks every batch size when it opens; here in any order."""
+    begin = time.perf_counter()
+    backend = open_backend(DEFAULT_MODEL, "torch", precision=precision)
+    about: Values = {"reason": backend.reason, "seconds_to_open": round(time.perf_counter() - begin, 2)}
+    try:
+        assert backend.device == device
+        faces = golden_faces(backend.spec.side)
+        reference = fp32_answers(DEFAULT_MODEL, load_spec(DEFAULT_MODEL))
+        for count in (*batches, *reversed(batches), 3):
+            crops, probs, features = (
+                np.roll(rows, count, 0)[:count] for rows in (faces, reference.probs, reference.features)
+            )
+            parity = compare(Prediction(probs, features), backend.infer(crops))
+            assert parity.probs < 0.02, f"batch {count}: {parity}"
+        problems: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                backend.infer(faces[:5])
+            except BaseException as e:  # noqa: BLE001 - of another thread
+                problems.append(e)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert not problems, problems
+        about["faces_per_s"] = {n: faces_per_s(backend.infer, faces, n, 30 if device == "cuda" else 1) for n in batches}
+        if device == "cuda":
+            about["GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    finally:
+        backend.close()
+    return about
+
+
+def faces_per_s(infer: Callable[[Any], object], faces: np.ndarray, batch: int, calls: int = 30) -> int:
+    crops = np.ascontiguousarray(np.resize(faces, (batch, *faces.shape[1:])))
+    took = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        infer(crops)
+        took.append(time.perf_counter() - begin)
+        if sum(took) > 3:
+            break
+    return round(batch / float(np.median(took)))
+
+
+class Memory:
+    """Memory of the runner, as PyTorch sees it."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], kind: str) -> None:
+        self.__cuda_array_interface__ = {"shape": shape, "typestr": kind, "data": (address, False), "version": 3}
+
+
+class TorchContext:
+    """What ``EngineRunner`` wants of TensorRT's IExecutionContext, computed by PyTorch on the runner's own stream."""
+
+    def __init__(self, graph: OnnxGraph, rows: dict[str, int], pool: object) -> None:
+        self.graph, self.rows, self.pool = graph, rows, pool
+        self.at: dict[str, int] = {}
+        self.shape: tuple[int, ...] = ()
+        self.views: dict[str, torch.Tensor] = {}
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.at[name] = address
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return True
+
+    def view(self, name: str, shape: tuple[int, ...], kind: str) -> torch.Tensor:
+        """Made in the run before the recording, because the recording must not ask CUDA for anything."""
+        if name not in self.views:
+            self.views[name] = torch.as_tensor(Memory(self.at[name], shape, kind), device="cuda")
+        return self.views[name]
+
+    @torch.no_grad()
+    def execute_async_v3(self, stream: int) -> bool:
+        with torch.cuda.stream(torch.cuda.ExternalStream(stream)), torch.cuda.use_mem_pool(self.pool):  # type: ignore[arg-type]
+            answer = self.graph(self.view("faces", self.shape, "|u1"))
+            for (name, columns), value in zip(self.rows.items(), answer, strict=True):
+                self.view(name, (self.shape[0], columns), "<f4").copy_(value)
+        return True
+
+
+class TorchPlan:
+    """A ``LoadedPlan`` of such contexts."""
+
+    memory = 0
+
+    def __init__(self, graph: OnnxGraph, rows: dict[str, int]) -> None:
+        self.graph, self.rows, self.pool = graph, rows, torch.cuda.MemPool()
+
+    def context(self, address: int) -> TorchContext:
+        return TorchContext(self.graph, self.rows, self.pool)
+
+    def capturable(self, context: TorchContext, stream: int) -> bool:
+        return True
+
+
+def engine_runner() -> Values:
+    """TensorRT's runner with its real streams, pinned memory and graphs, and PyTorch in the place of TensorRT."""
+    from leaf_rt.backends.tensorrt.cuda import CudaRuntime
+    from leaf_rt.backends.tensorrt.runner import EngineRunner
+
+    spec = load_spec(DEFAULT_MODEL)
+    faces, wanted = golden_faces(spec.side), fp32_answers(DEFAULT_MODEL, spec)
+    graph = OnnxGraph(variant_path(DEFAULT_MODEL, "fp16")).eval().to("cuda")
+    rows = {"probs": len(spec.labels), "features": spec.feature_dim}
+
+    def make(largest: int) -> EngineRunner:
+        return EngineRunner(
+            TorchPlan(graph, rows), CudaRuntime(), spec.side, len(spec.labels), spec.feature_dim, largest
+        )
+
+    worst, graphs = 0.0, 0
+    with make(64) as engine:
+        for count in (1, 3, 32, 5, 64, 9, 1, 100, 2, 32, 17, 256, 50, 4):
+            for shift in (0, 7):
+                crops = np.roll(faces, shift, 0)[:count]
+                difference = np.abs(engine.infer(crops).probs - np.roll(wanted.probs, shift, 0)[:count])
+                worst = max(worst, float(difference.max()))
+        graphs = sum(graph is not None for graph in engine._graphs.values())
+        speed = {batch: faces_per_s(engine.infer, faces, batch) for batch in (1, 8, 32, 64)}
+    free = torch.cuda.mem_get_info()[0]
+    for _ in range(10):
+        with make(8) as engine:
+            engine.infer(faces[:5])
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    lost = (free - torch.cuda.mem_get_info()[0]) / 2**20
+    assert worst < 0.02, worst
+    return {
+        "largest_difference": worst,
+        "recorded": graphs,
+        "faces_per_s": speed,
+        "lost_MiB_in_10_opens": round(lost, 1),
+    }
+
+
+def crops(device: str) -> Values:
+    """All crops of a frame at once: the same as one by one on the CPU, and how long both take."""
+    rng = np.random.default_rng(0)
+    frame = cv2.resize(rng.integers(0, 256, (90, 160, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
+    keypoints = rng.uniform((0, 0), (1920, 1080), (8, 1, 2)) + rng.normal(0, 80, (8, 6, 2))
+    wanted = crop_faces(frame, keypoints.astype(np.float32), 64, 0.05)
+    got = crop_faces_at_once(torch.from_numpy(frame).to(device), keypoints.astype(np.float32), 64, 0.05)
+    difference = int(np.abs(got.cpu().numpy().astype(int) - wanted.astype(int)).max())
+    assert difference <= 1, difference
+    height, width, calls = (1080, 1920, 50) if device == "cuda" else (90, 160, 1)
+    return {"difference": difference, f"8 at {height}p": time_crops(device, 8, height, width, calls)}
+
+
+def losses(folder: Path, device: str, steps: int, amp: str, **more: object) -> list[float]:
+    """The loss of every step of a short run of LEAF without random numbers of the device."""
+    given = {
+        "data.cache": str(folder / "cache"), "data.side": 64, "data.align": False, "split.kind": "balanced",
+        "split.labels": 60, "model.weights": "", "model.dropout": 0.0, "method.noise": False,
+        "method.unsupervised_start_step": 0, "optim.schedule": "constant", "optim.warmup": 0, "run.epochs": 1,
+        "run.steps": steps, "run.device": device, "run.amp": amp, "run.log_every": 1, **more,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        train("own", data=folder / "data", out=Path(out) / "run", overrides=given)
+        return [record["loss"] for record in read_log(Path(out) / "run") if record["event"] == "step"]
+
+
+def leaf(folder: Path, device: str, steps: int, amp: str, tolerance: float, **more: object) -> Values:
+    """LEAF on the device: the first losses are those of the CPU, and the loss falls."""
+    wanted = losses(folder, "cpu", FIRST, "off", **more)
+    begin = time.perf_counter()
+    got = losses(folder, device, steps, amp, **more)
+    seconds = time.perf_counter() - begin
+    differences = [abs(a - b) / abs(a) for a, b in zip(wanted, got, strict=False)]
+    about = {
+        "cpu": wanted,
+        "first": got[:FIRST],
+        "last": got[-1],
+        "steps": len(got),
+        "seconds_in_all": round(seconds, 1),
+    }
+    assert np.isfinite(got).all(), about
+    assert len(differences) == FIRST, about
+    assert max(differences) < tolerance, about
+    if steps >= 100:
+        assert np.mean(got[-20:]) < np.mean(got[:20]), about
+    return {**about, "largest_difference": max(differences)}
+
+
+def speed(device: str, **more: object) -> Values:
+    given = {"model.weights": "", "run.device": device, **{k.replace("__", "."): v for k, v in more.items()}}
+    return bench(load_recipe("own", given), 10)
+
+
+def process(rank: int, port: int, device: str) -> None:
+    """One of two processes on one GPU; with gloo, because NCCL refuses to share a GPU."""
+    import torch.distributed as dist
+
+    from train.loop import distributed
+    from train.loop.training import Training
+
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    start = dist.init_process_group
+    dist.init_process_group = lambda backend, **options: start("gloo", **options)
+    small = {"run.batch": 4, "run.batch_unlabelled": 4, "run.input_sizes": [32]} if device == "cpu" else {}
+    recipe = load_recipe("own", {"run.device": device, "model.weights": "", "run.amp": "off", **small})
+    with distributed.distributed_context(recipe.run.device) as context:
+        training = Training(recipe, noise(recipe, 128), context, Path())
+        for _ in range(2):
+            training.train_step(training.schedule.input_size(0))
+            training.state.step += 1
+        total = sum(float(p.double().abs().sum()) for p in training.state.student.parameters())
+        print(json.dumps({"rank": rank, "sum": total}), flush=True)  # noqa: T201
+
+
+def two_processes(device: str) -> Values:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--port", str(port)] + (["--cpu"] if device == "cpu" else [])
+    both = [
+        subprocess.Popen(
+            [sys.executable, __file__, *options, "--rank", str(rank)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = []
+    for one in both:
+        try:
+            out, err = one.communicate(timeout=300 if device == "cpu" else 90)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            out, err = one.communicate()
+        assert one.returncode == 0, err[-700:]
+        said.append(json.loads(out.strip().splitlines()[-1]))
+    sums = [one["sum"] for one in said]
+    assert abs(sums[0] - sums[1]) < 1e-6 * sums[0], said
+    return {"processes": said}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="store_true", help="try the checks on the CPU")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "device-check")))
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    device = "cpu" if given.cpu else "cuda"
+    if given.rank is not None:
+        process(given.rank, given.port, device)
+        return 0
+    checks = Checks(given.out, BUDGET if device == "cuda" else float("inf"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["LEAF_RT_CACHE"] = str(folder / "engines")  # nothing of earlier runs
+        write_folder(folder / "data", per_class=24, unlabelled=80 if device == "cuda" else 20)
+        checks.run("environment", lambda: environment(device))
+        if device == "cpu":
+            tiny = {"run.batch": 8, "run.batch_unlabelled": 8, "run.input_sizes": [32], "run.threads": 1}
+            checks.run("back end fp32", lambda: back_end("cpu", "fp32", (1, 4)))
+            checks.run("crops", lambda: crops("cpu"))
+            checks.run("LEAF fp32", lambda: leaf(folder, "cpu", FIRST, "off", 1e-9, **tiny))
+            checks.run("two processes", lambda: two_processes("cpu"))
+            return 1 if checks.failed else 0
+        batches = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        for precision in ("fp16", "fp32", "bf16"):
+            checks.run(f"back end {precision}", lambda p=precision: back_end("cuda", p, batches))  # type: ignore[misc]
+        checks.run("engine runner", engine_runner)
+        checks.run("crops", lambda: crops("cuda"))
+        checks.run("LEAF fp32", lambda: leaf(folder, "cuda", 200, "off", 0.02))
+        checks.run("LEAF bf16", lambda: leaf(folder, "cuda", 200, "bf16", 0.1))
+        checks.run("LEAF fp16", lambda: leaf(folder, "cuda", 40, "fp16", 0.1))
+        checks.run("two processes", lambda: two_processes("cuda"))
+        checks.run("speed bf16", lambda: speed("cuda", run__amp="bf16", run__batch=128, run__batch_unlabelled=256))
+        checks.run("speed fp32", lambda: speed("cuda", run__amp="off", run__batch=128, run__batch_unlabelled=256))
+        large = {"model__backbone": "resnet18", "data__side": 224, "run__input_sizes": [224], "run__batch": 64}
+        checks.run("speed resnet18", lambda: speed("cuda", run__amp="bf16", run__batch_unlabelled=64, **large))
+        # Last, because a compiler may be missing there.
+        checks.run("speed compiled", lambda: speed("cuda", run__amp="bf16", run__compile=True))
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
