@@ -7,12 +7,18 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from streams import INFO, estimates, frame
 from web import eventually
 
+from leaf_rt.results.records import frame_records
 from leaf_rt.web.options import Limits
+
+SHARES = np.array([[0.25, 0.75]], np.float32)
 
 
 def test_an_upload_must_not_stand_still() -> None:
@@ -55,13 +61,8 @@ def test_records_are_sent_piece_by_piece() -> None:
     from leaf_rt.web.routes import _pieces
 
     labels = ("a", "b")
-    shares = {"a": 0.25, "b": 0.75}
-    record = {
-        "schema_version": 2, "source": "=1+2", "frame_index": 0, "pts_s": 0.0, "captured_at": None, "generation": 0,
-        "shot": 0, "track_id": 1, "person_id": 1, "box": [0, 0, 1, 1], "confidence": 1.0, "emotion": "b",
-        "probs": shares, "smoothed": shares, "classified": True, "poor": False, "yaw": -1.5, "pitch": 0.0,
-        "roll": None, "latency_ms": 1.0,
-    }  # fmt: skip
+    one = replace(estimates(0.0, 1), probs=SHARES, smoothed=SHARES, pose=np.array([[-1.5, 0.0, 1.0]], np.float32))
+    (record,) = frame_records(replace(INFO, name="=1+2"), frame(0, 0.0), one, labels, 0.001)
     texts = [json.dumps(record | {"frame_index": n}) for n in range(1001)]
     for wanted in ("json", "jsonl", "csv"):
         pieces = list(_pieces(texts, wanted, labels))
