@@ -35,7 +35,7 @@ from train.reports.evaluation import bgr
 
 F64: TypeAlias = NDArray[np.float64]
 
-STRIDE = 4  # every such validation picture is degraded
+STRIDE = 5  # every such validation picture is degraded
 RIGHT_FLAGGED = 0.10  # share of the right answers that may become "uncertain" on clean validation pictures
 CLEAN_WEIGHT = 0.8  # of the clean pictures among all
 PENALTY = 1e-3  # of the squared weights of the quality

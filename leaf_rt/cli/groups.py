@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin,
 
 import typer
 
+from leaf_rt.cli import choices
 from leaf_rt.cli import options as opt
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class RecognitionOptions:
 
     backend: opt.BackendName = "auto"
     model: opt.Model = None
-    precision: opt.PrecisionName = opt.Precision.AUTO
+    precision: opt.PrecisionName = choices.Precision.AUTO
     threads: opt.Threads = 0
-    face_range: opt.FaceRange = opt.Range.AUTO
-    detector: opt.DetectorOption = opt.Detector.AUTO
+    face_range: opt.FaceRange = choices.Range.AUTO
+    detector: opt.DetectorOption = choices.Detector.AUTO
     max_faces: opt.MaxFaces = 0
     classify_fps: opt.ClassifyFps = 10.0
     max_classify_fps: opt.MaxClassifyFps = None
@@ -53,7 +54,7 @@ class RecognitionOptions:
     smooth_talking: opt.SmoothTalking = 1.2
     min_dwell: opt.MinDwell = 0.4
     uncertain_below: opt.UncertainBelow = None
-    prior: opt.PriorOption = opt.PriorName.NATURAL
+    prior: opt.PriorOption = choices.PriorName.NATURAL
     calibrate: opt.Calibrate = 0.0
 
     def config(self) -> RecognitionConfig:
@@ -75,7 +76,7 @@ class RecognitionOptions:
             model=self.model or DEFAULT_MODEL,
             backend=self.backend,
             threads=self.threads,
-            precision="" if self.precision is opt.Precision.AUTO else self.precision.value,
+            precision="" if self.precision is choices.Precision.AUTO else self.precision.value,
             range=self.face_range.value,
             detector=self.detector.value,
             pipeline=PipelineOptions(classify_fps=self.classify_fps, max_faces=self.max_faces),
@@ -217,7 +218,7 @@ class InputOptions:
     realtime: opt.Realtime = False
     duration: opt.Duration = None
     sources: opt.Sources = None
-    rtsp_transport: opt.RtspTransport = opt.Transport.TCP
+    rtsp_transport: opt.RtspTransport = choices.Transport.TCP
     wait: opt.Wait = False
     max_reconnects: opt.MaxReconnects = None
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -14,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from leaf_rt.cli.choices import Detector, Precision, PriorName, Range, Transport
 from leaf_rt.credentials import mask_in
 
 _MAX_SECONDS = 1e9  # FFmpeg counts microseconds in 64 bits
@@ -68,47 +68,6 @@ class Command(TyperCommand):
             name, equals, value = argument.partition("=")
             renamed.append(f"{RENAMED.get(name, name)}{equals}{value}")
         return super().parse_args(ctx, [*renamed, *args[end:]])
-
-
-class Range(StrEnum):
-    """Range of the face detector."""
-
-    AUTO = "auto"
-    SHORT = "short"
-    FULL = "full"
-
-
-class Detector(StrEnum):
-    """What runs the networks of the face detector."""
-
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    MEDIAPIPE = "mediapipe"
-
-
-class PriorName(StrEnum):
-    """How frequent the classes are taken to be."""
-
-    NATURAL = "natural"
-    BALANCED = "balanced"
-
-
-class Transport(StrEnum):
-    """Transport protocol of RTSP packets."""
-
-    TCP = "tcp"
-    UDP = "udp"
-
-
-class Precision(StrEnum):
-    """Precision of the inference; "auto" leaves it to the back end."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
 
 
 def seconds(text: str | float) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from leaf_rt.cli import choices
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.streams import say
 from leaf_rt.errors import BackendError, DataError, install_hint
@@ -124,8 +125,8 @@ def evaluate(
         str | None, typer.Option(metavar="FILE|-", help="Also write the result as JSON; - prints only the JSON.")
     ] = None,
     prior: Annotated[
-        opt.PriorName, typer.Option("--prior", help="How frequent the classes are; for calibrated models.")
-    ] = opt.PriorName.NATURAL,
+        choices.PriorName, typer.Option("--prior", help="How frequent the classes are; for calibrated models.")
+    ] = choices.PriorName.NATURAL,
     debug: opt.Debug = False,
 ) -> None:
     """Measure a trained run or a model file on labelled faces."""
