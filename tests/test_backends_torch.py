@@ -183,6 +183,7 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
         OnnxGraph(model)
 
 
+@pytest.mark.slow
 def test_the_program_of_an_exported_file(pair: Path, tmp_path: Path) -> None:
     """`leaf-rt export m.onnx --target torch --precision fp16`, and what the other commands make of the file."""
     out = tmp_path / "out"

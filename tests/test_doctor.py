@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_fakes import GPU, FakeContext, FakeCuda, FakeTensorRt, network, tiny_onnx
+from engines_fakes import GPU, FakeCuda, FakePlan, FakeTensorRt, network, tiny_onnx
 
 from leaf_rt.backends.opening import open_backend
+from leaf_rt.backends.parity import golden_faces
 from leaf_rt.backends.registry import BackendEntry
 from leaf_rt.backends.tensorrt import engine
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, examine, why_no_window
@@ -84,8 +85,8 @@ def gpu_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     tiny_onnx(tmp_path / "m-fp16.onnx", precision="fp16", parent=spec.sha256, seed=1)
     cuda = FakeCuda()
     env = engine.Environment(
-        FakeTensorRt(), GPU, lambda: cuda, lambda *_: (FakeContext(cuda, network), object()),
-        lambda _model, _spec, crops: Prediction(*(part.astype(np.float32) for part in network(crops))),
+        FakeTensorRt(), GPU, lambda: cuda, lambda *_: FakePlan(cuda, network),
+        lambda *_: Prediction(*(part.astype(np.float32) for part in network(golden_faces(spec.side)))),
     )  # fmt: skip
 
     def no_build(*_: object, **__: object) -> None:

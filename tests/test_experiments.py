@@ -55,9 +55,9 @@ def test_a_study_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_signal_during_an_evaluation_stops_the_study_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*args: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return evaluate(*args)
+        return evaluate(*args, **options)
 
     overrides, runs = small(tmp_path), tmp_path / "runs"
     monkeypatch.setattr("experiments.study.evaluate", interrupted)

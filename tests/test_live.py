@@ -148,7 +148,7 @@ def test_a_server_that_stalls_is_detected(server: RtspServer) -> None:
     watch.until(lambda: watch.rows[-1][2] >= 1)
     stats = watch.end()
     assert stats.sources[0].stalls == 1
-    assert "sent no frame for 1 s" in watch.events[0].text
+    assert any("sent no frame for 1 s" in event.text for event in watch.events)
 
 
 def test_a_read_that_times_out_is_a_loss(server: RtspServer) -> None:
@@ -157,7 +157,7 @@ def test_a_read_that_times_out_is_a_loss(server: RtspServer) -> None:
     server.stalled = True
     watch.until(lambda: "lost" in watch.kinds("cam"), 3.0)
     watch.end()
-    assert "sent nothing for 0.3 s" in watch.events[0].text
+    assert any("sent nothing for 0.3 s" in event.text for event in watch.events)
 
 
 def test_a_stream_that_changes_its_size(server: RtspServer, small_units: list[list[bytes]], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from leaf_rt.errors import ModelError, NotFound
 from leaf_rt.faces.appearance import SIZE, describe, difference
 from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.recognition.config import RecognitionConfig
-from leaf_rt.recognition.people import MAX_PEOPLE, PeopleMemory
+from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.types import Frame
 
 NONE = np.zeros(0, np.float32)
@@ -105,12 +105,14 @@ def test_a_head_that_is_partly_outside_the_frame_is_compared_by_the_rest(columns
     assert memory.person_id(2) == person
 
 
-def test_the_memory_has_a_limit():
+def test_the_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch):
+    limit = 20
+    monkeypatch.setattr("leaf_rt.recognition.people.MAX_PEOPLE", limit)
     memory = PeopleMemory(1e9)
-    for k in range(2 * MAX_PEOPLE):
+    for k in range(2 * limit):
         memory.keep_only({k + 1}, float(k))
         memory.observe([k + 1], head(k), [NONE], float(k))
-    assert len(memory) <= MAX_PEOPLE + 1
+    assert limit <= len(memory) <= limit + 1
 
 
 def test_a_picture_without_colors_is_compared_by_its_light_alone(media: Path):

@@ -100,6 +100,7 @@ def test_a_long_name_is_shortened_before_it_covers_something() -> None:
             "low_quality",
             "person_id",
             "pose",
+            "quality",
         )
     }
     draw_estimates(

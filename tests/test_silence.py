@@ -63,6 +63,8 @@ COMMANDS = {
     "engines parity": Case("parity", program="engines"),
     "engines detectors": Case("detectors --out {out}", program="engines"),
     "engines bundle": Case("bundle {run} --out {out}", program="engines", code=10),  # it wants real faces
+    "engines calibrate": Case("calibrate", program="engines", code=10),  # and so do these
+    "engines model-card": Case("model-card --data {data}", program="engines", code=3),
 }  # fmt: skip
 
 API = """

@@ -102,9 +102,9 @@ def reported(out: Path, steps: int, terms: dict[str, float], thresholds: list[fl
     """What a terminal and a log of few records show of some steps."""
     page = io.StringIO()
     console = Console(file=page, force_terminal=True, no_color=True, width=120)
-    with Reporter(out, ["calm", "glad"], batch=8, every=2, console=console, tensorboard=False) as reporter:
+    with Reporter(out, ["calm", "glad"], batch=8, console=console, tensorboard=False) as reporter:
         for step in range(1, steps + 1):
-            reporter.step(step, 100, 12, terms, thresholds)
+            reporter.step(step, 100, 12, terms, 1, thresholds)
     return " ".join(page.getvalue().split())
 
 

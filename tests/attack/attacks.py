@@ -7,6 +7,7 @@ The short form makes the same attacks in every run, so that only a change of the
 from __future__ import annotations
 
 import csv
+import gc
 import importlib
 import io
 import json
@@ -99,6 +100,7 @@ def run(
     for module in _SHARED:
         importlib.import_module(module)
 
+    gc.collect()  # a decoder of another test must not be freed in the child: its threads are not there
     arguments = [str(part) for part in command]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
@@ -122,6 +124,7 @@ def run(
 def _be_the_command(arguments: Sequence[str], cwd: Path, out: int, err: int, seconds: int) -> None:
     """The child: never returns."""
     code = 99
+    gc.freeze()
     try:
         os.setsid()
         os.chdir(cwd)
