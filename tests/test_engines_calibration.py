@@ -14,7 +14,7 @@ import pytest
 from engines_fakes import run_engines, tiny_onnx
 from fakes import SPEC
 
-from engines.calibration import Answers, fit, fit_weights
+from engines.calibration import RIGHT_FLAGGED, Answers, fit, fit_weights
 from engines.false_faces import fit_face_score
 from engines.model_card import BEGIN, END, Measured, with_figures
 from leaf_rt.backends.parity import golden_faces
@@ -57,7 +57,7 @@ def test_the_fit_finds_temperature_and_quality() -> None:
         facts = calibration.fitted[kind]
         raw = measure(before.probs, before.label, FERPLUS8)["calibration_error"]
         assert facts["calibration_error"] < 0.5 * raw
-    assert calibration.fitted["clean"]["flagged_right"] == pytest.approx(0.1, abs=0.02)
+    assert calibration.fitted["clean"]["flagged_right"] == pytest.approx(RIGHT_FLAGGED, abs=0.02)
     assert sum(calibration.prior) == pytest.approx(1, abs=1e-3)
     assert Calibration.of(replace(SPEC, calibration=calibration.to_dict())) == replace(
         calibration, fitted=json.loads(json.dumps(calibration.fitted))

@@ -41,7 +41,7 @@ def plot_honesty(
         left.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the leading class", ylabel="answers that are right")
         left.set_title(f"Reliability, {result.n:,} pictures", fontsize=10)
         left.legend(frameon=False, fontsize=8, loc="upper left")
-        for name, one in {"natural": result, **(others or {})}.items():
+        for name, one in {"these pictures": result, **(others or {})}.items():
             covered, risk = zip(*one.risk_coverage, strict=True)
             right.plot([100 * c for c in covered], [100 * r for r in risk], linewidth=1.5, label=name)
         kept = _kept(result)
