@@ -234,6 +234,8 @@ def test_a_strided_convolution_computes_every_output_only_on_a_cpu() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own calls
 @pytest.mark.parametrize("backbone", ["mobilefacenet", "resnet14"])
 def test_the_network_compiles_without_a_graph_break(backbone: str) -> None:
+    torch._dynamo.reset()  # the counters hold what other tests compiled
+    torch._dynamo.utils.counters.clear()
     torch.manual_seed(0)
     spec = FusingSpec(4, 8)
     model = build_model(backbone, 8, dropout=0.2, folded=True, semantic=spec, instance=spec).train()
