@@ -33,6 +33,8 @@ class App {
   #exact = false; // whether the delay of the own camera is glass to glass
   #problem = null; // CameraProblem that is shown
   #told = false; // whether the server has told its sources
+  #resuming = false; // whether the own camera is about to go on after a reload
+  #endedCamera = null; // id of the own camera that ended last, until the server has noticed it
 
   constructor(info) {
     this.#info = info;
@@ -83,8 +85,13 @@ class App {
   }
 
   async #resumeCamera() {
-    const permission = await navigator.permissions?.query({ name: "camera" }).catch(() => null);
-    if (permission?.state === "granted") this.startCamera();
+    this.#resuming = true;
+    try {
+      const permission = await navigator.permissions?.query({ name: "camera" }).catch(() => null);
+      if (permission?.state === "granted") await this.startCamera();
+    } finally {
+      this.#resuming = false;
+    }
   }
 
   async playSample() {
@@ -188,10 +195,15 @@ class App {
     this.#camera.addEventListener("ended", ({ detail }) => this.#cameraEnded(detail));
   }
 
-  #takeSources(list) {
+  #takeSources(all) {
+    // The server may not have noticed yet that this page's camera has ended; its records cannot be asked for any more.
+    const list = all.filter(({ id }) => id !== this.#endedCamera);
+    if (list.length === all.length) this.#endedCamera = null;
+    if (this.#state.setSources(list)) this.select(null);
+    // After a reload the camera of the page before is in the list for a moment: wait for this page's own.
+    if (this.#resuming) return this.#write();
     const first = !this.#told;
     this.#told = true;
-    if (this.#state.setSources(list)) this.select(null);
     if (this.#state.selected === null && !this.#camera.running && list.length) {
       const wanted = decodeURIComponent(location.hash.slice(1));
       const best = list.find(({ id }) => first && id === wanted) ?? list.find(({ state }) => state === "live") ?? list[0];
@@ -225,6 +237,7 @@ class App {
 
   #cameraEnded(problem) {
     const own = this.#state.ownCamera;
+    this.#endedCamera = this.#state.cameraId;
     this.#state.sources.delete(this.#state.cameraId);
     this.#state.cameraId = null;
     sessionStorage.removeItem(REMEMBERED);
