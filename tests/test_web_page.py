@@ -98,7 +98,7 @@ def test_a_reloaded_page_waits_for_its_own_camera(visit: Visit, server: Served) 
         "navigator.permissions.query = async (what) => {"
         "  await new Promise((done) => setTimeout(done, 2500)); return query(what); };"
         "const replace = history.replaceState.bind(history); window.chosen = [];"
-        "history.replaceState = (state, title, url) => { window.chosen.push(String(url)); replace(state, title, url); };"
+        "history.replaceState = (s, t, url) => { window.chosen.push(String(url)); replace(s, t, url); };"
     )
     visit.open(server.address)
     play_sample(page)
