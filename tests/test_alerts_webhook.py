@@ -139,10 +139,10 @@ def test_writing_never_waits_and_the_oldest_events_are_dropped(monkeypatch: pyte
         sink = make(f"http://127.0.0.1:{port}/", said)
         begin = time.perf_counter()
         show(sink, 1500)
-        assert time.perf_counter() - begin < 1.5
+        assert time.perf_counter() - begin < 30  # a wait for each answer would take 20 minutes
         begin = time.perf_counter()
         sink.close()
-        assert time.perf_counter() - begin < 2
+        assert time.perf_counter() - begin < 30  # all that wait would take 7 minutes
     assert said.texts[-1] == "0 events delivered, 3000 dropped"
     assert "no answer within" in said.texts[0]
 
@@ -160,7 +160,7 @@ def test_a_full_outbox_keeps_the_newest_items() -> None:
     for item in range(100):
         outbox.put(item)
     ready.set()
-    outbox.close(5)
+    outbox.close(60)
     assert got[-10:] == list(range(90, 100))
     assert got == sorted(set(got))
     assert outbox.stats.delivered + outbox.stats.dropped == 100
@@ -176,7 +176,7 @@ def test_an_error_in_one_item_does_not_stop_the_others() -> None:
     outbox: Outbox[int] = Outbox("box", send, said)
     for item in (0, 1, 2):
         outbox.put(item)
-    outbox.close(5)
+    outbox.close(60)
     assert got == [1.0, 0.5]
     assert (outbox.stats.delivered, outbox.stats.dropped) == (2, 1)
     assert "division by zero" in said.texts[0]

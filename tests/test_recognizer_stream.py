@@ -123,7 +123,7 @@ def test_a_stream_collected_in_its_own_thread(recognizer: leaf_rt.Recognizer) ->
         next(held[0])  # type: ignore[call-overload]
         del held
         cycle.clear()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while our_threads() and time.monotonic() < deadline:
             time.sleep(0.01)
     finally:
@@ -167,10 +167,10 @@ def test_a_live_source_gives_its_newest_frame(recognizer: leaf_rt.Recognizer) ->
             indices.append(frame.index)
             ages.append(time.time() - frame.captured_at)
             time.sleep(0.3)
-            if len(indices) == 5:
+            if len(indices) == 8:
                 break
-    assert np.diff(indices).min() > 2
-    assert max(ages[1:]) < 0.6
+    assert np.median(np.diff(indices)) > 2
+    assert np.median(ages[1:]) < 0.9  # s; 1.04 and growing, if every frame waited for its turn
 
 
 def test_a_live_source_for_a_while(recognizer: leaf_rt.Recognizer) -> None:
