@@ -6,9 +6,10 @@ BIN = $(VENV)/bin
 TORCH_CPU ?= torch==2.13.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest
-# Two processes on two cores, so one thread each. "worksteal" gives each of them half of the files, in order, so that tests
-# that share something expensive stay together; whoever is done first takes tests from the other.
-TESTS = OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2 --dist worksteal --durations 30
+# The processes fill the cores, so one thread each. "worksteal" gives each of them its share of the files, in order, so that
+# tests that share something expensive stay together; whoever is done first takes tests from the others.
+PROCESSES ?= 2
+TESTS = OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(PROCESSES) --dist worksteal --durations 30
 
 .PHONY: help demo test test-slow test-all attack test-gpu bench-gpu coverage lint docs model-card lock clean
 

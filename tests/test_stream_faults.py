@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from streams import (
     frames,
     play,
     slow_frames,
+    watched_frames,
 )
 
 from leaf_rt.errors import BackendError, OutputError
@@ -133,15 +134,26 @@ def test_a_sink_skips_one_bad_frame_and_is_switched_off_after_ten() -> None:
     assert [type(e) for e in stats.failures] == [OutputError]
 
 
+def until(gate: threading.Event) -> Callable[[int], None]:
+    """What a sink does that blocks until an event; it fails if it held up the source that sets the event."""
+
+    def act(_: int) -> None:
+        if not gate.wait(30):
+            raise TimeoutError("the live source waits for this sink")
+
+    return act
+
+
 def test_a_sink_that_blocks_does_not_slow_a_live_source() -> None:
     gate = threading.Event()
-    blocked = Failing(lambda n: gate.wait(20) and None)
+    blocked = Failing(until(gate))
     blocked.wants_image = True
     free = Keeping()
-    script = Script(LIVE, [*slow_frames(60, 0.005), gate.set])
+    script = Script(LIVE, [*watched_frames(60, free), gate.set])
     stats = play(Opener(a=[script]), "a", ask=SourceOptions(max_reconnects=0), shared=[blocked, free])
-    assert len(free.rows) == stats.sources[0].processed >= 50
+    assert len(free.rows) == stats.sources[0].processed == 60
     assert stats.sinks[0].dropped >= 40
+    assert stats.sinks[0].failed == 0
     assert balanced(stats)
 
 
@@ -149,17 +161,18 @@ def test_a_sink_that_blocks_does_not_slow_a_live_source() -> None:
 def test_a_sink_that_blocks_a_file_does_not_slow_a_live_source(own_sink: bool) -> None:
     gate = threading.Event()
     kept = Keeping()
-    blocked = Failing(lambda n: gate.wait(20) and None)
+    blocked = Failing(until(gate))
     blocked.wants_image = True
 
     def sinks(info: SourceInfo) -> Sequence[Sink]:
         return [kept] if info.is_live else [blocked] if own_sink else []
 
-    live, file = Script(LIVE, [*slow_frames(60), gate.set]), Script(INFO, frames(60))
+    live, file = Script(LIVE, [*watched_frames(60, kept), gate.set]), Script(INFO, frames(60))
     opener, options = Opener(a=[live], b=[file]), SourceOptions(max_reconnects=0)
     stats = play(opener, "a", "b", ask=options, sinks=sinks, shared=[] if own_sink else [blocked])
-    assert len(kept.rows) == stats.sources[0].processed >= 50
+    assert len(kept.rows) == stats.sources[0].processed == 60
     assert stats.sources[1].processed == 60
+    assert [sink.failed for sink in stats.sinks] == [0] * len(stats.sinks)
     assert [row[1] for row in blocked.rows if row[0] == "clip.mp4"] == list(range(60))
     assert balanced(stats)
 
