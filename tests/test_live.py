@@ -294,7 +294,7 @@ def test_packets_that_udp_loses_are_counted() -> None:
 
 def test_a_server_without_udp_is_reported(server: RtspServer) -> None:
     with pytest.raises(ConnectionLost, match=r"does not send over udp; try --rtsp-transport tcp$"):
-        open_source(server.url(), SourceOptions(rtsp_transport="udp"))
+        open_source(server.url(), SourceOptions(rtsp_transport="udp", open_timeout=60.0, read_timeout=60.0))
 
 
 def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
