@@ -291,9 +291,9 @@ def measure_test(protocol: Protocol) -> None:
     """Measure the runs with the best learning rates on the test split, once: what is measured is kept.
 
     Raises:
-        DataError: The study uses a packed file, which has no test split.
+        DataError: No data set is given: a packed file has no test split.
     """
-    if protocol.packed is not None:
+    if not load_recipe(RECIPE, protocol.overrides).data.path:
         raise DataError("--test: a packed file has no test split; give the data set with --data")
     for records in chosen_records(protocol).values():
         for record in records:
