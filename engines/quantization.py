@@ -214,7 +214,7 @@ def _right(model: Path, backend: str, faces: Faces, threads: int) -> Mask:
 
 
 def _outside_encoder(proto: onnx.ModelProto) -> list[str]:
-    """Names of the nodes up to the first convolution and from the pooling on."""
+    """Names of the nodes up to the first convolution, unless it is the only one, and from the pooling on."""
     nodes = list(proto.graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     if not convolutions:
@@ -222,7 +222,8 @@ def _outside_encoder(proto: onnx.ModelProto) -> list[str]:
     first, last = convolutions[0], convolutions[-1]
     pools = [i for i, node in enumerate(nodes) if i > last and node.op_type in ("ReduceMean", "GlobalAveragePool")]
     end = pools[0] if pools else len(nodes)
-    return [node.name for i, node in enumerate(nodes) if i <= first or i >= end]
+    begin = first if first == last else first + 1
+    return [node.name for i, node in enumerate(nodes) if i < begin or i >= end]
 
 
 def _openvino_outside_encoder(graph: Any) -> list[str]:
