@@ -11,7 +11,7 @@ PYTEST = $(BIN)/python -m pytest
 PROCESSES ?= 2
 TESTS = OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(PROCESSES) --dist worksteal --durations 30
 
-.PHONY: help demo test test-slow test-all attack test-gpu bench-gpu coverage lint docs model-card lock clean
+.PHONY: help demo test test-slow attack test-gpu bench-gpu coverage lint docs model-card lock clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,9 +24,6 @@ test: $(VENV)/.dev lint ## Install everything for development, then run lint, ty
 
 test-slow: $(VENV)/.dev ## Run the tests that `make test` leaves out because they take seconds each.
 	$(TESTS) -m "slow and not gpu"
-
-test-all: $(VENV)/.dev ## Run the tests of `make test` and `make test-slow` together, which takes less time.
-	$(TESTS) -m "not gpu"
 
 attack: $(VENV)/.dev ## Attack every input and output at random, for about an hour.
 	LEAF_ATTACK=long $(PYTEST) tests/attack

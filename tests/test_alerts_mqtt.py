@@ -140,7 +140,7 @@ def test_a_broker_that_stands_still_costs_nothing_and_drops_are_counted(
         assert time.perf_counter() - begin < 20  # a wait for the broker would take longer
         begin = time.perf_counter()
         sink.close()
-        assert time.perf_counter() - begin < 20  # though the broker takes nothing
+        assert time.perf_counter() - begin < 4
     finally:
         os.kill(mosquitto.process.pid, signal.SIGCONT)
     delivered, dropped = (int(word) for word in said.texts[-1].split() if word.isdigit())
@@ -179,7 +179,7 @@ time.sleep(60)
             until(lambda: seen.last("leaf-rt/availability") == "online", 30)
         finally:
             process.kill()
-            process.wait(60)
+            process.wait(10)
         until(lambda: seen.last("leaf-rt/availability") == "offline")
 
 

@@ -139,10 +139,10 @@ def test_writing_never_waits_and_the_oldest_events_are_dropped(monkeypatch: pyte
         sink = make(f"http://127.0.0.1:{port}/", said)
         begin = time.perf_counter()
         show(sink, 1500)
-        assert time.perf_counter() - begin < 30  # a wait for each answer would take 20 minutes
+        assert time.perf_counter() - begin < 1.5
         begin = time.perf_counter()
         sink.close()
-        assert time.perf_counter() - begin < 30  # all that wait would take 7 minutes
+        assert time.perf_counter() - begin < 2
     assert said.texts[-1] == "0 events delivered, 3000 dropped"
     assert "no answer within" in said.texts[0]
 
@@ -160,7 +160,7 @@ def test_a_full_outbox_keeps_the_newest_items() -> None:
     for item in range(100):
         outbox.put(item)
     ready.set()
-    outbox.close(60)
+    outbox.close(5)
     assert got[-10:] == list(range(90, 100))
     assert got == sorted(set(got))
     assert outbox.stats.delivered + outbox.stats.dropped == 100
@@ -176,7 +176,7 @@ def test_an_error_in_one_item_does_not_stop_the_others() -> None:
     outbox: Outbox[int] = Outbox("box", send, said)
     for item in (0, 1, 2):
         outbox.put(item)
-    outbox.close(60)
+    outbox.close(5)
     assert got == [1.0, 0.5]
     assert (outbox.stats.delivered, outbox.stats.dropped) == (2, 1)
     assert "division by zero" in said.texts[0]
@@ -222,7 +222,7 @@ def test_a_file_does_not_wait_for_the_receiver(kind: str, monkeypatch: pytest.Mo
         sink = Flickering(make(f"http://127.0.0.1:{port}/", said))
         stats = play(Opener(a=[Script(INFO, [frame(i) for i in range(400)])]), "a", shared=[sink])
     assert (stats.processed, stats.sinks[0].written, stats.sinks[0].dropped) == (400, 400, 0)
-    assert stats.seconds < 90
+    assert stats.seconds < 8
     delivered, dropped = (int(word) for word in said.texts[-1].split() if word.isdigit())
     assert delivered + dropped == 800
     assert said.messages[-1][0] == "warning"

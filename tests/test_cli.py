@@ -374,7 +374,7 @@ def test_a_reader_that_stops_early_causes_no_error_message(clip: Path) -> None:
         json.loads(process.stdout.readline())
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(120) == 141
+        assert process.wait(30) == 141
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
     assert "error:" not in err
@@ -387,11 +387,11 @@ def test_ctrl_c_leaves_valid_files_and_a_summary(clip: Path, tmp_path: Path) -> 
     ) as process:
         assert process.stderr is not None
         records_file = tmp_path / "face.leaf.jsonl"
-        until = time.monotonic() + 120
+        until = time.monotonic() + 30
         while time.monotonic() < until and not (records_file.exists() and records_file.stat().st_size > 50_000):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert "on screen" in out
     rows = records(records_file.read_text())

@@ -152,7 +152,7 @@ def test_partial_files_of_skipped_clips_are_removed_unless_a_run_writes_them(
 def test_after_a_kill_the_same_command_goes_on_where_it_was(leaf: Leaf, tmp_path: Path) -> None:
     clips, out = tmp_path / "clips", tmp_path / "out"
     clips.mkdir()
-    for number in range(1, 6):
+    for number in range(1, 9):
         shutil.copy(DEMO, clips / f"c{number}.mp4")
     command = ["video", str(clips), "--out", str(out), "--end", "3", "--no-save-video", "--backend", "onnxruntime"]
     with subprocess.Popen(
@@ -174,7 +174,7 @@ def test_after_a_kill_the_same_command_goes_on_where_it_was(leaf: Leaf, tmp_path
     assert "skipped 2 files that have all their results: c1.mp4, c2.mp4" in done.err
     assert f"replaces the unfinished results of an earlier run: {part}" in done.err
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("c[12].*")} == before
-    assert len(list(out.glob("*.leaf.jsonl"))) == len(list(out.glob("*.leaf.png"))) == 5
+    assert len(list(out.glob("*.leaf.jsonl"))) == len(list(out.glob("*.leaf.png"))) == 8
     assert not list(out.glob("*.part"))
 
 

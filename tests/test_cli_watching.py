@@ -31,7 +31,7 @@ def port() -> int:
 
 
 def get(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         return str(answer.read().decode())
 
 
@@ -55,7 +55,7 @@ def test_metrics_are_served_until_the_command_ends(clip: Path, port: int) -> Non
         try:
             metrics, health = scrape(port, time.monotonic() + 40)
             run.send_signal(signal.SIGINT)
-            _, err = run.communicate(timeout=60)
+            _, err = run.communicate(timeout=20)
         finally:
             run.kill()
     assert run.returncode == 0, err.decode()
@@ -69,9 +69,11 @@ def test_metrics_are_served_until_the_command_ends(clip: Path, port: int) -> Non
 def test_a_port_in_use_is_reported_before_the_run(leaf: Leaf, clip: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        begin = time.monotonic()
         done = leaf("video", clip, *QUIET, "--metrics", port)
         assert done.code == 9
         assert f"--metrics {port}: cannot listen" in done.sentence()
+        assert time.monotonic() - begin < 10
     assert leaf("video", clip, "--metrics", "65536").code == 2
 
 

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ from clips import DEMO
 from commands import Leaf
 from fakes import FakeDetector, face_at
 
-from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import Detections, Frame
 
 ENDINGS = ("png", "html", "summary.json", "mp4", "jsonl")  # of the results of a file
@@ -63,7 +61,7 @@ def test_a_signal_leaves_complete_files_and_a_correct_summary(tmp_path: Path, nu
     with start(tmp_path) as process:
         wait_for_records(tmp_path / "demo.leaf.jsonl", 25)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     records = rows(tmp_path / "demo.leaf.jsonl")
@@ -87,7 +85,7 @@ def test_sigkill_leaves_valid_files(tmp_path: Path, seed: int) -> None:
         wait_for_records(tmp_path / "demo.leaf.jsonl", 30)
         time.sleep(wait)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=30)
     data = (tmp_path / "demo.leaf.jsonl").read_bytes()
     assert data.endswith(b"\n")
     records = rows(tmp_path / "demo.leaf.jsonl")
@@ -105,8 +103,9 @@ def test_a_second_interrupt_stops_at_once_and_leaves_complete_files(tmp_path: Pa
         while process.poll() is None:  # keep pressing; the system merges signals that follow too quickly
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)
-            assert time.monotonic() - begin < 60
-        out, err = process.communicate(timeout=60)
+            assert time.monotonic() - begin < 30
+        out, err = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
     assert process.returncode == 130, err
     messages = [line for line in err.splitlines() if line.startswith(("note: stopped", "error", "Traceback"))]
     assert len(messages) == 1, err
@@ -213,17 +212,13 @@ def test_a_source_without_an_end_is_never_unfinished(
 def test_a_second_ctrl_c_during_the_run_skips_the_timeline(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = threading.Event()
-    set_stop = StopSignal.set
-    monkeypatch.setattr(StopSignal, "set", lambda stop: (set_stop(stop), first.set()))
-
     class Interrupts(Quick):
         """The user presses Ctrl-C twice at the fourth frame."""
 
         def detect(self, frame: Frame) -> Detections:
             if frame.index == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-                assert first.wait(60)  # this is not the main thread, and Python keeps only one signal of a kind
+                time.sleep(0.3)  # this is not the main thread, and Python keeps only one signal of a kind
                 os.kill(os.getpid(), signal.SIGINT)
             return super().detect(frame)
 

@@ -90,7 +90,7 @@ def test_a_motion_jpeg_camera_has_real_timestamps(base: str) -> None:
         begin = time.monotonic()
         frames = [frame for frame, _ in zip(source, range(25), strict=False)]
         elapsed = time.monotonic() - begin
-    assert frames[-1].timestamp - frames[0].timestamp == pytest.approx(elapsed, abs=0.5)
+    assert frames[-1].timestamp - frames[0].timestamp == pytest.approx(elapsed, abs=0.3)
 
 
 @pytest.mark.slow

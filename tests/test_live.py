@@ -75,7 +75,7 @@ class Watching(Keeping):
         self.shapes.append(frame.image.shape[:2])
         self.dates.append(frame.captured_at)
 
-    def until(self, what: Callable[[], bool], timeout: float = 60.0) -> float:
+    def until(self, what: Callable[[], bool], timeout: float = 15.0) -> float:
         """Wait until a condition is true; returns the time that it took, s."""
         begin = time.monotonic()
         while not what():
@@ -92,7 +92,7 @@ class Watching(Keeping):
 
     def end(self) -> RunStats:
         self.stop.set()
-        self._thread.join(60)
+        self._thread.join(15)
         assert self.stats is not None, self.error
         assert all(s.captured == s.processed + s.dropped + s.failed for s in self.stats.sources)
         for source in self.stats.sources:
@@ -107,7 +107,7 @@ def test_frames_arrive_quickly_and_have_a_date(server: RtspServer) -> None:
     stats = watch.end()
     info = stats.sources[0].info
     assert (info.width, info.height, info.is_live, info.kind) == (320, 180, True, "network")
-    assert np.quantile(watch.latencies, 0.1) < 0.1  # s; other work on this machine delays some frames
+    assert sorted(watch.latencies)[len(watch.latencies) // 2] < 0.1
     assert all(d is not None and abs(d - time.time()) < 60 for d in watch.dates)
     steps = np.diff([row[3] for row in watch.rows])
     assert float(np.median(steps)) == pytest.approx(0.04, abs=0.005)
@@ -143,7 +143,7 @@ def test_a_server_that_stalls_is_detected(server: RtspServer) -> None:
     watch = Watching([Target(server.url(), SourceOptions(name="cam", stall_timeout=1.0))])
     watch.until(lambda: len(watch.rows) > 10)
     server.stalled = True
-    assert watch.until(lambda: "lost" in watch.kinds("cam")) < 9  # s: not by the default of 10 s
+    assert watch.until(lambda: "lost" in watch.kinds("cam")) < 1.5
     server.stalled = False
     watch.until(lambda: watch.rows[-1][2] >= 1)
     stats = watch.end()
@@ -155,7 +155,7 @@ def test_a_read_that_times_out_is_a_loss(server: RtspServer) -> None:
     watch = Watching([Target(server.url(), SourceOptions(name="cam", read_timeout=0.3))])
     watch.until(lambda: len(watch.rows) > 5)
     server.stalled = True
-    assert watch.until(lambda: "lost" in watch.kinds("cam")) < 9  # s: not by a stall, after 10 s
+    watch.until(lambda: "lost" in watch.kinds("cam"), 3.0)
     watch.end()
     assert any("sent nothing for 0.3 s" in event.text for event in watch.events)
 
@@ -240,7 +240,7 @@ def test_each_failed_open_has_its_error_and_exit_code(
 ) -> None:
     with RtspServer(units, login="me:secret") as locked:
         url = change(locked.url())
-        options = SourceOptions(open_timeout=30.0, read_timeout=30.0)
+        options = SourceOptions(open_timeout=2.0, read_timeout=1.0)
         with pytest.raises(error) as caught:
             open_source(url, options)
         assert "secret" not in str(caught.value)
@@ -271,7 +271,7 @@ def test_a_server_that_accepts_and_never_answers() -> None:
         begin = time.monotonic()
         with pytest.raises(TimedOut, match=r"no answer within 0\.5 s"):
             open_source(url, SourceOptions(open_timeout=0.5, read_timeout=0.5))
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 3.0
 
 
 def test_packets_that_udp_loses_are_counted() -> None:
@@ -294,7 +294,7 @@ def test_packets_that_udp_loses_are_counted() -> None:
 
 def test_a_server_without_udp_is_reported(server: RtspServer) -> None:
     with pytest.raises(ConnectionLost, match=r"does not send over udp; try --rtsp-transport tcp$"):
-        open_source(server.url(), SourceOptions(rtsp_transport="udp", open_timeout=60.0, read_timeout=60.0))
+        open_source(server.url(), SourceOptions(rtsp_transport="udp"))
 
 
 def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
@@ -302,9 +302,9 @@ def test_max_reconnects_ends_the_source(server: RtspServer) -> None:
     watch.until(lambda: len(watch.rows) > 3)
     server.refusing = True
     server.drop()
-    watch._thread.join(60)
+    watch._thread.join(15)
     assert watch.stats is not None
     assert [type(e) for e in watch.stats.failures] == [ConnectionLost]
     # The connection may be cut within a picture, which is then damaged.
-    assert [kind for kind in watch.kinds("cam") if kind not in ("damaged", "load")] == ["lost", "failed"]
+    assert [kind for kind in watch.kinds("cam") if kind != "damaged"] == ["lost", "failed"]
     assert watch.stats.sources[0].state == "ended"

@@ -123,7 +123,7 @@ def test_a_stream_collected_in_its_own_thread(recognizer: leaf_rt.Recognizer) ->
         next(held[0])  # type: ignore[call-overload]
         del held
         cycle.clear()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while our_threads() and time.monotonic() < deadline:
             time.sleep(0.01)
     finally:
@@ -167,16 +167,16 @@ def test_a_live_source_gives_its_newest_frame(recognizer: leaf_rt.Recognizer) ->
             indices.append(frame.index)
             ages.append(time.time() - frame.captured_at)
             time.sleep(0.3)
-            if len(indices) == 8:
+            if len(indices) == 5:
                 break
-    assert np.median(np.diff(indices)) > 2
-    assert np.median(ages[1:]) < 0.9  # s; 1.04 and growing, if every frame waited for its turn
+    assert np.diff(indices).min() > 2
+    assert max(ages[1:]) < 0.6
 
 
 def test_a_live_source_for_a_while(recognizer: leaf_rt.Recognizer) -> None:
     with RtspServer(encode(demo_frames(25)), fps=25) as server:
         result = recognizer.video(server.url(), duration=1.5)
-    assert result.summary["frames"] > 1
+    assert result.summary["frames"] > 5
     assert not np.isnan(result.columns.captured_at).any()
     assert next(iter(result.records()))["captured_at"].endswith("Z")
 

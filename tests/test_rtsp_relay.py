@@ -67,7 +67,7 @@ def test_a_stream_passes_over_tls(tmp_path: Path) -> None:
             back = threading.Thread(target=copy, args=(camera, client), daemon=True)
             back.start()
             copy(client, camera)
-            back.join(60)
+            back.join(10)
 
     with RtspServer(encode(demo_frames(12)), fps=50) as server, socket.create_server(("127.0.0.1", 0)) as door:
         address = f"rtsps://127.0.0.1:{door.getsockname()[1]}/live"
@@ -76,7 +76,7 @@ def test_a_stream_passes_over_tls(tmp_path: Path) -> None:
         with NetworkSource(address, STRICT) as source:
             frames = iter(source)
             assert next(frames).image.shape == (360, 640, 3)
-        thread.join(60)
+        thread.join(10)
         assert not thread.is_alive()
 
 

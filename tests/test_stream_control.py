@@ -55,7 +55,7 @@ class Going:
         self.thread.start()
 
     def add(self, name: str, **fields: Any) -> str:
-        return self.control.add(Addition(Target(f"rtsp://host/{name}", SourceOptions(name=name)), **fields)).result(30)
+        return self.control.add(Addition(Target(f"rtsp://host/{name}", SourceOptions(name=name)), **fields)).result(5)
 
     def frames_of(self, name: str) -> list[tuple[str, int, int, float]]:
         return [row for row in list(self.sink.rows) if row[0] == name]
@@ -68,12 +68,12 @@ def going(opener: Any, hooks: Hooks | None = None, targets: list[Target] | None 
         yield one
     finally:
         one.stop.set()
-        one.thread.join(30)
+        one.thread.join(10)
         assert not one.thread.is_alive()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)
@@ -92,7 +92,7 @@ def test_a_run_without_sources_goes_on_and_takes_one_that_is_added() -> None:
         wait_for(lambda: len(one.frames_of("cam")) > 0)
         assert [s.info.name for s in one.stats.sources] == ["cam"]
         gate.set()  # the capture thread cannot leave its source before
-        one.control.remove("cam").result(30)
+        one.control.remove("cam").result(5)
         wait_for(lambda: one.stats.sources == [])
     assert seen == [("opened", "cam"), ("closed", "cam")]
     assert one.result is not None
@@ -108,12 +108,12 @@ def test_a_removed_source_leaves_the_others_alone() -> None:
         one.add("a")
         one.add("b")
         wait_for(lambda: bool(one.frames_of("a") and one.frames_of("b")))
-        one.control.remove("a").result(30)
+        one.control.remove("a").result(5)
         before, gone = len(one.frames_of("b")), len(one.frames_of("a"))
         wait_for(lambda: len(one.frames_of("b")) > before + 5)
         assert len(one.frames_of("a")) <= gone + 1  # one may have been on its way to the sink
         with pytest.raises(NotFound, match="no such source"):
-            one.control.remove("a").result(30)
+            one.control.remove("a").result(5)
         for gate in gates:
             gate.set()
 
@@ -124,14 +124,14 @@ def test_a_stopped_source_starts_again_with_growing_time_and_numbers() -> None:
     with going(Opener(cam=[first, second])) as one:
         one.add("cam")
         wait_for(lambda: len(one.frames_of("cam")) >= 3)
-        one.control.pause("cam").result(30)
+        one.control.pause("cam").result(5)
         gate.set()
         wait_for(lambda: [s.state for s in one.stats.sources] == ["stopped"])
         count = len(one.frames_of("cam"))
         time.sleep(0.2)
         assert len(one.frames_of("cam")) <= count + 1
         gate.clear()
-        one.control.resume("cam").result(30)
+        one.control.resume("cam").result(5)
         wait_for(lambda: any(row[2] == 1 for row in one.frames_of("cam")))
         assert one.stats.sources[0].reconnects == 0
         gate.set()
@@ -146,12 +146,12 @@ def test_a_stopped_file_continues_its_time() -> None:
     info = replace(INFO, name="clip", is_live=True)
     gate = threading.Event()
     with going(Opener(clip=[Script(info, [*frames(3), gate]), Script(info, [*frames(3), gate])])) as one:
-        one.control.add(Addition(Target("clip", SourceOptions(name="clip", realtime=True)))).result(30)
+        one.control.add(Addition(Target("clip", SourceOptions(name="clip", realtime=True)))).result(5)
         wait_for(lambda: len(one.frames_of("clip")) >= 2)
-        one.control.pause("clip").result(30)
+        one.control.pause("clip").result(5)
         gate.set()
         gate.clear()
-        one.control.resume("clip").result(30)
+        one.control.resume("clip").result(5)
         wait_for(lambda: sum(r[2] == 1 for r in one.frames_of("clip")) >= 2)
         gate.set()
     times = [r[3] for r in one.frames_of("clip")]
@@ -185,7 +185,7 @@ def test_own_sinks_keep_a_source_from_the_shared_ones() -> None:
     own, opened = Keeping("own"), []
     with going(Opener(), Hooks(opened=opened.append)) as one:
         script = Script(INFO, [*frames(20)])
-        one.control.add(Addition(Target("job"), script, [own])).result(30)
+        one.control.add(Addition(Target("job"), script, [own])).result(5)
         wait_for(lambda: own.closed > 0)
     assert len(own.rows) == 20  # a file loses no frame
     assert one.sink.rows == []
@@ -194,20 +194,20 @@ def test_own_sinks_keep_a_source_from_the_shared_ones() -> None:
 
 def test_a_call_runs_in_the_loop_and_its_error_comes_back() -> None:
     with going(Opener()) as one:
-        assert one.control.call(threading.current_thread).result(30) is one.thread
+        assert one.control.call(threading.current_thread).result(5) is one.thread
 
         def fail() -> None:
             raise ValueError("no")
 
         with pytest.raises(ValueError, match="no"):
-            one.control.call(fail).result(30)
+            one.control.call(fail).result(5)
 
 
 def test_requests_after_the_end_are_refused() -> None:
     with going(Opener()) as one:
         pass
     with pytest.raises(ConnectionLost, match="has ended"):
-        one.control.remove("a").result(30)
+        one.control.remove("a").result(5)
 
 
 def test_a_run_that_is_not_kept_open_ends_with_its_sources(tmp_path: Path) -> None:

@@ -70,21 +70,18 @@ def test_a_signal_ends_the_run_in_good_order(number: signal.Signals) -> None:
 
 def test_a_second_interrupt_stops_at_once() -> None:
     gate = threading.Event()
-    sink = Failing(lambda n: gate.wait(120) and None)
+    sink = Failing(lambda n: gate.wait(20) and None)
     hooks = Hooks(frame=lambda info, f, e: [signal.raise_signal(signal.SIGINT) for _ in range(2)][:0])
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        play(
-            Opener(a=[Script(INFO, frames(500))]), "a", shared=[sink], hooks=hooks,
-            options=RunOptions(drain_timeout=60.0),
-        )  # fmt: skip
-    assert time.monotonic() - begin < 30  # not the time that the sink would get to finish
+        play(Opener(a=[Script(INFO, frames(500))]), "a", shared=[sink], hooks=hooks)
+    assert time.monotonic() - begin < 2.0
     gate.set()
 
 
 def test_a_run_ends_after_its_duration() -> None:
     stats = play(Opener(a=[Script(LIVE, slow_frames(3000))]), "a", options=RunOptions(duration=0.3))
-    assert 0.25 < stats.seconds < 20  # the source has frames for 30 s
+    assert 0.25 < stats.seconds < 1.5
     assert not stats.interrupted
     assert balanced(stats)
 

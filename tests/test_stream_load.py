@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 from fakes import FakeBackend, face_at, join
 from streams import INFO, LIVE, Keeping, OneFace, Opener, Script, balanced, frame, frames, play
@@ -382,5 +381,5 @@ def test_a_silent_source_does_not_delay_the_others() -> None:
 
     stats = run(targets, pipeline, backend, shared=[sink], opener=opener)
     assert balanced(stats)
-    assert sum(row[0] == "a" for row in sink.rows) >= 15  # of 60; 5 if each waited 0.25 s for the other source
-    assert np.quantile(sink.latencies, 0.1) < 0.1
+    assert sum(row[0] == "a" for row in sink.rows) >= 30
+    assert sorted(sink.latencies)[len(sink.latencies) // 2] < 0.1

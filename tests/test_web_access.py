@@ -206,13 +206,13 @@ def test_an_installation_without_the_extra_says_what_to_install(tmp_path: Path) 
 def test_a_connection_without_a_request_is_closed(local: Served) -> None:
     with socket.create_connection(("127.0.0.1", local.port)) as one:
         one.sendall(b"GET /v1/info HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-        one.settimeout(HEADER_SECONDS + 60)
+        one.settimeout(HEADER_SECONDS + 10)
         begin = time.monotonic()
         for _ in range(3):
             time.sleep(1)
             one.sendall(b"X-Slow: 1\r\n")
         assert one.recv(100) == b""
-        assert time.monotonic() - begin > HEADER_SECONDS - 2
+        assert HEADER_SECONDS - 2 < time.monotonic() - begin < HEADER_SECONDS + 5
 
 
 def test_small_bodies_are_bounded(local: Served) -> None:

@@ -330,7 +330,9 @@ def test_a_stop_ends_open_connections_and_the_command(tmp_path: Path) -> None:
         stream = urllib.request.urlopen(f"{server.base}/v1/records", timeout=30)
         with server.viewer(source["id"]) as viewer, stream:
             viewer.frame()
+            begin = time.monotonic()
             assert server.stop() == 0
+            assert time.monotonic() - begin < 15
     assert not [line for line in server.lines if "Traceback" in line or "error" in line.lower()], server.lines
 
 

@@ -106,5 +106,5 @@ def test_a_client_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) 
             client.sendall(b"GET /endless HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             eventually(lambda: ended == ["/endless"])
         server.should_exit = True
-        thread.join(60)
+        thread.join(10)
         assert not thread.is_alive()
