@@ -21,8 +21,8 @@ import jsonschema
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from clips import demo_frames
 from commands import Leaf, records
+from landmark_measure import differences, first_faces, mediapipe_finds, pictures
 
 import leaf_rt
 from leaf_rt.backends.tflite import RUNTIMES, best_runtime
@@ -35,11 +35,9 @@ from leaf_rt.models.landmarks import read_landmark_files
 from leaf_rt.results.records import column_names, extra_columns, flatten, frame_records
 from leaf_rt.sinks.csv import CsvSink
 from leaf_rt.sinks.reading import read_records
-from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 SCHEMA = json.loads(Path(leaf_rt.__file__).with_name("record.schema.json").read_text())
-PICTURES = ("neutral.jpeg", "surprised.jpeg", "angry.jpg", "sad-baby.jpeg", "happy-baby.jpeg")
 
 
 @pytest.fixture(scope="module")
@@ -56,49 +54,17 @@ def landmarkers(task: Path) -> dict[str, FaceLandmarker]:
     return {runtime: FaceLandmarker(task, runtime) for runtime in RUNTIMES}
 
 
-def mediapipe_finds(task: Path, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Landmarks in px, blendshapes and angles of the first face of each picture, by MediaPipe's own package."""
-    import mediapipe
-    from mediapipe.tasks.python import vision
-
-    options = vision.FaceLandmarkerOptions(
-        base_options=mediapipe.tasks.BaseOptions(model_asset_buffer=task.read_bytes()),
-        output_face_blendshapes=True,
-        output_facial_transformation_matrixes=True,
-    )
-    found = []
-    with suppress_native_stderr(), vision.FaceLandmarker.create_from_options(options) as landmarker:
-        for image in images:
-            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            answer = landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb))
-            height, width = image.shape[:2]
-            points = np.array([(p.x * width, p.y * height) for p in answer.face_landmarks[0]])
-            shapes = [shape.score for shape in answer.face_blendshapes[0] if shape.category_name != "_neutral"]
-            assert tuple(s.category_name for s in answer.face_blendshapes[0][1:]) == BLENDSHAPES
-            (x, y, z) = np.asarray(answer.facial_transformation_matrixes[0])[:3, :3]  # y up, z to the camera
-            angles = [math.atan2(x[2], z[2]), math.asin(y[2]), math.atan2(-y[0], y[1])]
-            found.append((points, np.array(shapes), np.degrees(angles)))
-    return found
-
-
 @pytest.mark.slow
 def test_landmarks_blendshapes_and_pose_are_those_of_mediapipe(
     task: Path, landmarkers: dict[str, FaceLandmarker], media: Path
 ) -> None:
-    frames = demo_frames(150)
-    images = [cv2.resize(frames[k], (640, 360)) for k in (0, 60, 120, 149)]
-    for name in PICTURES:
-        picture = cv2.imread(str(media / name))
-        images.append(cv2.resize(picture, None, fx=360 / len(picture), fy=360 / len(picture)))
+    images = pictures(media)
     wanted = mediapipe_finds(task, images)
-    detector = choose_detector("onnxruntime").open("short", 0.5)  # MediaPipe starts with this box, too
+    detector = choose_detector("onnxruntime").open("short", 0.5)
     for landmarker in landmarkers.values():
-        for image, (points, shapes, angles) in zip(images, wanted, strict=True):
-            (faces,) = detector.find([image])
-            found = landmarker.measure(image, faces.xyxy[:1], faces.keypoints[:1])
-            assert np.abs(found.points[0, :, :2] - points).max() < 0.5
-            assert np.abs(found.blendshapes[0] - shapes).max() < 0.02
-            assert np.abs(found.pose[0] - angles).max() < 0.5
+        found = differences(landmarker, images, first_faces(detector.find(images)), wanted)
+        assert len(found) == 9
+        assert (found.max(axis=0) < [0.5, 0.02, 0.5]).all()  # px, blendshapes, degrees
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
