@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 from clips import demo_frames
 
-from leaf_rt.backends.tflite import RUNTIMES
 from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.faces.landmarks import FaceLandmarker
@@ -94,19 +93,18 @@ def main() -> None:
     with ImageFaceDetector() as detector:
         ours = first_faces([detector.detect(image) for image in images])
     theirs = first_faces(choose_detector("onnxruntime").open("short", 0.5).find(images))
-    for runtime in RUNTIMES:
-        landmarker = FaceLandmarker(given.task, runtime)
-        for name, faces in (("box of MediaPipe", theirs), ("our box", ours)):
-            found = differences(landmarker, images, faces, wanted)
-            for k, what in enumerate(("landmarks, px", "blendshapes", "pose, degrees")):
-                mean, worst = found[:, k].mean(), found[:, k].max()
-                print(f"{runtime}, {name}, {what}: mean of the largest {mean:.3f}, largest {worst:.3f}")  # noqa: T201
-        times = []
-        for _ in range(20):
-            start = time.perf_counter()
-            landmarker.measure(images[0], ours[0].xyxy, ours[0].keypoints)
-            times.append(time.perf_counter() - start)
-        print(f"{runtime}: {1000 * float(np.median(times)):.1f} ms per face", flush=True)  # noqa: T201
+    landmarker = FaceLandmarker(given.task)
+    for name, faces in (("box of MediaPipe", theirs), ("our box", ours)):
+        found = differences(landmarker, images, faces, wanted)
+        for k, what in enumerate(("landmarks, px", "blendshapes", "pose, degrees")):
+            mean, worst = found[:, k].mean(), found[:, k].max()
+            print(f"{name}, {what}: mean of the largest {mean:.3f}, largest {worst:.3f}")  # noqa: T201
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        landmarker.measure(images[0], ours[0].xyxy, ours[0].keypoints)
+        times.append(time.perf_counter() - start)
+    print(f"{1000 * float(np.median(times)):.1f} ms per face", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import cv2
 import jsonschema
@@ -25,7 +24,6 @@ from commands import Leaf, records
 from landmark_measure import differences, first_faces, mediapipe_finds, pictures
 
 import leaf_rt
-from leaf_rt.backends.tflite import RUNTIMES, best_runtime
 from leaf_rt.errors import ModelError
 from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.landmarks import POINTS, FaceLandmarker
@@ -50,28 +48,26 @@ def task(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="module")
-def landmarkers(task: Path) -> dict[str, FaceLandmarker]:
-    return {runtime: FaceLandmarker(task, runtime) for runtime in RUNTIMES}
+def landmarker(task: Path) -> FaceLandmarker:
+    return FaceLandmarker(task)
 
 
 @pytest.mark.slow
 def test_landmarks_blendshapes_and_pose_are_those_of_mediapipe(
-    task: Path, landmarkers: dict[str, FaceLandmarker], media: Path
+    task: Path, landmarker: FaceLandmarker, media: Path
 ) -> None:
     images = pictures(media)
     wanted = mediapipe_finds(task, images)
     detector = choose_detector("onnxruntime").open("short", 0.5)
-    for landmarker in landmarkers.values():
-        found = differences(landmarker, images, first_faces(detector.find(images)), wanted)
-        assert len(found) == 9
-        assert (found.max(axis=0) < [0.5, 0.02, 0.5]).all()  # px, blendshapes, degrees
+    found = differences(landmarker, images, first_faces(detector.find(images)), wanted)
+    assert len(found) == 9
+    assert (found.max(axis=0) < [0.5, 0.02, 0.5]).all()  # px, blendshapes, degrees
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_mirrored_face(landmarkers: dict[str, FaceLandmarker], face: Path, runtime: str) -> None:
+def test_mirrored_face(landmarker: FaceLandmarker, face: Path) -> None:
     """Left becomes right, in landmarks, blendshapes and pose."""
     image = cv2.imread(str(face))
-    landmarker, detector = landmarkers[runtime], choose_detector("onnxruntime").open("short", 0.5)
+    detector = choose_detector("onnxruntime").open("short", 0.5)
     found = []
     for picture in (image, np.ascontiguousarray(image[:, ::-1])):
         (faces,) = detector.find([picture])
@@ -84,11 +80,10 @@ def test_mirrored_face(landmarkers: dict[str, FaceLandmarker], face: Path, runti
     assert sorted(image.shape[1] - found[1].points[0, [33, 263], 0]) == pytest.approx(sorted(eye), abs=3)
 
 
-def test_where_no_face_is_nothing_is_measured(landmarkers: dict[str, FaceLandmarker]) -> None:
+def test_where_no_face_is_nothing_is_measured(landmarker: FaceLandmarker) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
     points = np.array([[[40, 50], [80, 50], [60, 70], [60, 85], [30, 60], [90, 60]]], np.float32)
     box = np.array([[20, 20, 100, 100]], np.float32)
-    landmarker = landmarkers["opencv"]
     for keypoints in (points, points * np.float32(np.nan)):
         found = landmarker.measure(noise, box, keypoints)
         assert all(np.isnan(values).all() for values in (found.points, found.blendshapes, found.pose))
@@ -231,22 +226,8 @@ def test_a_network_of_another_size_is_refused(task: Path, tmp_path: Path) -> Non
         for name in archive.namelist():
             other = "face_landmarks_detector.tflite" if name == "face_blendshapes.tflite" else name
             copy.writestr(name, archive.read(other))
-    for runtime in RUNTIMES:
-        with pytest.raises(ModelError, match=r"--landmarks: .*wrong\.task is not"):
-            FaceLandmarker(wrong, runtime)
-
-
-def test_without_openvino_opencv_runs_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert best_runtime() == "openvino"
-    monkeypatch.setattr("leaf_rt.backends.registry.metadata.version", not_found)
-    monkeypatch.setattr("leaf_rt.backends.registry.find_spec", lambda name: None)
-    assert best_runtime() == "opencv"
-
-
-def not_found(name: str) -> Any:
-    from importlib.metadata import PackageNotFoundError
-
-    raise PackageNotFoundError(name)
+    with pytest.raises(ModelError, match=r"--landmarks: .*wrong\.task is not"):
+        FaceLandmarker(wrong)
 
 
 def projected(face: np.ndarray, angles: tuple[float, float, float], width: int, height: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leaf_rt.backends.tflite import open_tflite
+from leaf_rt.backends.tflite import TfliteNetwork
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.faces.alignment import LEFT_EYE, RIGHT_EYE
 from leaf_rt.faces.pose import landmark_pose
@@ -60,20 +60,18 @@ class FaceLandmarker:
 
     Args:
         path: MediaPipe's ``face_landmarker.task``.
-        runtime: What runs its networks; see ``leaf_rt.backends.tflite.open_tflite``.
 
     Raises:
         NotFound, NoPermission: The file cannot be opened.
         ModelError: It is another file, or damaged.
-        BackendError: The runtime cannot be loaded.
     """
 
-    def __init__(self, path: Path, runtime: str = "") -> None:
+    def __init__(self, path: Path) -> None:
         files = read_landmark_files(path)
         self._face, self._weights = files.face, files.weights
         try:
-            self._find = open_tflite(files.landmarks, runtime)
-            self._shapes = open_tflite(files.blendshapes, runtime)
+            self._find = TfliteNetwork(files.landmarks)
+            self._shapes = TfliteNetwork(files.blendshapes)
             points, presence, *_ = self._find(np.zeros((1, SIDE, SIDE, 3), np.float32))
             (shapes,) = self._shapes(np.zeros((1, len(FOR_BLENDSHAPES), 2), np.float32))
         except (ModelError, BackendError, ValueError) as e:

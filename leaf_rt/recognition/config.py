@@ -131,7 +131,6 @@ class RecognitionConfig:
         Raises:
             ModelError: It does not know its prior, or has no class "neutral"; or ``landmarks`` is another file.
             NotFound, NoPermission: ``landmarks`` cannot be opened.
-            BackendError: Its networks cannot be run.
         """
         calibration = Calibration.of(spec)
         if self.prior == "balanced":

@@ -2,8 +2,8 @@
 
 Compares shrunken pictures. The comparison has three steps, the cheapest first: the mean difference of the pixels, the
 difference of the colors, and the correlation of blocks. A block is looked for around its old place, so that motion is
-no cut, and without its mean and contrast, so that light is none. A cut comes at once, while motion goes on: a picture
-whose difference is much larger than the one before needs less of the other signs, and one whose difference is not, more.
+no cut, and without its mean and contrast, so that light is none. A cut comes at once, while motion goes on: where the
+difference is much larger than the one before, less of the other signs is needed, and where it is not, more.
 
 A frame without content, such as a white flash or the dark middle of a fade, is passed over: the next one is compared
 with the last frame that had content. So a flash within one scene is no cut. Some fades count as one, because a dark or
