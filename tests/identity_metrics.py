@@ -4,8 +4,8 @@
     PYTHONPATH=tests:. python tests/identity_metrics.py ../shared/media [--reid-model PATH]
 
 ``shared`` counts the numbers that were given to two people, which must be 0. Only faces that were detected in the frame
-count there: the box of somebody who is hidden stays for up to 0.2 s, and then lies over whoever hides him. ``changes``
-counts how often the number changes within a track.
+count there: the box of somebody who is hidden stays for up to 0.2 s, and then lies over whoever hides him. ``late``
+counts the tracks whose person was recognized after their first frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tracking_clips import Truth, moving, street_truth, video
+from tracking_clips import FPS, Truth, moving, street_truth, video
 
 from leaf_rt.geometry import iou
 from leaf_rt.recognition.config import RecognitionConfig
@@ -67,14 +67,18 @@ def numbers(results: list[tuple[Truth, list[Row]]], column: int, at_least: int =
     return sum(n >= at_least for people in owners(results, column).values() for n in people.values())
 
 
-def changes(results: list[tuple[Truth, list[Row]]]) -> int:
-    """Count how often the person of a track changes."""
+def changes(results: list[tuple[Truth, list[Row]]]) -> list[tuple[int, int, float]]:
+    """All changes of the person of a track: the track, the number before, and the age of the track, s."""
+    first: dict[int, float] = {}
     last: dict[int, int] = {}
-    count = 0
-    for _, rows in results:
-        count += sum(last.get(row[0], row[1]) != row[1] for row in rows)
-        last |= {row[0]: row[1] for row in rows}
-    return count
+    found = []
+    for k, (_, rows) in enumerate(results):
+        for track, person, *_ in rows:
+            age = k / FPS - first.setdefault(track, k / FPS)
+            if last.setdefault(track, person) != person:
+                found.append((track, last[track], age))
+            last[track] = person
+    return found
 
 
 def scores(results: list[tuple[Truth, list[Row]]], column: int) -> dict[str, float]:
@@ -125,7 +129,7 @@ def main() -> None:
         for column, field in enumerate(("track_id", "person_id")):
             values = "  ".join(f"{key} {value:.3f}" for key, value in scores(results, column).items())
             print(f"{name:10} {field:9}  {values}  people {people}  numbers {numbers(results, column)}  "  # noqa: T201
-                  f"shared {shared(results, column)}  changes {changes(results)}", flush=True)  # fmt: skip
+                  f"shared {shared(results, column)}  late {len(changes(results))}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -285,14 +285,21 @@ class Pipeline:
         return looked and not same_face(self._last_boxes, detections.xyxy).any()
 
     def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
-        """Describe the faces that are classified in this frame, to recognize people who come back."""
+        """Describe faces to recognize people who come back: those that are classified in this frame, or still open."""
         now = frame.timestamp
         memory.keep_only(set(tracks.track_id.tolist()), now)
-        ids = tracks.track_id[rows].tolist()
-        found = detections[tracks.detection_index[rows]]
+        classified = set(tracks.track_id[rows].tolist())
+        described = [
+            row
+            for row, track_id in enumerate(tracks.track_id.tolist())
+            if tracks.detection_index[row] >= 0 and (track_id in classified or memory.is_open(track_id, now))
+        ]
+        ids = tracks.track_id[described].tolist()
+        found = detections[tracks.detection_index[described]]
         vectors = [np.zeros(0, np.float32)] * len(ids)
         if self._encoder is not None:
-            wanted = [k for k, t in enumerate(ids) if not self._people[t].low_quality and memory.wants_vector(t, now)]
+            clear = [k for k, t in enumerate(ids) if t in classified and not self._people[t].low_quality]
+            wanted = [k for k in clear if memory.wants_vector(ids[k], now)]
             for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
                 vectors[k] = vector
         memory.observe(ids, found.appearance, vectors, now)

@@ -26,7 +26,7 @@ class Columns:
         generation: (N,) int64.
         shot: (N,) int64.
         track_id: (N,) int64.
-        person_id: (N,) int64.
+        person_id: (N,) int64, of the whole track.
         xyxy: (N, 4) float32, px; ``box`` in records.
         confidence: (N,) float32.
         emotion: (N,) int64, index of the shown label; -1 is "uncertain".
@@ -136,7 +136,9 @@ class ColumnBuilder:
         self._count = end
 
     def build(self) -> Columns:
-        """All rows so far."""
+        """All rows so far. Every row has the final person of its track."""
         rows = self._rows[: self._count]
         columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
+        _, last, track = np.unique(rows["track_id"][::-1], return_index=True, return_inverse=True)
+        columns["person_id"] = rows["person_id"][::-1][last][track][::-1].copy()
         return Columns(**columns)
