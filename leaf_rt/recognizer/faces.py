@@ -38,7 +38,8 @@ class Face:
         low_quality: Whether the face is too small, too blurred or turned too far for a reliable result.
         classified: Whether the face was classified in this frame. If not, ``probs`` is older (only in videos).
         detected: False if ``Recognizer.crops`` classified the whole crop, because it found or searched no face.
-        person_id: In a video, number of the person, which a person who comes back gets again. Else ``track_id``.
+        person_id: In a video, number of the person, which a person who comes back gets again; final 0.5 s after the
+            track began. Else ``track_id``.
         yaw: Degrees, positive if the face looks to the right of the picture. None without ``pose`` of ``Recognizer``.
         pitch: Degrees, positive if the face looks up.
         roll: Degrees, positive if the head is tilted clockwise in the picture.
