@@ -111,7 +111,7 @@ class FaceLandmarker:
         """
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         crop = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        raw, presence, *_ = self._find(crop[None, :, :, ::-1].astype(np.float32) / 255)
+        raw, presence, *_ = self._find(crop[None, :, :, ::-1].astype(np.float32) / np.float32(255))
         if not float(presence.ravel()[0]) >= math.log(MIN_PRESENCE / (1 - MIN_PRESENCE)) or not np.isfinite(raw).all():
             return None
         points = raw.reshape(POINTS, 3).astype(np.float64)

@@ -87,7 +87,7 @@ def landmark_pose(
         space = np.stack([screen[:, 0] * distance, screen[:, 1] * distance, -distance], axis=1)
         rotation, more = _fit(face, space, weights)
         scale *= more
-    return _angles((_UPRIGHT @ rotation @ _UPRIGHT)[None])[0]
+    return np.asarray(_angles((_UPRIGHT @ rotation @ _UPRIGHT)[None])[0], np.float32)
 
 
 def _fit(
