@@ -290,6 +290,15 @@ ReidModel: TypeAlias = Annotated[
 Pose: TypeAlias = Annotated[
     bool, _recognition("--pose", help="Add the head pose to the records: yaw, pitch and roll in degrees.")
 ]
+Landmarks: TypeAlias = Annotated[
+    Path | None,
+    _recognition(
+        "--landmarks",
+        parser=named,
+        metavar="PATH",
+        help="Add blendshapes and a better head pose to the records, by MediaPipe's face_landmarker.task.",
+    ),
+]
 Smooth: TypeAlias = Annotated[
     float,
     _recognition(min=0, metavar="SECONDS", callback=finite, help="Time constant of the smoothing; 0: no smoothing."),

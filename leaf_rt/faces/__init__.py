@@ -10,6 +10,7 @@ __all__ = [
     "detectors",
     "encoder",
     "image_detector",
+    "landmarks",
     "mediapipe_detector",
     "pose",
     "quality",

@@ -65,6 +65,8 @@ class Recognizer(Closing):
         reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
             docs/identity.md. None compares the colors of heads only.
         pose: Whether to compute the head pose: ``Face.yaw``, ``pitch`` and ``roll``.
+        landmarks: MediaPipe's ``face_landmarker.task``, for ``Face.blendshapes`` and a better head pose; see
+            docs/records.md.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         smooth_talking: In videos, the same while a face talks, s. No effect if it is not above ``smooth``.
         min_dwell: In videos, shortest time for which a label is shown, s.
@@ -106,6 +108,7 @@ class Recognizer(Closing):
         reid: float = 30.0,
         reid_model: str | os.PathLike[str] | None = None,
         pose: bool = False,
+        landmarks: str | os.PathLike[str] | None = None,
         smooth: float = 0.3,
         smooth_talking: float = 1.2,
         min_dwell: float = 0.4,
@@ -147,6 +150,7 @@ class Recognizer(Closing):
             reid=reid,
             reid_model=None if reid_model is None else Path(reid_model),
             pose=pose,
+            landmarks=None if landmarks is None else Path(landmarks),
             uncertain_below=uncertain_below,
             prior=prior,
             calibrate=calibrate,
@@ -184,6 +188,7 @@ class Recognizer(Closing):
                 max_faces=self._config.pipeline.max_faces,
                 uncertain_below=self._config.uncertain_below,
                 pose=self._config.pose,
+                landmarker=self._config.open_landmarker(),
                 prior=self._config.prior,
             )
         return Faces(estimates, self.labels, image=image)

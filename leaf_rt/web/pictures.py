@@ -66,6 +66,7 @@ class PictureRecognizer:
                 max_faces=config.pipeline.max_faces,
                 uncertain_below=config.uncertain_below,
                 pose=config.pose,
+                landmarker=config.open_landmarker(),
                 prior=config.prior,
             )
         height, width = image.shape[:2]
