@@ -88,4 +88,5 @@ def sample(image: Tensor, plans: Tensor, side: int) -> Tensor:
     total = sums[below + factor] - sums[below] - sums[first + factor] + sums[first]
     means = (total / (factor * factor)[..., None]).round()
     upper, lower = means[0].lerp(means[1], right), means[2].lerp(means[3], right)
-    return upper.lerp(lower, down).round().to(torch.uint8)
+    crops: Tensor = upper.lerp(lower, down).round().to(torch.uint8)
+    return crops
