@@ -19,6 +19,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     device: Device = "cpu"
+    cropper = None
 
     def __init__(self, model: Path, spec: ModelSpec, config: BackendConfig) -> None:
         if config.precision not in ("", spec.precision):
@@ -55,6 +56,8 @@ class OnnxRuntimeBackend:
 
 class OnnxRuntimeNetwork:
     """Runs an .onnx file with any outputs on the CPU; see ``networks.Network``."""
+
+    device: Device = "cpu"
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = _open_session(path, threads)

@@ -22,6 +22,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     device: Device = "cpu"
+    cropper = None
 
     def __init__(self, model: Path, spec: ModelSpec, config: BackendConfig) -> None:
         core = _core()
@@ -64,6 +65,8 @@ class OpenVinoBackend:
 
 class OpenVinoNetwork:
     """Runs an .onnx file with any outputs on the CPU; see ``networks.Network``."""
+
+    device: Device = "cpu"
 
     def __init__(self, path: Path, threads: int) -> None:
         _, self._compiled = _compile(_core(), path, threads, "f32")
