@@ -19,6 +19,7 @@ from leaf_rt.backends.base import check_answers
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.selection import CHOICES
 from leaf_rt.errors import BackendError, ModelError, NotFound
+from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, spec_path
 from leaf_rt.system.parsing import parse_json, read_toml
 from leaf_rt.types import Prediction
@@ -217,3 +218,17 @@ def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path: Path) -> None:
     assert torch.load(path)["w"][500] != 500  # torch takes it without a word
     with pytest.raises(Unreadable, match="wrong checksum"):
         read_file(path)
+
+
+def test_a_face_recognition_network_that_answers_nonsense(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Log", ["faces"], ["logs"]),  # of 0 and of less
+        helper.make_node("AveragePool", ["logs"], ["cells"], kernel_shape=[28, 28], strides=[28, 28]),
+        helper.make_node("Flatten", ["cells"], ["vectors"]),
+    ]
+    entry = helper.make_tensor_value_info("faces", onnx.TensorProto.FLOAT, [1, 3, 112, 112])
+    result = helper.make_tensor_value_info("vectors", onnx.TensorProto.FLOAT, [1, 48])
+    graph = helper.make_graph(nodes, "logs", [entry], [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "f.onnx")
+    with pytest.raises(ModelError, match=r"--reid-model: .*answered with numbers that are not finite"):
+        FaceEncoder(tmp_path / "f.onnx")
