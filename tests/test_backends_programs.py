@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from engines_fakes import tiny_onnx
+from fakes import SPEC
 
-from leaf_rt.errors import ModelError
+from leaf_rt.errors import BackendError, ModelError
 
 pytestmark = pytest.mark.slow
 
@@ -154,3 +155,20 @@ def test_a_file_beside_the_known_ones_is_refused(program: Path, tmp_path: Path) 
         archive.writestr("archive/data/aotinductor/model/m.so", b"x")
     with pytest.raises(ModelError, match="holds files that no program of leaf-rt has"):
         load_program(hostile, "cpu")
+
+
+def test_a_graph_that_fails_for_one_face_only_is_one_clear_error() -> None:
+    """The check at the start sees other batches."""
+    from torch import Tensor, nn
+
+    from leaf_rt.backends.pytorch.engine import TorchBackend
+    from leaf_rt.backends.pytorch.runner import CpuRunner
+
+    class Picky(nn.Module):
+        def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+            second = faces[:, 0, 0, 0].select(0, 1)
+            return second, second
+
+    backend = TorchBackend(SPEC, CpuRunner(Picky()), "cpu", "")
+    with pytest.raises(BackendError, match=r"PyTorch failed on 1 face \(select"):
+        backend.infer(np.zeros((1, SPEC.side, SPEC.side, 3), np.uint8))

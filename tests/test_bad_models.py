@@ -232,3 +232,19 @@ def test_a_face_recognition_network_that_answers_nonsense(tmp_path: Path) -> Non
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "f.onnx")
     with pytest.raises(ModelError, match=r"--reid-model: .*answered with numbers that are not finite"):
         FaceEncoder(tmp_path / "f.onnx")
+
+
+def test_a_graph_that_fails_while_it_runs_prints_one_sentence(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would print a line of its own, in red."""
+    tiny_onnx(tmp_path / "m.onnx")
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.op_type = "Squeeze"  # of a shape that is known only when it runs, and then fits nothing
+    flatten.ClearField("attribute")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    describe(tmp_path / "m.onnx")
+    done = leaf("image", face, "--model", tmp_path / "m.onnx", "--backend", "onnxruntime", "--out", tmp_path)
+    assert done.code in (8, 10)
+    assert "onnxruntime:" not in done.err
+    assert "\x1b" not in done.err
+    assert done.err.count("error: ") == 1

@@ -71,7 +71,7 @@ class OnnxRuntimeNetwork:
 def _open_session(model: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # the exceptions say what is wrong
     # Spinning workers take the cores that decode and detect. Under load a call takes 17 ms without, 21 to 33 with.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
