@@ -120,10 +120,10 @@ def unpack_weights(path: Path, folder: Path) -> str:
 
 
 def _check(images: U8, classes: I64, count: int) -> None:
-    """Check that an array holds pictures, and another one a class for each of them."""
+    """Check that an array holds pictures, and another one a class for each of them; -1 is unknown."""
     if images.dtype != np.uint8 or images.ndim != 4 or classes.shape != images.shape[:1] or classes.dtype.kind != "i":
         raise ValueError("its pictures and labels do not fit together")
-    if len(classes) and not 0 <= classes.min() <= classes.max() < count:
+    if len(classes) and not -1 <= classes.min() <= classes.max() < count:
         raise ValueError("it has labels without a name")
 
 

@@ -248,3 +248,14 @@ def test_a_graph_that_fails_while_it_runs_prints_one_sentence(leaf: Leaf, face: 
     assert "onnxruntime:" not in done.err
     assert "\x1b" not in done.err
     assert done.err.count("error: ") == 1
+
+
+def test_a_name_that_is_no_text_prints_one_sentence(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would try another provider, and say so on standard output, where records may go."""
+    tiny_onnx(tmp_path / "m.onnx")
+    whole = (tmp_path / "m.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(whole.replace(b"logits", b"logit\xff"))
+    describe(tmp_path / "m.onnx")
+    done = leaf("image", face, "--model", tmp_path / "m.onnx", "--backend", "onnxruntime", "--jsonl", "-")
+    assert (done.code, done.out) == (8, "")
+    assert done.err.count("error: ") == 1

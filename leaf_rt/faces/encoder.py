@@ -41,7 +41,9 @@ class FaceEncoder:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
             (entry,) = self._session.get_inputs()
             self._input = str(entry.name)
             vectors = self._run(np.zeros((1, 3, SIDE, SIDE), np.float32))
