@@ -61,7 +61,7 @@ class TorchBackend:
             raise BackendError("--backend torch: is closed")
         try:
             return Prediction(*self._runner(faces))
-        except RuntimeError as e:
+        except Exception as e:  # a graph from outside can fail in any way, as with an IndexError for one face
             raise BackendError(f"PyTorch failed on {counted(len(faces), 'face')} ({first_line(e)})") from e
 
     def close(self) -> None:
