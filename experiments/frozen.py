@@ -91,7 +91,8 @@ class Features:
 
     def take(self, sent: Tensor) -> Tensor:
         """All views (n, 1 + WEAK + STRONG, 128, S, S) of training images."""
-        return self.training[sent]
+        views: Tensor = self.training[sent]
+        return views
 
     def plain(self, rows: I64, *, flip: bool) -> list[Tensor]:
         """Images without augmentation, (n, 128, S, S) float32; with ``flip`` also their mirror images, if stored."""
