@@ -237,8 +237,8 @@ DetectorOption: TypeAlias = Annotated[
     _recognition(
         "--detector",
         metavar="NAME",
-        help="What runs the face detector: onnxruntime, openvino, or mediapipe, which sends usage statistics; auto: "
-        "the first whose answers are right here, never mediapipe.",
+        help="What runs the face detector: onnxruntime, openvino, torch (on the GPU), or mediapipe, which sends usage "
+        "statistics; auto: the first on the CPU whose answers are right here, never mediapipe.",
     ),
 ]
 MaxFaces: TypeAlias = Annotated[

@@ -7,6 +7,7 @@ __all__ = [
     "alignment",
     "appearance",
     "blazeface",
+    "crops",
     "detectors",
     "encoder",
     "image_detector",

@@ -56,7 +56,7 @@ class RecognitionConfig:
         threads: CPU threads for inference. 0 lets the back end choose.
         precision: "" for the precision of the model file, or "int8" for the quantized files beside it.
         range: Range of the face detector: "auto", "short" or "full".
-        detector: What runs the networks of the face detector: "auto", "onnxruntime", "openvino" or "mediapipe".
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", "torch" or "mediapipe".
         pipeline: Limits on the work per frame; see ``pipeline_options``.
         smooth: How to smooth the results over time.
         max_classify_fps: Classifications per second of all faces of a source together. 0 sets no limit. None chooses

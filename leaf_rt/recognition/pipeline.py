@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.faces.alignment import crop_faces, is_low_quality
+from leaf_rt.faces.alignment import is_low_quality
+from leaf_rt.faces.crops import cut_crops
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
 from leaf_rt.geometry import same_face
@@ -136,8 +137,7 @@ class Pipeline:
         prior: Prior = "natural",
         resting: RestingFaces | None = None,
     ) -> None:
-        self.detector = detector
-        self.tracker = tracker
+        self.detector, self.tracker = detector, tracker
         self.backend = backend
         self.spec: ModelSpec = backend.spec
         self.options = options or PipelineOptions()
@@ -203,7 +203,7 @@ class Pipeline:
         answered = {track_id for track_id, person in self._people.items() if person.probs is not None}
         rows = self._schedule.choose(tracks, answered, frame.timestamp, self.options)
         keypoints = detections.keypoints[tracks.detection_index[rows]]
-        crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
+        crops = cut_crops(frame.image, keypoints, self.spec.side, self.spec.margin, self.backend.cropper)
         for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
             self._people[int(tracks.track_id[row])].low_quality = low_quality
         clear = quality(crops)

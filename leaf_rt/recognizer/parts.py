@@ -28,7 +28,7 @@ class SharedBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, threading.Lock()
         self.name, self.device = backend.name, backend.device
-        self.reason, self.spec = backend.reason, backend.spec
+        self.reason, self.spec, self.cropper = backend.reason, backend.spec, backend.cropper
 
     def infer(self, faces: U8) -> Prediction:
         """Classify crops."""

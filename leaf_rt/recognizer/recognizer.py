@@ -53,8 +53,8 @@ class Recognizer(Closing):
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
-        detector: What runs the face detector: "auto", "onnxruntime", "openvino", or "mediapipe", which sends usage
-            statistics to Google and needs your users' consent. "auto" never takes it.
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", "torch" (on the GPU), or "mediapipe",
+            which sends usage statistics to Google and needs your users' consent. "auto" never takes the last two.
         max_faces: Largest number of faces per frame; the largest faces are kept. 0 sets no limit.
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
@@ -100,7 +100,7 @@ class Recognizer(Closing):
         precision: str = "auto",
         threads: int = 0,
         face_range: Literal["auto", "short", "full"] = "auto",
-        detector: Literal["auto", "onnxruntime", "openvino", "mediapipe"] = "auto",
+        detector: Literal["auto", "onnxruntime", "openvino", "torch", "mediapipe"] = "auto",
         max_faces: int = 0,
         classify_fps: float = 10.0,
         max_classify_fps: float | None = None,
