@@ -37,8 +37,7 @@ MIN_JUMP = 2.2  # difference / the one before; a smaller jump is motion, unless 
 NOTHING_COMMON = (0.5, 0.5)  # at most this similarity, and at least this change of colors
 # A sharp change: difference / the one before, its ratio, and standard deviation of both pictures, at least.
 SHARP_JUMP, SHARP_RATIO, SHARP_DEVIATION = 5.0, 1.0, 10.0
-SHARP_COLOR_CHANGE = 0.15  # as ``MIN_COLOR_CHANGE``, after a sharp change; grey pictures have few colors
-SHARP_SIMILARITY = 0.87  # as ``MAX_SIMILARITY``, after a sharp change; two large faces resemble each other
+SHARP_SIMILARITY = 0.83  # as ``MAX_SIMILARITY``, after a sharp change; two large faces resemble each other
 MIN_DROP = 0.2  # a cut has this much less than usual, so that noise and strobe lights are no row of cuts
 USUAL = 9  # comparisons, whose median is the usual similarity
 
@@ -89,14 +88,14 @@ class ShotDetector:
         if difference < MIN_DIFFERENCE or ratio < MIN_RATIO:
             self._similarities.append(1.0)
             return Change.SAME
-        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and min(deviation, last_deviation) >= SHARP_DEVIATION
         color_change = self._color_change(last, colors, picture)
-        if color_change < (SHARP_COLOR_CHANGE if is_sharp else MIN_COLOR_CHANGE):
+        if color_change < MIN_COLOR_CHANGE:
             self._similarities.append(1.0)
             return Change.SAME
         similarity = _similarity(last, picture)
         usual = float(np.median(self._similarities)) if self._similarities else 1.0
         self._similarities.append(similarity)
+        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and min(deviation, last_deviation) >= SHARP_DEVIATION
         if is_sharp and similarity <= SHARP_SIMILARITY:
             return Change.CUT
         if similarity > min(DOUBTFUL_SIMILARITY, usual - MIN_DROP):
