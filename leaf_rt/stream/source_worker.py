@@ -51,6 +51,7 @@ class SourceWorker:
         added: Whether it was added during the run; its error is then no error of the run.
         own_sinks: The only sinks that see it; None for those of the run.
         begun: When the work on the newest frame began, s.
+        last_round: Number of the last round of the loop that took a frame of it.
     """
 
     def __init__(self, context: RunContext, capture: Capture) -> None:
@@ -61,7 +62,7 @@ class SourceWorker:
         self.own_sinks: Sequence[Sink] | None = None
         self._context = context
         self._load = LoadControl()
-        self.begun = 0.0
+        self.begun, self.last_round = 0.0, 0
         self._ahead: _Ahead | None = None
         self._failures = 0  # failed frames in a row
         self._served: tuple[float, int, int] | None = None  # s, finished and captured frames when one was last finished
