@@ -133,16 +133,15 @@ def recovery(control: DecodeControl, decoding: Decoding, start: float) -> float:
 def test_where_everything_soon_proves_too_much_the_next_attempt_comes_later() -> None:
     decoding, now, times = Decoding(), 0.0, []
     with DecodeControl(decoding, DecodeBudget(), FPS) as control:
-        delays(control, 0.0, 1.0)
-        for quiet in (2.0, 1.0, 1.0, 1.0, STEADY):
-            now += quiet
+        for steady in (1.0, 1.0, 1.0, STEADY):
+            now = delays(control, 0.0, steady, now)
             times.append(recovery(control, decoding, now))
             now += 2.0 + times[-1] + 1 / FPS
-            now = delays(control, 0.0, STEADY if quiet == STEADY else 0.0, now)
-    assert 0.0 < times[0] < 2.0
-    assert 1.5 < times[1] - times[0] + CALM < 2.5
-    assert 3.5 < times[2] - times[0] + CALM < 4.5
-    assert times[3] > times[2] + 3.0
+    first, second, third, last = times
+    assert first < 2.0
+    assert second - first == pytest.approx(CALM, abs=0.2)
+    assert third - second == pytest.approx(2 * CALM, abs=0.2)
+    assert last == pytest.approx(first, abs=0.2)
 
 
 def test_frames_that_nobody_takes_are_left_out() -> None:
@@ -256,12 +255,19 @@ class Machine:
         return self._decode
 
 
-def test_after_a_late_start_everything_is_decoded_again_within_two_seconds() -> None:
-    machine = Machine(8, lambda now: 0.2 if now < 2.0 else 2.0, apart=7)
+@pytest.mark.parametrize(("apart", "soon"), [(0, 6), (7, 0)])
+def test_after_a_late_start_everything_is_decoded_again_soon(apart: int, soon: int) -> None:
+    """Within two seconds, or for sources that have left a group of pictures out, two seconds after the next one began.
+
+    ``soon``: sources that must be among the first.
+    """
+    machine = Machine(8, lambda now: 0.2 if now < 2.0 else 2.0, apart)
     machine.run(2.0)
-    assert any(decoding.skip is not Skip.NONE for decoding in machine.decodings)
+    assert all(decoding.skip is not Skip.NONE for decoding in machine.decodings)
     machine.run(0.5)  # catches up
-    machine.run(2.5)
+    machine.run(2.0)
+    assert sum(decoding.skip is Skip.NONE for decoding in machine.decodings) >= soon
+    machine.run(3.0)
     assert all(decoding.skip is Skip.NONE for decoding in machine.decodings)
     assert sum(machine.run(10.0)) >= 0.98 * 8 * 10 * FPS
 
@@ -363,13 +369,16 @@ def test_ffmpeg_sources_can_leave_out_pictures_and_a_replay_has_one_decoder_thre
 
 @pytest.mark.slow
 def test_too_many_replays_share_the_machine_evenly() -> None:
-    """Each frame costs so much that a third of the frames can be processed at most, on any machine."""
+    """Each frame costs so much that a third of the frames can be processed at most, on any machine.
+
+    Some leave out a group of pictures, of 3 s, when others do not.
+    """
     targets = [Target(str(DEMO), SourceOptions(realtime=True, loop=True)) for _ in range(8)]
     backend = FakeBackend()
     make = pipelines(backend, lambda one: time.sleep(0.03))
-    stats = run(targets, make, backend, options=RunOptions(duration=8.0, workers=2))
+    stats = run(targets, make, backend, options=RunOptions(duration=13.0, workers=2))
     assert balanced(stats)
     done = [source.processed for source in stats.sources]
-    assert min(done) >= 0.5 * max(done) > 0
+    assert min(done) >= 0.4 * max(done) > 0
     assert sum(source.dropped for source in stats.sources) > sum(done)
     assert all(source.skipped > 0 for source in stats.sources)

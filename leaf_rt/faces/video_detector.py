@@ -136,7 +136,7 @@ class VideoFaceDetector(Closing):
 
     @property
     def _patience(self) -> float:
-        """Seconds after which a lost face is forgotten, and without a look after which everything is searched."""
+        """Seconds after which a lost face is forgotten."""
         return FORGET_AFTER * self._current_every / self.detect_every
 
     def _next_steps(self, interval: float, lost: bool) -> list[SearchStep]:
@@ -146,11 +146,11 @@ class VideoFaceDetector(Closing):
         as are due, mostly one or none. At reduced effort they are bounded: where few frames can be processed, each of
         them would otherwise cost a whole search, and even fewer could be.
         """
-        if not 0 <= interval <= self._patience:
+        if not 0 <= interval <= FORGET_AFTER and (self._level == 0 or math.isinf(interval)):
             self._steps_due = 0.0
             return list(dict.fromkeys(self._plan))  # each step once, even if the plan contains it more often
         period = self.scan_period * self._current_every if len(self._revisits) else min(self.scan_period, EMPTY_PERIOD)
-        self._steps_due += min(interval / period, 1.0) * len(self._plan)
+        self._steps_due += min(max(interval, 0.0) / period, 1.0) * len(self._plan)
         due = int(self._steps_due)
         self._steps_due -= due
         positions = range(self._next_step, self._next_step + (min(due, STEPS >> self._level) if self._level else due))

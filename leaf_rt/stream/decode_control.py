@@ -24,21 +24,21 @@ LATE = 0.2  # s by which every frame of a period is late from which on pictures 
 VERY_LATE = 0.5  # s; a source that is later, and falls back further, goes on at its next key frame
 USELESS = 0.5  # share of frames in vain from which on pictures are left out
 ROOM = 0.15  # share of frames in vain below which everything may be decoded again
-CALM = 1.0  # s of room after which everything is decoded again; doubled where that soon proves too much
+CALM = 0.5  # s of room after which everything is decoded again; doubled where that soon proves too much
 MAX_CALM = 30.0  # s
 STEADY = 10.0  # s for which everything must be decoded before the next trouble counts as a new one
-SETTLE = 1.0  # s after a change in which a source does not wait for a key frame: what the change brings shows by then
+SETTLE = 1.0  # s after a change in which a source asks for no other one: what the change brings shows by then
 MAX_KEY_TIME = 5.0  # s; a source whose key frames are further apart does not wait for one
 TAKEN = (
     0.55  # share of the decoded frames that should be processed: with fewer frames to choose from, some turns are lost
 )
 MIN_SHARE = 0.25  # of the groups that are decoded as a whole
-_STEP = (0.8, 1.15)  # by which that share falls or rises at most, per ``_STEP_TIME``
+_STEP = (0.6, 1.5)  # by which that share falls or rises at most, per ``_STEP_TIME``
 _STEP_TIME = 1.0  # s
 _STAGGER = 0.618  # sources whose key frames come at the same time leave out different groups
 _REORDERED = 4  # pictures after a key frame by which the decoder has given it
-_RAMP = 1.0  # s over which the sources begin, one after the other, to decode everything again
-_LOSS_TIME = 1.0  # s over which the share of frames in vain is averaged
+_RAMP = 0.5  # s over which the sources begin, one after the other, to decode everything again
+_LOSS_TIME = 0.6  # s over which the share of frames in vain is averaged
 _DRIFT = 1e-3  # s per s by which the clocks of a camera and of this machine may differ
 
 
@@ -81,7 +81,7 @@ class DecodeBudget:
     def may_decode_all(self, now: float) -> bool:
         """Whether a source may decode everything again, from ``now``, s."""
         with self._lock:
-            if now < self._next_all:
+            if now < self._next_all or self.share < 1.0:
                 return False
             self._next_all = now + _RAMP / max(len(self._sources), 1)
             return True
@@ -171,10 +171,11 @@ class DecodeControl:
                 self._calm = min(2 * self._calm, MAX_CALM) if passed < STEADY else CALM
                 decoding.skip, self._since, self._room_since = Skip.UNREFERENCED, now, None
             return
-        self._budget.adapt(now)
+        if passed >= SETTLE:
+            self._budget.adapt(now)
         if self._leaves_group() or (self.is_late and passed >= SETTLE and self._has_keys):
             decoding.skip, self._waits = Skip.TO_KEY, True
-        elif self.delay > LATE or self.vain > ROOM or self._budget.share < 1.0:
+        elif self.delay > LATE or self.vain > ROOM:
             self._room_since = None
         elif self._room_since is None:
             self._room_since = now

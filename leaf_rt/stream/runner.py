@@ -230,7 +230,8 @@ class StreamRunner:
                 made = self._make_sinks(worker.info) if own is None else own
                 sinks = [self._start_sink(sink) for sink in made]
             finally:
-                worker.set_up(pipeline, sinks)
+                # Beside sources that already do less, one that starts with full effort would take all of their time.
+                worker.set_up(pipeline, sinks, max(other.stats.level for other in self._workers))
 
     def _loop(self) -> None:
         context, draining = self._context, False

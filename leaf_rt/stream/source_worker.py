@@ -73,10 +73,13 @@ class SourceWorker:
         """The source, as last opened."""
         return self.stats.info
 
-    def set_up(self, pipeline: Pipeline, sinks: Sequence[SinkWorker]) -> None:
-        """Set the pipeline and the sinks; once, at the first frame."""
+    def set_up(self, pipeline: Pipeline, sinks: Sequence[SinkWorker], level: int) -> None:
+        """Set the pipeline, the sinks and the first level of a live source; once, at the first frame."""
         self.pipeline = pipeline
         self.sinks = list(sinks)
+        if level > 0 and self.info.is_live:
+            self._load.level = self.stats.level = level
+            pipeline.reduce_effort(level)
 
     @property
     def has_frame(self) -> bool:
