@@ -32,7 +32,7 @@ MAX_KEY_TIME = 5.0  # s; a source whose key frames are further apart does not wa
 TAKEN = (
     0.55  # share of the decoded frames that should be processed: with fewer frames to choose from, some turns are lost
 )
-MIN_SHARE = 0.25  # of the groups that are decoded as a whole
+MIN_SHARE = 0.5  # of the groups that are decoded as a whole; with less, a source would be seen too rarely
 _STEP = (0.6, 1.5)  # by which that share falls or rises at most, per ``_STEP_TIME``
 _STEP_TIME = 1.0  # s
 _STAGGER = 0.618  # sources whose key frames come at the same time leave out different groups
