@@ -24,7 +24,7 @@ def shared_sinks(
     close_failed: Callable[[Sink, LeafError], None],
     results: ResultFiles,
     follow: bool,
-    pose: bool = False,
+    extra: Sequence[str] = (),
 ) -> Iterator[Sequence[Sink]]:
     """Open the sinks. At the end close all of them, even if one of them fails. The caller completes the results.
 
@@ -34,7 +34,7 @@ def shared_sinks(
         close_failed: Gets a sink that could not be closed, and the error.
         results: Where their files are opened.
         follow: Write lines under their final names from the start, as for live sources.
-        pose: Whether the records hold the head pose.
+        extra: The columns that tables have only because they were asked for.
 
     Raises:
         NoPermission, OutputError, BackendError, ModelError: A sink cannot be opened. Those before it are closed again.
@@ -52,7 +52,7 @@ def shared_sinks(
         if outputs.csv is not None:
             from leaf_rt.sinks.csv import CsvSink
 
-            sinks.append(CsvSink(place(outputs.csv), labels, pose))
+            sinks.append(CsvSink(place(outputs.csv), labels, extra))
         if outputs.events is not None:
             from leaf_rt.sinks.events import EventSink
 
@@ -60,7 +60,7 @@ def shared_sinks(
         if outputs.parquet is not None:
             from leaf_rt.sinks.parquet import ParquetSink
 
-            sinks.append(ParquetSink(results.open(outputs.parquet), labels, pose))
+            sinks.append(ParquetSink(results.open(outputs.parquet), labels, extra))
         yield sinks
     finally:
         for sink in sinks:
