@@ -238,6 +238,33 @@ def test_detect_every_skips_frames_and_tracks_coast():
     assert ids == {1}
 
 
+def test_at_reduced_effort_frames_that_come_rarely_cost_no_whole_search(monkeypatch):
+    """Where a machine can process a frame per second of each source, it must not become slower for that."""
+    for level, interval, looks, most in (
+        (0, 1.5, 6, 99),
+        (3, 1.5, 6, 1),
+        (3, 0.35, 3, 1),
+        (1, 1.5, 6, 4),
+        (3, 0.05, 2, 1),
+    ):
+        with VideoFaceDetector() as detector:
+            steps: list[int] = []
+            propose = detector._search.propose
+
+            def note(image, plan, propose=propose, steps=steps):
+                steps.append(len(plan))
+                return propose(image, plan)
+
+            monkeypatch.setattr(detector._search, "propose", note)
+            detector.reduce_effort(level)
+            for i in range(6):
+                detector.detect(Frame(np.full((360, 640, 3), 90, np.uint8), i, i * interval, "a"))
+        assert len(steps) == looks
+        assert steps[0] >= 3  # the first frame is searched completely
+        assert max(steps[1:]) <= most
+        assert level > 0 or min(steps) == steps[0]
+
+
 def test_lag_is_the_time_since_a_face_was_last_looked_for():
     with VideoFaceDetector(detect_every=3) as detector:
         lags = []

@@ -24,7 +24,7 @@ from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream import source_worker
 from leaf_rt.stream.context import Clock
-from leaf_rt.stream.load_shedding import HIGH_DEMAND, LOW_DEMAND, Counters, LoadControl
+from leaf_rt.stream.load_shedding import HIGH_DEMAND, LOW_DEMAND, MAX_LEVEL, Counters, LoadControl
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import Event, RunStats
@@ -62,6 +62,12 @@ def test_the_level_rises_before_a_frame_is_lost() -> None:
 def test_a_low_load_keeps_level_0_and_a_very_high_one_reaches_the_top_quickly() -> None:
     assert max(levels(LoadControl(), cheaper(0.8 * HIGH_DEMAND / FPS), 60.0)) == 0
     assert levels(LoadControl(), lambda t, level: 0.5, 3.0)[-1] == 3
+
+
+def test_a_very_high_demand_raises_the_level_by_as_much_as_it_asks_for() -> None:
+    for cost, first in ((0.04, 1), (0.14, 2), (0.3, 3)):
+        seen = levels(LoadControl(), cheaper(cost), 3.0)
+        assert next(level for level in seen if level > 0) == first
 
 
 def test_a_cold_start_does_not_count_as_load() -> None:
@@ -348,10 +354,33 @@ def test_a_very_high_load_reaches_the_highest_level(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(source_worker, "LoadControl", lambda: LoadControl(period=0.1, warm_up=0.1))
     entries: list[Any] = [entry for one in frames(150) for entry in (one, lambda: time.sleep(0.005))]
     act = {"act": lambda one: time.sleep(0.02)}
-    stats = play(Opener(a=[Script(LIVE, entries)]), "a", ask=SourceOptions(max_reconnects=0), **act)
+    demands: list[float] = []
+    hooks = Hooks(progress=lambda stats: demands.append(stats.sources[0].demand))
+    stats = play(Opener(a=[Script(LIVE, entries)]), "a", ask=SourceOptions(max_reconnects=0), hooks=hooks, **act)
     assert stats.sources[0].level == 3
-    assert stats.sources[0].demand > 1.0
+    assert max(demands) > 1.0
     assert balanced(stats)
+
+
+def test_a_source_that_joins_others_under_load_begins_with_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    controls: list[LoadControl] = []
+
+    def make() -> LoadControl:
+        controls.append(LoadControl(period=0.1, warm_up=0.1) if not controls else LoadControl(period=1e6))
+        return controls[-1]
+
+    monkeypatch.setattr(source_worker, "LoadControl", make)
+    loaded = threading.Event()
+
+    def work(one: Frame) -> None:
+        time.sleep(0.02)
+        if controls[0].level == MAX_LEVEL:
+            loaded.set()
+
+    entries: list[Any] = [entry for one in frames(400) for entry in (one, lambda: time.sleep(0.005))]
+    opener = Opener(a=[Script(LIVE, entries)], b=[Script(replace(LIVE, name="b"), [loaded, *frames(3)])])
+    stats = play(opener, "a", "b", ask=SourceOptions(max_reconnects=0), act=work)
+    assert [source.level for source in stats.sources] == [MAX_LEVEL, MAX_LEVEL]
 
 
 # One call for several sources
@@ -363,6 +392,22 @@ def test_faces_of_all_ready_frames_go_into_one_call() -> None:
     play(opener, "a", "b", backend=backend, act=lambda one: time.sleep(0.002))  # frames come while the loop is busy
     assert max(backend.batches) == 2
     assert sum(backend.batches) == 2 * 8  # 0.8 s at 10 classifications per second, for each source
+
+
+def test_a_round_takes_only_as_many_frames_as_fit_into_its_time() -> None:
+    """Otherwise each frame would wait for those of all sources, here 0.3 s."""
+    backend, sink = FakeBackend(), Keeping()
+    opener = Opener(**{name: [Script(replace(INFO, name=name), frames(6, source=name))] for name in "abcdefgh"})
+
+    def pipeline(info: SourceInfo) -> Pipeline:
+        slow = OneFace(lambda one: time.sleep(0.04))
+        return Pipeline(slow, FaceTracker(), backend, options=PipelineOptions(classify_fps=0.0))
+
+    targets = [Target(f"rtsp://host/{name}") for name in "abcdefgh"]
+    stats = run(targets, pipeline, backend, shared=[sink], opener=opener, options=RunOptions(workers=1))
+    assert [source.processed for source in stats.sources] == [6] * 8
+    assert max(backend.batches) <= 2
+    assert len({row[0] for row in sink.rows[:24]}) == 8  # all have their turn
 
 
 def test_a_silent_source_does_not_delay_the_others() -> None:

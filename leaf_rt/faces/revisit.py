@@ -103,14 +103,15 @@ class RevisitScheduler:
     def __len__(self) -> int:
         return len(self._faces)
 
-    def next_faces(self, now: float, period: float = REVISIT_PERIOD) -> list[KnownFace]:
+    def next_faces(self, now: float, period: float = REVISIT_PERIOD, patience: float = FORGET_AFTER) -> list[KnownFace]:
         """Return the faces to look at now, and forget those that were lost too long ago.
 
         Args:
             now: Media time, s.
             period: Seconds between two looks at the same face.
+            patience: Seconds after which a lost face is forgotten.
         """
-        self._faces = [face for face in self._faces if abs(now - face.seen_at) <= FORGET_AFTER]
+        self._faces = [face for face in self._faces if abs(now - face.seen_at) <= patience]
         step = max(now - self._time, 0.0) if math.isfinite(self._time) else 0.0
         self._time = now
         self._calls_due += len(self._faces) * min(step / period, 1.0) / PER_CALL

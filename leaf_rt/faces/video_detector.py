@@ -29,6 +29,8 @@ from leaf_rt.types import U8, Detections, Frame
 
 SCAN_PERIOD = 0.8  # s in which the search visits every region once
 EMPTY_PERIOD = 0.3  # s, the same while no face is known
+MAX_SKIP = 0.6  # s; at reduced effort, a frame this long after the last look is not skipped, so that tracks live on
+STEPS = 8  # of the search in one look, at most; each level of reduced effort halves this
 HIDE_PERIOD = 0.15  # s, the same where faces are hidden: a new face may be visible for this long
 
 
@@ -71,6 +73,7 @@ class VideoFaceDetector(Closing):
         self._search = FaceSearch(choose_detector(detector).open, range, min_confidence)
         self.detect_every = detect_every
         self._current_every = detect_every  # frames; more than ``detect_every`` at reduced effort
+        self._level = 0  # of reduced effort
         self.scan_period = scan_period
         self.reset()
 
@@ -85,7 +88,7 @@ class VideoFaceDetector(Closing):
 
     def reduce_effort(self, level: int) -> float:
         """Skip ``level`` more frames between two looks. 0 restores full effort. See ``pipeline.Detector``."""
-        self._current_every = self.detect_every + level
+        self._level, self._current_every = level, self.detect_every + level
         return self._current_every / self.detect_every
 
     def reset(self) -> None:
@@ -114,12 +117,13 @@ class VideoFaceDetector(Closing):
             self._size = (image.shape[0], image.shape[1])
             self._plan = _plan(image.shape[0], image.shape[1], self._search.range)
         self._skipped += 1
-        if self._skipped < self._current_every and math.isfinite(self._last_look):
+        every = self._current_every if now - self._last_look < MAX_SKIP else self.detect_every
+        if self._skipped < every and math.isfinite(self._last_look):
             self.lag = self._revisits.lag(now)
             return Detections.empty()
         self._skipped = 0
 
-        due = self._revisits.next_faces(now, REVISIT_PERIOD * self._current_every)
+        due = self._revisits.next_faces(now, REVISIT_PERIOD * self._current_every, self._patience)
         close_ups = self._search.look(image, [face.next_window(now) for face in due], PER_CALL)
         known, lost = self._revisits.update(due, close_ups, now)
         proposals = self._search.propose(image, self._next_steps(now - self._last_look, lost))
@@ -130,20 +134,27 @@ class VideoFaceDetector(Closing):
         faces = concatenate([known, new])
         return replace(faces, appearance=describe(image, faces.xyxy))
 
+    @property
+    def _patience(self) -> float:
+        """Seconds after which a lost face is forgotten."""
+        return FORGET_AFTER * self._current_every / self.detect_every
+
     def _next_steps(self, interval: float, lost: bool) -> list[SearchStep]:
         """Return the steps of the search for this frame, ``interval`` seconds after the last look.
 
         These are all steps at first and after a gap, the whole frame if a face was just lost, and else as many steps
-        as are due, mostly one or none.
+        as are due, mostly one or none. At reduced effort they are bounded: where few frames can be processed, each of
+        them would otherwise cost a whole search, and even fewer could be.
         """
-        if not 0 <= interval <= FORGET_AFTER:
+        if not 0 <= interval <= FORGET_AFTER and (self._level == 0 or math.isinf(interval)):
             self._steps_due = 0.0
             return list(dict.fromkeys(self._plan))  # each step once, even if the plan contains it more often
         period = self.scan_period * self._current_every if len(self._revisits) else min(self.scan_period, EMPTY_PERIOD)
-        self._steps_due += min(interval / period, 1.0) * len(self._plan)
-        positions = range(self._next_step, self._next_step + int(self._steps_due))
+        self._steps_due += min(max(interval, 0.0) / period, 1.0) * len(self._plan)
+        due = int(self._steps_due)
+        self._steps_due -= due
+        positions = range(self._next_step, self._next_step + (min(due, STEPS >> self._level) if self._level else due))
         self._next_step += len(positions)
-        self._steps_due -= len(positions)
         steps = list(dict.fromkeys(self._plan[k % len(self._plan)] for k in positions))
         if lost and self._plan and self._plan[0] not in steps:
             steps.insert(0, self._plan[0])

@@ -9,17 +9,17 @@ import io
 import math
 import warnings
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.results.summary import Person, Summary
+
+if TYPE_CHECKING:  # loaded where something is drawn, after the run: it would delay the first record by half a second
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INK, _PALE, _GROUND = "#20242a", "#7c838d", "#f4f5f7"
 _DPI = 150
@@ -40,6 +40,8 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
+    from matplotlib.figure import Figure
+
     people = summary.people()
     lanes = people[:max_people]
     height = _HEAD + _LANE * max(1, len(lanes)) + _FOOT
@@ -81,6 +83,8 @@ def _style(label: str) -> dict[str, Any]:
 
 
 def _head(figure: Figure, height: float, title: str, summary: Summary, left_out: int) -> None:
+    from matplotlib.patches import Patch
+
     more = left_out + summary.people_forgotten
     seconds = summary.end - summary.start
     facts = [clock(seconds), f"{summary.frames:,} frames"]
@@ -101,6 +105,8 @@ def _head(figure: Figure, height: float, title: str, summary: Summary, left_out:
 
 
 def _frame(axes: Axes, last: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
     axes.set_facecolor(_GROUND)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -119,6 +125,8 @@ def _frame(axes: Axes, last: bool) -> None:
 
 def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> None:
     """Draw one person: stacked probabilities, and below them the band of shown emotions."""
+    from matplotlib.patches import Rectangle
+
     pixels = (_WIDTH - _LEFT - _RIGHT) * _DPI
     for part in _segments(person.times):
         times, curve = person.times[part], person.curve[part]

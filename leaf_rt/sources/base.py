@@ -5,7 +5,6 @@ Must not know any decoder, thread or clock.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -157,16 +156,16 @@ class Decoding:
 
     Attributes:
         skip: What to leave out. After ``TO_KEY``, the source itself goes back to ``UNREFERENCED`` at the key frame.
-        turn: Entered around every call of the decoder, so that not too many sources decode at the same time.
         skipped: Pictures left out so far.
+        keys: Key frames so far.
+        since_key: Pictures since the newest of them, which counts too, or since the start.
         key_distance: Pictures from one key frame to the next, the longest so far; 0 until it is known.
     """
 
     def __init__(self) -> None:
         self.skip = Skip.NONE
-        self.turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self.skipped = 0
-        self.key_distance = 0
+        self.keys = self.since_key = self.key_distance = 0
 
 
 @runtime_checkable

@@ -32,7 +32,6 @@ class PacketDecoder:
         self._decoding = decoding
         self._applied = Skip.NONE
         self._times: list[int] = []  # heap: when the pictures are shown that were sent to the decoder
-        self._since_key = 0  # pictures since the last key frame, or since the start
         self._skips = False  # whether anything was ever left out
 
     def decode(self, packet: Packet[VideoStream]) -> tuple[list[tuple[VideoFrame, int]], bool]:
@@ -53,19 +52,19 @@ class PacketDecoder:
         elif skip is not self._applied:
             self._context.skip_frame = _DISCARD[skip]
             self._applied, self._skips = skip, True
-        with decoding.turn:
-            frames, damaged = ffmpeg.decode(packet)
+        frames, damaged = ffmpeg.decode(packet)
         return [(frame, self._left_out(frame)) for frame in frames], damaged
 
     def _see_key(self, is_key: bool) -> None:
         """Measure the distance of key frames, and decode again from a key frame on."""
         decoding = self._decoding
         if is_key:
-            decoding.key_distance = max(decoding.key_distance, self._since_key)
-            self._since_key = 0
+            decoding.key_distance = max(decoding.key_distance, decoding.since_key)
+            decoding.keys, decoding.since_key = decoding.keys + 1, 0
             if decoding.skip is Skip.TO_KEY:
                 decoding.skip = Skip.UNREFERENCED
-        self._since_key += 1
+                self._context.flush_buffers()  # what it holds back is old
+        decoding.since_key += 1
 
     def _left_out(self, frame: VideoFrame) -> int:
         """Count the pictures before this one that the decoder did not give. They come in the order of their times."""

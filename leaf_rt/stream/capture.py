@@ -154,12 +154,14 @@ class CaptureThread:
         self._context, self._address, self._options = context, target.target, target.options
         self._opener, self._connection, self._buffer = opener, connection, buffer
         self._cancelled = False
+        self._wake = threading.Event()  # not the lock of the run: many replays sleep between their frames
         self.thread = threading.Thread(target=self._run, args=(first,), name=f"capture {connection.name}", daemon=True)
 
     def cancel(self) -> None:
         """Make the thread end. Call under the lock."""
         self._cancelled = True
         self.deadline = None
+        self._wake.set()
         self._buffer.space.notify_all()
 
     def _run(self, first: Source | LeafError | None) -> None:
@@ -207,11 +209,10 @@ class CaptureThread:
 
     def _read(self, source: Source) -> bool:
         """Put every frame into the buffer; returns False if the thread was cancelled before the end."""
-        turns, info = self._context.turns, source.info
+        info = source.info
         if not (info.is_live and isinstance(source, Decodes)):
             return self._read_all(source, None)
-        source.decoding.turn = turns
-        with DecodeControl(source.decoding, turns, info.fps or 25.0) as control:
+        with DecodeControl(source.decoding, self._context.budget, info.fps or 25.0) as control:
             return self._read_all(source, control)
 
     def _read_all(self, source: Source, control: DecodeControl | None) -> bool:
@@ -299,10 +300,9 @@ class CaptureThread:
     def _sleep(self, seconds: float) -> bool:
         """Wait; returns False as soon as the thread is cancelled."""
         deadline = self._context.now() + seconds
-        with self._context.lock:
-            while not self._cancelled and (left := deadline - self._context.now()) > 0:
-                self._buffer.space.wait(left)
-            return not self._cancelled
+        while not self._cancelled and (left := deadline - self._context.now()) > 0:
+            self._wake.wait(left)
+        return not self._cancelled
 
     def _end(self, error: Exception | None) -> None:
         """End the source for good."""

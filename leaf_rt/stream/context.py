@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaf_rt.stream.decode_control import DecodeTurns
+from leaf_rt.stream.decode_control import DecodeBudget
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.stats import Event, RunStats
 from leaf_rt.system.signals import StopSignal
@@ -35,7 +35,7 @@ class RunContext:
         stop: The request to stop.
         clock: The time.
         stats: The counters of the run.
-        turns: Of the sources that decode.
+        budget: What its live sources may decode.
         events: Events that ``Hooks.event`` has not received yet. Any thread may put one here.
         lock: Guards the frame buffers and the state of every source.
         ready: Condition on ``lock``. It is notified when the loop may have something to do.
@@ -44,7 +44,7 @@ class RunContext:
     def __init__(self, options: RunOptions, stop: StopSignal, clock: Clock) -> None:
         self.options, self.stop, self.clock = options, stop, clock
         self.stats = RunStats()
-        self.turns = DecodeTurns()
+        self.budget = DecodeBudget()
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.lock = threading.RLock()
         self.ready = threading.Condition(self.lock)

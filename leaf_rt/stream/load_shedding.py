@@ -40,7 +40,8 @@ class Counters:
 class LoadControl:
     """Chooses how much work a live source's frames get: level 0 is full effort; see ``Pipeline.reduce_effort``.
 
-    The level rises by one per period while the demand is above ``HIGH_DEMAND`` or too many frames are lost. It falls
+    The level rises once per period while the demand is above ``HIGH_DEMAND`` or too many frames are lost: by one, or by
+    as many as the demand asks for. It falls
     by one after a calm time with a demand below ``LOW_DEMAND`` and no lost frame.
 
     Args:
@@ -102,7 +103,9 @@ class LoadControl:
         if self.demand > HIGH_DEMAND or self._loss > self._max_loss:
             if now - self._last_fall > 2 * self.MAX_CALM:  # a new load, not the last one again
                 self._calm = self._first_calm
-            self.level = min(self.level + 1, MAX_LEVEL)
+            # Every level about halves the cost of a frame. A very high demand must not wait for several decisions.
+            rise = int(math.log2(max(self.demand / HIGH_DEMAND, 2.0)))
+            self.level = min(self.level + rise, MAX_LEVEL)
             self._calm_since, self._loss = None, 0.0
         elif self.demand > LOW_DEMAND or loss > 0:
             self._calm_since = None

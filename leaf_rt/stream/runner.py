@@ -1,7 +1,8 @@
 """Runs sources through the pipeline into sinks.
 
 One loop serves all sources, in the thread of the caller. A round takes at most one frame of each source, so that no
-source delays another, and classifies all faces of these frames with one call of the back end.
+source delays another, and classifies all faces of these frames with one call of the back end. Where a frame of every
+source would take too long, a round takes some of them in turn.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Prediction, SourceInfo
 
 _MAX_WAIT = 0.25  # s; how soon a stop is noticed while no frame comes
+_ROUND_TIME = 0.1  # s that a round takes at most, about: a frame waits for all others of its round
+_COST_WEIGHT = 0.3  # of the newest round in the mean cost of a frame
 
 PipelineFactory: TypeAlias = Callable[[SourceInfo], Pipeline]
 SinkFactory: TypeAlias = Callable[[SourceInfo], Sequence[Sink]]
@@ -126,7 +129,10 @@ class StreamRunner:
         self._shared: list[SinkWorker] = []
         self._closing: list[SourceWorker] = []  # sources that have ended, while their sinks finish
         self._pool: ThreadPoolExecutor | None = None
+        self._threads = 1  # that look for faces
         self._busy, self._served = 0.0, 0  # s of work, and frames that were worked on
+        self._cost = _ROUND_TIME  # s per frame, mean of the last rounds
+        self._rounds = 0
         self._held_back = False  # whether a frame of a file waits for space in a sink; under the lock
 
     def add(self, target: Target, first: Source | LeafError) -> None:
@@ -184,9 +190,9 @@ class StreamRunner:
         """Run from the first frame until every sink is closed."""
         context = self._context
         # Two at least: faces in the next frame of a file are looked for while the last one is classified.
-        threads = context.options.workers or min(max(len(self._workers), 2), cpu_count())
+        self._threads = context.options.workers or min(max(len(self._workers), 2), cpu_count())
         self._control.bind(context)
-        self._pool = ThreadPoolExecutor(threads, "faces") if threads > 1 else None
+        self._pool = ThreadPoolExecutor(self._threads, "faces") if self._threads > 1 else None
         try:
             self._shared = [self._start_sink(sink, context.options.close_shared) for sink in shared]
             for worker, first in zip(self._workers, self._first, strict=True):
@@ -224,7 +230,8 @@ class StreamRunner:
                 made = self._make_sinks(worker.info) if own is None else own
                 sinks = [self._start_sink(sink) for sink in made]
             finally:
-                worker.set_up(pipeline, sinks)
+                # Beside sources that already do less, one that starts with full effort would take all of their time.
+                worker.set_up(pipeline, sinks, max(other.stats.level for other in self._workers))
 
     def _loop(self) -> None:
         context, draining = self._context, False
@@ -245,9 +252,14 @@ class StreamRunner:
             if batch:
                 self._process(batch)
             self._notifier.progress_if_due()
-            self._busy += context.now() - work_begin if batch else 0.0
-            self._served += len(batch)
+            if batch:
+                self._count_round(context.now() - work_begin, len(batch))
             self._after_round()
+
+    def _count_round(self, seconds: float, frames: int) -> None:
+        self._busy += seconds
+        self._served += frames
+        self._cost += _COST_WEIGHT * (seconds / frames - self._cost)
 
     def _take_frames(self, end: float | None) -> list[tuple[SourceWorker, CapturedFrame]] | None:
         """Take one frame of each source that has one.
@@ -265,7 +277,7 @@ class StreamRunner:
             now = self._context.now()
             for worker in self._workers:
                 worker.capture.check(now)
-            return [(worker, worker.take()) for worker in self._ready_workers()]
+            return [(worker, worker.take()) for worker in self._in_turn(self._ready_workers())]
 
     def _all_ended(self) -> bool:
         """Whether no frame will come any more. Call under the lock."""
@@ -280,6 +292,15 @@ class StreamRunner:
         """Workers whose next frame can be taken now. Call under the lock."""
         workers, self._held_back = ready_workers(self._workers, self._shared)
         return workers
+
+    def _in_turn(self, ready: list[SourceWorker]) -> list[SourceWorker]:
+        """As many of these as fit into a round, those first that have waited longest."""
+        most = max(int(_ROUND_TIME / max(self._cost, 1e-6)), self._threads)
+        chosen = sorted(ready, key=lambda worker: worker.last_round)[:most]
+        self._rounds += 1
+        for worker in chosen:
+            worker.last_round = self._rounds
+        return chosen
 
     def _on_room(self) -> None:
         """Wake the loop when a sink has space for a frame that waits. Called by the sinks."""

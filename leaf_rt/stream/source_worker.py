@@ -51,6 +51,7 @@ class SourceWorker:
         added: Whether it was added during the run; its error is then no error of the run.
         own_sinks: The only sinks that see it; None for those of the run.
         begun: When the work on the newest frame began, s.
+        last_round: Number of the last round of the loop that took a frame of it.
     """
 
     def __init__(self, context: RunContext, capture: Capture) -> None:
@@ -61,7 +62,7 @@ class SourceWorker:
         self.own_sinks: Sequence[Sink] | None = None
         self._context = context
         self._load = LoadControl()
-        self.begun = 0.0
+        self.begun, self.last_round = 0.0, 0
         self._ahead: _Ahead | None = None
         self._failures = 0  # failed frames in a row
         self._served: tuple[float, int, int] | None = None  # s, finished and captured frames when one was last finished
@@ -72,10 +73,13 @@ class SourceWorker:
         """The source, as last opened."""
         return self.stats.info
 
-    def set_up(self, pipeline: Pipeline, sinks: Sequence[SinkWorker]) -> None:
-        """Set the pipeline and the sinks; once, at the first frame."""
+    def set_up(self, pipeline: Pipeline, sinks: Sequence[SinkWorker], level: int) -> None:
+        """Set the pipeline, the sinks and the first level of a live source; once, at the first frame."""
         self.pipeline = pipeline
         self.sinks = list(sinks)
+        if level > 0 and self.info.is_live:
+            self._load.level = self.stats.level = level
+            pipeline.reduce_effort(level)
 
     @property
     def has_frame(self) -> bool:
