@@ -38,7 +38,7 @@ def writer(result: Path, batch: subprocess.Popen[str]) -> int:
     while time.monotonic() < deadline and batch.poll() is None:
         for folder in Path("/proc").glob("[0-9]*/fd"):
             with contextlib.suppress(OSError):
-                if any(os.readlink(link) == part for link in folder.iterdir()):
+                if any(str(link.readlink()) == part for link in folder.iterdir()):
                     return int(folder.parent.name)
         time.sleep(0.01)
     raise AssertionError(f"nobody wrote {part}: {batch.poll()}")

@@ -25,6 +25,8 @@ OTHERS = {
     "--minutes",
     "--seconds",
     "--counts",
+    "--head",
+    "--disable-usage-stats",
 }
 
 

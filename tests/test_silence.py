@@ -46,6 +46,8 @@ COMMANDS = {
     "video --web": Case("video {clip} --realtime --web 127.0.0.1:0 --out {out}"),
     "video on OpenVINO": Case("video {clip} --out {out} --backend openvino"),
     "webcam": Case("webcam --device 987 --duration 1", code=3),
+    "batch": Case("batch {clip} {face} --out {out} --jobs 1"),
+    "batch --ray": Case("batch {face} --out {out} --ray local --jobs 1"),
     "image": Case("image {face} --out {out}"),
     "bench": Case("bench {clip}"),
     "bench --batch": Case("bench --batch 1,4"),

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class _Process:
         self.is_ready = False
         self.pipe, theirs = _context.Pipe()
         self._process = _context.Process(target=_work, args=(job, theirs), name="leaf-rt batch", daemon=True)
+        resource_tracker.ensure_running()  # or ``start`` would begin it, which unblocks SIGINT
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the new process inherits this
         try:
             self._process.start()
@@ -148,7 +150,8 @@ class _Pool:
 
 def _work(job: Job, pipe: Connection) -> None:
     """The life of a worker process: load the model, then answer for one file after the other."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from leaf_rt.batch.worker import Worker
 
