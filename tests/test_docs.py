@@ -26,7 +26,6 @@ OTHERS = {
     "--seconds",
     "--counts",
     "--head",
-    "--disable-usage-stats",
 }
 
 

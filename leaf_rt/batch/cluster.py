@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,15 @@ _LONGEST = 24  # characters; Ray's sockets lie in its folder, and the path of a 
 _STORE = 80 << 20  # bytes of shared memory of a local cluster; outcomes are small
 # Ray reports usage to its makers, unless this is set where a cluster is started.
 _SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0"}
+# A cluster without reports still asks for the metadata of clouds, to tell which one it runs in. On this machine alone,
+# nothing outside is needed: whatever asks by HTTP finds a closed port.
+_NOWHERE = "http://127.0.0.1:9"
+_ALONE = {
+    "RAY_USAGE_STATS_REPORT_URL": _NOWHERE,
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), _NOWHERE),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1"),
+    "RAY_AUTH_MODE": "token",
+}
 
 
 def on_ray(address: str, jobs: int | None = None) -> Runner:
@@ -39,7 +49,10 @@ def on_ray(address: str, jobs: int | None = None) -> Runner:
     Raises:
         BackendError: Ray is not installed.
     """
-    os.environ.update(_SILENT)
+    os.environ.update(_SILENT)  # before Ray loads, which reads them once
+    if address == LOCAL:
+        # A token that only this cluster knows, so nobody else can give it work. It would else lie in the user's home.
+        os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
     except ImportError as e:
@@ -155,6 +168,7 @@ def _connected(ray: Any, address: str, jobs: int | None) -> Iterator[None]:
                 ray.init(
                     address=LOCAL,
                     num_cpus=jobs,
+                    _node_ip_address="127.0.0.1",
                     include_dashboard=False,
                     object_store_memory=_STORE,
                     _temp_dir=folder,

@@ -92,7 +92,7 @@ def batch(
         version=version("leaf-rt"),
         recognition=_absolute(config),
         source=source_options,
-        format=kind.value,  # type: ignore[arg-type] # the same words
+        format=kind.value,
         threads=1 if ray is not None else max(1, cores // (jobs or cores)),
     )
     chosen = clips(found.files, found.roots, out, job.format)
