@@ -36,13 +36,14 @@ from train.reports.evaluation import bgr
 F64: TypeAlias = NDArray[np.float64]
 
 STRIDE = 5  # every such validation picture is degraded
-RIGHT_FLAGGED = 0.11  # share of the right answers that may become "uncertain" on clean validation pictures
+RIGHT_FLAGGED = 0.125  # share of the right answers that may become "uncertain" on clean validation pictures
 CLEAN_WEIGHT = 0.8  # of the clean pictures among all
 PENALTY = 1e-3  # of the squared weights of the quality
 CLEAR = 0.5  # share of the clean pictures that have the best quality
 LEAST_NEUTRAL = 0.5  # share of neutral in the answers for faces that rest
 BALANCES = tuple(round(0.1 * k, 1) for k in range(1, 11))  # powers of the prior that are tried
 CLEAN = "clean"
+DARKEST = 0.03  # of the light; without pictures that are too dark to tell anything, dark ones would seem too good
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +147,8 @@ def collect(
         for name, images in degraded_crops(data, index, some, progress).items():
             if name != CLEAN:
                 result[name] = answer(images, index.label[some])
+        dark = np.rint(crops.images[crops.row[some]] * DARKEST).astype(np.uint8)
+        result[f"light x{DARKEST:g}"] = answer(dark, index.label[some])
         no_faces = np.zeros((0, spec.feature_dim), np.float32)
         if false_faces is not None:
             notify(f"classifying {len(false_faces)} things that are no faces")

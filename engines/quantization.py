@@ -2,6 +2,8 @@
 
 Knows both quantizers and which loss of accuracy is accepted; must not know checkpoints. Only the layers from
 the first convolution to the pooling are quantized: preprocessing and heads are cheap, and exact in float32.
+ONNX Runtime gives a whole layer one scale, and the channels of the first convolution differ too much for that in some
+networks, so for ONNX Runtime it stays in float32 too.
 """
 
 from __future__ import annotations
@@ -212,7 +214,7 @@ def _right(model: Path, backend: str, faces: Faces, threads: int) -> Mask:
 
 
 def _outside_encoder(proto: onnx.ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution and from the pooling on."""
+    """Names of the nodes up to the first convolution, unless it is the only one, and from the pooling on."""
     nodes = list(proto.graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     if not convolutions:
@@ -220,11 +222,12 @@ def _outside_encoder(proto: onnx.ModelProto) -> list[str]:
     first, last = convolutions[0], convolutions[-1]
     pools = [i for i, node in enumerate(nodes) if i > last and node.op_type in ("ReduceMean", "GlobalAveragePool")]
     end = pools[0] if pools else len(nodes)
-    return [node.name for i, node in enumerate(nodes) if i < first or i >= end]
+    begin = first if first == last else first + 1
+    return [node.name for i, node in enumerate(nodes) if i < begin or i >= end]
 
 
 def _openvino_outside_encoder(graph: Any) -> list[str]:
-    """As ``_outside_encoder``, for OpenVINO's graph."""
+    """Names of the nodes before the first convolution and from the pooling on, in OpenVINO's graph."""
     nodes = list(graph.get_ordered_ops())
     kinds = [node.get_type_name() for node in nodes]
     if "Convolution" not in kinds:

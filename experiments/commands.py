@@ -50,6 +50,9 @@ def protocol(
     rates: Annotated[str, typer.Option(metavar="RATE,...", help="Learning rates of the grid.")] = "1.5e-4,3e-4,6e-4",
     runs: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path("runs/protocol"),
     packed: Annotated[Path | None, typer.Option(metavar="FILE", help="Faces and start weights from `pack`.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Outputs of frozen early layers, from `freeze`.")
+    ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Runs side by side.")] = 1,
     minutes: Annotated[float, typer.Option(metavar="M", help="Stop after this time; 0: no limit.")] = 0.0,
     test: Annotated[bool, typer.Option("--test", help="Only measure the chosen runs on the test split.")] = False,
@@ -58,6 +61,7 @@ def protocol(
 ) -> None:
     """Compare methods: learning rates by validation, seeds, curves. Can be stopped and started again."""
     from experiments.forms import USUAL
+    from experiments.frozen import Features
     from experiments.protocol import Protocol, markdown, measure_test, run_beside, run_protocol
 
     for name, value in (("--seeds", seeds), ("--jobs", jobs)):
@@ -68,7 +72,8 @@ def protocol(
     except ValueError as e:
         raise DataError(f"--budgets, --rates: wanted numbers with commas between them ({e})") from e
     names = list(USUAL) if methods == "usual" else methods.split(",")
-    study = Protocol(runs, names, numbers, seeds, steps, overrides, packed)
+    stored = Features(features) if features is not None else None
+    study = Protocol(runs, names, numbers, seeds, steps, overrides, packed, stored)
     if test:
         measure_test(study)
     elif not show and jobs > 1:
@@ -91,6 +96,20 @@ def pack(
     from train.recipes.loading import load_recipe
 
     typer.echo(json.dumps(write(load_recipe(RECIPE, overrides), out, pictures, validation)))
+
+
+def freeze(
+    overrides: Overrides,
+    packed: Annotated[Path, typer.Option(metavar="FILE", help="Faces and start weights from `pack`.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")] = Path("runs/features.pt"),
+    debug: opt.Debug = False,
+) -> None:
+    """Store the outputs of the early layers of the long protocol, for quicker runs with these layers frozen."""
+    from experiments.frozen import freeze as write
+    from experiments.protocol import RECIPE
+    from train.recipes.loading import load_recipe
+
+    typer.echo(json.dumps(write(load_recipe(RECIPE, overrides), packed, out)))
 
 
 def step(
@@ -134,4 +153,5 @@ def gpu(
 add_recipe_command(app, "study", study)
 add_recipe_command(app, "protocol", protocol)
 add_recipe_command(app, "pack", pack)
+add_recipe_command(app, "freeze", freeze)
 add_recipe_command(app, "step", step)

@@ -28,6 +28,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "LEAF paper": {"method.name": "leaf"},
+    "LEAF at a fifth": {**_LEAF, "method.lambda_u": 0.2},
     **{f"{name} with {what}": {**form, **change} for name, form in RAMPS.items() for what, change in _CHANGES.items()},
     **{
         f"{name} without {level}": {**form, "method.levels": ",".join(other for other in _LEVELS if other != level)}

@@ -99,6 +99,12 @@ def load_packed(path: Path, split: Split) -> TrainingData:
     return TrainingData(labels, joined, part(parts.labelled), part(parts.unlabelled), validation, parts, ())
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a packed file, as hexadecimal digits."""
+    with _open(path):  # checks that it is one
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def unpack_weights(path: Path, folder: Path) -> str:
     """Write the start weights of a packed file into a folder, and return their path; empty if it has none."""
     with _open(path) as archive:

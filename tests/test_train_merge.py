@@ -14,9 +14,11 @@ from train_fakes import tiny, train_command, write_folder
 
 from engines.onnx_export import export_onnx, load_checkpoint
 from leaf_rt.errors import DataError, ModelError
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from train.loop.checkpoint import CheckpointMeta, Geometry, load_model, save
 from train.loop.merging import merge
 from train.models.backbones import build_backbone
+from train.models.bundled import load_bundled
 from train.models.face_model import build_model
 from train.recipes.loading import load_recipe, to_toml
 
@@ -123,6 +125,31 @@ def test_the_mean_of_weights_is_one_network(tmp_path: Path) -> None:
     # It is an ordinary checkpoint, so it can be merged with another network.
     both = merge([out, run(tmp_path / "small", 3, 20, model=OPTIONS | {"backbone": "resnet14"})], tmp_path / "both")
     assert load_model(both)[1].model["backbone"] == "mobilefacenet@24+resnet14@20"
+
+
+def test_a_run_is_averaged_with_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = load_spec(DEFAULT_MODEL)
+    labels = tuple(reversed(spec.labels))
+    options = OPTIONS | {"backbone": "mobilefacenet", "folded": True, "num_classes": len(labels)}
+    crops = Geometry(spec.side, spec.margin, spec.color, spec.net_side)
+    own = run(tmp_path / "own", 1, 24, model=options, labels=labels, geometry=crops)
+    out = tmp_path / "mean"
+    command = ["merge", "bundled", str(own), "--mean", "weights", "--shares", "1,3", "--out", str(out)]
+    assert train_command(command) == 0, capsys.readouterr().err
+    (mean, meta), (alone, _) = load_model(out), load_model(own)
+    assert meta.labels == labels
+    assert meta.training["parts"][0]["sha256"] == spec.sha256
+    bundled = build_model(**options)
+    load_bundled(bundled.encoder, bundled.classifier, labels)
+    for key, value in mean.state_dict().items():
+        torch.testing.assert_close(value, 0.25 * bundled.state_dict()[key] + 0.75 * alone.state_dict()[key])
+    other = run(tmp_path / "other", 1, 24, model=OPTIONS | {"backbone": "mobilefacenet", "folded": True})
+    for models, message in (
+        (["bundled", str(other)], "its classes or crops are not those"),
+        (["bundled"] * 2, "give one"),
+    ):
+        assert train_command(["merge", *models, "--out", str(tmp_path / "no")]) == DataError.exit_code
+        assert message in capsys.readouterr().err
 
 
 def test_models_whose_weights_cannot_be_averaged_are_an_error(

@@ -23,7 +23,7 @@ from train.loop.initialization import INIT_RUN, check_initial_files, initial_che
 from train.loop.training import Training
 from train.recipes.choice import choose, supervised_instead
 from train.recipes.loading import changed_options, load_recipe
-from train.recipes.schema import OPTIONS, RECIPE, Recipe
+from train.recipes.schema import BUNDLED, OPTIONS, RECIPE, Recipe
 from train.reports import degraded, evaluation
 from train.reports.comparison import compare
 from train.reports.degraded import DegradedResult
@@ -251,7 +251,7 @@ def merge(
     A run that several recipes start from is trained once.
 
     Args:
-        models: Folders of runs, checkpoints, or recipes.
+        models: Folders of runs, checkpoints, or recipes; "bundled" is the bundled model.
         out: Folder of the merged model.
         shares: Weight of each model; equal if empty.
         mean: Average the logits of the models, or their weights.
@@ -265,7 +265,7 @@ def merge(
     runs = []
     for model in models:
         run = Path(model)
-        if run.suffix == ".toml" or not run.exists():
+        if str(model) != BUNDLED and (run.suffix == ".toml" or not run.exists()):
             init_from = load_recipe(model).run.init_from
             if init_from and Path(init_from).suffix != ".pt":
                 start = Path(out) / Path(init_from).stem

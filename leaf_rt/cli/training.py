@@ -182,7 +182,8 @@ def merge(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|RECIPE...", help="Folders of runs, checkpoints, or recipes, which are trained first."
+            metavar="RUN|RECIPE|bundled...",
+            help="Folders of runs, checkpoints, recipes, which are trained first, or the bundled model.",
         ),
     ],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the merged model.")],

@@ -19,6 +19,7 @@ SIDE = 64  # px, at which crops are measured
 MEASURES = ("detail", "light", "contrast", "noise", "coarse detail", "contrast of the eyes", "contrast of the mouth")
 LARGEST = 3.0  # standard deviations; what lies further off counts as this
 _EYES, _MOUTH = (slice(16, 34), slice(8, 56)), (slice(42, 58), slice(14, 50))  # rows and columns of an aligned crop
+_SMOOTH = cv2.getGaussianKernel(9, 1.5, cv2.CV_32F)  # GaussianBlur computes the same in three times the time
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkaer, CVIU 64(2), 1996
 
 
@@ -66,7 +67,7 @@ def _measured(crop: U8) -> list[float]:
     light, contrast = (float(value[0, 0]) for value in cv2.meanStdDev(gray))
     contrast = max(contrast, 1.0)
     noise = cv2.norm(cv2.filter2D(gray, cv2.CV_16S, _NOISE), cv2.NORM_L1) / gray.size
-    smooth = cv2.GaussianBlur(gray, (9, 9), 1.5)
+    smooth = cv2.sepFilter2D(gray, cv2.CV_8U, _SMOOTH, _SMOOTH)
     values = (
         _deviation(cv2.Laplacian(gray, cv2.CV_16S)) / contrast + 0.01,
         light + 5.0,

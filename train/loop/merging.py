@@ -16,9 +16,12 @@ import torch
 from torch import nn
 
 from leaf_rt.errors import DataError
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from train.loop.checkpoint import LAST, CheckpointMeta, load_model, save
 from train.models.backbones import Ensemble, fold_batch_norm
+from train.models.bundled import load_bundled
 from train.models.face_model import FaceModel, build_model
+from train.recipes.schema import BUNDLED, BUNDLED_BACKBONE
 
 
 def merge(
@@ -30,7 +33,7 @@ def merge(
     sees the same pixels as alone.
 
     Args:
-        runs: Folders or checkpoints.
+        runs: Folders or checkpoints; "bundled" for the bundled model, which has the classes of the first run.
         out: Folder of the merged model.
         shares: Weight of each run, in any scale; equal if empty.
         mean: Average the logits or the weights.
@@ -50,7 +53,7 @@ def merge(
         raise DataError(f"--shares: wanted {len(runs)} positive numbers, one per run, got {len(shares)}: {shares}")
     if (out / LAST).exists():
         raise DataError(f"--out {out}: contains a run already; choose another folder")
-    parts = [load_model(run) for run in runs]
+    parts = load_parts(runs)
     metas = [meta for _, meta in parts]
     normalised = [share / sum(shares) for share in shares]
     merged = build_ensemble(parts, normalised) if mean == "logits" else average_weights(parts, normalised)
@@ -67,6 +70,33 @@ def merge(
     state = merged.state_dict()
     save(meta.path, meta, {"ema": state, "student": state})
     return meta.path
+
+
+def load_parts(runs: Sequence[Path]) -> list[tuple[FaceModel, CheckpointMeta]]:
+    """The models of runs with their descriptions, in the same order.
+
+    Raises:
+        DataError: All of them are the bundled model, or it does not know the same classes or needs other crops.
+        NotFound, ModelError: See ``load_model``.
+    """
+    own = {run: load_model(run) for run in runs if str(run) != BUNDLED}
+    if not own:
+        raise DataError(f"merge: {BUNDLED} can be merged with a run of yours; give one")
+    return [own[run] if run in own else _bundled_part(next(iter(own.values()))[1]) for run in runs]
+
+
+def _bundled_part(other: CheckpointMeta) -> tuple[FaceModel, CheckpointMeta]:
+    """The bundled model with the description of another one."""
+    spec, geometry = load_spec(DEFAULT_MODEL), other.geometry
+    same_crops = (geometry.side, geometry.margin, geometry.color) == (spec.side, spec.margin, spec.color)
+    if not same_crops or set(other.labels) != set(spec.labels):
+        raise DataError(f"merge {other.path}: its classes or crops are not those of the bundled model")
+    model = build_model(BUNDLED_BACKBONE, len(other.labels), folded=True)
+    load_bundled(model.encoder, model.classifier, other.labels)
+    plain = {**other.model, "backbone": BUNDLED_BACKBONE, "folded": True}
+    training = {"name": BUNDLED, "sha256": spec.sha256}
+    geometry = replace(geometry, net_side=spec.net_side)
+    return model.eval(), replace(other, geometry=geometry, model=plain, training=training, path=Path(BUNDLED))
 
 
 def ensemble_options(metas: Sequence[CheckpointMeta]) -> dict[str, Any]:

@@ -68,8 +68,7 @@ class Training:
     def __init__(
         self, recipe: Recipe, data: TrainingData, context: DistributedContext, out: Path, *, resumed: bool = False
     ) -> None:
-        self.images = Images(data.images, context.device)
-        self.views = Views(recipe.augment, context.device, channels_last=recipe.run.channels_last)
+        self.images, self.views = self.make_inputs(recipe, data, context)
         if recipe.distill.teacher:
             with context.synchronized():
                 data = distilled(recipe, data, self.images, self.views, out)
@@ -77,7 +76,7 @@ class Training:
         with context.synchronized():
             check_data(recipe, data, context.size)
             init_from = initial_checkpoint(recipe, out)
-            student = start_model(recipe, data, self.images, self.views, init_from, random=resumed)
+            student = self.make_student(recipe, data, init_from, random=resumed)
         if context.size > 1:
             if (count := sync_batch_norms(student)) and context.is_main:
                 _log.warning(
@@ -100,6 +99,15 @@ class Training:
         self._teacher: nn.Module = torch.compile(self.state.ema) if recipe.run.compile else self.state.ema  # type: ignore[assignment]
         self._unread = RunningSums(context.device)  # since the last log record
         self._diverged_at = torch.zeros(2, dtype=torch.float64, device=context.device)  # step and loss; step 0: never
+
+    def make_inputs(self, recipe: Recipe, data: TrainingData, context: DistributedContext) -> tuple[Images, Views]:
+        """What brings images to the device, and what makes views of them."""
+        views = Views(recipe.augment, context.device, channels_last=recipe.run.channels_last)
+        return Images(data.images, context.device), views
+
+    def make_student(self, recipe: Recipe, data: TrainingData, init_from: Path | None, *, random: bool) -> FaceModel:
+        """The network at step 0, see ``start_model``."""
+        return start_model(recipe, data, self.images, self.views, init_from, random=random)
 
     def _wrap(self, student: FaceModel) -> nn.Module:
         """The student as the training step calls it: compiled and distributed if the recipe says so."""
