@@ -58,7 +58,10 @@ class BatchOutput(Closing):
         out.print()
         text = f"{counted(totals.done + totals.failed, 'file')} in {totals.seconds:.1f} s"
         rates = f"{totals.files_per_second:.2f} files/s, {totals.frames_per_second:.0f} frames/s"
-        console.title(out, f"{text}, {rates}" if totals.done + totals.failed else "nothing left to do")
+        if totals.done + totals.failed:
+            console.title(out, f"{text}, {rates}")
+        else:
+            console.title(out, "no file was finished" if totals.left else "nothing left to do")
         rows = {
             "done": f"{totals.done}, {counted(totals.frames, 'frame')}, {counted(totals.faces, 'face')}",
             "failed": str(totals.failed),
