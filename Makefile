@@ -6,6 +6,10 @@ BIN = $(VENV)/bin
 TORCH_CPU ?= torch==2.13.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST = $(BIN)/python -m pytest
+# The processes fill the cores, so one thread each. "worksteal" gives each of them its share of the files, in order, so that
+# tests that share something expensive stay together; whoever is done first takes tests from the others.
+PROCESSES ?= 2
+TESTS = OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(PROCESSES) --dist worksteal --durations 30
 
 .PHONY: help demo test test-slow attack test-gpu bench-gpu coverage lint docs model-card lock clean
 
@@ -16,10 +20,10 @@ demo: $(VENV)/.runtime ## Install the runtime and run it on the bundled clip; re
 	$(BIN)/leaf-rt video examples/demo.mp4 --out demo-out
 
 test: $(VENV)/.dev lint ## Install everything for development, then run lint, types and the quick tests.
-	$(PYTEST) --numprocesses 2 -m "not slow and not gpu"
+	$(TESTS) -m "not slow and not gpu"
 
 test-slow: $(VENV)/.dev ## Run the tests that `make test` leaves out because they take seconds each.
-	$(PYTEST) --numprocesses 2 -m "slow and not gpu"
+	$(TESTS) -m "slow and not gpu"
 
 attack: $(VENV)/.dev ## Attack every input and output at random, for about an hour.
 	LEAF_ATTACK=long $(PYTEST) tests/attack
@@ -37,7 +41,7 @@ bench-gpu: $(VENV)/.dev ## Measure training, inference and whole runs on an NVID
 	$(BIN)/python -m experiments gpu --clip examples/demo.mp4
 
 coverage: $(VENV)/.dev ## Run all tests and report the lines that no test runs.
-	$(PYTEST) --numprocesses 2 -m "not gpu" --cov=leaf_rt --cov=train --cov=engines --cov-report=term:skip-covered
+	$(TESTS) -m "not gpu" --cov=leaf_rt --cov=train --cov=engines --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev ## Run ruff, codespell and mypy.
 	$(BIN)/ruff check .
@@ -46,7 +50,6 @@ lint: $(VENV)/.dev ## Run ruff, codespell and mypy.
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev ## Build the documentation site into site/; a broken link is an error.
-	$(PIP) --editable ".[docs]"
 	$(BIN)/mkdocs build --strict --quiet
 
 FERPLUS ?= ../shared/data/ferplus
@@ -59,7 +62,7 @@ UNLOCKED = torch triton cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda
   nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 lock: ## Pin the versions of all dependencies in requirements.lock (needs uv).
-	echo "$(TORCH_CPU)" | uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
+	echo "$(TORCH_CPU)" | uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --no-header --no-annotate --constraints - $(foreach p,$(UNLOCKED),--no-emit-package $(p)) --output-file requirements.lock
 
 clean: ## Remove everything that these commands made.
@@ -74,6 +77,8 @@ $(VENV)/.runtime: pyproject.toml requirements.lock | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python
-	@if ! command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) $(TORCH_CPU); fi
-	$(PIP) --constraint requirements.lock --editable ".[dev]"
-	touch $@
+	@if ! command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --no-compile $(TORCH_CPU); fi
+	$(PIP) --no-compile --constraint requirements.lock --editable ".[dev]"
+	@# pip would compile with one core. A few files are templates, which do not compile.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	touch $@ $(VENV)/.runtime

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from experiments.gpu_crops import time_crops
 from experiments.training_step import bench, noise
 from leaf_rt.backends.benchmark import REPEATS, measure_backends
+from leaf_rt.backends.networks import NAMES, open_network
+from leaf_rt.backends.pytorch.crops import TorchCropper
 from leaf_rt.backends.pytorch.graph import OnnxGraph
 from leaf_rt.errors import LeafError, first_line
+from leaf_rt.faces.alignment import crop_faces
+from leaf_rt.faces.blazeface import SIDE
+from leaf_rt.faces.crops import plan_crops
+from leaf_rt.faces.search import ModelKind
+from leaf_rt.models.detectors import DETECTORS, check_detector
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.system.cpu import cpu_name
 from leaf_rt.text import counted
@@ -40,7 +49,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        part: "training", "inference", "crops" or "end to end".
+        part: "training", "inference", "detector", "crops" or "end to end".
         what: What was measured.
         figure: The result for users, or why there is none.
         values: The result as numbers.
@@ -63,12 +72,15 @@ def measure_gpu(*, cpu: bool = False, clip: Path | None = None, steps: int = 20)
     device = "cpu" if cpu else "cuda"
     yield from _training(device, steps)
     yield from _inference(device)
+    yield from _detectors(device)
     for faces, height, width in ((1, 360, 640), (8, 1080, 1920)):
         what = f"{counted(faces, 'face')} of a frame of {width}x{height}"
         yield _try("crops", what, lambda n=faces, h=height, w=width: _crops(device, n, h, w))  # type: ignore[misc]
     if clip is not None:
         for sources in (1, 2) if cpu else (1, 8, 64):
-            yield _try("end to end", f"{sources} x {clip.name}", lambda n=sources: _end_to_end(clip, n))  # type: ignore[misc]
+            for detector in ("auto",) if cpu else ("auto", "torch"):
+                what = f"{sources} x {clip.name}" + (f", detector {detector}" if detector != "auto" else "")
+                yield _try("end to end", what, lambda n=sources, d=detector: _end_to_end(clip, n, d))  # type: ignore[misc]
 
 
 def report(rows: list[Row], **facts: object) -> str:
@@ -168,13 +180,54 @@ def _inference(device: str) -> Iterator[Row]:
         yield Row("inference", text.partition(":")[0], f"left out: {text.partition(':')[2].strip()}", {})
 
 
+def _detectors(device: str) -> Iterator[Row]:
+    """One image and four, in every runtime of the face detector."""
+    for kind, images, name in product(SIDE, (1, 4), NAMES):
+        what = f"{kind} range, {counted(images, 'image')}, {name}"
+        yield _try("detector", what, lambda k=kind, i=images, n=name: _detector(device, k, i, n))  # type: ignore[misc]
+
+
+def _detector(device: str, kind: ModelKind, images: int, runtime: str) -> tuple[str, dict[str, Any]]:
+    network = open_network(check_detector(DETECTORS[kind].onnx), runtime)
+    batch = np.random.default_rng(0).integers(0, 256, (images, SIDE[kind], SIDE[kind], 3), np.uint8)
+    took = _milliseconds(lambda: network(batch), 100 if device == "cuda" else 3)
+    return f"{took:.2f} ms on {network.device}", {"images": images, "ms": took}
+
+
 def _crops(device: str, faces: int, height: int, width: int) -> tuple[str, dict[str, Any]]:
     values = time_crops(device, faces, height, width, 50 if device == "cuda" else 3)
     one, other = values.values()
     return f"{one:.2f} ms one by one on the CPU, {other:.2f} ms at once on {device} with all copies", dict(values)
 
 
-def _end_to_end(clip: Path, sources: int) -> tuple[str, dict[str, Any]]:
+def time_crops(device: str, faces: int, height: int, width: int, calls: int) -> dict[str, float]:
+    """Median times for the crops of a frame, in ms: on the CPU, and on the device with both copies."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    centers = rng.uniform((0, 0), (width, height), (faces, 1, 2))
+    keypoints = (centers + rng.normal(0, height / 16, (faces, 6, 2))).astype(np.float32)
+    cropper = TorchCropper(device)
+
+    def at_once() -> object:
+        return cropper(frame, plan_crops(keypoints, 64, 0.05, height, width)[0], 64)
+
+    return {
+        "cpu_ms": _milliseconds(lambda: crop_faces(frame, keypoints, 64, 0.05), calls),
+        f"{device}_at_once_ms": _milliseconds(at_once, calls),
+    }
+
+
+def _milliseconds(run: Callable[[], object], calls: int) -> float:
+    """Median time of some calls after three others, ms."""
+    took = []
+    for _ in range(calls + 3):
+        begin = time.perf_counter()
+        run()
+        took.append((time.perf_counter() - begin) * 1e3)
+    return round(statistics.median(took[3:]), 3)
+
+
+def _end_to_end(clip: Path, sources: int, detector: str) -> tuple[str, dict[str, Any]]:
     """Decode, detect and classify the same clip in several sources at once; nothing is written."""
     from leaf_rt.faces.tracker import FaceTracker
     from leaf_rt.faces.video_detector import VideoFaceDetector
@@ -189,7 +242,8 @@ def _end_to_end(clip: Path, sources: int) -> tuple[str, dict[str, Any]]:
     backend = config.open_backend()
 
     def pipeline(_: SourceInfo) -> Pipeline:
-        return Pipeline(VideoFaceDetector(), FaceTracker(), backend, config.smooth, config.pipeline_options(backend))
+        options = config.pipeline_options(backend)
+        return Pipeline(VideoFaceDetector(detector=detector), FaceTracker(), backend, config.smooth, options)
 
     try:
         stats = run([Target(str(clip))] * sources, pipeline, backend, options=RunOptions(handle_signals=False))

@@ -16,6 +16,7 @@ import numpy as np
 
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.system.files import write_whole
+from leaf_rt.system.parsing import parse_json, read_arrays
 from leaf_rt.types import I64, U8
 from train.data.dataset import Samples, TrainingData, load_data
 from train.data.splits import Partition, partition
@@ -23,6 +24,8 @@ from train.recipes.schema import Recipe, Split
 
 LIMIT = 50_000_000  # bytes
 WEIGHTS = "weights.pt"
+_ARRAYS = ("images", "label", "validation_images", "validation_label")
+_MAX_CONTENT = 4 << 30  # bytes of the arrays
 
 
 def pack(recipe: Recipe, out: Path, training: int = 20000, validation: int = 3500) -> dict[str, int]:
@@ -76,12 +79,18 @@ def load_packed(path: Path, split: Split) -> TrainingData:
         NotFound: The file is missing.
         DataError: It is no packed file, or has fewer labels than the split wants.
     """
-    with _open(path) as archive:
-        images, label, held, held_label = (
-            np.load(io.BytesIO(archive.read(f"{name}.npy")))
-            for name in ("images", "label", "validation_images", "validation_label")
-        )
-        labels = tuple(json.loads(archive.read("labels.json")))
+    try:
+        images, label, held, held_label = read_arrays(path, _ARRAYS, _MAX_CONTENT)
+        with _open(path) as archive:
+            labels = tuple(parse_json(archive.read("labels.json")))
+        if not all(isinstance(name, str) for name in labels):
+            raise ValueError("its labels are no names")
+        for some, classes in ((images, label), (held, held_label)):
+            _check(some, classes, len(labels))
+    except FileNotFoundError as e:
+        raise _missing(path) from e
+    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as e:
+        raise _damaged(path, e) from e
     ids = [f"{n:06d}" for n in range(len(images))]
     hash_ = hashlib.sha256(images.tobytes() + label.tobytes()).hexdigest()
     parts: Partition = partition(ids, label, labels, split, 0.0, hash_)
@@ -116,13 +125,29 @@ def unpack_weights(path: Path, folder: Path) -> str:
     return str(target)
 
 
+def _check(images: U8, classes: I64, count: int) -> None:
+    """Check that an array holds pictures, and another one a class for each of them; -1 is unknown."""
+    if images.dtype != np.uint8 or images.ndim != 4 or classes.shape != images.shape[:1] or classes.dtype.kind != "i":
+        raise ValueError("its pictures and labels do not fit together")
+    if len(classes) and not -1 <= classes.min() <= classes.max() < count:
+        raise ValueError("it has labels without a name")
+
+
 def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError as e:
-        raise NotFound(f"--packed {path}: no such file; make it with python -m experiments pack") from e
+        raise _missing(path) from e
     except (zipfile.BadZipFile, OSError) as e:
-        raise DataError(f"--packed {path}: is no packed file ({e}); make it with python -m experiments pack") from e
+        raise _damaged(path, e) from e
+
+
+def _missing(path: Path) -> NotFound:
+    return NotFound(f"--packed {path}: no such file; make it with python -m experiments pack")
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"--packed {path}: is no packed file ({error}); make it with python -m experiments pack")
 
 
 def _resized(data: TrainingData, rows: I64, side: int) -> U8:

@@ -83,6 +83,8 @@ def _mask_found(found: re.Match[str]) -> str:
 def _without_user(rest: str) -> str:
     """What follows the scheme, without user and password."""
     host = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" not in host and re.search("%(3A|40)", host, re.IGNORECASE):  # user and password, written as in a query
+        return HIDDEN
     at = rest.rfind("@")
     if at >= 0 and re.search("[:@]", host):
         if "@" not in host and _HOST.fullmatch(host) is not None and _QUERY.search(rest[:at]) is not None:

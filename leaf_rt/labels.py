@@ -1,4 +1,4 @@
-"""The emotion sets, the order of their labels, and their colors."""
+"""The emotion sets, the order of their labels, and their colors; the names of movements of a face."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ AFFECTNET8 = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", 
 AFFECTNET7 = AFFECTNET8[:7]
 # Order of the labels in FER2013's CSV file.
 FER2013_7 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+# Movements of a face in the order of MediaPipe's network, without its first output, which means nothing. Left and right
+# are as seen by the person.
+BLENDSHAPES = (
+    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight",
+    "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight",
+    "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper",
+    "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft",
+    "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
 
 MAX_LABELS = 256  # of a model
 UNCERTAIN = "uncertain"  # shown if no class is probable enough; index -1 in Estimates.emotion

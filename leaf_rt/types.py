@@ -19,7 +19,7 @@ F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 U8: TypeAlias = NDArray[np.uint8]
 
-_NO_POSE: F32 = np.zeros((0, 0), np.float32)  # stands for no columns where the head pose was not asked for
+_NOT_ASKED: F32 = np.zeros((0, 0), np.float32)  # stands for no columns where details were not asked for
 _NO_QUALITY: F32 = np.zeros(0, np.float32)  # stands for NaN in all rows where quality was not measured
 _SAME_AS_TRACK: I64 = np.zeros(0, np.int64)  # stands for the track ids where people are not told apart
 
@@ -240,12 +240,14 @@ class Estimates:
         seen: (S, 4) float32, px, boxes of all faces, with or without a row: those detected in this frame, and the
             predicted boxes of those that were lost a moment ago. Anonymization hides all of them.
         shot: Number of hard cuts in the source before this frame, since its newest connection.
-        person_id: (O,) int64, number of the person, which a person who comes back gets again. Equal to ``track_id``
-            if it is not given.
+        person_id: (O,) int64, number of the person, which a person who comes back gets again. Equal to ``track_id`` if
+            it is not given, and until the person is recognized; see ``leaf_rt.recognition.people``.
         pose: (O, 3) float32, degrees, yaw, pitch and roll of the head; see ``leaf_rt.faces.pose``. (O, 0) if it was not
             asked for.
         quality: (O,) float32, how much the newest classified picture of the face can tell, from 0 to 1; see
             ``leaf_rt.faces.quality``. NaN if it was not measured.
+        blendshapes: (O, B) float32, movements of the face in the order of ``leaf_rt.labels.BLENDSHAPES``, 0 to 1; NaN
+            where they could not be measured. (O, 0) if they were not asked for.
     """
 
     timestamp: float
@@ -260,19 +262,22 @@ class Estimates:
     seen: F32
     shot: int = 0
     person_id: I64 = field(default_factory=lambda: _SAME_AS_TRACK)
-    pose: F32 = field(default_factory=lambda: _NO_POSE)
+    pose: F32 = field(default_factory=lambda: _NOT_ASKED)
     quality: F32 = field(default_factory=lambda: _NO_QUALITY)
+    blendshapes: F32 = field(default_factory=lambda: _NOT_ASKED)
 
     def __post_init__(self) -> None:
         if self.person_id is _SAME_AS_TRACK:
             object.__setattr__(self, "person_id", self.track_id)
         o = len(self.track_id)
-        if self.pose is _NO_POSE:
-            object.__setattr__(self, "pose", np.zeros((o, 0), np.float32))
+        for name in ("pose", "blendshapes"):
+            if getattr(self, name) is _NOT_ASKED:
+                object.__setattr__(self, name, np.zeros((o, 0), np.float32))
         if self.quality is _NO_QUALITY:
             object.__setattr__(self, "quality", np.full(o, np.nan, np.float32))
         _check("Estimates", "quality", self.quality, (o,), np.float32)
         _check("Estimates", "pose", self.pose, (o, None), np.float32)
+        _check("Estimates", "blendshapes", self.blendshapes, (o, None), np.float32)
         _check("Estimates", "track_id", self.track_id, (None,), np.int64)
         _check("Estimates", "person_id", self.person_id, (o,), np.int64)
         _check("Estimates", "xyxy", self.xyxy, (o, 4), np.float32)

@@ -25,16 +25,22 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from device_engine import engine_runner, faces_per_s
 from train_fakes import write_folder
 
-from experiments.gpu_crops import crop_faces_at_once, time_crops
+from experiments.gpu import time_crops
 from experiments.training_step import bench, noise
+from leaf_rt.backends.networks import open_network
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare, golden_faces
-from leaf_rt.backends.pytorch.graph import OnnxGraph
+from leaf_rt.backends.pytorch.crops import TorchCropper
 from leaf_rt.backends.reference import fp32_answers
 from leaf_rt.faces.alignment import crop_faces
-from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, variant_path
+from leaf_rt.faces.blazeface import SIDE
+from leaf_rt.faces.crops import plan_crops
+from leaf_rt.faces.detectors import check_answers, choose_detector
+from leaf_rt.models.detectors import DETECTORS, check_detector
+from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from leaf_rt.types import Prediction
 from train.entry import train
 from train.loop.run_log import read_log
@@ -92,7 +98,8 @@ def environment(device: str) -> Values:
 def back_end(device: str, precision: str, batches: tuple[int, ...]) -> Values:
     """`--backend torch` on the bundled model. It checks every batch size when it opens; here in any order."""
     begin = time.perf_counter()
-    backend = open_backend(DEFAULT_MODEL, "torch", precision=precision)
+    # On a CPU that others use, two threads wait for each other most of the time.
+    backend = open_backend(DEFAULT_MODEL, "torch", 0 if device == "cuda" else 1, precision=precision)
     about: Values = {"reason": backend.reason, "seconds_to_open": round(time.perf_counter() - begin, 2)}
     try:
         assert backend.device == device
@@ -124,123 +131,77 @@ def back_end(device: str, precision: str, batches: tuple[int, ...]) -> Values:
     return about
 
 
-def faces_per_s(infer: Callable[[Any], object], faces: np.ndarray, batch: int, calls: int = 30) -> int:
-    crops = np.ascontiguousarray(np.resize(faces, (batch, *faces.shape[1:])))
-    took = []
-    for _ in range(calls):
-        begin = time.perf_counter()
-        infer(crops)
-        took.append(time.perf_counter() - begin)
-        if sum(took) > 3:
-            break
-    return round(batch / float(np.median(took)))
-
-
-class Memory:
-    """Memory of the runner, as PyTorch sees it."""
-
-    def __init__(self, address: int, shape: tuple[int, ...], kind: str) -> None:
-        self.__cuda_array_interface__ = {"shape": shape, "typestr": kind, "data": (address, False), "version": 3}
-
-
-class TorchContext:
-    """What ``EngineRunner`` wants of TensorRT's IExecutionContext, computed by PyTorch on the runner's own stream."""
-
-    def __init__(self, graph: OnnxGraph, rows: dict[str, int], pool: object) -> None:
-        self.graph, self.rows, self.pool = graph, rows, pool
-        self.at: dict[str, int] = {}
-        self.shape: tuple[int, ...] = ()
-        self.views: dict[str, torch.Tensor] = {}
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.at[name] = address
-        return True
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shape = shape
-        return True
-
-    def view(self, name: str, shape: tuple[int, ...], kind: str) -> torch.Tensor:
-        """Made in the run before the recording, because the recording must not ask CUDA for anything."""
-        if name not in self.views:
-            self.views[name] = torch.as_tensor(Memory(self.at[name], shape, kind), device="cuda")
-        return self.views[name]
-
-    @torch.no_grad()
-    def execute_async_v3(self, stream: int) -> bool:
-        with torch.cuda.stream(torch.cuda.ExternalStream(stream)), torch.cuda.use_mem_pool(self.pool):  # type: ignore[arg-type]
-            answer = self.graph(self.view("faces", self.shape, "|u1"))
-            for (name, columns), value in zip(self.rows.items(), answer, strict=True):
-                self.view(name, (self.shape[0], columns), "<f4").copy_(value)
-        return True
-
-
-class TorchPlan:
-    """A ``LoadedPlan`` of such contexts."""
-
-    memory = 0
-
-    def __init__(self, graph: OnnxGraph, rows: dict[str, int]) -> None:
-        self.graph, self.rows, self.pool = graph, rows, torch.cuda.MemPool()
-
-    def context(self, address: int) -> TorchContext:
-        return TorchContext(self.graph, self.rows, self.pool)
-
-    def capturable(self, context: TorchContext, stream: int) -> bool:
-        return True
-
-
-def engine_runner() -> Values:
-    """TensorRT's runner with its real streams, pinned memory and graphs, and PyTorch in the place of TensorRT."""
-    from leaf_rt.backends.tensorrt.cuda import CudaRuntime
-    from leaf_rt.backends.tensorrt.runner import EngineRunner
-
-    spec = load_spec(DEFAULT_MODEL)
-    faces, wanted = golden_faces(spec.side), fp32_answers(DEFAULT_MODEL, spec)
-    graph = OnnxGraph(variant_path(DEFAULT_MODEL, "fp16")).eval().to("cuda")
-    rows = {"probs": len(spec.labels), "features": spec.feature_dim}
-
-    def make(largest: int) -> EngineRunner:
-        return EngineRunner(
-            TorchPlan(graph, rows), CudaRuntime(), spec.side, len(spec.labels), spec.feature_dim, largest
-        )
-
-    worst, graphs = 0.0, 0
-    with make(64) as engine:
-        for count in (1, 3, 32, 5, 64, 9, 1, 100, 2, 32, 17, 256, 50, 4):
-            for shift in (0, 7):
-                crops = np.roll(faces, shift, 0)[:count]
-                difference = np.abs(engine.infer(crops).probs - np.roll(wanted.probs, shift, 0)[:count])
-                worst = max(worst, float(difference.max()))
-        graphs = sum(graph is not None for graph in engine._graphs.values())
-        speed = {batch: faces_per_s(engine.infer, faces, batch) for batch in (1, 8, 32, 64)}
-    free = torch.cuda.mem_get_info()[0]
-    for _ in range(10):
-        with make(8) as engine:
-            engine.infer(faces[:5])
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    lost = (free - torch.cuda.mem_get_info()[0]) / 2**20
-    assert worst < 0.02, worst
-    return {
-        "largest_difference": worst,
-        "recorded": graphs,
-        "faces_per_s": speed,
-        "lost_MiB_in_10_opens": round(lost, 1),
-    }
+def frame_and_faces(height: int = 1080, width: int = 1920) -> tuple[np.ndarray, np.ndarray]:
+    """A frame (H, W, 3) of soft noise, and the keypoints of 8 faces anywhere in it."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8)
+    keypoints = rng.uniform((0, 0), (width, height), (8, 1, 2)) + rng.normal(0, height / 13, (8, 6, 2))
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), keypoints.astype(np.float32)
 
 
 def crops(device: str) -> Values:
     """All crops of a frame at once: the same as one by one on the CPU, and how long both take."""
-    rng = np.random.default_rng(0)
-    frame = cv2.resize(rng.integers(0, 256, (90, 160, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
-    keypoints = rng.uniform((0, 0), (1920, 1080), (8, 1, 2)) + rng.normal(0, 80, (8, 6, 2))
-    wanted = crop_faces(frame, keypoints.astype(np.float32), 64, 0.05)
-    got = crop_faces_at_once(torch.from_numpy(frame).to(device), keypoints.astype(np.float32), 64, 0.05)
-    difference = int(np.abs(got.cpu().numpy().astype(int) - wanted.astype(int)).max())
+    frame, keypoints = frame_and_faces()
+    wanted = crop_faces(frame, keypoints, 64, 0.05)
+    got = TorchCropper(device)(frame, plan_crops(keypoints, 64, 0.05, *frame.shape[:2])[0], 64)
+    difference = int(np.abs(got.astype(int) - wanted.astype(int)).max())
     assert difference <= 1, difference
-    height, width, calls = (1080, 1920, 50) if device == "cuda" else (90, 160, 1)
-    return {"difference": difference, f"8 at {height}p": time_crops(device, 8, height, width, calls)}
+    sizes = ((1, 360, 640), (8, 1080, 1920)) if device == "cuda" else ((8, 90, 160),)
+    calls = 50 if device == "cuda" else 1
+    return {"difference": difference, **{f"{n} at {h}p": time_crops(device, n, h, w, calls) for n, h, w in sizes}}
+
+
+def detector(device: str) -> Values:
+    """`--detector torch` finds what MediaPipe finds in the stored picture, and how long a call takes, in ms."""
+    choice = choose_detector("torch")
+    check_answers(choice.open)
+    about: Values = {"reason": choice.reason}
+    assert ("GPU" in choice.reason) == (device == "cuda")
+    for kind, side in SIDE.items():
+        path = check_detector(DETECTORS[kind].onnx)
+        images = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), np.uint8)
+        for name in ("torch", "onnxruntime"):
+            network = open_network(path, name)
+            counts, calls = ((1, 4, 8), 30) if device == "cuda" else ((1,), 1)
+            per_s = {n: faces_per_s(network, images, n, calls) for n in counts}
+            about[f"{kind}, {name}, images/s"] = per_s
+    return about
+
+
+def side_by_side(device: str) -> Values:
+    """Crops, detection and classification of four threads at once give what each gives alone."""
+    frame, keypoints = frame_and_faces() if device == "cuda" else frame_and_faces(180, 320)
+    cropper, plans = TorchCropper(device), plan_crops(keypoints, 64, 0.05, *frame.shape[:2])[0]
+    network = open_network(check_detector(DETECTORS["short"].onnx), "torch")
+    images = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
+    runtime, precision = ("torch", "fp16") if device == "cuda" else ("onnxruntime", "fp32")
+    backend = open_backend(DEFAULT_MODEL, runtime, precision=precision)
+    faces = golden_faces(backend.spec.side)[:5]
+    problems: list[str] = []
+    alone = [cropper(frame, plans, 64), *network(images), backend.infer(faces).probs]
+
+    def work(lock: threading.Lock) -> None:
+        try:
+            for _ in range(50 if device == "cuda" else 1):
+                found = [cropper(frame, plans, 64), *network(images)]
+                with lock:  # a back end is not thread-safe
+                    found.append(backend.infer(faces).probs)
+                worst = [float(np.abs(a.astype(float) - b).max()) for a, b in zip(found, alone, strict=True)]
+                if max(worst) > 1e-3:
+                    problems.append(str(worst))
+        except BaseException as e:  # noqa: BLE001 - of another thread
+            problems.append(repr(e))
+
+    lock = threading.Lock()
+    threads = [threading.Thread(target=work, args=(lock,)) for _ in range(4)]
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    backend.close()
+    assert not problems, problems[:3]
+    return {"seconds_together": round(time.perf_counter() - begin, 2)}
 
 
 def losses(folder: Path, device: str, steps: int, amp: str, **more: object) -> list[float]:
@@ -249,7 +210,7 @@ def losses(folder: Path, device: str, steps: int, amp: str, **more: object) -> l
         "data.cache": str(folder / "cache"), "data.side": 64, "data.align": False, "split.kind": "balanced",
         "split.labels": 60, "model.weights": "", "model.dropout": 0.0, "method.noise": False,
         "method.unsupervised_start_step": 0, "optim.schedule": "constant", "optim.warmup": 0, "run.epochs": 1,
-        "run.steps": steps, "run.device": device, "run.amp": amp, "run.log_every": 1, **more,
+        "run.steps": steps, "run.device": device, "run.amp": amp, "run.log_every": 1, "run.compare": "none", **more,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(dir=folder) as out:
         train("own", data=folder / "data", out=Path(out) / "run", overrides=given)
@@ -349,12 +310,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["LEAF_RT_CACHE"] = str(folder / "engines")  # nothing of earlier runs
-        write_folder(folder / "data", per_class=24, unlabelled=80 if device == "cuda" else 20)
+        per_class, unlabelled = (24, 80) if device == "cuda" else (14, 20)
+        write_folder(folder / "data", per_class, unlabelled)
         checks.run("environment", lambda: environment(device))
         if device == "cpu":
             tiny = {"run.batch": 8, "run.batch_unlabelled": 8, "run.input_sizes": [32], "run.threads": 1}
             checks.run("back end fp32", lambda: back_end("cpu", "fp32", (1, 4)))
             checks.run("crops", lambda: crops("cpu"))
+            checks.run("detector", lambda: detector("cpu"))
+            checks.run("side by side", lambda: side_by_side("cpu"))
             checks.run("LEAF fp32", lambda: leaf(folder, "cpu", FIRST, "off", 1e-9, **tiny))
             checks.run("two processes", lambda: two_processes("cpu"))
             return 1 if checks.failed else 0
@@ -363,6 +327,8 @@ def main() -> int:
             checks.run(f"back end {precision}", lambda p=precision: back_end("cuda", p, batches))  # type: ignore[misc]
         checks.run("engine runner", engine_runner)
         checks.run("crops", lambda: crops("cuda"))
+        checks.run("detector", lambda: detector("cuda"))
+        checks.run("side by side", lambda: side_by_side("cuda"))
         checks.run("LEAF fp32", lambda: leaf(folder, "cuda", 200, "off", 0.02))
         checks.run("LEAF bf16", lambda: leaf(folder, "cuda", 200, "bf16", 0.1))
         checks.run("LEAF fp16", lambda: leaf(folder, "cuda", 40, "fp16", 0.1))

@@ -84,6 +84,7 @@ class FakeBackend:
 
     name = "fake"
     device: Device = "cpu"
+    cropper = None
     reason = "a test"
 
     def __init__(self, answer: int = 1) -> None:

@@ -1,11 +1,12 @@
 """Measures who is who: HOTA, IDF1 and id switches (TrackEval) of ``track_id`` and of ``person_id``.
 
     pip install --no-deps trackeval
-    PYTHONPATH=tests:. python tests/identity_metrics.py ../shared/media [--reid-model PATH]
+    PYTHONPATH=tests:. python tests/identity_metrics.py ../shared/media --seeds 0-5 [--reid-model PATH]
 
 ``shared`` counts the numbers that were given to two people, which must be 0. Only faces that were detected in the frame
-count there: the box of somebody who is hidden stays for up to 0.2 s, and then lies over whoever hides him. ``changes``
-counts how often the number changes within a track.
+count there: the box of somebody who is hidden stays for up to 0.2 s, and then lies over whoever hides him. ``late``
+counts the tracks whose person was recognized after their first frame; ``settled`` takes the newest person of a track
+for the whole track.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tracking_clips import Truth, moving, street_truth, video
+from tracking_clips import FPS, Truth, moving, street_truth, video
 
 from leaf_rt.geometry import iou
 from leaf_rt.recognition.config import RecognitionConfig
@@ -67,14 +68,18 @@ def numbers(results: list[tuple[Truth, list[Row]]], column: int, at_least: int =
     return sum(n >= at_least for people in owners(results, column).values() for n in people.values())
 
 
-def changes(results: list[tuple[Truth, list[Row]]]) -> int:
-    """Count how often the person of a track changes."""
+def changes(results: list[tuple[Truth, list[Row]]]) -> list[tuple[int, int, float]]:
+    """All changes of the person of a track: the track, the number before, and the age of the track, s."""
+    first: dict[int, float] = {}
     last: dict[int, int] = {}
-    count = 0
-    for _, rows in results:
-        count += sum(last.get(row[0], row[1]) != row[1] for row in rows)
-        last |= {row[0]: row[1] for row in rows}
-    return count
+    found = []
+    for k, (_, rows) in enumerate(results):
+        for track, person, *_ in rows:
+            age = k / FPS - first.setdefault(track, k / FPS)
+            if last.setdefault(track, person) != person:
+                found.append((track, last[track], age))
+            last[track] = person
+    return found
 
 
 def scores(results: list[tuple[Truth, list[Row]]], column: int) -> dict[str, float]:
@@ -107,25 +112,35 @@ def scores(results: list[tuple[Truth, list[Row]]], column: int) -> dict[str, flo
     }
 
 
+def settled(results: list[tuple[Truth, list[Row]]]) -> list[tuple[Truth, list[Row]]]:
+    """The same with the newest person of each track in all its rows."""
+    newest = {row[0]: row[1] for _, rows in results for row in rows}
+    return [(truth, [(track, newest[track], *rest) for track, _, *rest in rows]) for truth, rows in results]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("media", type=Path)
     parser.add_argument("--reid-model", type=Path)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", default="0-5", help="of the moving clips: first and last")
     parser.add_argument("--people", type=int, default=4)
     given = parser.parse_args()
     config = RecognitionConfig(backend="onnxruntime", reid_model=given.reid_model)
     truth = street_truth()
     clips = {"street": ((frame, truth.get(frame.index, [])) for frame in video(given.media / "street_1080p.mp4"))}
-    clips |= {f"moving {seed}": moving(given.media, seed, given.people) for seed in range(given.seeds)}
+    first, last = map(int, given.seeds.split("-"))
+    clips |= {f"moving {seed}": moving(given.media, seed, given.people) for seed in range(first, last + 1)}
     for name, frames in clips.items():
         results = follow(frames, config)
         people = len({p for truth, _ in results for p, _ in truth})
-        for column, field in enumerate(("track_id", "person_id")):
-            values = "  ".join(f"{key} {value:.3f}" for key, value in scores(results, column).items())
-            print(f"{name:10} {field:9}  {values}  people {people}  numbers {numbers(results, column)}  "  # noqa: T201
-                  f"shared {shared(results, column)}  changes {changes(results)}", flush=True)  # fmt: skip
+        late = len(changes(results))
+        for field, rows, column in (
+            ("track_id", results, 0), ("person_id", results, 1), ("settled", settled(results), 1)
+        ):  # fmt: skip
+            values = "  ".join(f"{key} {value:.3f}" for key, value in scores(rows, column).items())
+            print(f"{name:10} {field:9}  {values}  people {people}  numbers {numbers(rows, column)}  "  # noqa: T201
+                  f"shared {shared(rows, column)}  late {late}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pytest
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
 
 
-def until(condition: Callable[[], Any], timeout: float = 15.0) -> None:
+def until(condition: Callable[[], Any], timeout: float = 60.0) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + timeout
     while not condition():

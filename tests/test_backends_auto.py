@@ -102,7 +102,7 @@ def test_auto_runs_on_the_cpu_after_any_error_of_a_gpu_back_end(
     monkeypatch.setattr(selection, "BUDGET", 0.01)
 
     class Broken:
-        name, device, reason, spec = "tensorrt", "cuda", "", load_spec(model)
+        name, device, reason, spec, cropper = "tensorrt", "cuda", "", load_spec(model), None
 
         def infer(self, crops: np.ndarray) -> Prediction:
             raise error("a fault of the runtime")

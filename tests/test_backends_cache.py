@@ -81,9 +81,14 @@ folder = Path(sys.argv[1])
 def build():
     with (folder / "builds.log").open("a") as f:
         f.write("built\\n")
-    time.sleep(1.0)
+    end = time.monotonic() + 60
+    while not (folder / "waits").exists() and time.monotonic() < end:  # for the other process
+        time.sleep(0.02)
     return b"plan" * 1000
-content, how = plan_cache.get_or_build({"k": 1}, build, lambda text: print("message:", text), folder)
+def message(text):
+    (folder / "waits").touch()
+    print("message:", text)
+content, how = plan_cache.get_or_build({"k": 1}, build, message, folder)
 assert content == b"plan" * 1000
 print("how:", how)
 """
@@ -103,15 +108,14 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
-    code = BUILDER.replace("time.sleep(1.0)", "time.sleep(60)")
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    end = time.monotonic() + 30
+    process = subprocess.Popen([sys.executable, "-c", BUILDER, str(tmp_path)])
+    end = time.monotonic() + 60
     while not (tmp_path / "builds.log").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
     process.kill()
-    process.wait(timeout=10)
-    content, how = plan_cache.get_or_build({"k": 1}, lambda: b"mine", print, tmp_path, timeout=5)
+    process.wait(timeout=60)
+    content, how = plan_cache.get_or_build({"k": 1}, lambda: b"mine", print, tmp_path, timeout=60)
     assert (content, how.startswith("built now")) == (b"mine", True)
 
 

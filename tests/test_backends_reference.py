@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,14 +34,50 @@ def test_the_answers_are_computed_once_per_model(model: Path, cache: Path, monke
     assert len(list(cache.glob("answers-*.npz"))) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"no archive", None])
-def test_damaged_answers_are_computed_again(model: Path, cache: Path, damage: bytes | None) -> None:
+def archive(compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as file:
+        for name, data in members.items():
+            file.writestr(f"{name}.npy", data)
+    return content.getvalue()
+
+
+def array(values: Any) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=True)
+    return content.getvalue()
+
+
+ENDLESS = array(np.zeros(1)).replace(b"(1,)", b"(9" + b"9" * 11 + b",)").replace(b" " * 12 + b"\n", b"\n")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"", b"no archive", array(np.zeros(3)), archive(probs=b"", features=b""),
+        archive(probs=ENDLESS, features=ENDLESS),
+        archive(probs=array([{}]), features=array([{}])),
+        archive(zipfile.ZIP_DEFLATED, probs=bytes(100 << 20), features=b""), "nan", "short",
+    ],
+    ids=["empty", "text", "no zip", "no arrays", "endless", "objects", "bomb", "nan", "short"],
+)  # fmt: skip
+def test_damaged_answers_are_computed_again(model: Path, cache: Path, damage: bytes | str) -> None:
     first = fp32_answers(model, load_spec(model))
     [path] = cache.glob("answers-*.npz")
-    if damage is None:
+    if damage == "short":
         np.savez(path, probs=first.probs[:3], features=first.features[:3])
-    else:
+    elif damage == "nan":
+        np.savez(path, probs=np.full_like(first.probs, np.nan), features=first.features)
+    elif isinstance(damage, bytes):
         path.write_bytes(damage)
+    np.testing.assert_array_equal(fp32_answers(model, load_spec(model)).probs, first.probs)
+
+
+def test_cached_answers_that_are_a_pipe_are_computed_again(model: Path, cache: Path) -> None:
+    first = fp32_answers(model, load_spec(model))
+    [path] = cache.glob("answers-*.npz")
+    path.unlink()
+    os.mkfifo(path)
     np.testing.assert_array_equal(fp32_answers(model, load_spec(model)).probs, first.probs)
 
 

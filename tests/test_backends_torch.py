@@ -17,14 +17,18 @@ from engines_fakes import CLASSES, DIM, SIDE, describe, faces, run_engines, tiny
 from onnx import TensorProto, helper
 
 from leaf_rt.backends import selection
+from leaf_rt.backends.networks import open_network
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import PROOF, compare
 from leaf_rt.backends.pytorch import engine
 from leaf_rt.backends.pytorch.graph import OnnxGraph
+from leaf_rt.backends.pytorch.network import TorchNetwork
 from leaf_rt.backends.pytorch.program import to_program
 from leaf_rt.backends.pytorch.runner import Answer, GpuRunner, Run
 from leaf_rt.backends.registry import find_backend
 from leaf_rt.errors import BackendError, ModelError
+from leaf_rt.faces.detectors import check_answers, choose_detector
+from leaf_rt.models.detectors import DETECTORS, check_detector
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, save_spec, sha256_of, variant_path
 from leaf_rt.types import Prediction
 
@@ -55,6 +59,9 @@ def pair(tmp_path: Path) -> Path:
     half.write_bytes(proto.SerializeToString(deterministic=True))
     describe(half, precision="fp16", parent=spec.sha256)
     return model
+
+
+ROWS = ((CLASSES,), (DIM,))
 
 
 class FakeGpu:
@@ -112,10 +119,10 @@ def wanted(crops: np.ndarray) -> Prediction:
 @pytest.mark.parametrize("count", [1, 3, 4, 9, 21])
 def test_any_batch_is_split_filled_up_and_replayed(count: int, recordable: bool) -> None:
     gpu = FakeGpu(recordable)
-    runner = GpuRunner(Mean(), gpu, SIDE, CLASSES, DIM, (1, 2, 4, 8))
+    runner = GpuRunner(Mean(), gpu, SIDE, ROWS, (1, 2, 4, 8))
     for shift in (0, 5, 11):  # recorded, then replayed with other faces
         crops = np.roll(faces(32), shift, 0)[:count]
-        out = runner(crops)
+        out = Prediction(*runner(crops))
         np.testing.assert_allclose(out.probs, wanted(crops).probs, atol=1e-6)
         np.testing.assert_array_equal(out.features, wanted(crops).features)
     assert ("replay" in gpu.calls) == recordable
@@ -123,7 +130,7 @@ def test_any_batch_is_split_filled_up_and_replayed(count: int, recordable: bool)
 
 def test_each_bucket_is_recorded_once_and_then_replayed() -> None:
     gpu = FakeGpu()
-    runner = GpuRunner(Mean(), gpu, SIDE, CLASSES, DIM, (1, 2, 4))
+    runner = GpuRunner(Mean(), gpu, SIDE, ROWS, (1, 2, 4))
     runner(faces(3))
     assert gpu.calls == ["record", "replay", "wait"]
     runner(faces(4))  # the same bucket
@@ -132,7 +139,7 @@ def test_each_bucket_is_recorded_once_and_then_replayed() -> None:
 
 def test_padding_contains_no_earlier_faces() -> None:
     network = Mean()
-    runner = GpuRunner(network, FakeGpu(), SIDE, CLASSES, DIM, (4,))
+    runner = GpuRunner(network, FakeGpu(), SIDE, ROWS, (4,))
     runner(np.full((4, SIDE, SIDE, 3), 255, np.uint8))
     runner(np.full((3, SIDE, SIDE, 3), 7, np.uint8))
     assert int(network.seen[-1][3].max()) == 0
@@ -140,11 +147,11 @@ def test_padding_contains_no_earlier_faces() -> None:
 
 
 def test_predictions_are_copies() -> None:
-    runner = GpuRunner(Mean(), FakeGpu(), SIDE, CLASSES, DIM, (4,))
-    first = runner(faces(2))
-    kept = first.probs.copy()
+    runner = GpuRunner(Mean(), FakeGpu(), SIDE, ROWS, (4,))
+    first, _ = runner(faces(2))
+    kept = first.copy()
     runner(faces(6)[3:])
-    np.testing.assert_array_equal(first.probs, kept)
+    np.testing.assert_array_equal(first, kept)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -168,6 +175,30 @@ def test_an_fp16_file_with_wrong_answers_is_refused(pair: Path) -> None:
         open_backend(pair, "torch", precision="bf16")
     with pytest.raises(BackendError, match="--precision int8: is for the CPU"):
         open_backend(pair, "torch", precision="int8")
+
+
+def test_the_detector_on_a_gpu_gives_what_the_file_says(tmp_path: Path) -> None:
+    """Its graphs are recorded when it opens, and it takes any number of images."""
+    path, gpu = check_detector(DETECTORS["short"].onnx), FakeGpu()
+    network = TorchNetwork(path, gpu)
+    assert gpu.calls.count("record") == 4
+    images = np.random.default_rng(0).integers(0, 256, (11, 128, 128, 3), np.uint8)
+    got, wanted = network(images), open_network(path, "onnxruntime")(images)
+    assert gpu.calls.count("record") == 4
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+    broken = tmp_path / "m.onnx"
+    broken.write_bytes(b"not a model at all")
+    with pytest.raises(ModelError, match="PyTorch cannot load it"):
+        TorchNetwork(broken)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_backend("torch").gpu_problem() is not None, reason="needs PyTorch and an NVIDIA GPU")
+def test_the_detector_finds_on_a_gpu_what_mediapipe_finds() -> None:
+    choice = choose_detector("torch")
+    assert "on the GPU" in choice.reason
+    check_answers(choice.open)
 
 
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from leaf_rt.backends.base import check_answers
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.selection import CHOICES
 from leaf_rt.errors import BackendError, ModelError, NotFound
+from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, spec_path
 from leaf_rt.system.parsing import parse_json, read_toml
 from leaf_rt.types import Prediction
@@ -217,3 +218,44 @@ def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path: Path) -> None:
     assert torch.load(path)["w"][500] != 500  # torch takes it without a word
     with pytest.raises(Unreadable, match="wrong checksum"):
         read_file(path)
+
+
+def test_a_face_recognition_network_that_answers_nonsense(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Log", ["faces"], ["logs"]),  # of 0 and of less
+        helper.make_node("AveragePool", ["logs"], ["cells"], kernel_shape=[28, 28], strides=[28, 28]),
+        helper.make_node("Flatten", ["cells"], ["vectors"]),
+    ]
+    entry = helper.make_tensor_value_info("faces", onnx.TensorProto.FLOAT, [1, 3, 112, 112])
+    result = helper.make_tensor_value_info("vectors", onnx.TensorProto.FLOAT, [1, 48])
+    graph = helper.make_graph(nodes, "logs", [entry], [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "f.onnx")
+    with pytest.raises(ModelError, match=r"--reid-model: .*answered with numbers that are not finite"):
+        FaceEncoder(tmp_path / "f.onnx")
+
+
+def test_a_graph_that_fails_while_it_runs_prints_one_sentence(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would print a line of its own, in red."""
+    tiny_onnx(tmp_path / "m.onnx")
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.op_type = "Squeeze"  # of a shape that is known only when it runs, and then fits nothing
+    flatten.ClearField("attribute")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    describe(tmp_path / "m.onnx")
+    done = leaf("image", face, "--model", tmp_path / "m.onnx", "--backend", "onnxruntime", "--out", tmp_path)
+    assert done.code in (8, 10)
+    assert "onnxruntime:" not in done.err
+    assert "\x1b" not in done.err
+    assert done.err.count("error: ") == 1
+
+
+def test_a_name_that_is_no_text_prints_one_sentence(leaf: Leaf, face: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would try another provider, and say so on standard output, where records may go."""
+    tiny_onnx(tmp_path / "m.onnx")
+    before, _, after = (tmp_path / "m.onnx").read_bytes().rpartition(b"logits")  # what Softmax reads
+    (tmp_path / "m.onnx").write_bytes(before + b"logit\xff" + after)
+    describe(tmp_path / "m.onnx")
+    done = leaf("image", face, "--model", tmp_path / "m.onnx", "--backend", "onnxruntime", "--jsonl", "-")
+    assert (done.code, done.out) == (8, "")
+    assert done.err.count("error: ") == 1

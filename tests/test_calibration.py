@@ -67,6 +67,10 @@ def test_a_balanced_prior_needs_a_model_that_knows_its_own() -> None:
         {"temperature": 0}, {"temperature": "x"}, {"balance": 10**400}, {"temperature": 1e-300},
         {"prior": "abcdefgh"}, {"uncertain_below": float("nan")}, {"prior": [0.5, 0.5]},
         {"prior": [0, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1]}, {"face": [1.0, 2.0]}, {"color": 1},
+        {"temperature": "1"}, {"temperature": True}, {"quality_exponent": "0.5"}, {"prior": ["0.125"] * 8},
+        {"prior": 1}, {"quality_exponent": [1], "uncertain_below": [1], "balance": [1]}, {"fitted": [1]},
+        {"face": [1e300] * 5}, {"prior": [1e-300, *[0.1] * 7]}, {"resting": [1e-300, *[0.1] * 7]}, {"resting": {}},
+        {"face": "x" * 5},
     ],
 )  # fmt: skip
 def test_a_damaged_calibration_is_one_clear_error(change: dict[str, object]) -> None:

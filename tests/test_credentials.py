@@ -64,6 +64,8 @@ NASTY = "/?#@:&=%;+,.~!$'()*[]\\ \"<>|^`{}_-aZ09öé"
         ("me@home.mp4", "me@home.mp4"),
         ("run=3/clip 12:30.mp4", "run=3/clip 12:30.mp4"),
         ("/films/12:30.mp4", "/films/12:30.mp4"),
+        ("http://user%3Apw%40host:80/x", "http://***"),
+        ("http://user%3apw/more@host/x", "http://***"),
         ("rtsp://user:p%40ss@10.0.0.1/a?channel=1&password=hunter2", "rtsp://10.0.0.1/a?***"),
     ],
 )

@@ -114,10 +114,10 @@ def test_the_command_runs_is_healthy_appends_and_stops(kind: str, clip: Path, tm
     try:
         until(lambda: events.read_text().count('"phase":"start"') or process.poll() is not None, 60)
         time.sleep(1.5)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
             assert answer.status == 200
         process.terminate()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, errors

@@ -1,4 +1,4 @@
-"""The face detector in ONNX Runtime and OpenVINO finds what MediaPipe's Tasks detector finds."""
+"""The face detector in ONNX Runtime, OpenVINO and PyTorch finds what MediaPipe's Tasks detector finds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from onnx import numpy_helper
 
 from leaf_rt.backends import networks
-from leaf_rt.backends.networks import RUNTIMES, open_network
+from leaf_rt.backends.networks import NAMES, RUNTIMES, open_network
 from leaf_rt.errors import BackendError, ModelError
 from leaf_rt.faces import detectors
 from leaf_rt.faces.blazeface import SIDE, anchors, letterbox
@@ -31,6 +31,7 @@ from train.data.cropper import BORDER, DETECTION_SIDE, MIN_CONFIDENCE
 
 KINDS: tuple[ModelKind, ...] = ("short", "full")
 MEDIA_FRAMES = 10  # of each clip, spread over it
+TORCH_STEP = 7  # PyTorch looks at every 7th image: on a CPU it needs four times as long as the others
 Find = Callable[[U8], Detections]
 
 
@@ -123,17 +124,19 @@ def training_images(media: Path) -> Iterator[tuple[str, U8]]:
 
 def compare(images: Iterator[tuple[str, U8]], kind: ModelKind, min_confidence: float) -> tuple[int, int]:
     """Compare every runtime with MediaPipe; return the number of images and of faces."""
-    models = {name: choose_detector(name).open(kind, min_confidence) for name in RUNTIMES}
+    models = {name: choose_detector(name).open(kind, min_confidence) for name in NAMES}
     wrong: dict[str, str] = {}
     count = faces = 0
     for reference in tasks(kind, min_confidence):
         for name, image in images:
             expected = reference(image)
-            count, faces = count + 1, faces + len(expected)
             for runtime, model in models.items():
+                if runtime == "torch" and count % TORCH_STEP:
+                    continue
                 (found,) = model.find([image])
                 if problem := difference(as_tasks(found, image), expected):
                     wrong[f"{name}, {runtime}"] = problem
+            count, faces = count + 1, faces + len(expected)
     assert wrong == {}
     return count, faces
 
@@ -152,7 +155,7 @@ def test_500_training_pictures_show_the_faces_that_mediapipe_finds(media, kind):
     assert faces > 250
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", NAMES)
 def test_a_batch_gives_what_single_images_give(runtime, kind):
     model = choose_detector(runtime).open(kind)
     image, _ = load_reference()
@@ -243,6 +246,26 @@ def test_without_a_runtime_the_error_gives_every_reason(monkeypatch):
 def test_sources_share_one_network_per_process(kind):
     path = check_detector(DETECTORS[kind].onnx)
     assert open_network(path, "onnxruntime") is open_network(path, "onnxruntime")
+
+
+@pytest.mark.slow
+def test_pytorch_runs_the_detector_when_it_is_named(leaf, face, tmp_path, monkeypatch):
+    found = []
+    for name in ("onnxruntime", "torch"):
+        done = leaf("image", face, "--no-save-picture", "--jsonl", tmp_path / f"{name}.jsonl", "--detector", name)
+        assert done.code == 0
+        found.append(json.loads((tmp_path / f"{name}.jsonl").read_text()))
+    assert "PyTorch" in done.err
+    assert "requested with --detector" in " ".join(done.err.split())
+    assert found[1]["box"] == pytest.approx(found[0]["box"], abs=0.1)
+    assert "torch" not in RUNTIMES  # so "auto" never takes it
+    monkeypatch.setattr("leaf_rt.backends.registry.BackendEntry.version", lambda _: None)
+    monkeypatch.setattr(networks, "_opened", {})
+    done = leaf("image", face, "--no-save-picture", "--no-jsonl", "--detector", "torch")
+    assert done.code == 10
+    assert 'not installed; install it from a clone of leaf-rt with: pip install ".[train]"' in " ".join(
+        done.err.split()
+    )
 
 
 def test_a_damaged_reference_is_an_error(monkeypatch, tmp_path):

@@ -31,7 +31,8 @@ def test_the_device_check_passes_on_the_cpu(tmp_path: Path) -> None:
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line["check"] for line in lines] == ["environment", "back end fp32", "crops", "LEAF fp32", "two processes"]
+    names = ["environment", "back end fp32", "crops", "detector", "side by side", "LEAF fp32", "two processes"]
+    assert [line["check"] for line in lines] == names
     assert all(line["ok"] for line in lines)
     assert (tmp_path / "checks.jsonl").read_text().count("\n") == len(lines)
 

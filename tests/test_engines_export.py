@@ -62,6 +62,15 @@ def leaf(flip: bool = True) -> LoadedCheckpoint:
     return LoadedCheckpoint(model, meta, Preparation(64, "rgb", 64, MEAN, STD, flip), "0")
 
 
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of ``leaf``, with its fp16 variant."""
+    path = tmp_path_factory.mktemp("experts") / "leaf.onnx"
+    for precision in ("fp32", "fp16"):  # the description of the fp16 file refers to the fp32 file
+        export_onnx(leaf(), path, faces(8), precision)
+    return path
+
+
 def test_the_command_writes_model_description_and_report(exported: Path) -> None:
     spec = load_spec(exported)
     assert (spec.labels, spec.side, spec.net_side, spec.flip, spec.opset) == (FERPLUS8, 64, SIDE, True, 20)
@@ -142,23 +151,21 @@ def test_tensorrt_builds_the_fused_engine_with_its_profile(exported: Path, preci
 
 @RTX
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_tensorrt_builds_gates_and_experts_with_their_profile(tmp_path: Path, precision: str) -> None:
+def test_tensorrt_builds_gates_and_experts_with_their_profile(experts: Path, precision: str) -> None:
     trt = importlib.import_module("tensorrt_rtx")
-    for each in ("fp32", precision):  # the description of the fp16 file refers to the fp32 file
-        path = export_onnx(leaf(), tmp_path / "leaf.onnx", faces(8), each)
+    path = experts if precision == "fp32" else variant_path(experts, precision)
     assert len(build_plan(trt, path.read_bytes(), Profile(1, 4, 32)).plan) > path.stat().st_size / 2
 
 
-def test_gates_and_experts_are_dense_operations_in_the_graph(tmp_path: Path) -> None:
+def test_gates_and_experts_are_dense_operations_in_the_graph(experts: Path) -> None:
     loaded = leaf()
-    path = export_onnx(loaded, tmp_path / "leaf.onnx", faces(8))
-    assert not {n.op_type for n in onnx.load(path).graph.node} & ROUTING
+    assert not {n.op_type for n in onnx.load(experts).graph.node} & ROUTING
     with torch.no_grad():
         out = loaded.model(Deployed(loaded.model, loaded.preparation).prepare(torch.from_numpy(faces(40))))
         probs, _ = Deployed(loaded.model, loaded.preparation)(torch.from_numpy(faces(40)))
     assert len({tuple(row) for row in (out.gates[:, 0] > 0).tolist()}) > 1, "all faces use the same experts"
     for name in ("onnxruntime", "openvino"):
-        np.testing.assert_allclose(open_backend(path, name, 1).infer(faces(40)).probs, probs.numpy(), atol=1e-5)
+        np.testing.assert_allclose(open_backend(experts, name, 1).infer(faces(40)).probs, probs.numpy(), atol=1e-5)
 
 
 def test_a_graph_with_data_dependent_routing_is_rejected(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,25 @@ def test_the_packed_file_holds_the_same_faces(tmp_path: Path, monkeypatch: pytes
         load_packed(tmp_path / "none.zip", recipe.split)
     with pytest.raises(DataError, match="is no packed file"):
         load_packed(weights, recipe.split)
+
+
+def test_a_damaged_packed_file_is_one_clear_error(tmp_path: Path) -> None:
+    recipe = load_recipe("study-long", {**small(tmp_path), "run.input_sizes": [20]})
+    pack(recipe, tmp_path / "study.zip", training=70, validation=15)
+    with zipfile.ZipFile(tmp_path / "study.zip") as archive:
+        whole = {name: archive.read(name) for name in archive.namelist()}
+    labels = json.loads(whole["labels.json"])
+    for changes in (
+        {"images.npy": None}, {"images.npy": b""}, {"images.npy": whole["label.npy"]}, {"labels.json": b"["},
+        {"labels.json": b"1"}, {"labels.json": b"[1, 2]"}, {"labels.json": json.dumps(labels[:-1]).encode()},
+        {"label.npy": whole["validation_label.npy"]}, {"validation_label.npy": whole["images.npy"]},
+    ):  # fmt: skip
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            for name, data in (whole | changes).items():
+                if data is not None:
+                    archive.writestr(name, data)
+        with pytest.raises(DataError, match=r"bad\.zip: is no packed file \("):
+            load_packed(tmp_path / "bad.zip", recipe.split)
 
 
 @pytest.mark.slow

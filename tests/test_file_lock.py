@@ -75,7 +75,7 @@ def test_a_second_run_into_the_same_folder_is_rejected(leaf: Leaf, clip: Path, t
     command += ["--no-plot", "--no-report"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
         try:
-            until = time.monotonic() + 40
+            until = time.monotonic() + 120
             while time.monotonic() < until and not (records.exists() and records.stat().st_size > 10_000):
                 time.sleep(0.05)
             before = records.stat().st_size
@@ -85,7 +85,7 @@ def test_a_second_run_into_the_same_folder_is_rejected(leaf: Leaf, clip: Path, t
             only_records = leaf("video", clip, "--out", tmp_path, "--no-save-video", "--no-report")
         finally:
             first.send_signal(signal.SIGINT)
-            _, err = first.communicate(timeout=30)
+            _, err = first.communicate(timeout=120)
     assert first.returncode == 0, err
     assert (done.code, only_records.code) == (OutputError.exit_code, OutputError.exit_code)
     assert "face.leaf.mp4: is already being written" in done.sentence()

@@ -19,6 +19,7 @@ from leaf_rt.sources.sources_file import load_targets
 from leaf_rt.system import reading
 from leaf_rt.system.reading import UnreadableFile, read_regular, read_text
 from train.data.image_store import FolderStore, ZipStore
+from train.data.tables import read_csv, read_json_lines
 
 _MEMORY = 3 << 30  # bytes of address space; a command needs about half of it
 
@@ -94,6 +95,16 @@ def test_a_list_that_is_nested_too_deeply(tmp_path: Path) -> None:
     path.write_text("a = " + "[" * 100_000)
     with pytest.raises(DataError, match="not valid TOML"):
         load_targets(path)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_line_of_a_list_without_an_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("path,label\n")
+    os.truncate(path, 8 << 30)
+    read = read_json_lines(path) if name.endswith("jsonl") else read_csv(path, ("path", "label"))
+    with pytest.raises(DataError, match=r"list\.\w+:(1|2): (the line is over 1 MiB long|not a JSON object)"):
+        list(read)
 
 
 @pytest.mark.slow

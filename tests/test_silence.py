@@ -46,6 +46,7 @@ COMMANDS = {
     "video": Case("video {clip} --out {out} --csv {out}/all.csv --parquet {out}/all.parquet --metrics 0"),
     "video --web": Case("video {clip} --realtime --web 127.0.0.1:0 --out {out}"),
     "video on OpenVINO": Case("video {clip} --out {out} --backend openvino"),
+    "video on PyTorch": Case("video {clip} --out {out} --backend torch"),
     "webcam": Case("webcam --device 987 --duration 1", code=3),
     "batch": Case("batch {clip} {face} --out {out} --jobs 1"),
     "image": Case("image {face} --out {out}"),

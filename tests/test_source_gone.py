@@ -59,11 +59,11 @@ def test_a_source_that_is_paused_or_removed_is_gone(act: str) -> None:
     try:
         name = run.add("a")
         until(lambda: f"{name} 0" in sink.log)
-        getattr(run.control, act)(name).result(5)
+        getattr(run.control, act)(name).result(30)
         until(lambda: sink.log[-1] == f"{name} gone")
     finally:
         run.stop.set()
-        run.thread.join(10)
+        run.thread.join(30)
     assert sink.log.count(f"{name} gone") == 1
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from leaf_rt.labels import COLORS, FERPLUS8
 from leaf_rt.render.timeline import clock, timeline_png
+from leaf_rt.results.columns import ColumnBuilder
 from leaf_rt.results.summary import Summary
 from leaf_rt.types import Estimates, Frame
 
@@ -89,6 +92,59 @@ def test_uncertain_counts_as_a_label() -> None:
 def test_people_are_sorted_by_time_on_screen() -> None:
     frames = [seen(i / 10, {1: HAPPY, 2: SAD} if i > 5 else {2: SAD}) for i in range(20)]
     assert [p.track_id for p in run(frames).people()] == [2, 1]
+
+
+def run_with_gaps(frames: list[Estimates]) -> Summary:
+    """As ``run``, for frames that show a face among others of a video with 25 frames per second."""
+    summary = Summary(FERPLUS8)
+    for frame in frames:
+        summary.add(picture(frame.timestamp, round(frame.timestamp * 25)), frame)
+    summary.finish()
+    return summary
+
+
+def late_return(late: int) -> list[Estimates]:
+    """One person, away for 2 s; the new track 5 has its own number for some frames before the person is recognized."""
+    frames = [seen(k / 25, {1: HAPPY if k < 40 else SAD}) for k in range(50)]
+    for k in range(100, 150):
+        frame = seen(k / 25, {5: HAPPY})
+        frames.append(replace(frame, person_id=np.array([5 if k < 100 + late else 1], np.int64)))
+    return frames
+
+
+def test_a_person_recognized_late_is_one_person_with_all_its_time() -> None:
+    at_once, late = (run_with_gaps(late_return(frames)) for frames in (0, 12))
+    (wanted,), (person,) = at_once.people(), late.people()
+    assert person.person_id == person.track_id == 1
+    assert person.seconds == pytest.approx(wanted.seconds) == pytest.approx(4.0)
+    assert (person.first, person.last) == pytest.approx((wanted.first, wanted.last))
+    for name in ("shown", "mean_share", "times", "curve", "emotion"):
+        assert getattr(person, name) == pytest.approx(getattr(wanted, name), nan_ok=True)
+    assert [(e["person_id"], e["track_id"]) for e in late.events] == [(1, 1), (1, 1), (1, 5)]
+    assert person.longest == wanted.longest
+
+
+def test_events_that_ended_before_a_late_recognition_belong_to_the_person() -> None:
+    frames = [seen(k / 25, {1: HAPPY}) for k in range(50)]
+    for k in range(100, 150):
+        frame = seen(k / 25, {5: SAD if k < 106 else HAPPY})
+        frames.append(replace(frame, person_id=np.array([5 if k < 112 else 1], np.int64)))
+    summary = run_with_gaps(frames)
+    assert {e["person_id"] for e in summary.events} == {1}
+    (person,) = summary.people()
+    assert person.shares(FERPLUS8) == pytest.approx({"happiness": 94 / 100, "sadness": 6 / 100})
+
+
+def test_columns_have_the_final_person_of_each_track() -> None:
+    builder = ColumnBuilder(8)
+    for index, frame in enumerate(late_return(12)):
+        builder.add(picture(frame.timestamp, index), frame, 0.0)
+    columns = builder.build()
+    assert set(columns.person_id.tolist()) == {1}
+    assert sorted(set(columns.track_id.tolist())) == [1, 5]
+    assert columns.pose.shape == columns.blendshapes.shape == (100, 0)
+    empty = ColumnBuilder(8).build()
+    assert (len(empty), empty.pose.shape) == (0, (0, 0))
 
 
 def test_curves_are_probabilities_in_order_of_time() -> None:

@@ -137,6 +137,7 @@ def test_auto_takes_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     opened = open_backend(DEFAULT_MODEL)
     assert opened.device == "cuda"
     assert "fp16" in opened.reason
+    assert (opened.cropper is not None) == (opened.name == "torch")
     opened.close()
 
 

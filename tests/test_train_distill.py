@@ -92,9 +92,16 @@ def test_a_student_learns_from_a_teacher(root: Path) -> None:
     shutil.rmtree(root / "teacher")
     again = Training(recipe, before, ALONE, root / "student", resumed=True)
     np.testing.assert_array_equal(again.data.labelled.targets, data.labelled.targets)
-    (root / "student" / ANSWERS).write_bytes(b"damaged")
-    with pytest.raises(NotFound, match="teacher"):
-        Training(recipe, before, ALONE, root / "student", resumed=True)
+    kept = root / "student" / ANSWERS
+    with np.load(kept) as content:
+        rows, probs = content["rows"], content["probs"]
+    for damage in (b"damaged", b"", {"probs": probs[:, :2]}, {"probs": probs * np.nan}, {"probs": probs.astype("U9")}):
+        if isinstance(damage, bytes):
+            kept.write_bytes(damage)
+        else:
+            np.savez(kept, rows=rows, **damage)
+        with pytest.raises(NotFound, match="teacher"):
+            Training(recipe, before, ALONE, root / "student", resumed=True)
 
 
 @pytest.mark.slow

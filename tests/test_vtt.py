@@ -54,6 +54,15 @@ def test_a_single_person_has_no_number_and_cues_appear_as_they_end(tmp_path: Pat
     assert cues(path)[2:] == [(0.3, 0.34, "sadness")]
 
 
+def test_a_person_recognized_late_is_no_second_person(tmp_path: Path) -> None:
+    path = tmp_path / "a.vtt"
+    with VttSink(path, LABELS) as sink:
+        for k in range(60):
+            track, person = np.array([1 if k < 20 else 2]), np.array([1 if k < 20 or k > 30 else 2])
+            sink.write(INFO, frame(k), replace(estimates(k / 25), track_id=track, person_id=person), 0.0)
+    assert not any("Person" in text for _, _, text in cues(path))
+
+
 def test_labels_are_escaped_and_an_empty_run_is_valid(tmp_path: Path) -> None:
     with VttSink(tmp_path / "a.vtt", ("a", "<i>b-->")) as sink:
         one = estimates(0.0)

@@ -46,7 +46,7 @@ class Served:
         self.address = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not self.address:
             assert self.process.poll() is None or self._reader.is_alive() or self.address, "".join(self.lines)
             assert time.monotonic() < deadline, "".join(self.lines)
@@ -72,7 +72,7 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
@@ -145,7 +145,7 @@ class Viewer:
     socket: ClientConnection
     lists: list[list[dict[str, Any]]] = field(default_factory=list)
 
-    def frame(self, *, ack: bool = True, timeout: float = 20) -> tuple[dict[str, Any], bytes]:
+    def frame(self, *, ack: bool = True, timeout: float = 60) -> tuple[dict[str, Any], bytes]:
         """The next frame."""
         while True:
             message = self.socket.recv(timeout)
@@ -158,7 +158,7 @@ class Viewer:
             self.lists.append(found["sources"])
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 30) -> Any:
+def eventually(condition: Callable[[], Any], timeout: float = 60) -> Any:
     """Wait until a condition holds; returns its value."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -17,5 +17,6 @@ __all__ = [
     "programs",
     "registry",
     "selection",
+    "tflite",
     "variants",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 from leaf_rt.errors import BackendError, LeafError, ModelError, first_line
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.system.cpu import cpu_count
-from leaf_rt.types import U8, Prediction
+from leaf_rt.types import F32, U8, Prediction
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 ProgressCallback = Callable[[str], None]
@@ -29,8 +29,31 @@ def silent(text: str) -> None:
     """A ``ProgressCallback`` that does nothing."""
 
 
+class Cropper(Protocol):
+    """Cuts all aligned faces of a frame at once, where a back end computes. May be called from several threads."""
+
+    def __call__(self, image: U8, plans: F32, side: int) -> U8:
+        """Cut crops out of a frame.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            plans: (N, 11) float32, one row per crop: the affine matrix (2, 3) from its pixels to blocks of pixels of
+                the frame, row by row, where centers are at integers; the side of the blocks, px; the first column and
+                row of the blocks, px; the number of blocks per row and per column.
+            side: Side of the crops, px.
+
+        Returns:
+            (N, side, side, 3) uint8: bilinear samples between the means of the blocks. Beyond them, those at the border
+            are repeated.
+
+        Raises:
+            BackendError: The device failed.
+        """
+        ...
+
+
 class Backend(Protocol):
-    """A loaded model. Not thread-safe.
+    """A loaded model. Not thread-safe, apart from its ``cropper``.
 
     Attributes:
         name: Name of the back end, as for ``--backend``: "onnxruntime", "openvino", "tensorrt", ...
@@ -43,6 +66,11 @@ class Backend(Protocol):
     device: Device
     reason: str
     spec: ModelSpec
+
+    @property
+    def cropper(self) -> Cropper | None:
+        """Cuts the faces of a frame on its device; None if the CPU has to do it."""
+        ...
 
     def infer(self, faces: U8) -> Prediction:
         """Classify face crops.
@@ -159,6 +187,7 @@ class CheckedBackend:
 
     def __init__(self, backend: Backend, model: Path, precision: str) -> None:
         self.name, self.device, self.reason, self.spec = backend.name, backend.device, backend.reason, backend.spec
+        self.cropper = backend.cropper
         self._backend, self._model, self._precision = backend, model, precision
 
     def infer(self, faces: U8) -> Prediction:

@@ -10,19 +10,26 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-from leaf_rt.backends.base import load_errors
+from leaf_rt.backends.base import Device, load_errors
 from leaf_rt.backends.registry import find_backend
 from leaf_rt.errors import BackendError
 from leaf_rt.types import F32, U8
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino")  # of the CPU, in the order in which "auto" tries them
+NAMES = (*RUNTIMES, "torch")
 # Of the caller. The layers are so small that a second thread costs more than it brings: of a picture ONNX Runtime needs
 # 1.4 ms with one thread and 1.6 with two. Sources run in threads of their own.
 THREADS = 1
 
 
 class Network(Protocol):
-    """A loaded network. May be called from several threads."""
+    """A loaded network. May be called from several threads.
+
+    Attributes:
+        device: Where it computes: "cpu" or "cuda".
+    """
+
+    device: Device
 
     def __call__(self, images: U8) -> list[F32]:
         """Run the network.
@@ -44,7 +51,7 @@ def open_network(path: Path, runtime: str) -> Network:
 
     Args:
         path: The .onnx file: one input of images, as for ``Network``.
-        runtime: One of ``RUNTIMES``.
+        runtime: One of ``NAMES``. "torch" computes on the GPU if there is one, else on the CPU, for proof.
 
     Raises:
         BackendError: The runtime is not installed or cannot be loaded.
@@ -75,6 +82,10 @@ def _open(path: Path, runtime: str) -> Network:
             from leaf_rt.backends.onnxruntime import OnnxRuntimeNetwork
 
             return OnnxRuntimeNetwork(path, THREADS)
+        if runtime == "torch":
+            from leaf_rt.backends.pytorch.network import TorchNetwork
+
+            return TorchNetwork(path)
         from leaf_rt.backends.openvino import OpenVinoNetwork
 
         return OpenVinoNetwork(path, THREADS)

@@ -10,8 +10,9 @@ import numpy as np
 import openvino as ov
 
 from leaf_rt.backends.base import BackendConfig, Device, check_faces, check_graph, default_threads, empty_prediction
+from leaf_rt.backends.onnxruntime import check_file
 from leaf_rt.errors import BackendError, ModelError, first_line
-from leaf_rt.models.spec import ModelSpec
+from leaf_rt.models.spec import MODELS, ModelSpec
 from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.text import counted
 from leaf_rt.types import F32, U8, Prediction
@@ -22,6 +23,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     device: Device = "cpu"
+    cropper = None
 
     def __init__(self, model: Path, spec: ModelSpec, config: BackendConfig) -> None:
         core = _core()
@@ -43,6 +45,8 @@ class OpenVinoBackend:
         version = ov.__version__.split("-")[0]
         precision = config.precision or spec.precision
         self.reason = f"OpenVINO {version}, {precision} on CPU, {counted(threads, 'thread')}: {config.reason}"
+        if model.suffix == ".onnx" and model.parent != MODELS:
+            check_file(model)  # a damaged file can be a segmentation fault of OpenVINO 2026.4
         graph, self._compiled = _compile(core, model, threads, "bf16" if bf16 else "f32")
         check_graph(model, spec, _shapes(graph.inputs), _shapes(graph.outputs))
         self._request = self._compiled.create_infer_request()
@@ -64,6 +68,8 @@ class OpenVinoBackend:
 
 class OpenVinoNetwork:
     """Runs an .onnx file with any outputs on the CPU; see ``networks.Network``."""
+
+    device: Device = "cpu"
 
     def __init__(self, path: Path, threads: int) -> None:
         _, self._compiled = _compile(_core(), path, threads, "f32")

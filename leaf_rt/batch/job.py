@@ -22,7 +22,8 @@ from leaf_rt.system.signals import StopSignal
 
 TRIES = 3  # for a file whose worker process ends in the middle of it
 # How something runs, not what comes out; a later start may change it.
-_NO_MATTER = ("threads", "backend", "detector", "model", "reid_model")
+_NO_MATTER = ("threads", "backend", "detector")
+_FILES = ("model", "reid_model", "landmarks")  # their content counts, not their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,15 @@ class Job:
         for name, value in asdict(recognition).items():
             if isinstance(value, dict):
                 found |= {f"{name}.{part}": each for part, each in value.items()}
-            elif name not in _NO_MATTER:
+            elif name not in (*_NO_MATTER, *_FILES):
                 found[name] = value
         source = {name: getattr(self.source, name) for name in ("start", "end", "stride", "max_fps")}
-        encoder = None if recognition.reid_model is None else _sha256(recognition.reid_model)
+        others = {name: getattr(recognition, name) for name in _FILES[1:]}
         return {
             **found,
             **source,
             "model": load_spec(recognition.model).sha256,
-            "reid_model": encoder,
+            **{name: None if path is None else _sha256(path) for name, path in others.items()},
             "format": self.format,
             "records": SCHEMA_VERSION,
         }

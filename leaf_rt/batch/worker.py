@@ -154,6 +154,7 @@ class Worker(Closing):
             max_faces=recognition.pipeline.max_faces,
             uncertain_below=recognition.uncertain_below,
             pose=recognition.pose,
+            landmarker=recognition.open_landmarker(),
             prior=recognition.prior,
         )
         height, width = image.shape[:2]

@@ -142,9 +142,6 @@ def _expand(arguments: Iterable[str]) -> Expanded:
 
 def _absolute(config: RecognitionConfig) -> RecognitionConfig:
     """The same with absolute paths: a worker may run in another folder."""
-    encoder = config.reid_model
-    return replace(
-        config,
-        model=Path(os.path.abspath(config.model)),  # noqa: PTH100
-        reid_model=None if encoder is None else Path(os.path.abspath(encoder)),  # noqa: PTH100
-    )
+    given = {name: getattr(config, name) for name in ("model", "reid_model", "landmarks")}
+    paths = {name: Path(os.path.abspath(path)) for name, path in given.items() if path is not None}  # noqa: PTH100
+    return replace(config, **paths)

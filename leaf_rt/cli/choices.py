@@ -19,6 +19,7 @@ class Detector(StrEnum):
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
+    TORCH = "torch"
     MEDIAPIPE = "mediapipe"
 
 

@@ -281,6 +281,7 @@ def image(
             "detector",
             "max_faces",
             "pose",
+            "landmarks",
             "uncertain_below",
             "prior",
         ),

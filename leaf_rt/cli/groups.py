@@ -50,6 +50,7 @@ class RecognitionOptions:
     reid: opt.Reid = 30.0
     reid_model: opt.ReidModel = None
     pose: opt.Pose = False
+    landmarks: opt.Landmarks = None
     smooth: opt.Smooth = 0.3
     smooth_talking: opt.SmoothTalking = 1.2
     min_dwell: opt.MinDwell = 0.4
@@ -85,6 +86,7 @@ class RecognitionOptions:
             reid=self.reid,
             reid_model=self.reid_model,
             pose=self.pose,
+            landmarks=self.landmarks,
             uncertain_below=self.uncertain_below,
             prior=self.prior.value,
             calibrate=self.calibrate,

@@ -80,7 +80,7 @@ class ImageCommand:
                     close_failed,
                     together.results,
                     follow=False,
-                    pose=self.recognition.pose,
+                    extra=self.recognition.extra_columns,
                 )
             )
             detector = stack.enter_context(
@@ -110,6 +110,7 @@ class ImageCommand:
             max_faces=self.recognition.pipeline.max_faces,
             uncertain_below=self.recognition.uncertain_below,
             pose=self.recognition.pose,
+            landmarker=self.recognition.open_landmarker(),
             prior=self.recognition.prior,
         )
         latency = time.perf_counter() - start

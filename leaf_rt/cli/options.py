@@ -237,8 +237,8 @@ DetectorOption: TypeAlias = Annotated[
     _recognition(
         "--detector",
         metavar="NAME",
-        help="What runs the face detector: onnxruntime, openvino, or mediapipe, which sends usage statistics; auto: "
-        "the first whose answers are right here, never mediapipe.",
+        help="What runs the face detector: onnxruntime, openvino, torch (on the GPU), or mediapipe, which sends usage "
+        "statistics; auto: the first on the CPU whose answers are right here, never mediapipe.",
     ),
 ]
 MaxFaces: TypeAlias = Annotated[
@@ -289,6 +289,15 @@ ReidModel: TypeAlias = Annotated[
 ]
 Pose: TypeAlias = Annotated[
     bool, _recognition("--pose", help="Add the head pose to the records: yaw, pitch and roll in degrees.")
+]
+Landmarks: TypeAlias = Annotated[
+    Path | None,
+    _recognition(
+        "--landmarks",
+        parser=named,
+        metavar="PATH",
+        help="Add blendshapes and a better head pose to the records, by MediaPipe's face_landmarker.task.",
+    ),
 ]
 Smooth: TypeAlias = Annotated[
     float,

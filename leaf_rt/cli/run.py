@@ -19,7 +19,8 @@ from leaf_rt.cli.shared import SharedFiles
 from leaf_rt.errors import ConnectionLost, LeafError
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
-from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.recognition.parts import Detector
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.render.overlay import FrameAnnotator
 from leaf_rt.render.window import Window
 from leaf_rt.results.numbers import numbers

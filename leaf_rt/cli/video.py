@@ -130,7 +130,7 @@ class VideoCommand:
                     reporter.close_failed,
                     files.results,
                     follow,
-                    self.recognition.pose,
+                    self.recognition.extra_columns,
                 )
             )
             alerts = stack.enter_context(

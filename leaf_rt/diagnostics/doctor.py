@@ -228,7 +228,8 @@ def _cache() -> Finding:
 def _detectors() -> list[Finding]:
     """The networks of the face detector, what runs them, and what else could."""
     findings: list[Finding] = []
-    for name in ("auto", *RUNTIMES):
+    on_gpu = ("torch",) if find_backend("torch").gpu_problem() is None else ()  # importing it takes seconds
+    for name in ("auto", *RUNTIMES, *on_gpu):
         topic = "face detector" if name == "auto" else f"face detector, {name}"
         if name != "auto" and runtime_version(name) is None:
             continue

@@ -1,7 +1,7 @@
 """Which runtime runs the detection networks: chosen once per process, by name or by a check on a stored picture.
 
-``auto`` takes the first runtime that finds in the picture what MediaPipe finds there. MediaPipe itself is used only
-when it is asked for by name: it sends usage statistics.
+``auto`` takes the first runtime of the CPU that finds in the picture what MediaPipe finds there. PyTorch is used only
+when it is asked for by name: whether a GPU is faster is not measured yet. So is MediaPipe: it sends usage statistics.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from leaf_rt.models.detectors import DETECTOR_REFERENCE, DETECTORS, check_detect
 from leaf_rt.text import counted
 from leaf_rt.types import U8, Detections
 
-DetectorName: TypeAlias = Literal["auto", "onnxruntime", "openvino", "mediapipe"]
+DetectorName: TypeAlias = Literal["auto", "onnxruntime", "openvino", "torch", "mediapipe"]
 MAX_BOX_ERROR = 1.0  # px of the picture
 MAX_KEYPOINT_ERROR = 0.5  # px
 MAX_CONFIDENCE_ERROR = 0.01
 
-_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "PyTorch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class DetectorChoice:
     """What runs the detection networks.
 
     Attributes:
-        name: "onnxruntime", "openvino" or "mediapipe".
+        name: "onnxruntime", "openvino", "torch" or "mediapipe".
         reason: One sentence for users: the runtime, and why it was chosen.
         notes: What else users should know, one sentence each.
     """
@@ -78,8 +78,9 @@ def choose_detector(name: str = "auto") -> DetectorChoice:
         _network_file(kind)
     if name == "auto":
         return _automatic()
-    open_network(_network_file("short"), name)
-    return DetectorChoice(name, f"{_title(name)}, requested with --detector")
+    network = open_network(_network_file("short"), name)
+    where = "" if name in RUNTIMES else " on the GPU" if network.device == "cuda" else " on the CPU"
+    return DetectorChoice(name, f"{_title(name)}{where}, requested with --detector")
 
 
 @functools.cache  # a failure is not kept

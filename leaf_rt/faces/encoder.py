@@ -41,7 +41,9 @@ class FaceEncoder:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
             (entry,) = self._session.get_inputs()
             self._input = str(entry.name)
             vectors = self._run(np.zeros((1, 3, SIDE, SIDE), np.float32))
@@ -63,6 +65,9 @@ class FaceEncoder:
 
         Returns:
             (N, D) float32, unit vectors.
+
+        Raises:
+            ModelError: The network answers nonsense.
         """
         matrices = similarity(np.ascontiguousarray(keypoints[:, : MOUTH + 1]), TEMPLATE)
         vectors = []
@@ -79,4 +84,7 @@ class FaceEncoder:
         return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), np.float32)
 
     def _run(self, planes: F32) -> F32:
-        return np.asarray(self._session.run(None, {self._input: planes})[0], np.float32)
+        vectors = np.asarray(self._session.run(None, {self._input: planes})[0], np.float32)
+        if not np.isfinite(vectors).all():
+            raise ModelError("--reid-model: the network answered with numbers that are not finite; use another one")
+        return vectors

@@ -3,4 +3,4 @@
 Knows JSON and hashes. It must not know a runtime that executes models.
 """
 
-__all__ = ["calibration", "detectors", "quality", "spec"]
+__all__ = ["calibration", "detectors", "landmarks", "quality", "spec"]

@@ -8,7 +8,7 @@ class stays the same. Knows shares and descriptions; must not know pictures or r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -26,6 +26,7 @@ UNCERTAIN_BELOW = 0.4  # for models that were not calibrated
 TEMPERATURES = (0.01, 100.0)  # the smallest and the largest
 LARGEST = 100.0  # of the other numbers
 SMALLEST = 1e-6  # a smaller share counts as this
+_LARGEST_WEIGHT = 1e6  # of a feature in the score of faces
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,19 @@ class Calibration:
         }
         try:
             found = cls(**raw)
-            numbers = np.array([found.quality_exponent, found.uncertain_below, found.balance], np.float64)
-            shares = [np.array(part, np.float64) for part in (found.prior, found.resting) if part]
-            face = np.array(found.face, np.float64)
             fits = (
-                TEMPERATURES[0] <= float(found.temperature) <= TEMPERATURES[1]
-                and bool(((numbers >= 0) & (numbers <= LARGEST)).all())
-                and all(part.shape == (len(spec.labels),) and 0 < part.min() <= part.max() <= 1 for part in shares)
-                and face.shape in ((0,), (spec.feature_dim + 1,))
-                and bool(np.isfinite(face).all())
+                _are_numbers([found.temperature], *TEMPERATURES)
+                and _are_numbers([found.quality_exponent, found.uncertain_below, found.balance], 0.0, LARGEST)
+                and all(isinstance(part, tuple) for part in (found.prior, found.resting, found.face))
+                and all(len(part) in (0, len(spec.labels)) for part in (found.prior, found.resting))
+                and _are_numbers([*found.prior, *found.resting], SMALLEST, 1.0)
+                and len(found.face) in (0, spec.feature_dim + 1)
+                and _are_numbers(found.face, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
+                and isinstance(found.fitted, dict)
             )
             if not fits:
                 raise ValueError
-        except (TypeError, ValueError, OverflowError) as e:
+        except (TypeError, ValueError) as e:
             raise ModelError(
                 "ModelSpec.calibration: is damaged; calibrate the model again, or remove it from its description"
             ) from e
@@ -134,6 +135,13 @@ class Calibration:
         if not self.prior:
             raise ModelError("--prior balanced: this model does not say how frequent its classes were; calibrate it")
         return np.array(self.prior, np.float32)
+
+
+def _are_numbers(values: Iterable[object], low: float, high: float) -> bool:
+    """Whether all values are numbers of JSON within these bounds."""
+    return all(
+        isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high for value in values
+    )
 
 
 def normalized(logs: F32 | NDArray[np.float64]) -> F32:

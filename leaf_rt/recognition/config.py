@@ -8,12 +8,14 @@ from typing import Literal
 
 from leaf_rt.backends.base import Backend, ProgressCallback, silent
 from leaf_rt.backends.opening import open_backend
-from leaf_rt.errors import ModelError
+from leaf_rt.errors import LeafError
 from leaf_rt.faces.detectors import DetectorChoice, choose_detector
+from leaf_rt.faces.landmarks import FaceLandmarker, open_landmarker
 from leaf_rt.models.calibration import Calibration, Prior
 from leaf_rt.models.spec import DEFAULT_MODEL, ModelSpec, spec_path, variant_path
 from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.smoothing import SmoothOptions
+from leaf_rt.results.records import extra_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class RecognitionConfig:
         threads: CPU threads for inference. 0 lets the back end choose.
         precision: "" for the precision of the model file, or "int8" for the quantized files beside it.
         range: Range of the face detector: "auto", "short" or "full".
-        detector: What runs the networks of the face detector: "auto", "onnxruntime", "openvino" or "mediapipe".
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", "torch" or "mediapipe".
         pipeline: Limits on the work per frame; see ``pipeline_options``.
         smooth: How to smooth the results over time.
         max_classify_fps: Classifications per second of all faces of a source together. 0 sets no limit. None chooses
@@ -64,6 +66,8 @@ class RecognitionConfig:
         reid_model: ONNX file of a face-recognition network; see ``leaf_rt.faces.encoder``. None compares the colors of
             heads only.
         pose: Whether to compute the head pose.
+        landmarks: MediaPipe's ``face_landmarker.task``: blendshapes and the head pose come from it. None: no
+            blendshapes, and the head pose comes from the keypoints.
         uncertain_below: If no class has this share, the label is "uncertain". None takes the threshold of the model.
         prior: How frequent the classes are taken to be: "natural", as in training, or "balanced".
         calibrate: Seconds for which a face must rest before its look at rest is taken out of its answers. 0: never.
@@ -82,19 +86,26 @@ class RecognitionConfig:
     reid: float = 30.0
     reid_model: Path | None = None
     pose: bool = False
+    landmarks: Path | None = None
     uncertain_below: float | None = None
     prior: Prior = "natural"
     calibrate: float = 0.0
 
     @property
     def files(self) -> list[Path]:
-        """All files of the model that may be read: weights and descriptions of every precision."""
+        """All files that may be read: weights and descriptions of every precision, and other models."""
         if not self.model.name:  # such as "/", which opening it will refuse
             return []
         variants = (("fp16", ""), ("int8", ""), ("int8", ".xml"))
         models = [self.model, *(variant_path(self.model, precision, suffix) for precision, suffix in variants)]
         weights = [path.with_suffix(".bin") for path in models if path.suffix == ".xml"]
-        return [*models, *weights, *map(spec_path, models)]
+        others = [path for path in (self.reid_model, self.landmarks) if path is not None]
+        return [*models, *weights, *map(spec_path, models), *others]
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """The columns that a table of records has only because they were asked for."""
+        return extra_columns(pose=self.pose or self.landmarks is not None, blendshapes=self.landmarks is not None)
 
     def pipeline_options(self, backend: Backend, *, hide_faces: bool = False) -> PipelineOptions:
         """Return the pipeline's options for this back end.
@@ -115,27 +126,34 @@ class RecognitionConfig:
         return Calibration.of(spec).uncertain_below if self.uncertain_below is None else self.uncertain_below
 
     def _check(self, spec: ModelSpec) -> None:
-        """Check that a model can do what is asked for.
+        """Check that the models can do what is asked for.
 
         Raises:
-            ModelError: It does not know its prior, or has no class "neutral".
+            ModelError: It does not know its prior, or has no class "neutral"; or ``landmarks`` is another file.
+            NotFound, NoPermission: ``landmarks`` cannot be opened.
         """
         calibration = Calibration.of(spec)
         if self.prior == "balanced":
             calibration.known_prior()
         if self.calibrate > 0:
             RestingFaces(self.calibrate, spec)
+        self.open_landmarker()
+
+    def open_landmarker(self) -> FaceLandmarker | None:
+        """Load ``landmarks``, or return what this process has loaded before. Raises as ``FaceLandmarker``."""
+        return None if self.landmarks is None else open_landmarker(self.landmarks)
 
     def open_backend(self, notify: ProgressCallback = silent) -> Backend:
         """Open the back end; see ``leaf_rt.backends.opening.open_backend``.
 
         Raises:
             ModelError: The model cannot do what is asked for; or see there.
+            LeafError: ``landmarks`` cannot be used.
         """
         opened = open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)
         try:
             self._check(opened.spec)
-        except ModelError:
+        except LeafError:
             opened.close()
             raise
         return opened

@@ -9,8 +9,9 @@ from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import HIDE_PERIOD, SCAN_PERIOD, VideoFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.parts import Detector
 from leaf_rt.recognition.people import PeopleMemory
-from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.shots import ShotDetector
 
@@ -47,8 +48,8 @@ def build_pipeline(
 
     Raises:
         BackendError: The face detector cannot run here.
-        ModelError: A bundled model is missing or damaged, or ``reid_model`` is no face-recognition network.
-        NotFound: ``reid_model`` is missing.
+        ModelError: A bundled model is missing or damaged, or ``reid_model`` or ``landmarks`` is another file.
+        NotFound: ``reid_model`` or ``landmarks`` is missing.
     """
     detector = build_detector(config, hide_faces=hide_faces) if detector is None else detector
     options = config.pipeline_options(backend, hide_faces=hide_faces)
@@ -59,5 +60,5 @@ def build_pipeline(
     resting = RestingFaces(config.calibrate, backend.spec) if config.calibrate > 0 else None
     return Pipeline(
         detector, FaceTracker(), backend, smooth, options, shots, people, encoder,
-        pose=config.pose, prior=config.prior, resting=resting,
+        pose=config.pose, landmarker=config.open_landmarker(), prior=config.prior, resting=resting,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
 from leaf_rt.models.calibration import Prior
 from leaf_rt.recognition.answers import Answers
+from leaf_rt.recognition.parts import Landmarker
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Prediction
 
 BORDER = 0.25  # of the longer side, on every side: the detector misses a face that fills the picture
@@ -40,6 +41,7 @@ def recognize_image(
     max_faces: int = 0,
     uncertain_below: float | None = None,
     pose: bool = False,
+    landmarker: Landmarker | None = None,
     prior: Prior = "natural",
 ) -> Estimates:
     """Find and classify all faces in an image.
@@ -52,6 +54,7 @@ def recognize_image(
         uncertain_below: If the largest probability is below this, the emotion is "uncertain". None takes the threshold
             of the model.
         pose: Whether to compute the head pose.
+        landmarker: Finds blendshapes and the head pose. None leaves both to ``pose``.
         prior: How frequent the classes are taken to be; see ``Calibration.shares``.
 
     Returns:
@@ -69,6 +72,11 @@ def recognize_image(
     spec = backend.spec
     crops = crop_faces(image, found.keypoints, spec.side, spec.margin)
     probs, emotion, clear = judge(backend, crops, found.confidence, uncertain_below, prior)
+    angles = head_pose(found.keypoints) if pose else np.zeros((len(found), 0), np.float32)
+    shapes = np.zeros((len(found), 0), np.float32)
+    if landmarker is not None:
+        measured = landmarker.measure(image, found.xyxy, found.keypoints)
+        angles, shapes = measured.pose, measured.blendshapes
     return Estimates(
         timestamp=0.0,
         track_id=np.arange(1, len(found) + 1, dtype=np.int64),
@@ -81,7 +89,8 @@ def recognize_image(
         low_quality=np.asarray(is_low_quality(found.keypoints, crops), dtype=np.bool_),
         quality=clear,
         seen=seen,
-        pose=head_pose(found.keypoints) if pose else np.zeros((len(found), 0), np.float32),
+        pose=angles,
+        blendshapes=shapes,
     )
 
 

@@ -2,8 +2,9 @@
 
 A person is described by the colors of the head (``leaf_rt.faces.appearance``) and, where a face-recognition network is
 given, by its vector. The thresholds favor precision: a doubtful match is none, because two numbers for one person do
-less harm than one number for two people. The number of a track is decided at its first description, before its first
-result, and never changes. Descriptions stay in memory and are forgotten after ``seconds``.
+less harm than one number for two people. Whoever comes in at the edge of the picture is seen only in part at first. So
+a track that matches nobody has a number of its own until it does, for ``PATIENCE`` at most; after that its number never
+changes. Descriptions stay in memory and are forgotten after ``seconds``.
 
 Knows tracks, descriptions and times. Does not know images or networks.
 """
@@ -21,6 +22,7 @@ from leaf_rt.types import F32
 MAX_DIFFERENCE = 15.0  # of two heads of the same person, see ``appearance.difference``
 MIN_SIMILARITY = 0.55  # cosine of the vectors of the same person; 0.5 accepts 5 of a million pairs of other people
 MIN_AGREEMENT = 0.25  # cosine below which heads that look alike are not the same person
+PATIENCE = 0.5  # s from the first description of a track, in which it may still become a person who is back
 CLEAR = 0.9  # the best match must be this much better than the second best
 EXAMPLES = 8  # descriptions per person
 EXAMPLE_INTERVAL = 0.5  # s between two of them, once there are so many; the oldest is then dropped
@@ -33,6 +35,7 @@ class _Person:
 
     Attributes:
         person_id: Id of the first track.
+        began: When the newest track was first described, s.
         seen: When the person was last described, s.
         heads: Appearances, (A,) each.
         vectors: Vectors of the face-recognition network, (D,) each.
@@ -40,6 +43,7 @@ class _Person:
     """
 
     person_id: int
+    began: float
     seen: float
     heads: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
     vectors: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
@@ -84,12 +88,20 @@ class PeopleMemory:
     def wants_vector(self, track_id: int, now: float) -> bool:
         """Whether a vector of this track would be used now."""
         person = self._present.get(track_id)
-        if person is None or not person.vectors:
+        if person is None or not person.vectors or self.is_open(track_id, now):
             return True
         return now - person.described >= EXAMPLE_INTERVAL
 
+    def is_open(self, track_id: int, now: float) -> bool:
+        """Whether a description of this track may show that it is a person who is back."""
+        person = self._present.get(track_id)
+        if person is None:
+            return True
+        is_own = person.person_id == track_id  # nobody matched so far
+        return is_own and now - person.began <= PATIENCE and any(other.seen < person.began for other in self._gone)
+
     def observe(self, track_ids: list[int], heads: F32, vectors: list[F32], now: float) -> None:
-        """Process descriptions of faces of one frame, and recognize those whose tracks are new.
+        """Process descriptions of faces of one frame, and recognize those whose tracks are new or still open.
 
         Args:
             track_ids: N living tracks.
@@ -97,27 +109,29 @@ class PeopleMemory:
             vectors: N unit vectors (D,) float32 of a face-recognition network; empty where there is none.
             now: Media time, s.
         """
-        new = [k for k, track_id in enumerate(track_ids) if track_id not in self._present]
-        matches = {k: self._find(heads[k], vectors[k], now) for k in new}
-        for k in sorted(new, key=lambda k: matches[k][0]):
+        unknown = [k for k, track_id in enumerate(track_ids) if self.is_open(track_id, now)]
+        for k in unknown:
+            self._present.setdefault(track_ids[k], _Person(track_ids[k], now, now))
+        began = [self._present[track_id].began for track_id in track_ids]
+        matches = {k: self._find(heads[k], vectors[k], began[k]) for k in unknown}
+        for k in sorted(unknown, key=lambda k: matches[k][0]):
             person = matches[k][1]
             if person is not None and any(person is other for other in self._gone):  # not taken by another face
                 self._gone = [other for other in self._gone if other is not person]
+                person.began = began[k]
                 self._present[track_ids[k]] = person
-            else:
-                self._present[track_ids[k]] = _Person(track_ids[k], now)
         for track_id, head, vector in zip(track_ids, heads, vectors, strict=True):
             self._present[track_id].add(head, vector, now)
 
-    def _find(self, head: F32, vector: F32, now: float) -> tuple[float, _Person | None]:
+    def _find(self, head: F32, vector: F32, began: float) -> tuple[float, _Person | None]:
         """Return the cost of the best match and the person, or None.
 
         Args:
             head: (A,) float32.
             vector: (D,) float32, or empty.
-            now: Media time, s. Whoever was seen at that time is somebody else.
+            began: When the track was first described, s. Whoever was seen at that time or later is somebody else.
         """
-        people = [person for person in self._gone if person.seen < now]
+        people = [person for person in self._gone if person.seen < began]
         costs = [_cost(person, head, vector) for person in people]
         order = sorted(range(len(people)), key=costs.__getitem__)
         if not order or costs[order[0]] > 1.0:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from leaf_rt.backends.base import Backend
-from leaf_rt.faces.alignment import crop_faces, is_low_quality
+from leaf_rt.faces.alignment import is_low_quality
+from leaf_rt.faces.crops import cut_crops
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
 from leaf_rt.geometry import same_face
+from leaf_rt.labels import BLENDSHAPES
 from leaf_rt.models.calibration import Prior
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.answers import Answers
 from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.parts import Detector, Encoder, Landmarker, Tracker
 from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.schedule import ClassificationSchedule
@@ -32,57 +34,6 @@ from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction
 STAGES = ("detect", "track", "align", "infer", "smooth")
 
 
-class Detector(Protocol):
-    """Finds faces in the frames of one source. ``VideoFaceDetector`` implements it.
-
-    Attributes:
-        lag: Seconds since the known face that waits longest was last looked for, as of the newest frame. 0 if all
-            known faces were looked for in that frame.
-    """
-
-    lag: float
-
-    def detect(self, frame: Frame) -> Detections:
-        """Find the faces in the next frame."""
-        ...
-
-    def reduce_effort(self, level: int) -> float:
-        """Skip ``level`` more frames between two searches; 0 restores full effort.
-
-        Returns:
-            How many times longer than at full effort a face now waits between two searches.
-        """
-        ...
-
-    def reset(self) -> None:
-        """Forget all faces, after a reconnect."""
-        ...
-
-    def close(self) -> None:
-        """Free resources."""
-        ...
-
-
-class Tracker(Protocol):
-    """Assigns ids to faces. ``FaceTracker`` implements it."""
-
-    def update(self, detections: Detections, timestamp: float) -> Tracks:
-        """Return all living tracks at this time, including those out of sight. A missing id is gone for good."""
-        ...
-
-    def reset(self) -> None:
-        """Drop all tracks. Ids continue to count up."""
-        ...
-
-
-class Encoder(Protocol):
-    """Describes faces, so that a person can be recognized. ``FaceEncoder`` implements it."""
-
-    def encode(self, image: U8, keypoints: F32) -> F32:
-        """Return unit vectors (N, D) of the faces with these keypoints, (N, 6, 2)."""
-        ...
-
-
 @dataclass(slots=True)
 class _Person:
     """What the pipeline remembers of a living track."""
@@ -90,7 +41,8 @@ class _Person:
     confidence: float
     probs: F32 | None = None  # (C,), the newest raw result
     low_quality: bool = False
-    pose: F32 | None = None  # (3,), when the face was last detected
+    pose: F32 | None = None  # (3,), when the face was last detected; with a landmarker, last classified
+    blendshapes: F32 | None = None  # (B,), when it was last classified
     quality: float = np.nan  # of its newest classified picture
 
 
@@ -156,6 +108,7 @@ class Pipeline:
         encoder: Describes faces for ``people``. None leaves it with the appearance of heads.
         clock: Returns the time in s, for ``timings``.
         pose: Whether to compute the head pose.
+        landmarker: Finds blendshapes and the head pose. None leaves both to ``pose``.
         prior: How frequent the classes are taken to be; see ``Calibration.shares``.
         resting: Takes the look of each face at rest out of its answers. None leaves them.
 
@@ -180,11 +133,11 @@ class Pipeline:
         encoder: Encoder | None = None,
         clock: Callable[[], float] = time.perf_counter,
         pose: bool = False,
+        landmarker: Landmarker | None = None,
         prior: Prior = "natural",
         resting: RestingFaces | None = None,
     ) -> None:
-        self.detector = detector
-        self.tracker = tracker
+        self.detector, self.tracker = detector, tracker
         self.backend = backend
         self.spec: ModelSpec = backend.spec
         self.options = options or PipelineOptions()
@@ -201,7 +154,7 @@ class Pipeline:
         self._restarts, self._cuts = False, 0  # what ``detect`` has seen and ``plan`` has to do
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
-        self._wants_pose = pose
+        self._wants_pose, self._landmarker = pose, landmarker
         self._answers, self._resting = Answers(self.spec, prior), resting
 
     def step(self, frame: Frame) -> Estimates:
@@ -250,10 +203,12 @@ class Pipeline:
         answered = {track_id for track_id, person in self._people.items() if person.probs is not None}
         rows = self._schedule.choose(tracks, answered, frame.timestamp, self.options)
         keypoints = detections.keypoints[tracks.detection_index[rows]]
-        crops = crop_faces(frame.image, keypoints, self.spec.side, self.spec.margin)
+        crops = cut_crops(frame.image, keypoints, self.spec.side, self.spec.margin, self.backend.cropper)
         for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
             self._people[int(tracks.track_id[row])].low_quality = low_quality
         clear = quality(crops)
+        if self._landmarker is not None:
+            self._measure(self._landmarker, frame, tracks, detections, rows)
         if self._memory is not None:
             self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
@@ -330,17 +285,31 @@ class Pipeline:
         return looked and not same_face(self._last_boxes, detections.xyxy).any()
 
     def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
-        """Describe the faces that are classified in this frame, to recognize people who come back."""
+        """Describe faces to recognize people who come back: those that are classified in this frame, or still open."""
         now = frame.timestamp
         memory.keep_only(set(tracks.track_id.tolist()), now)
-        ids = tracks.track_id[rows].tolist()
-        found = detections[tracks.detection_index[rows]]
+        classified = set(tracks.track_id[rows].tolist())
+        described = [
+            row
+            for row, track_id in enumerate(tracks.track_id.tolist())
+            if tracks.detection_index[row] >= 0 and (track_id in classified or memory.is_open(track_id, now))
+        ]
+        ids = tracks.track_id[described].tolist()
+        found = detections[tracks.detection_index[described]]
         vectors = [np.zeros(0, np.float32)] * len(ids)
         if self._encoder is not None:
-            wanted = [k for k, t in enumerate(ids) if not self._people[t].low_quality and memory.wants_vector(t, now)]
+            clear = [k for k, t in enumerate(ids) if t in classified and not self._people[t].low_quality]
+            wanted = [k for k in clear if memory.wants_vector(ids[k], now)]
             for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
                 vectors[k] = vector
         memory.observe(ids, found.appearance, vectors, now)
+
+    def _measure(self, landmarker: Landmarker, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
+        """Find the landmarks of the faces that are classified in this frame."""
+        faces = detections[tracks.detection_index[rows]]
+        found = landmarker.measure(frame.image, faces.xyxy, faces.keypoints)
+        for track_id, pose, shapes in zip(tracks.track_id[rows].tolist(), found.pose, found.blendshapes, strict=True):
+            self._people[track_id].pose, self._people[track_id].blendshapes = pose, shapes
 
     def _update_people(self, tracks: Tracks, detections: Detections) -> None:
         """Drop people whose tracks have ended, and add those whose tracks are new."""
@@ -350,13 +319,14 @@ class Pipeline:
         self.smoother.keep_only(tracks.track_id)
         if self._resting is not None:
             self._resting.keep_only(alive)
-        poses = head_pose(detections.keypoints) if self._wants_pose else None
+        poses = head_pose(detections.keypoints) if self._wants_pose and self._landmarker is None else None
         for track_id, index in zip(tracks.track_id.tolist(), tracks.detection_index.tolist(), strict=True):
             if index >= 0:
                 confidence = float(detections.confidence[index])
                 person = self._people.setdefault(track_id, _Person(confidence))
                 person.confidence = confidence
-                person.pose = None if poses is None else poses[index]
+                if poses is not None:
+                    person.pose = poses[index]
 
     def _report(self, pending: Pending, now: float) -> Estimates:
         """Return the estimates of all visible people."""
@@ -394,7 +364,12 @@ class Pipeline:
             person_id=ids
             if self._memory is None
             else np.array([self._memory.person_id(t) for t in ids.tolist()], np.int64),
-            pose=np.array([() if p.pose is None else p.pose for p in people], np.float32).reshape(
-                len(visible), 3 if self._wants_pose else 0
-            ),
+            pose=_columns([p.pose for p in people], 3 if self._wants_pose or self._landmarker is not None else 0),
+            blendshapes=_columns([p.blendshapes for p in people], 0 if self._landmarker is None else len(BLENDSHAPES)),
         )
+
+
+def _columns(rows: list[F32 | None], width: int) -> F32:
+    """Return rows as an array (N, width); one that is not known is NaN."""
+    unknown = np.full(width, np.nan, np.float32)
+    return np.array([unknown if row is None else row for row in rows], np.float32).reshape(len(rows), width)

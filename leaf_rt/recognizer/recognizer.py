@@ -53,8 +53,8 @@ class Recognizer(Closing):
         precision: "auto", "fp32", "fp16", "bf16" or "int8".
         threads: CPU threads for inference; 0 lets the back end choose.
         face_range: "auto", "short" (faces close to the camera) or "full" (small faces too).
-        detector: What runs the face detector: "auto", "onnxruntime", "openvino", or "mediapipe", which sends usage
-            statistics to Google and needs your users' consent. "auto" never takes it.
+        detector: What runs the face detector: "auto", "onnxruntime", "openvino", "torch" (on the GPU), or "mediapipe",
+            which sends usage statistics to Google and needs your users' consent. "auto" never takes the last two.
         max_faces: Largest number of faces per frame; the largest faces are kept. 0 sets no limit.
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
@@ -65,6 +65,8 @@ class Recognizer(Closing):
         reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see
             docs/identity.md. None compares the colors of heads only.
         pose: Whether to compute the head pose: ``Face.yaw``, ``pitch`` and ``roll``.
+        landmarks: MediaPipe's ``face_landmarker.task``, for ``Face.blendshapes`` and a better head pose; see
+            docs/records.md.
         smooth: In videos, time constant of the smoothing, s; 0 switches it off.
         smooth_talking: In videos, the same while a face talks, s. No effect if it is not above ``smooth``.
         min_dwell: In videos, shortest time for which a label is shown, s.
@@ -98,7 +100,7 @@ class Recognizer(Closing):
         precision: str = "auto",
         threads: int = 0,
         face_range: Literal["auto", "short", "full"] = "auto",
-        detector: Literal["auto", "onnxruntime", "openvino", "mediapipe"] = "auto",
+        detector: Literal["auto", "onnxruntime", "openvino", "torch", "mediapipe"] = "auto",
         max_faces: int = 0,
         classify_fps: float = 10.0,
         max_classify_fps: float | None = None,
@@ -106,6 +108,7 @@ class Recognizer(Closing):
         reid: float = 30.0,
         reid_model: str | os.PathLike[str] | None = None,
         pose: bool = False,
+        landmarks: str | os.PathLike[str] | None = None,
         smooth: float = 0.3,
         smooth_talking: float = 1.2,
         min_dwell: float = 0.4,
@@ -147,6 +150,7 @@ class Recognizer(Closing):
             reid=reid,
             reid_model=None if reid_model is None else Path(reid_model),
             pose=pose,
+            landmarks=None if landmarks is None else Path(landmarks),
             uncertain_below=uncertain_below,
             prior=prior,
             calibrate=calibrate,
@@ -184,6 +188,7 @@ class Recognizer(Closing):
                 max_faces=self._config.pipeline.max_faces,
                 uncertain_below=self._config.uncertain_below,
                 pose=self._config.pose,
+                landmarker=self._config.open_landmarker(),
                 prior=self._config.prior,
             )
         return Faces(estimates, self.labels, image=image)

@@ -10,6 +10,7 @@ import numpy as np
 
 from leaf_rt.errors import BackendError
 from leaf_rt.labels import UNCERTAIN
+from leaf_rt.results import records
 from leaf_rt.types import F32, I64
 
 BOX = ("x0", "y0", "x1", "y1")
@@ -38,6 +39,12 @@ def optional(library: str, caller: str) -> Any:
         return importlib.import_module(library)
     except ImportError as e:
         raise BackendError(f"{caller} needs {library}; install it with: pip install {library}") from e
+
+
+def extra_columns(pose: F32, blendshapes: F32) -> dict[str, F32]:
+    """Head pose (N, 3) and blendshapes (N, B) as columns; those with no column were not asked for."""
+    names = records.extra_columns(pose=pose.shape[1] > 0, blendshapes=blendshapes.shape[1] > 0)
+    return dict(zip(names, [*pose.T, *blendshapes.T], strict=True))
 
 
 def label_names(emotion: I64, labels: Sequence[str]) -> list[str]:

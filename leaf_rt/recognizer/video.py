@@ -11,7 +11,7 @@ from leaf_rt.errors import NoFrames
 from leaf_rt.recognizer import tables
 from leaf_rt.results.columns import ColumnBuilder, Columns
 from leaf_rt.results.numbers import numbers
-from leaf_rt.results.records import POSE, SCHEMA_VERSION, frame_records, utc
+from leaf_rt.results.records import SCHEMA_VERSION, extra_columns, frame_records, utc
 from leaf_rt.results.summary import MAX_ABSENCE, Summary
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.options import Hooks
@@ -211,9 +211,9 @@ class VideoResult:
         stem = Path(self.source).stem
         endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
         files = {kind: paths.reserve(into, stem, ending) for kind, ending in endings.items()}
-        pose = self.columns.pose.shape[1] > 0
+        extra = extra_columns(self.columns.pose.shape[1] > 0, self.columns.blendshapes.shape[1] > 0)
         with ResultFile(files["records"]) as records, ResultFile(files["csv"]) as rows:
-            with JsonlSink(records, self.labels) as jsonl, CsvSink(rows, self.labels, pose) as table:
+            with JsonlSink(records, self.labels) as jsonl, CsvSink(rows, self.labels, extra) as table:
                 for frame, estimates, latency in self.columns.frames(self.source):
                     jsonl.write(self._info, frame, estimates, latency)
                     table.write(self._info, frame, estimates, latency)
@@ -244,7 +244,7 @@ class VideoResult:
             "poor": rows.low_quality,
             "quality": rows.quality,
             "latency_ms": rows.latency * 1000.0,
-            **{name: rows.pose[:, k] for k, name in enumerate(POSE[: rows.pose.shape[1]])},
+            **tables.extra_columns(rows.pose, rows.blendshapes),
         }
 
     def _repr_png_(self) -> bytes:

@@ -26,7 +26,7 @@ class Columns:
         generation: (N,) int64.
         shot: (N,) int64.
         track_id: (N,) int64.
-        person_id: (N,) int64.
+        person_id: (N,) int64, of the whole track.
         xyxy: (N, 4) float32, px; ``box`` in records.
         confidence: (N,) float32.
         emotion: (N,) int64, index of the shown label; -1 is "uncertain".
@@ -37,6 +37,7 @@ class Columns:
         latency: (N,) float64, s; ``latency_ms`` in records.
         pose: (N, 3) float32, degrees, yaw, pitch and roll; (N, 0) if they were not asked for.
         quality: (N,) float32, how much the picture of the face can tell, 0 to 1.
+        blendshapes: (N, B) float32, in the order of ``leaf_rt.labels.BLENDSHAPES``; (N, 0) if they were not asked for.
     """
 
     frame_index: I64
@@ -56,6 +57,7 @@ class Columns:
     latency: NDArray[np.float64]
     pose: F32
     quality: F32
+    blendshapes: F32
 
     def __len__(self) -> int:
         return len(self.track_id)
@@ -81,25 +83,30 @@ class Columns:
                 time, self.track_id[rows], self.xyxy[rows], self.confidence[rows], self.probs[rows],
                 self.smoothed[rows], self.emotion[rows], self.classified[rows], self.low_quality[rows],
                 self.xyxy[rows], int(self.shot[start]), self.person_id[rows], self.pose[rows],
-                self.quality[rows],
+                self.quality[rows], self.blendshapes[rows],
             )  # fmt: skip
             yield frame, estimates, float(self.latency[start])
 
 
 class ColumnBuilder:
-    """Collects frames into ``Columns``; about 160 bytes per face and frame."""
+    """Collects frames into ``Columns``; about 160 bytes per face and frame, 360 with blendshapes."""
 
     def __init__(self, num_classes: int) -> None:
-        shape = (num_classes,)
-        self._rows = np.zeros(_FIRST_SIZE, [
+        self._num_classes = num_classes
+        self._rows = self._empty(0, 0)
+        self._count = 0
+
+    def _empty(self, angles: int, blendshapes: int) -> NDArray[np.void]:
+        """Return a buffer for rows with so many angles and blendshapes."""
+        shape = (self._num_classes,)
+        return np.zeros(_FIRST_SIZE, [
             ("frame_index", np.int64), ("time", np.float64), ("captured_at", np.float64), ("generation", np.int64),
             ("shot", np.int64), ("track_id", np.int64), ("person_id", np.int64),
             ("xyxy", np.float32, (4,)), ("confidence", np.float32), ("emotion", np.int64),
             ("probs", np.float32, shape), ("smoothed", np.float32, shape), ("classified", np.bool_),
-            ("low_quality", np.bool_), ("latency", np.float64), ("pose", np.float32, (3,)), ("quality", np.float32),
+            ("low_quality", np.bool_), ("latency", np.float64), ("quality", np.float32),
+            ("pose", np.float32, (angles,)), ("blendshapes", np.float32, (blendshapes,)),
         ])  # fmt: skip
-        self._count = 0
-        self._has_pose = False
 
     def add(self, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Append a row per face.
@@ -109,6 +116,10 @@ class ColumnBuilder:
             estimates: Its faces.
             latency: s.
         """
+        if len(estimates) == 0:
+            return
+        if self._count == 0:
+            self._rows = self._empty(estimates.pose.shape[1], estimates.blendshapes.shape[1])
         end = self._count + len(estimates)
         if end > len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros(max(len(self._rows), end), self._rows.dtype)])
@@ -118,18 +129,16 @@ class ColumnBuilder:
         rows["latency"], rows["shot"] = latency, estimates.shot
         fields: Sequence[str] = (
             "track_id", "person_id", "xyxy", "confidence", "emotion", "probs", "smoothed", "classified", "low_quality",
-            "quality",
+            "quality", "pose", "blendshapes",
         )  # fmt: skip
         for name in fields:
             rows[name] = getattr(estimates, name)
-        if estimates.pose.shape[1]:
-            rows["pose"], self._has_pose = estimates.pose, True
         self._count = end
 
     def build(self) -> Columns:
-        """All rows so far."""
+        """All rows so far. Every row has the final person of its track."""
         rows = self._rows[: self._count]
         columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
-        if not self._has_pose:
-            columns["pose"] = columns["pose"][:, :0]
+        _, last, track = np.unique(rows["track_id"][::-1], return_index=True, return_inverse=True)
+        columns["person_id"] = rows["person_id"][::-1][last][track][::-1].copy()
         return Columns(**columns)

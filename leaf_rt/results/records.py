@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from leaf_rt.labels import UNCERTAIN
+import numpy as np
+
+from leaf_rt.labels import BLENDSHAPES, UNCERTAIN
 from leaf_rt.text import table_cell
 from leaf_rt.types import F32, Estimates, Frame, SourceInfo
 
@@ -20,6 +22,7 @@ _FIRST_COLUMNS = (
 )  # fmt: skip
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 POSE = ("yaw", "pitch", "roll")
+BLENDSHAPE = "blendshape_"  # before the name, in a table
 _LAST_COLUMNS = ("classified", "poor", "quality", "latency_ms")
 
 
@@ -57,6 +60,7 @@ def record(
         "quality": _finite(float(estimates.quality[row]), 3),
         **{name: _finite(value, 1) for name, value in zip(POSE, estimates.pose[row].tolist(), strict=False)},
         "latency_ms": round(latency * 1000.0, 3),
+        **({"blendshapes": _blendshapes(estimates.blendshapes[row])} if estimates.blendshapes.shape[1] else {}),
     }
 
 
@@ -67,12 +71,17 @@ def frame_records(
     return [record(source, frame, estimates, row, labels, latency) for row in range(len(estimates))]
 
 
-def column_names(labels: Sequence[str], pose: bool = False) -> tuple[str, ...]:
+def extra_columns(pose: bool, blendshapes: bool) -> tuple[str, ...]:
+    """Return the names of the columns that a table has only if they were asked for."""
+    return (*(POSE if pose else ()), *(f"{BLENDSHAPE}{name}" for name in BLENDSHAPES if blendshapes))
+
+
+def column_names(labels: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the column names of a table of records, in order.
 
     Args:
         labels: Class names in the order of the model.
-        pose: Whether the records hold the head pose.
+        extra: See ``extra_columns``.
     """
     probabilities = (*(f"prob_{label}" for label in labels), *(f"smoothed_{label}" for label in labels))
     return (
@@ -82,7 +91,7 @@ def column_names(labels: Sequence[str], pose: bool = False) -> tuple[str, ...]:
         "emotion",
         *probabilities,
         *_LAST_COLUMNS,
-        *(POSE if pose else ()),
+        *extra,
     )
 
 
@@ -97,6 +106,7 @@ def flatten(record: dict[str, Any]) -> tuple[Any, ...]:
         *record["smoothed"].values(),
         *(record[name] for name in _LAST_COLUMNS),
         *(record[name] for name in POSE if name in record),
+        *((record["blendshapes"] or dict.fromkeys(BLENDSHAPES)).values() if "blendshapes" in record else ()),
     )
 
 
@@ -107,6 +117,12 @@ def table_row(record: dict[str, Any]) -> tuple[Any, ...]:
 
 def _finite(value: float, decimals: int) -> float | None:
     return round(value, decimals) if math.isfinite(value) else None
+
+
+def _blendshapes(values: F32) -> dict[str, float] | None:
+    if not np.isfinite(values).all():
+        return None
+    return {name: round(value, 4) for name, value in zip(BLENDSHAPES, values.tolist(), strict=True)}
 
 
 def _by_label(values: F32, labels: Sequence[str]) -> dict[str, float]:

@@ -119,6 +119,17 @@ class _Sums:
     ended: dict[str, Any] | None = None  # the newest event that has ended
     bins: dict[int, _Bin] = field(default_factory=dict)
 
+    def merge(self, later: _Sums) -> None:
+        """Add the sums of a later part of the same person, but for its intervals."""
+        self.last = max(self.last, later.last)
+        self.seconds += later.seconds
+        self.newest = later.newest
+        self.ended = later.ended or self.ended
+        for name in ("shown", "weighted", "transitions"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        events = [event for event in (self.longest, later.longest) if event is not None]
+        self.longest = max(events, key=lambda event: float(event["dwell_s"]), default=None)
+
     def add(self, number: int, row: _Bin) -> int:
         """Add a row to an interval; return 1 if the interval is new, else 0."""
         total = self.bins.get(number)
@@ -245,6 +256,9 @@ class Summary:
         for row, (person_id, track_id) in enumerate(
             zip(estimates.person_id.tolist(), estimates.track_id.tolist(), strict=True)
         ):
+            own = self._tracks.get(track_id) if person_id != track_id else None
+            if own is not None and own.track_id == track_id:  # the person was not recognized in its first frames
+                self._join(track_id, person_id)
             track = self._tracks.get(person_id)
             if track is None:
                 sums = np.zeros(c + 1), np.zeros(c + 1), np.zeros((c + 1, c + 1), np.int64)
@@ -263,6 +277,21 @@ class Summary:
             self._coarsen()
         if len(self._tracks) > self._max_people:
             self._forget(now)
+
+    def _join(self, number: int, person_id: int) -> None:
+        """Count what had the number of its track for the person whose track it is."""
+        part, whole = self._tracks.pop(number), self._tracks.get(person_id)
+        for event in self.events:
+            if event["person_id"] == number:
+                event["person_id"] = person_id
+        if whole is None:
+            self._tracks[person_id] = part
+            return
+        if whole.newest is not None:
+            self._close(whole, whole.newest, whole.newest.step or self._step)
+        self._intervals -= len(part.bins)
+        whole.merge(part)
+        self._intervals += sum(whole.add(interval, row) for interval, row in part.bins.items())
 
     def _close(self, track: _Sums, row: _Open, seconds: float) -> None:
         """Count a frame of a person for some seconds."""

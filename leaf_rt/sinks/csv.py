@@ -19,16 +19,16 @@ class CsvSink(Closing):
     Args:
         target: A path, "-" for standard output, or a result; see ``LineFile``.
         labels: Class names in the order of the model.
-        pose: Whether the records hold the head pose.
+        extra: See ``leaf_rt.results.records.extra_columns``.
     """
 
     wants_image = False
 
-    def __init__(self, target: LineTarget, labels: Sequence[str], pose: bool = False) -> None:
+    def __init__(self, target: LineTarget, labels: Sequence[str], extra: Sequence[str] = ()) -> None:
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self.name = self._file.name
-        self._write([column_names(labels, pose)])
+        self._write([column_names(labels, extra)])
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Append the lines of a frame in a single write."""

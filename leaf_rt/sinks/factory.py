@@ -32,7 +32,7 @@ def shared_sinks(
     close_failed: Callable[[Sink, LeafError], None],
     results: ResultFiles,
     follow: bool,
-    pose: bool = False,
+    extra: Sequence[str] = (),
 ) -> Iterator[Sequence[Sink]]:
     """Open the sinks. At the end close all of them, even if one of them fails. The caller completes the results.
 
@@ -42,7 +42,7 @@ def shared_sinks(
         close_failed: Gets a sink that could not be closed, and the error.
         results: Where their files are opened.
         follow: Write lines under their final names from the start, as for live sources.
-        pose: Whether the records hold the head pose.
+        extra: The columns that tables have only because they were asked for.
 
     Raises:
         NoPermission, OutputError, BackendError, ModelError: A sink cannot be opened. Those before it are closed again.
@@ -56,13 +56,13 @@ def shared_sinks(
         if outputs.jsonl is not None:
             sinks.append(open_records("jsonl", place(outputs.jsonl), labels))
         if outputs.csv is not None:
-            sinks.append(open_records("csv", place(outputs.csv), labels, pose))
+            sinks.append(open_records("csv", place(outputs.csv), labels, extra))
         if outputs.events is not None:
             from leaf_rt.sinks.events import EventSink
 
             sinks.append(EventSink(place(outputs.events), outputs.event_filter.tracker(labels)))
         if outputs.parquet is not None:
-            sinks.append(open_records("parquet", results.open(outputs.parquet), labels, pose))
+            sinks.append(open_records("parquet", results.open(outputs.parquet), labels, extra))
         yield sinks
     finally:
         for sink in sinks:
@@ -72,14 +72,16 @@ def shared_sinks(
                 close_failed(sink, e)
 
 
-def open_records(kind: RecordFormat, target: LineTarget, labels: Sequence[str], pose: bool = False) -> RecordSink:
+def open_records(
+    kind: RecordFormat, target: LineTarget, labels: Sequence[str], extra: Sequence[str] = ()
+) -> RecordSink:
     """Open a sink for records.
 
     Args:
         kind: Their format.
         target: Where they go; not standard output for Parquet.
         labels: Class names in the order of the model.
-        pose: Whether they hold the head pose.
+        extra: The columns that tables have only because they were asked for.
 
     Raises:
         NoPermission, OutputError, BackendError: It cannot be opened.
@@ -87,11 +89,11 @@ def open_records(kind: RecordFormat, target: LineTarget, labels: Sequence[str], 
     if kind == "csv":
         from leaf_rt.sinks.csv import CsvSink
 
-        return CsvSink(target, labels, pose)
+        return CsvSink(target, labels, extra)
     if kind == "parquet":
         from leaf_rt.sinks.parquet import ParquetSink
 
-        return ParquetSink(Path(target) if isinstance(target, str) else target, labels, pose)
+        return ParquetSink(Path(target) if isinstance(target, str) else target, labels, extra)
     from leaf_rt.sinks.jsonl import JsonlSink
 
     return JsonlSink(target, labels)

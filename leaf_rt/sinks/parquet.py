@@ -29,7 +29,7 @@ class ParquetSink(Closing):
     Args:
         target: The file, or a result; whoever opened a result completes it after ``close``.
         labels: Class names in the order of the model.
-        pose: Whether the records hold the head pose.
+        extra: See ``leaf_rt.results.records.extra_columns``.
 
     Raises:
         OutputError, NoPermission: It cannot be created, or another process writes it.
@@ -38,7 +38,7 @@ class ParquetSink(Closing):
 
     wants_image = False
 
-    def __init__(self, target: Path | ResultFile, labels: Sequence[str], pose: bool = False) -> None:
+    def __init__(self, target: Path | ResultFile, labels: Sequence[str], extra: Sequence[str] = ()) -> None:
         self.name = target.name if isinstance(target, ResultFile) else str(target)
         try:
             import pyarrow as pa
@@ -48,7 +48,7 @@ class ParquetSink(Closing):
         self._labels = tuple(labels)
         types = {**dict.fromkeys(_INTEGERS, pa.int64()), **dict.fromkeys(_TEXTS, pa.string())}
         types.update(dict.fromkeys(_FLAGS, pa.bool_()))
-        self._schema: Any = pa.schema([(name, types.get(name, pa.float64())) for name in column_names(labels, pose)])
+        self._schema: Any = pa.schema([(name, types.get(name, pa.float64())) for name in column_names(labels, extra)])
         self._arrow: Any = pa
         self._rows: list[tuple[Any, ...]] = []
         self._is_ours = not isinstance(target, ResultFile)

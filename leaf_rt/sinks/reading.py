@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from leaf_rt.errors import BackendError, DataError, NoPermission, NotFound, install_hint
-from leaf_rt.labels import UNCERTAIN
+from leaf_rt.labels import BLENDSHAPES, UNCERTAIN
 from leaf_rt.results.records import POSE
 from leaf_rt.sinks.stored import checked_record, nested
 from leaf_rt.system.parsing import parse_json
@@ -254,6 +254,7 @@ def _frame(
         person_id=np.array([row["person_id"] for row in rows], np.int64),
         pose=_pose(rows),
         quality=np.array([np.nan if row["quality"] is None else row["quality"] for row in rows], np.float32),
+        blendshapes=_blendshapes(rows),
     )
 
 
@@ -263,6 +264,14 @@ def _pose(rows: list[dict[str, Any]]) -> F32:
         return np.zeros((len(rows), 0), np.float32)
     angles = [[row.get(name) for name in POSE] for row in rows]
     return np.array([[np.nan if a is None else a for a in row] for row in angles], np.float32)
+
+
+def _blendshapes(rows: list[dict[str, Any]]) -> F32:
+    """Return the blendshapes of records, (N, B) float32; (N, 0) if they hold none."""
+    if not any("blendshapes" in row for row in rows):
+        return np.zeros((len(rows), 0), np.float32)
+    unknown = dict.fromkeys(BLENDSHAPES, np.nan)
+    return np.array([list((row.get("blendshapes") or unknown).values()) for row in rows], np.float32)
 
 
 def _not_a_record(path: Path, where: str, error: Exception) -> DataError:

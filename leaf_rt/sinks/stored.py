@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from leaf_rt.labels import MAX_LABELS, UNCERTAIN
+from leaf_rt.labels import BLENDSHAPES, MAX_LABELS, UNCERTAIN
 from leaf_rt.models.spec import check_metrics
-from leaf_rt.results.records import BOX_COLUMNS, POSE
+from leaf_rt.results.records import BLENDSHAPE, BOX_COLUMNS, POSE
 from leaf_rt.system.parsing import is_json
 from leaf_rt.text import printable
 
@@ -42,8 +42,8 @@ def checked_record(row: object) -> dict[str, Any]:
         row: What was read. Other fields are left out.
 
     Returns:
-        The fields of ``leaf_rt.results.records.record`` but for ``schema_version`` and ``latency_ms``; the pose only if
-        it is there. ``captured_at`` is in s since 1970, or None; ``quality`` may be None.
+        The fields of ``leaf_rt.results.records.record`` but for ``schema_version`` and ``latency_ms``; pose and
+        blendshapes only if they are there. ``captured_at`` is in s since 1970, or None; ``quality`` may be None.
 
     Raises:
         WrongField: The first field that is missing or wrong.
@@ -77,16 +77,21 @@ def checked_record(row: object) -> dict[str, Any]:
             found[name] = _number(row[name], name, -180.0, 180.0)
         elif name in row:
             found[name] = None
+    if "blendshapes" in row:
+        found["blendshapes"] = _blendshapes(row["blendshapes"])
     return found
 
 
 def nested(row: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a row of a table; ``leaf_rt.results.records.column_names`` has the columns."""
     box = [row.get(name) for name in BOX_COLUMNS]
-    shares = {
+    shares: dict[str, Any] = {
         kind: {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
         for kind, prefix in (("probs", "prob_"), ("smoothed", "smoothed_"))
     }
+    shapes = {name.removeprefix(BLENDSHAPE): value for name, value in row.items() if name.startswith(BLENDSHAPE)}
+    if shapes:
+        shares["blendshapes"] = None if all(value is None for value in shapes.values()) else shapes
     return {**row, "box": box, **shares}
 
 
@@ -147,6 +152,14 @@ def _date(value: object) -> float | None:
     if not 0.0 <= seconds < _LAST_DATE:
         raise WrongField("captured_at", "a time such as 2026-01-02T03:04:05.678Z, or null", value)
     return seconds
+
+
+def _blendshapes(value: object) -> dict[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or set(value) != set(BLENDSHAPES):
+        raise WrongField("blendshapes", f"{len(BLENDSHAPES)} named numbers, or null", value)
+    return {name: _number(value[name], f"blendshapes.{name}", 0.0, 1.0) for name in BLENDSHAPES}
 
 
 def _shares(value: object, name: str) -> dict[str, float]:

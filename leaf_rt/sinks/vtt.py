@@ -33,16 +33,12 @@ class VttSink(Closing):
         self._open: dict[str, float] = {}  # event id: start of a cue that has not ended, s
         self._waiting: list[tuple[float, int, float, str]] = []  # start, person, end, label; a heap
         self._people: dict[int, int] = {}  # track: person
-        self._several: set[int] = set()  # the first two people
         self.name = self._file.name
         self._file.write("WEBVTT\n\n")
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Process one frame, and write the cues that are complete."""
-        people = estimates.person_id.tolist()
-        if len(self._several) < 2:
-            self._several.update(people)
-        self._people |= dict(zip(estimates.track_id.tolist(), people, strict=True))
+        self._people |= dict(zip(estimates.track_id.tolist(), estimates.person_id.tolist(), strict=True))
         self._process(self._tracker.update(source.name, frame, estimates))
 
     def close(self) -> None:
@@ -61,9 +57,10 @@ class VttSink(Closing):
             end = max(event["end_s"], event["start_s"] + _SHORTEST)
             heapq.heappush(self._waiting, (event["start_s"], self._people[event["track_id"]], end, event["emotion"]))
         first_open = min(self._open.values(), default=float("inf"))
+        several = len(set(self._people.values())) > 1
         while self._waiting and self._waiting[0][0] <= first_open:
             start, person_id, end, label = heapq.heappop(self._waiting)
-            person = f"Person {person_id}: " if len(self._several) > 1 else ""
+            person = f"Person {person_id}: " if several else ""
             self._file.write(f"{clock(start)} --> {clock(end)}\n{person}{_escaped(label)}\n\n")
 
 

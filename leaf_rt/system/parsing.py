@@ -1,13 +1,18 @@
-"""Parses JSON and TOML from outside. Whatever is wrong with them is a ``ValueError``, also nesting without an end."""
+"""Parses JSON, TOML and NumPy archives from outside. Whatever is wrong with them is a ``ValueError``.
+
+Nesting without an end and arrays without an end are wrong too.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.system.reading import MAX_TEXT, read_regular, read_text
+from leaf_rt.system.reading import MAX_TEXT, UnreadableFile, read_regular, read_text
 
 _TOO_DEEP = "its brackets are nested too deeply"
 
@@ -49,3 +54,27 @@ def read_toml(path: Path, limit: int = MAX_TEXT) -> dict[str, Any]:
         return tomllib.loads(read_text(path, limit))
     except RecursionError as e:
         raise ValueError(_TOO_DEEP) from e
+
+
+def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[Any]:
+    """Some NumPy arrays of an .npz file, in the order of their names.
+
+    Raises:
+        ValueError: The file is damaged, has no array of such a name, or one with Python objects.
+        OSError: It cannot be read, is not a regular file, or it or its content is larger than ``limit`` bytes.
+    """
+    import numpy as np  # here: the command line starts without it
+
+    data = read_regular(path, limit)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as content:
+            if sum(member.file_size for member in content.zip.infolist()) > limit:
+                raise UnreadableFile(path, f"holds more than {limit >> 20} MB")
+            arrays = [content[name] for name in names]
+            if not all(isinstance(array, np.ndarray) for array in arrays):
+                raise TypeError("not an array")
+            return arrays
+    except UnreadableFile:
+        raise
+    except Exception as e:  # zipfile, zlib and numpy raise errors without a common base class for damaged files
+        raise ValueError(f"it is damaged or has no array {' or '.join(names)}") from e

@@ -66,6 +66,7 @@ class PictureRecognizer:
                 max_faces=config.pipeline.max_faces,
                 uncertain_below=config.uncertain_below,
                 pose=config.pose,
+                landmarker=config.open_landmarker(),
                 prior=config.prior,
             )
         height, width = image.shape[:2]
@@ -88,6 +89,7 @@ class _Borrowed:
         self._backend, self._manager = backend, manager
         self.name, self.device, self.reason = backend.name, backend.device, backend.reason
         self.spec: ModelSpec = backend.spec
+        self.cropper = backend.cropper
 
     def infer(self, faces: U8) -> Prediction:
         return self._manager.call_and_wait(lambda: self._backend.infer(faces))

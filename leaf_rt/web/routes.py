@@ -22,7 +22,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.responses import StreamingResponse
 
-from leaf_rt.results.records import column_names, table_row
+from leaf_rt.results.records import column_names, extra_columns, table_row
 from leaf_rt.web.feeds import feed
 from leaf_rt.web.jobs import check_head
 from leaf_rt.web.parts import Parts
@@ -278,7 +278,8 @@ def _pieces(texts: Sequence[str], wanted: Format, labels: Sequence[str]) -> Iter
     if wanted == "json":
         yield '{"records":['
     elif wanted == "csv":
-        yield _lines([column_names(labels, pose=bool(texts) and "yaw" in json.loads(texts[0]))])
+        first = json.loads(texts[0]) if texts else {}
+        yield _lines([column_names(labels, extra_columns(pose="yaw" in first, blendshapes="blendshapes" in first))])
     for start in range(0, len(texts), _PIECE):
         some = texts[start : start + _PIECE]
         if wanted == "json":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def test_damaged_models(face: Path, tmp_path: Path) -> None:
         done = run(("image", face, "--out", "out", "--model", "m.onnx", "--backend", backend), cwd=tmp_path)
         assert done.code >= 0, f"{backend} was killed by signal {-done.code}"
         check_results(tmp_path / "out", partial=False)
+
+
+def test_a_model_that_ends_openvino(face: Path, tmp_path: Path) -> None:
+    """Version 2026.4 alone ends with a segmentation fault."""
+    tiny_onnx(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx").write_bytes(mutate((tmp_path / "m.onnx").read_bytes(), random.Random(47)))
+    describe(tmp_path / "m.onnx")
+    done = run(("image", face, "--out", "out", "--model", "m.onnx", "--backend", "openvino"), cwd=tmp_path)
+    assert done.code == 8, done
 
 
 @pytest.mark.parametrize("what", ["description", "cache", "sources"])

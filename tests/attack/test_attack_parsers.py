@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from attacks import LONG, MARKS, RECORDS, attacks, damaged_records, mutate, stored_records
 from clips import demo_frames
 from engines_fakes import tiny_onnx
+from fakes import SPEC
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -21,8 +24,9 @@ from leaf_rt.backends.benchmark import parse_batches
 from leaf_rt.backends.selection import CHOICES, _read_choices
 from leaf_rt.cli.folders import VIDEOS, expand
 from leaf_rt.cli.report import report_from_records
-from leaf_rt.errors import LeafError
+from leaf_rt.errors import LeafError, ModelError
 from leaf_rt.media.images import decode_picture
+from leaf_rt.models.calibration import PRIORS, Calibration
 from leaf_rt.models.spec import load_spec, spec_path
 from leaf_rt.sources.address import parse
 from leaf_rt.sources.sources_file import load_targets
@@ -108,6 +112,27 @@ def test_any_description(tmp_path: Path, data: st.DataObject) -> None:
     spec_path(model).write_text(json.dumps(spec))
     with contextlib.suppress(LeafError):
         load_spec(model)
+
+
+@MANY
+@given(
+    calibration=st.dictionaries(
+        st.sampled_from([field.name for field in fields(Calibration)]),
+        JSON | st.floats() | st.lists(st.floats() | st.integers(), min_size=8, max_size=8), max_size=4,
+    )
+)  # fmt: skip
+def test_any_calibration(calibration: dict[str, Any]) -> None:
+    """The shares of a model stay shares, or one sentence says that its calibration is damaged."""
+    try:
+        found = Calibration.of(replace(SPEC, calibration=calibration))
+    except ModelError:
+        return
+    probs = np.eye(len(SPEC.labels), dtype=np.float32)
+    for prior in PRIORS[: 2 if found.prior else 1]:
+        shares = found.shares(probs, np.linspace(0, 1, len(probs), dtype=np.float32), prior)
+        assert np.isfinite(shares).all()
+        np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    assert found.is_face(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.bool_
 
 
 @MANY

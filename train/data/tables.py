@@ -9,12 +9,14 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, TypeVar
 
 from leaf_rt.errors import DataError, NotFound
 
 Columns = dict[str, str]  # column name in lower case -> text, empty if the row has no such column
+_MAX_LINE = 1 << 20  # characters; a picture of 48x48 px as text has about 9,000
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -48,10 +50,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Columns]
         DataError: It is not UTF-8 or not CSV, or a column is missing.
     """
     with open_text(path) as f:
-        header = f.readline()
-        f.seek(0)
+        lines = _bounded(f, path)
+        header = next(lines, "")
         # With ``strict`` a quote that is not closed is an error.
-        reader = csv.DictReader(f, delimiter=max(",;\t", key=header.count), strict=True)
+        reader = csv.DictReader(chain([header], lines), delimiter=max(",;\t", key=header.count), strict=True)
         try:
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             missing = [c for c in columns if c.lower() not in reader.fieldnames]
@@ -89,9 +91,20 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
         DataError: It is not UTF-8.
     """
     with open_text(path) as f:
-        for number, line in enumerate(f, 1):
+        for number, line in enumerate(_bounded(f, path), 1):
             if line.strip():
                 yield f"{path}:{number}", line.strip()
+
+
+def _bounded(f: IO[str], path: Path) -> Iterator[str]:
+    """The lines of a file; one without an end must not fill the memory."""
+    for number in count(1):
+        line = f.readline(_MAX_LINE)
+        if not line:
+            return
+        if len(line) == _MAX_LINE:
+            raise DataError(f"{path}:{number}: the line is over {_MAX_LINE >> 20} MiB long; is it a list of images?")
+        yield line
 
 
 def parse_rows(rows: Iterable[tuple[str, R]], parse: Callable[[R], T], wanted: str) -> Iterator[tuple[str, T]]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from leaf_rt.errors import DataError
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from leaf_rt.system.files import write_whole
+from leaf_rt.system.parsing import read_arrays
 from leaf_rt.types import F32, I64
 from train.augment.views import Views
 from train.data.dataset import Images, Samples, TrainingData
@@ -29,6 +29,7 @@ from train.recipes.schema import BUNDLED, BUNDLED_BACKBONE, Recipe
 
 ANSWERS = "teacher.npz"  # in the folder of a run
 MOST_REPEATS = 5  # of an unlabelled image in one pass
+_MAX_ANSWERS = 1 << 30  # bytes
 
 
 def distilled(recipe: Recipe, data: TrainingData, images: Images, views: Views, out: Path) -> TrainingData:
@@ -49,7 +50,7 @@ def distilled(recipe: Recipe, data: TrainingData, images: Images, views: Views, 
     options, unlabelled = recipe.distill, data.unlabelled
     n = len(data.labelled)
     rows = np.concatenate([data.labelled.row, unlabelled.row])
-    answers = _kept(out / ANSWERS, rows)
+    answers = _kept(out / ANSWERS, rows, len(data.labels))
     if answers is None:
         teacher, labels, side = _teacher(recipe)
         if labels != data.labels:
@@ -87,16 +88,14 @@ def repeats(probs: F32, balance: float) -> I64:
     return of_image
 
 
-def _kept(path: Path, rows: I64) -> F32 | None:
+def _kept(path: Path, rows: I64, classes: int) -> F32 | None:
     """The answers (N, C) that a file holds for these rows (N,); None without the file or with other rows."""
-    if not path.is_file():
-        return None
     try:
-        with np.load(path, allow_pickle=False) as content:
-            probs: F32 = content["probs"]
-            return probs if np.array_equal(content["rows"], rows) else None
-    except (OSError, ValueError, KeyError, BadZipFile):  # damaged: the teacher is asked again
+        probs, found = read_arrays(path, ("probs", "rows"), _MAX_ANSWERS)
+    except (OSError, ValueError):  # none yet, or damaged: the teacher is asked again
         return None
+    fits = probs.dtype == np.float32 and probs.shape == (len(rows), classes) and bool(np.isfinite(probs).all())
+    return probs if fits and np.array_equal(found, rows) else None
 
 
 def _keep(path: Path, rows: I64, probs: F32) -> None:

@@ -30,13 +30,7 @@ from train.loop.distillation import distilled
 from train.loop.distributed import DistributedContext, sync_batch_norms
 from train.loop.inference import autocast, predict
 from train.loop.initialization import check_data, initial_checkpoint, start_model
-from train.loop.optimizer import (
-    Average,
-    build_optimizer,
-    ema_decay,
-    learning_rate,
-    set_learning_rate,
-)
+from train.loop.optimizer import Average, build_optimizer, ema_decay, learning_rate, set_learning_rate
 from train.loop.run_log import Reporter
 from train.loop.schedule import build_schedule, gate_noise
 from train.loop.state import TrainState
@@ -106,7 +100,7 @@ class Training:
         return Images(data.images, context.device), views
 
     def make_student(self, recipe: Recipe, data: TrainingData, init_from: Path | None, *, random: bool) -> FaceModel:
-        """The network at step 0, see ``start_model``."""
+        """The network at step 0."""
         return start_model(recipe, data, self.images, self.views, init_from, random=random)
 
     def _wrap(self, student: FaceModel) -> nn.Module:

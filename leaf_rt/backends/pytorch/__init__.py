@@ -1,1 +1,1 @@
-"""The PyTorch back end: graph, programs, batches and the back end itself. Every module here imports torch."""
+"""The PyTorch back end: graph, programs, batches and the back end. Every module but ``archive`` imports torch."""

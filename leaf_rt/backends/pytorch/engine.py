@@ -27,6 +27,7 @@ from leaf_rt.backends.parity import (
     check_stored_answers,
     golden_faces,
 )
+from leaf_rt.backends.pytorch.crops import TorchCropper
 from leaf_rt.backends.pytorch.graph import OnnxGraph
 from leaf_rt.backends.pytorch.program import load_program, to_program
 from leaf_rt.backends.pytorch.runner import CpuRunner, CudaGpu, GpuRunner, Runner
@@ -44,8 +45,10 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, spec: ModelSpec, runner: Runner, device: Device, reason: str) -> None:
-        self.spec, self.device, self.reason = spec, device, reason
+    def __init__(
+        self, spec: ModelSpec, runner: Runner, device: Device, reason: str, cropper: TorchCropper | None = None
+    ) -> None:
+        self.spec, self.device, self.reason, self.cropper = spec, device, reason, cropper
         self.buckets = runner.buckets
         self._runner: Runner | None = runner
 
@@ -57,8 +60,8 @@ class TorchBackend:
         if self._runner is None:
             raise BackendError("--backend torch: is closed")
         try:
-            return self._runner(faces)
-        except RuntimeError as e:
+            return Prediction(*self._runner(faces))
+        except Exception as e:  # a graph from outside can fail in any way, as with an IndexError for one face
             raise BackendError(f"PyTorch failed on {counted(len(faces), 'face')} ({first_line(e)})") from e
 
     def close(self) -> None:
@@ -181,8 +184,9 @@ def _start(
         threads = config.threads or default_threads()
         torch.set_num_threads(threads)
         return TorchBackend(spec, CpuRunner(network), "cpu", f"{version} on CPU, {counted(threads, 'thread')}: {why}")
-    runner = GpuRunner(network, CudaGpu(), spec.side, len(spec.labels), spec.feature_dim)
-    return TorchBackend(spec, runner, "cuda", f"{version} on {torch.cuda.get_device_name(0)}: {why}")
+    runner = GpuRunner(network, CudaGpu(), spec.side, ((len(spec.labels),), (spec.feature_dim,)))
+    reason = f"{version} on {torch.cuda.get_device_name(0)}: {why}"
+    return TorchBackend(spec, runner, "cuda", reason, TorchCropper("cuda"))
 
 
 def _half(precision: str) -> torch.dtype:

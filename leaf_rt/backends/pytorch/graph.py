@@ -33,17 +33,20 @@ _END = 1 << 31  # larger bounds of a slice mean "to the end"
 
 
 class OnnxGraph(nn.Module):
-    """(N, S, S, 3) uint8 BGR to probabilities (N, C) and features (N, D), both float32.
+    """(N, S, S, 3) uint8 BGR to the outputs of the file, each (N, ...) float32.
 
     Args:
-        path: A file that `leaf-rt export` has written.
+        path: A file that `leaf-rt export` or `python -m engines detectors` has written.
         half: What float16 tensors of the file become: float16, or bfloat16.
+        outputs: Names of the outputs; those of a classifier are probabilities (N, C) and features (N, D).
 
     Raises:
         ModelError: The file is damaged, or contains an operator that is missing here.
     """
 
-    def __init__(self, path: Path, half: torch.dtype = torch.float16) -> None:
+    def __init__(
+        self, path: Path, half: torch.dtype = torch.float16, outputs: tuple[str, ...] = ("probs", "features")
+    ) -> None:
         super().__init__()
         try:
             graph = onnx.load(path).graph
@@ -53,15 +56,16 @@ class OnnxGraph(nn.Module):
         missing = sorted({node.op_type for node in graph.node} - set(_OPERATORS))
         if missing:
             raise ModelError(f"{path}: the PyTorch back end has no operator {', '.join(missing)}; use another back end")
-        self._half = half
-        self._nodes = [_Node(node) for node in graph.node]
+        self._half, self._outputs = half, outputs
+        self._nodes = [node for node in map(_Node, graph.node) if not _known_already(node, values)]
         self._input = graph.input[0].name
         kernels = {node.inputs[1] for node in self._nodes if node.kind == "Conv"}
         compared = {name for node in self._nodes if node.kind in _INTEGER_DATA for name in node.inputs}
+        factors = {name for node in self._nodes if node.kind == "Resize" for name in node.inputs[1:]}
         self._numbers: dict[str, Value] = {}
         self._buffer_of: dict[str, str] = {}
         for number, (name, value) in enumerate(values.items()):
-            if value.dtype == "int64" and name not in compared:
+            if name in factors or (value.dtype == "int64" and name not in compared):
                 self._numbers[name] = value.tolist()
                 continue
             tensor = torch.from_numpy(value.copy())
@@ -71,8 +75,8 @@ class OnnxGraph(nn.Module):
             self._buffer_of[name] = f"value_{number}"
             self.register_buffer(f"value_{number}", tensor)
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``probs`` and ``features``."""
+    def forward(self, faces: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs, by default ``probs`` and ``features``."""
         known: dict[str, Value] = {self._input: faces, "": None, **self._numbers}
         known |= {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
         for node in self._nodes:
@@ -85,8 +89,7 @@ class OnnxGraph(nn.Module):
                 known[node.outputs[0]] = results
             else:
                 known |= zip(node.outputs, results, strict=True)
-        probs, features = (known[name] for name in ("probs", "features"))
-        return probs, features
+        return tuple(known[name] for name in self._outputs)
 
 
 class _Node:
@@ -97,6 +100,15 @@ class _Node:
         self.inputs = list(node.input)
         self.outputs = list(node.output)
         self.attributes: Attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _known_already(node: _Node, values: dict[str, Any]) -> bool:
+    """Convert a weight that the file stores in another type once, and not at every call; False for other operators."""
+    stored = values.get(node.inputs[0]) if node.kind == "Cast" else None
+    if stored is None or stored.dtype.kind != "f":
+        return False
+    values[node.outputs[0]] = stored.astype(helper.tensor_dtype_to_np_dtype(node.attributes["to"]))
+    return True
 
 
 def _conv(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -174,7 +186,11 @@ def _unsqueeze(a: Attributes, x: Value, axes: Value) -> Value:
 
 
 def _reshape(a: Attributes, x: Value, size: Value) -> Value:
-    return x.reshape(_many(size)) if isinstance(x, Tensor) else _many(x)
+    if not isinstance(x, Tensor):
+        return _many(x)
+    # A 0 keeps the length. A length of an exported program may be unknown, and is then no int.
+    lengths = enumerate(_many(size))
+    return x.reshape([x.shape[axis] if isinstance(length, int) and length == 0 else length for axis, length in lengths])
 
 
 def _top_k(a: Attributes, x: Tensor, k: Value) -> tuple[Tensor, Tensor]:
@@ -182,8 +198,16 @@ def _top_k(a: Attributes, x: Tensor, k: Value) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
-def _resize(a: Attributes, x: Tensor, region: None, scales: None, size: list[int]) -> Tensor:
-    return F.interpolate(x, tuple(size[2:]), mode="bilinear", align_corners=False)
+def _resize(a: Attributes, x: Tensor, region: None, scales: Value, size: Value = None) -> Tensor:
+    if size is not None:
+        return F.interpolate(x, tuple(size[2:]), mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=tuple(scales[2:]), mode="bilinear", align_corners=False)
+
+
+def _depth_to_space(a: Attributes, x: Tensor) -> Tensor:
+    block, (count, channels, height, width) = a["blocksize"], x.shape  # channels in the order of the mode DCR
+    x = x.reshape(count, block, block, channels // block**2, height, width).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(count, channels // block**2, height * block, width * block)
 
 
 def _average_pool(a: Attributes, x: Tensor) -> Tensor:
@@ -234,6 +258,8 @@ _OPERATORS: dict[str, Callable[..., Value]] = {
     "Flatten": lambda a, x: x.flatten(a.get("axis", 1)),
     "Reshape": _reshape,
     "Expand": _expand,
+    "Identity": lambda a, x: x,
+    "DepthToSpace": _depth_to_space,
     "Softmax": lambda a, x: x.softmax(a.get("axis", -1)),
     "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),
     "AveragePool": _average_pool,

@@ -15,6 +15,7 @@ from torch import nn
 from torch.export import Dim, export, load, save
 from torch.export.passes import move_to_device_pass
 
+from leaf_rt.backends.pytorch.archive import harmless
 from leaf_rt.errors import ModelError, first_line
 
 
@@ -45,12 +46,13 @@ def load_program(path: Path, device: str) -> nn.Module:
         device: "cpu" or "cuda".
 
     Raises:
-        ModelError: The file is damaged, or was written by a version of PyTorch that this one cannot read.
+        ModelError: The file is damaged, holds more than a program of leaf-rt, or was written by a version of PyTorch
+            that this one cannot read.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = load(path)
+            program = load(harmless(path))
             if device != "cpu":
                 program = move_to_device_pass(program, device)
             return cast(nn.Module, program.module())

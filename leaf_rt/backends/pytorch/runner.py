@@ -7,24 +7,24 @@ Knows modules and arrays; must not know files or precisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leaf_rt.types import U8, Prediction
+from leaf_rt.types import F32, U8
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CPU_BATCH = 32  # the batch in which a CPU is checked; it has no buckets
-Answer = tuple[Tensor, Tensor]  # (N, C) and (N, D) float32
-Run = Callable[[], Answer]
+Answer: TypeAlias = tuple[Tensor, ...]  # (N, ...) float32 each; of a classifier (N, C) and (N, D)
+Run: TypeAlias = Callable[[], Answer]
 
 
 class Runner(Protocol):
-    """Runs faces through a network. Not thread-safe.
+    """Runs images through a network. Not thread-safe.
 
     Attributes:
         buckets: Batch sizes that it treats differently.
@@ -32,8 +32,8 @@ class Runner(Protocol):
 
     buckets: tuple[int, ...]
 
-    def __call__(self, faces: U8) -> Prediction:
-        """Classify (N, S, S, 3) uint8 BGR crops, N >= 1."""
+    def __call__(self, faces: U8) -> list[F32]:
+        """Return what the network answers for (N, S, S, 3) uint8 BGR images, N >= 1: arrays of its own, (N, ...)."""
         ...
 
     def close(self) -> None:
@@ -50,12 +50,11 @@ class CpuRunner:
         self._network = network
 
     @torch.inference_mode()
-    def __call__(self, faces: U8) -> Prediction:
-        """Classify; see ``Runner``."""
+    def __call__(self, faces: U8) -> list[F32]:
+        """Run the network; see ``Runner``."""
         batch = torch.empty(faces.shape, dtype=torch.uint8)
         batch.numpy()[:] = faces  # also copies arrays that are read-only or mirrored
-        probs, features = self._network(batch)
-        return Prediction(probs.numpy(), features.numpy())
+        return [part.numpy() for part in self._network(batch)]
 
     def close(self) -> None:
         """Nothing to do: the network is freed with this object."""
@@ -127,37 +126,37 @@ class GpuRunner:
     Args:
         network: On that GPU, in eval mode.
         gpu: See ``Gpu``.
-        side: Side of the crops, px.
-        labels: Number of classes C.
-        features: Number of features D.
+        side: Side of the images, px.
+        rows: Shape of each output for one image; of a classifier (C,) and (D,).
         buckets: Batch sizes, ascending; larger batches are split.
     """
 
     def __init__(
-        self, network: nn.Module, gpu: Gpu, side: int, labels: int, features: int, buckets: tuple[int, ...] = BUCKETS
-    ) -> None:
+        self, network: nn.Module, gpu: Gpu, side: int, rows: Sequence[tuple[int, ...]],
+        buckets: tuple[int, ...] = BUCKETS,
+    ) -> None:  # fmt: skip
         self.buckets = buckets
         self._network, self._gpu = network, gpu
         largest = buckets[-1]
         self._host_faces = gpu.host(largest, side, side, 3, dtype=torch.uint8)
         self._faces = gpu.device(largest, side, side, 3, dtype=torch.uint8)
-        self._host_answer = tuple(gpu.host(largest, n, dtype=torch.float32) for n in (labels, features))
+        self._host_answer = [gpu.host(largest, *row, dtype=torch.float32) for row in rows]
         self._runs: dict[int, Run] = {}
 
     @torch.inference_mode()
-    def __call__(self, faces: U8) -> Prediction:
-        """Classify; see ``Runner``."""
+    def __call__(self, faces: U8) -> list[F32]:
+        """Run the network; see ``Runner``."""
         largest = self.buckets[-1]
         parts = [self._part(faces[start : start + largest]) for start in range(0, len(faces), largest)]
         if len(parts) == 1:
             return parts[0]
-        return Prediction(np.concatenate([p.probs for p in parts]), np.concatenate([p.features for p in parts]))
+        return [np.concatenate(one) for one in zip(*parts, strict=True)]
 
     def close(self) -> None:
         """Free the graphs. They refer to this object, which would keep their memory until Python looks for cycles."""
         self._runs.clear()
 
-    def _part(self, faces: U8) -> Prediction:
+    def _part(self, faces: U8) -> list[F32]:
         count = len(faces)
         bucket = next(b for b in self.buckets if b >= count)
         host = self._host_faces.numpy()
@@ -171,8 +170,7 @@ class GpuRunner:
             for there, here in zip(answer, self._host_answer, strict=True):
                 here[:count].copy_(there[:count], non_blocking=True)
         self._gpu.wait()
-        probs, features = (here[:count].numpy().copy() for here in self._host_answer)
-        return Prediction(probs, features)
+        return [here[:count].numpy().copy() for here in self._host_answer]
 
     def _prepare(self, bucket: int) -> Run:
         """The network for a bucket: the replay of its CUDA graph, or a plain call where it cannot be recorded."""
@@ -180,8 +178,7 @@ class GpuRunner:
         def plain() -> Answer:
             # Without TF32: an fp32 model must answer like on a CPU.
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                probs, features = self._network(self._faces[:bucket])
-            return probs, features
+                return tuple(self._network(self._faces[:bucket]))
 
         for _ in range(3):  # cuDNN and cuBLAS set themselves up, which cannot be recorded
             plain()

@@ -60,6 +60,7 @@ class TensorRtBackend:
     """Runs a checked engine; see ``Backend``."""
 
     device: Device = "cuda"
+    cropper = None
 
     def __init__(self, module: str, spec: ModelSpec, runner: EngineRunner, reason: str) -> None:
         self.name = module.replace("_", "-")
