@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("leaf_rt.__main__", "train.__main__", "engines.__main__"),
     ("leaf_rt.cli",),
     ("leaf_rt.recognizer", "train.entry", "train.running", "engines"),
-    ("leaf_rt.diagnostics", "leaf_rt.web", "train.reports", "train.results"),
+    ("leaf_rt.batch", "leaf_rt.diagnostics", "leaf_rt.web", "train.reports", "train.results"),
     ("leaf_rt.stream", "train.loop"),
     ("leaf_rt.recognition", "leaf_rt.alerts", "leaf_rt.sinks", "leaf_rt.sources", "train.data"),
     ("leaf_rt.faces", "leaf_rt.backends", "leaf_rt.media", "leaf_rt.render", "train.models", "train.methods",

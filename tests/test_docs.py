@@ -25,6 +25,7 @@ OTHERS = {
     "--minutes",
     "--seconds",
     "--counts",
+    "--head",
 }
 
 

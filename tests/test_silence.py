@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import typer
+from batches import RAY_IS_LATE
 from clips import demo_frames, write_clip
 from train_fakes import tiny, train_command, write_folder
 
@@ -47,6 +48,7 @@ COMMANDS = {
     "video on OpenVINO": Case("video {clip} --out {out} --backend openvino"),
     "video on PyTorch": Case("video {clip} --out {out} --backend torch"),
     "webcam": Case("webcam --device 987 --duration 1", code=3),
+    "batch": Case("batch {clip} {face} --out {out} --jobs 1"),
     "image": Case("image {face} --out {out}"),
     "bench": Case("bench {clip}"),
     "bench --batch": Case("bench --batch 1,4"),
@@ -191,6 +193,21 @@ def test_a_command_sends_nothing(tmp_path: Path, inputs: dict[str, Any], name: s
     (tmp_path / "out").mkdir()
     arguments = case.arguments.format(out=tmp_path / "out", **inputs).split()
     assert_silent(run(tmp_path, [sys.executable, "-m", case.program, *arguments]), case.code)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_sends_nothing(tmp_path: Path) -> None:
+    """Ray asks for the metadata of clouds even where its reports are off."""
+    import cv2
+
+    pytest.importorskip("ray", reason="Ray is not installed")
+    cv2.imwrite(str(tmp_path / "face.png"), demo_frames(1)[0])
+    command = f"-m leaf_rt batch {tmp_path}/face.png --out {tmp_path}/out --ray local --jobs 1"
+    found = run(tmp_path, [sys.executable, *command.split()])
+    assert_silent(found, found.code)
+    if RAY_IS_LATE in found.output:
+        pytest.skip("Ray gives its programs 15 s to start, and they needed longer")
+    assert found.code == 0, found.output
 
 
 @pytest.mark.slow

@@ -45,3 +45,11 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+
+
+class Format(StrEnum):
+    """Format of the records of a batch."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaf_rt.cli import exporting, reporting, training
+from leaf_rt.cli import batching, exporting, reporting, training
 from leaf_rt.cli import options as opt
 from leaf_rt.cli.groups import (
     AlertOptions,
@@ -329,6 +329,7 @@ def _report_missing(errors: Sequence[LeafError], reporter: Reporter, *, alone: b
         raise errors[0]
 
 
+app.command(cls=opt.Command)(batching.batch)
 app.command()(reporting.report)
 
 

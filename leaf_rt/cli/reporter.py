@@ -58,6 +58,11 @@ class Reporter:
         else:
             console.note(self.messages, sentence, keep)
 
+    def logged(self, text: str, source: str, event: str) -> None:
+        """Report what only the JSON log tells; people see it in the results."""
+        if self._log_json:
+            jsonlog.log("info", text, source, event)
+
     def event(self, event: Event) -> None:
         """Report an event of a run."""
         if event.error is not None:

@@ -100,7 +100,7 @@ def decoder_name(stream: VideoStream) -> str:
     return f"{stream.codec_context.name} (FFmpeg)"
 
 
-def use_threads(stream: VideoStream, *, is_live: bool = False) -> None:
+def use_threads(stream: VideoStream, *, is_live: bool = False, most: int = 0) -> None:
     """Use frame threads for large images only.
 
     At 640x360 they are slower (1.15 instead of 0.78 ms per frame), and they delay a few frames.
@@ -109,11 +109,14 @@ def use_threads(stream: VideoStream, *, is_live: bool = False) -> None:
         stream: The stream.
         is_live: Whether other sources may run beside this one. Each then gets one thread, or two for images that one
             thread cannot decode in time.
+        most: Largest number of threads; 0 lets FFmpeg choose.
     """
     width = stream.codec_context.width
     stream.thread_type = "AUTO" if width > 1280 else "SLICE"
     if is_live:
         stream.thread_count = 2 if width > 1920 else 1
+    elif most > 0:
+        stream.thread_count = most
 
 
 def close(container: InputContainer, stream: VideoStream | None) -> None:

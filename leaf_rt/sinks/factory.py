@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from leaf_rt.errors import LeafError
 from leaf_rt.sinks.base import Sink
@@ -14,7 +14,15 @@ from leaf_rt.sinks.textfile import LineTarget
 from leaf_rt.system.result_file import ResultFiles
 
 if TYPE_CHECKING:
+    from leaf_rt.sinks.csv import CsvSink
+    from leaf_rt.sinks.jsonl import JsonlSink
+    from leaf_rt.sinks.parquet import ParquetSink
     from leaf_rt.sinks.video import Draw
+
+    RecordSink: TypeAlias = JsonlSink | CsvSink | ParquetSink
+
+
+RecordFormat: TypeAlias = Literal["jsonl", "csv", "parquet"]
 
 
 @contextlib.contextmanager
@@ -46,21 +54,15 @@ def shared_sinks(
 
     try:
         if outputs.jsonl is not None:
-            from leaf_rt.sinks.jsonl import JsonlSink
-
-            sinks.append(JsonlSink(place(outputs.jsonl), labels))
+            sinks.append(open_records("jsonl", place(outputs.jsonl), labels))
         if outputs.csv is not None:
-            from leaf_rt.sinks.csv import CsvSink
-
-            sinks.append(CsvSink(place(outputs.csv), labels, extra))
+            sinks.append(open_records("csv", place(outputs.csv), labels, extra))
         if outputs.events is not None:
             from leaf_rt.sinks.events import EventSink
 
             sinks.append(EventSink(place(outputs.events), outputs.event_filter.tracker(labels)))
         if outputs.parquet is not None:
-            from leaf_rt.sinks.parquet import ParquetSink
-
-            sinks.append(ParquetSink(results.open(outputs.parquet), labels, extra))
+            sinks.append(open_records("parquet", results.open(outputs.parquet), labels, extra))
         yield sinks
     finally:
         for sink in sinks:
@@ -68,6 +70,33 @@ def shared_sinks(
                 sink.close()
             except LeafError as e:
                 close_failed(sink, e)
+
+
+def open_records(
+    kind: RecordFormat, target: LineTarget, labels: Sequence[str], extra: Sequence[str] = ()
+) -> RecordSink:
+    """Open a sink for records.
+
+    Args:
+        kind: Their format.
+        target: Where they go; not standard output for Parquet.
+        labels: Class names in the order of the model.
+        extra: The columns that tables have only because they were asked for.
+
+    Raises:
+        NoPermission, OutputError, BackendError: It cannot be opened.
+    """
+    if kind == "csv":
+        from leaf_rt.sinks.csv import CsvSink
+
+        return CsvSink(target, labels, extra)
+    if kind == "parquet":
+        from leaf_rt.sinks.parquet import ParquetSink
+
+        return ParquetSink(Path(target) if isinstance(target, str) else target, labels, extra)
+    from leaf_rt.sinks.jsonl import JsonlSink
+
+    return JsonlSink(target, labels)
 
 
 def open_source_sinks(

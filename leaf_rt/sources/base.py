@@ -38,6 +38,7 @@ class SourceOptions:
         height: Requested height of a camera, px.
         fps: Requested frames per second of a camera.
         mirror: Swap left and right, like a mirror.
+        decoder_threads: Threads that decode a file; 0 lets FFmpeg choose.
 
     Raises:
         ValueError: A value is out of range.
@@ -61,6 +62,7 @@ class SourceOptions:
     height: int | None = None
     fps: float | None = None
     mirror: bool = False
+    decoder_threads: int = 0
 
     def __post_init__(self) -> None:
         def invalid(name: str, expected: str) -> ValueError:

@@ -138,7 +138,7 @@ class VideoFileSource(Closing):
 
     def _decode(self, index: int) -> Iterator[_Decoded]:
         """Decode from the position of the container, without the frames before ``start``."""
-        ffmpeg.use_threads(self._stream, is_live=self._options.realtime)
+        ffmpeg.use_threads(self._stream, is_live=self._options.realtime, most=self._options.decoder_threads)
         decoder = PacketDecoder(self._stream, self.decoding)
         period = 1.0 / float(self._stream.average_rate or 25)
         time = self._options.start - period  # s, timestamp of the file
