@@ -29,9 +29,7 @@ MAX_CALM = 30.0  # s
 STEADY = 10.0  # s for which everything must be decoded before the next trouble counts as a new one
 SETTLE = 1.0  # s after a change in which a source asks for no other one: what the change brings shows by then
 MAX_KEY_TIME = 5.0  # s; a source whose key frames are further apart does not wait for one
-TAKEN = (
-    0.55  # share of the decoded frames that should be processed: with fewer frames to choose from, some turns are lost
-)
+TAKEN = 0.55  # share of the decoded frames that should be processed; with fewer to choose from, some turns are lost
 MIN_SHARE = 0.5  # of the groups that are decoded as a whole; with less, a source would be seen too rarely
 _STEP = (0.6, 1.5)  # by which that share falls or rises at most, per ``_STEP_TIME``
 _STEP_TIME = 1.0  # s
