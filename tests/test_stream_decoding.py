@@ -369,16 +369,13 @@ def test_ffmpeg_sources_can_leave_out_pictures_and_a_replay_has_one_decoder_thre
 
 @pytest.mark.slow
 def test_too_many_replays_share_the_machine_evenly() -> None:
-    """Each frame costs so much that a third of the frames can be processed at most, on any machine.
-
-    Some leave out a group of pictures, of 3 s, when others do not.
-    """
+    """Each frame costs so much that a third of the frames can be processed at most, on any machine."""
     targets = [Target(str(DEMO), SourceOptions(realtime=True, loop=True)) for _ in range(8)]
     backend = FakeBackend()
     make = pipelines(backend, lambda one: time.sleep(0.03))
-    stats = run(targets, make, backend, options=RunOptions(duration=13.0, workers=2))
+    stats = run(targets, make, backend, options=RunOptions(duration=8.0, workers=2))
     assert balanced(stats)
     done = [source.processed for source in stats.sources]
-    assert min(done) >= 0.4 * max(done) > 0
+    assert min(done) >= 0.5 * max(done) > 0
     assert sum(source.dropped for source in stats.sources) > sum(done)
     assert all(source.skipped > 0 for source in stats.sources)
