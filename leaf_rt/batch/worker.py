@@ -116,9 +116,8 @@ class Worker(Closing):
         make_folder(result.parent)
         with ResultFile(result) as file:
             try:
-                with open_records(
-                    self._job.format, file, self._backend.spec.labels, self._job.recognition.pose
-                ) as sink:
+                extra = self._job.recognition.extra_columns
+                with open_records(self._job.format, file, self._backend.spec.labels, extra) as sink:
                     self._recognize(clip, sink, counts)
                 file.complete()
             finally:

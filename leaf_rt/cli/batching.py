@@ -142,6 +142,13 @@ def _expand(arguments: Iterable[str]) -> Expanded:
 
 def _absolute(config: RecognitionConfig) -> RecognitionConfig:
     """The same with absolute paths: a worker may run in another folder."""
-    given = {name: getattr(config, name) for name in ("model", "reid_model", "landmarks")}
-    paths = {name: Path(os.path.abspath(path)) for name, path in given.items() if path is not None}  # noqa: PTH100
-    return replace(config, **paths)
+
+    def absolute(path: Path) -> Path:
+        return Path(os.path.abspath(path))  # noqa: PTH100
+
+    return replace(
+        config,
+        model=absolute(config.model),
+        reid_model=None if config.reid_model is None else absolute(config.reid_model),
+        landmarks=None if config.landmarks is None else absolute(config.landmarks),
+    )
