@@ -36,7 +36,7 @@ from train.reports.evaluation import bgr
 F64: TypeAlias = NDArray[np.float64]
 
 STRIDE = 5  # every such validation picture is degraded
-RIGHT_FLAGGED = 0.125  # share of the right answers that may become "uncertain" on clean validation pictures
+RIGHT_FLAGGED = 0.12  # share of the right answers that may become "uncertain" on clean validation pictures
 CLEAN_WEIGHT = 0.8  # of the clean pictures among all
 PENALTY = 1e-3  # of the squared weights of the quality
 CLEAR = 0.5  # share of the clean pictures that have the best quality

@@ -101,6 +101,7 @@ def test_a_long_name_is_shortened_before_it_covers_something() -> None:
             "person_id",
             "pose",
             "quality",
+            "blendshapes",
         )
     }
     draw_estimates(

@@ -37,6 +37,7 @@ class SourceArguments(TypedDict, total=False):
     height: int | None
     fps: float | None
     mirror: bool
+    decoder_threads: int
 
 
 def target_of(source: StreamSource, arguments: SourceArguments) -> tuple[Target, Opener]:
