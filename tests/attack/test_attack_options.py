@@ -22,6 +22,7 @@ BAD = (
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 NEEDED = {  # what makes a command end soon, whatever else it is told; nothing here exists
     "video": ["none.mp4"],
+    "batch": ["none.mp4", "--out", "out", "--jobs", "1"],
     "image": ["none.png"],
     "webcam": ["--device", "97", "--duration", "1"],
     "export": ["none.pt", "--out", "out"],
