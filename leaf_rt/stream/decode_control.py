@@ -29,9 +29,9 @@ MAX_CALM = 30.0  # s
 STEADY = 10.0  # s for which everything must be decoded before the next trouble counts as a new one
 SETTLE = 1.0  # s after a change in which a source asks for no other one: what the change brings shows by then
 MAX_KEY_TIME = 5.0  # s; a source whose key frames are further apart does not wait for one
-TAKEN = 0.55  # share of the decoded frames that should be processed; with fewer to choose from, some turns are lost
+FEW, MOST = 0.3, 0.75  # share of the decoded frames that are processed, below and above which that of the groups changes
 MIN_SHARE = 0.5  # of the groups that are decoded as a whole; with less, a source would be seen too rarely
-_STEP = (0.6, 1.5)  # by which that share falls or rises at most, per ``_STEP_TIME``
+_FALL, _RISE = 0.6, 2.0  # of that share, per ``_STEP_TIME``
 _STEP_TIME = 1.0  # s
 _STAGGER = 0.618  # sources whose key frames come at the same time leave out different groups
 _REORDERED = 4  # pictures after a key frame by which the decoder has given it
@@ -72,8 +72,8 @@ class DecodeBudget:
             if now < self._next_step:
                 return
             self._next_step = now + _STEP_TIME
-            vain = sum(source.vain for source in self._sources) / len(self._sources)
-            step = min(max((1.0 - vain) / TAKEN, _STEP[0]), _STEP[1])
+            taken = 1.0 - sum(source.vain for source in self._sources) / len(self._sources)
+            step = _FALL if taken < FEW else _RISE if taken > MOST else 1.0
             self.share = min(max(self.share * step, MIN_SHARE), 1.0)
 
     def may_decode_all(self, now: float) -> bool:
