@@ -83,6 +83,15 @@ def test_time_without_the_person_does_not_count() -> None:
     assert not ((person.times > 1.01) & (person.times < 2.99)).any()
 
 
+def test_a_short_view_of_somebody_else_is_no_time_on_screen() -> None:
+    frames = [
+        replace(seen(i / 25, {2 if shot == 1 else 1: SAD}), shot=shot)
+        for shot, part in enumerate((range(25), range(25, 45), range(45, 70)))
+        for i in part
+    ]
+    assert {p.person_id: p.seconds for p in run(frames).people()} == pytest.approx({1: 2.0, 2: 0.8})
+
+
 def test_uncertain_counts_as_a_label() -> None:
     (person,) = run([seen(i / 10, {1: -1}) for i in range(10)]).people()
     assert person.shares(FERPLUS8) == pytest.approx({"uncertain": 1.0})

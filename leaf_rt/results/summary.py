@@ -83,7 +83,7 @@ class _Open:
 
     time: float
     frame: int
-    generation: int
+    part: tuple[int, int]  # generation and shot; absence counts as on screen only within one
     emotion: int
     shares: F64
     step: float
@@ -267,12 +267,13 @@ class Summary:
             if newest is not None:
                 gap = now - newest.time
                 was_away = gap > MAX_ABSENCE and not (in_row and newest.frame == self.frames_with_faces - 1)
-                if newest.generation != frame.generation or was_away:
+                if newest.part != (frame.generation, estimates.shot) or was_away:
                     self._close(track, newest, newest.step or self._step)
                 else:
                     self._close(track, newest, self._limited(max(0.0, gap)))
             emotion = int(estimates.emotion[row])
-            track.newest = _Open(now, self.frames_with_faces, frame.generation, emotion, shares[row], self._step)
+            part = (frame.generation, estimates.shot)
+            track.newest = _Open(now, self.frames_with_faces, part, emotion, shares[row], self._step)
         if self._intervals > self._max_intervals:
             self._coarsen()
         if len(self._tracks) > self._max_people:
