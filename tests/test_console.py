@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -11,7 +12,7 @@ from leaf_rt.cli import console
 from leaf_rt.cli.progress import ProgressBars
 from leaf_rt.diagnostics.doctor import LIMITED, MISSING, OK, Finding
 from leaf_rt.stream.stats import RunStats, SourceStats
-from leaf_rt.types import SourceInfo
+from leaf_rt.types import Estimates, SourceInfo
 
 FOUND = [
     Finding("model leaf-mobilefacenet.onnx", OK, "8 classes"),
@@ -53,3 +54,25 @@ def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     text = raw.getvalue().decode("ascii")
     assert "-> pip install mediapipe" in text
     assert "B\\xe4che.mp4" in text
+
+
+def test_the_table_of_faces_says_which_answer_is_uncertain() -> None:
+    out = Console(file=io.StringIO(), width=100, color_system=None)
+    probs = np.array([[0.6, 0.4], [0.9, 0.1]], np.float32)
+    estimates = Estimates(
+        timestamp=0.0,
+        seen=np.zeros((0, 4), np.float32),
+        track_id=np.array([1, 2], np.int64),
+        xyxy=np.tile(np.array([[0, 0, 9, 9]], np.float32), (2, 1)),
+        confidence=np.ones(2, np.float32),
+        probs=probs,
+        smoothed=probs,
+        emotion=np.array([-1, 0], np.int64),
+        classified=np.ones(2, np.bool_),
+        low_quality=np.zeros(2, np.bool_),
+    )
+    console.faces(out, estimates, ("neutral", "sadness"))
+    assert isinstance(out.file, io.StringIO)
+    first, second = out.file.getvalue().splitlines()[-2:]
+    assert "uncertain: neutral 60%  sadness 40%" in first
+    assert "uncertain" not in second

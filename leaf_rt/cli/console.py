@@ -155,7 +155,8 @@ def faces(out: Console, estimates: Estimates, labels: tuple[str, ...]) -> None:
     for row in range(len(estimates)):
         x0, y0, x1, y1 = estimates.xyxy[row].tolist()
         best = estimates.probs[row].argsort()[::-1][:3].tolist()
-        shares = _shares((labels[k], float(estimates.probs[row, k])) for k in best)
+        shares = Text("uncertain: ", style="dim") if estimates.emotion[row] < 0 else Text()
+        shares.append(_shares((labels[k], float(estimates.probs[row, k])) for k in best))
         if estimates.low_quality[row]:
             shares.append("  (small, blurred or turned away)", style="dim")
         box = (f"{x0:.0f}", f"{y0:.0f}", f"{x1 - x0:.0f}", f"{y1 - y0:.0f}", f"{estimates.confidence[row]:.0%}")
