@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -239,6 +240,50 @@ def projected(face: np.ndarray, angles: tuple[float, float, float], width: int, 
     x, y, z = (face @ (turn_y @ turn_x @ turn_z).T + (4.0, -3.0, -50.0)).T
     focal = height / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
     return np.stack([width / 2 - x / z * focal, height / 2 + y / z * focal, -(z - z.mean()) / 50 * focal], axis=1)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of a message of Protocol Buffers; its content has less than 16 kB."""
+    return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
+
+
+def face_file(folder: Path, *, method: int = zipfile.ZIP_STORED, flat: float = 1.0, weight: float = 1.0) -> Path:
+    """A file whose networks are empty, with an average face of eight points."""
+    points = np.zeros((8, 5), "<f4")
+    points[:, :3] = [(x, y, flat * z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    mesh = b"".join(b"\x1d" + value.tobytes() for value in points.ravel())
+    weights = [field(2, b"\x08" + bytes([n]) + b"\x15" + np.array(weight, "<f4").tobytes()) for n in range(8)]
+    path = folder / "face.task"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("face_landmarks_detector.tflite", b"network" * 99)
+        archive.writestr("face_blendshapes.tflite", b"network")
+        archive.writestr("geometry_pipeline_metadata_landmarks.binarypb", field(1, mesh) + b"".join(weights))
+    return path
+
+
+def test_an_average_face_that_fits_nothing_is_refused(tmp_path: Path) -> None:
+    assert read_landmark_files(face_file(tmp_path)).weights.tolist() == [1.0] * 8
+    for damage in ({"flat": 0.0}, {"weight": math.inf}, {"weight": math.nan}):
+        with pytest.raises(ModelError, match="it is another file, or damaged"):
+            read_landmark_files(face_file(tmp_path, **damage))
+
+
+def test_damage_inside_a_part_and_a_number_without_an_end_are_one_sentence(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        path = face_file(tmp_path, method=method)
+        content = bytearray(path.read_bytes())
+        content[75:85] = b"\xff" * 10
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"not MediaPipe's face_landmarker\.task"):
+            read_landmark_files(path)
+    with zipfile.ZipFile(tmp_path / "long.task", "w") as archive:
+        archive.writestr("face_landmarks_detector.tflite", b"")
+        archive.writestr("face_blendshapes.tflite", b"")
+        archive.writestr("geometry_pipeline_metadata_landmarks.binarypb", b"\xff" * 300_000)
+    begin = time.process_time()
+    with pytest.raises(ModelError, match="it is another file, or damaged"):
+        read_landmark_files(tmp_path / "long.task")
+    assert time.process_time() - begin < 1  # s; 10 if the whole number were read
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (30, 0, 0), (0, 20, 0), (0, -20, 0), (0, 0, 25), (-25, 10, -15)])

@@ -5,7 +5,8 @@ from fakes import FakeBackend, FakeDetector, face_at, frame, join
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.pipeline import Pipeline
-from leaf_rt.types import Detections, Prediction
+from leaf_rt.recognition.shots import ShotDetector
+from leaf_rt.types import Detections, Frame, Prediction
 
 
 def pipeline(script: list[Detections], backend: FakeBackend | None = None, **options: float) -> Pipeline:
@@ -142,6 +143,16 @@ def test_a_reconnect_resets_everything_but_the_ids():
     after = [pipe.step(frame(i, i / 30, generation=1)) for i in range(20, 40)]
     assert pipe.detector.resets == 1
     assert {int(i) for e in before for i in e.track_id}.isdisjoint({int(i) for e in after for i in e.track_id})
+
+
+@pytest.mark.parametrize("shots", [ShotDetector(), None])
+def test_tracks_end_where_the_size_of_the_frames_changes(shots: ShotDetector | None):
+    pipe = Pipeline(FakeDetector([face_at(50, 40)] * 40), FaceTracker(), FakeBackend(), shots=shots)
+    before = [pipe.step(frame(i, i / 30)) for i in range(20)]
+    picture = np.zeros((400, 800, 3), np.uint8)
+    after = [pipe.step(Frame(picture, i, i / 30, "test")) for i in range(20, 40)]
+    assert {int(i) for e in before for i in e.track_id}.isdisjoint({int(i) for e in after for i in e.track_id})
+    assert after[-1].shot == (0 if shots is None else 1)  # --no-cuts counts none
 
 
 def test_results_that_are_not_finite_are_ignored():

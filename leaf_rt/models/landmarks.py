@@ -7,7 +7,9 @@ what runs the networks.
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from leaf_rt.system.reading import read_limited, read_regular
 
 _MAX_BYTES = 64 << 20  # the file of 2023 has 4 MB
 _VERTEX = 5  # values per point of the average face: x, y, z, and two for a texture
+_LARGEST_SHIFT = 63  # bits, in a whole number of 64
 _VARINT, _EIGHT_BYTES, _TEXT, _FOUR_BYTES = 0, 1, 2, 5  # wire types of Protocol Buffers
 
 
@@ -68,7 +71,10 @@ def read_landmark_files(path: Path) -> LandmarkFiles:
         raise unusable(path, f"it has no part {e.args[0]}") from e
     except OSError as e:
         raise unusable(path, f"it {e.strerror or 'cannot be read'}") from e
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError) as e:
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, MemoryError,
+        ValueError, IndexError,
+    ) as e:  # fmt: skip
         raise unusable(path, "it is another file, or damaged") from e
 
 
@@ -101,8 +107,9 @@ def _average_face(data: bytes) -> tuple[NDArray[np.float64], NDArray[np.float64]
     for number, value in _fields(data):
         if number == 2:
             landmark = dict(_fields(value))
-            weights[int.from_bytes(landmark.get(1, b"\0"), "little")] = np.frombuffer(landmark[2], "<f4")[0]
-    if not (np.isfinite(face).all() and weights.min() >= 0 and np.count_nonzero(weights) >= 4):
+            weights[int.from_bytes(landmark.get(1, b"\0"), "little")] = np.frombuffer(landmark.get(2, b""), "<f4")[0]
+    is_solid = np.isfinite(face).all() and np.ptp(face, axis=0).min() > 0  # else no head pose can be fitted to it
+    if not (is_solid and np.isfinite(weights).all() and weights.min() >= 0 and np.count_nonzero(weights) >= 4):
         raise ValueError("no average face")
     return face, weights
 
@@ -121,6 +128,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             shift += 7
             if byte < 128:
                 return value & (2**64 - 1)
+            if shift > _LARGEST_SHIFT:
+                raise ValueError("a whole number is too long")
 
     while at < len(data):
         number, kind = divmod(whole_number(), 8)

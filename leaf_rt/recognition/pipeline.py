@@ -147,6 +147,7 @@ class Pipeline:
         self._people: dict[int, _Person] = {}
         self._schedule = ClassificationSchedule()
         self._generation = 0
+        self._size: tuple[int, ...] | None = None  # height and width of the newest frame
         self._shots = shots
         self._memory = people
         self._encoder = encoder
@@ -172,13 +173,16 @@ class Pipeline:
     def detect(self, frame: Frame) -> Found:
         """Find the faces of a frame: the first half of ``prepare``. Leaves alone what ``infer`` and ``finish`` use."""
         if frame.generation != self._generation:
-            self._generation = frame.generation
+            self._generation, self._size = frame.generation, None
             self._restarts = True
             self._forget_faces()
             if self._shots is not None:
                 self._shots.reset()
         start = self._clock()
         change = Change.SAME if self._shots is None else self._shots.compare(frame.image)
+        size, self._size = self._size, frame.image.shape[:2]
+        if size not in (None, self._size):  # what is known of faces is in pixels of the frames before
+            change = Change.CUT
         if change is Change.CUT:
             self._cuts += 1
             self._forget_faces()
@@ -194,7 +198,7 @@ class Pipeline:
         frame, detections = found.frame, found.detections
         if self._restarts or self._cuts:
             self._end_tracks()
-            self._shot = (0 if self._restarts else self._shot) + self._cuts
+            self._shot = (0 if self._restarts else self._shot) + (self._cuts if self._shots is not None else 0)
             self._restarts, self._cuts = False, 0
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)
