@@ -302,9 +302,14 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, damage: str | None) 
         with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as base:
             base.executescript(damage)
     before = (tmp_path / NAME).read_bytes()
-    with pytest.raises(OutputError, match=NAME), Manifest(tmp_path) as manifest:
-        _ = manifest.options
-        manifest.left([made])
+
+    def use() -> None:
+        with Manifest(tmp_path) as manifest:
+            _ = manifest.options
+            manifest.left([made])
+
+    with pytest.raises(OutputError, match=NAME):
+        use()
     assert (tmp_path / NAME).read_bytes() == before
 
 

@@ -179,7 +179,7 @@ def _stored(path: str) -> str | bytes:
 
 def _text(stored: object) -> str:
     if not isinstance(stored, str | bytes):
-        raise ValueError("a path in it is damaged")  # noqa: TRY004 - of the manifest, not of a caller
+        raise ValueError("a path in it is damaged")
     return os.fsdecode(stored)
 
 
