@@ -53,6 +53,7 @@ class Manifest(Closing):
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise OutputError(f"{path}: is not a regular file, and stands in the way of the batch; remove it")
         self._lock = _lock(folder)
+        self._base: Any = None
         try:
             with self._readable():
                 # Journals of the default kind also work on network file systems; a write-ahead log does not.
@@ -67,6 +68,8 @@ class Manifest(Closing):
                 elif layout != _LAYOUT:
                     raise OutputError(f"{self._path}: was written by another version of leaf-rt; choose another --out")
         except BaseException:
+            if self._base is not None:
+                self._base.close()
             os.close(self._lock)
             raise
 
