@@ -50,7 +50,7 @@ class Manifest(Closing):
         self._folder = os.path.abspath(folder)  # noqa: PTH100 - as in the paths of clips
         self._path = folder / NAME
         for path in (folder / LOCK, self._path):
-            if path.is_symlink() or (path.exists() and not path.is_file()):
+            if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
                 raise OutputError(f"{path}: is not a regular file, and stands in the way of the batch; remove it")
         self._lock = _lock(folder)
         self._base: Any = None
