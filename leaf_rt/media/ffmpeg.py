@@ -43,9 +43,9 @@ OF_STRANGERS = {
     "mpegvideo,flv,live_flv,asf,ogg,h264,hevc,m4v",
 }
 
-# The layouts of NVDEC, and those in which a CPU decodes the same video. FFmpeg converts the former to BGR in another way,
-# with other rounding: up to 9 of 255 in the demo clip. Reordered first, the picture is the same, bit by bit.
-_REORDERED = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
+# The layout of NVDEC, and that of the same picture from a CPU. FFmpeg converts the former to BGR in another way: up to
+# 9 of 255 lie between them in the demo clip. Reordered first, the picture is the same, bit by bit.
+_NVDEC, _CPU = "nv12", "yuv420p"
 _LOST = re.compile(r"RTP: missed -?\d+ packets")
 _ATTACHED_PIC = 0x0400  # disposition of a cover image, which is not a video
 
@@ -83,9 +83,7 @@ def open_container(
     options = {"protocol_whitelist": allowed, **options}
     if bounds is not None:  # PyAV passes the options on to the decoders that look for the size
         options |= {"protocol_whitelist": "file", "format_whitelist": bounds.formats, "max_pixels": str(bounds.pixels)}
-    container = av.open(
-        target, mode="r", options=options, timeout=timeout, metadata_errors="replace", hwaccel=hardware
-    )
+    container = av.open(target, mode="r", options=options, timeout=timeout, metadata_errors="replace", hwaccel=hardware)
     if not isinstance(container, InputContainer):
         raise TypeError(f"av.open: wanted an InputContainer, got {type(container).__name__}")
     if bounds is not None:
@@ -207,8 +205,8 @@ class Converter:
             (H, W, 3) uint8, contiguous. FFmpeg's own memory without a copy, where that has no gaps between the rows.
         """
         with self._lock:
-            layout = _REORDERED.get(frame.format.name)
-            ordered = frame if layout is None else self._reorder.reformat(frame, format=layout, threads=1)
+            reorder = frame.format.name == _NVDEC
+            ordered = self._reorder.reformat(frame, format=_CPU, threads=1) if reorder else frame
             converted = self._reformatter.reformat(ordered, format="bgr24", threads=1)
         plane = converted.planes[0]
         size, strides = (converted.height, converted.width, 3), (plane.line_size, 3, 1)
