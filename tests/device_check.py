@@ -15,6 +15,7 @@ The check of NVIDIA's video decoder needs PyAV, and is left out where it is miss
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import subprocess
@@ -30,18 +31,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from device_decoding import compare_decoders
+from device_decoding import LeftOut, decoding
 from device_engine import engine_runner, faces_per_s
 from train_fakes import write_folder
 
-from experiments.gpu import time_crops, time_decoding
+from experiments.gpu import time_crops
 from experiments.training_step import bench, noise
 from leaf_rt.backends.networks import open_network
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.backends.pytorch.crops import TorchCropper
 from leaf_rt.backends.reference import fp32_answers
-from leaf_rt.errors import DecoderUnavailable
 from leaf_rt.faces.alignment import crop_faces
 from leaf_rt.faces.blazeface import SIDE
 from leaf_rt.faces.crops import plan_crops
@@ -50,18 +50,16 @@ from leaf_rt.models.detectors import DETECTORS, check_detector
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec
 from leaf_rt.types import Prediction
 from train.entry import train
+from train.loop.distributed import DistributedContext
 from train.loop.run_log import read_log
+from train.loop.training import Training
 from train.recipes.loading import load_recipe
 
 Values = dict[str, Any]
 START = time.monotonic()
-DEMO = Path(__file__).parent.parent / "examples" / "demo.mp4"
 FIRST = 3  # losses that are compared with those of the CPU
 BUDGET = 330.0  # s; checks that have not begun by then are left out
-
-
-class LeftOut(Exception):
-    """The machine lacks what a check needs."""
+LIMIT = 360.0  # s; then the process ends, and says where it was
 
 
 class Checks:
@@ -165,22 +163,6 @@ def crops(device: str) -> Values:
     return {"difference": difference, **{f"{n} at {h}p": time_crops(device, n, h, w, calls) for n, h, w in sizes}}
 
 
-def decoding(device: str) -> Values:
-    """`--decode nvdec` gives the pictures of the CPU, and how quick it is."""
-    try:
-        from leaf_rt.media import nvdec
-    except ImportError as e:
-        raise LeftOut(str(e)) from e
-    try:
-        if device == "cuda":
-            nvdec.accelerator()
-    except DecoderUnavailable as e:  # a container may lack the library of the decoder
-        raise LeftOut(str(e)) from e
-    other, options = ("nvdec", {}) if device == "cuda" else ("auto", {"end": 0.5})
-    speeds = {name: time_decoding(DEMO, name, **options) for name in ("cpu", other)}
-    return {**compare_decoders(DEMO, other, **options), **speeds}
-
-
 def detector(device: str) -> Values:
     """`--detector torch` finds what MediaPipe finds in the stored picture, and how long a call takes, in ms."""
     choice = choose_detector("torch")
@@ -269,6 +251,23 @@ def leaf(folder: Path, device: str, steps: int, amp: str, tolerance: float, **mo
     return {**about, "largest_difference": max(differences)}
 
 
+def stalls(device: str, **small: object) -> Values:
+    """Steps of LEAF wait for the GPU nowhere: PyTorch raises an error where the host would read from it."""
+    recipe = load_recipe("own", {"model.weights": "", "run.device": device, "run.amp": "off", **small})
+    training = Training(recipe, noise(recipe), DistributedContext(0, 1, torch.device(device)), Path())
+    side, steps = training.schedule.input_size(0), 5 if device == "cuda" else 2
+    try:
+        for step in range(steps + 2):
+            if step == 2 and device == "cuda":  # cuDNN has chosen its kernels by then
+                torch.cuda.set_sync_debug_mode("error")
+            training.train_step(side)
+            training.state.step += 1
+    finally:
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    return {"steps": steps}
+
+
 def speed(device: str, **more: object) -> Values:
     given = {"model.weights": "", "run.device": device, **{k.replace("__", "."): v for k, v in more.items()}}
     return bench(load_recipe("own", given), 10)
@@ -279,7 +278,6 @@ def process(rank: int, port: int, device: str) -> None:
     import torch.distributed as dist
 
     from train.loop import distributed
-    from train.loop.training import Training
 
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
@@ -351,8 +349,10 @@ def main() -> int:
             checks.run("detector", lambda: detector("cpu"))
             checks.run("side by side", lambda: side_by_side("cpu"))
             checks.run("LEAF fp32", lambda: leaf(folder, "cpu", FIRST, "off", 1e-9, **tiny))
+            checks.run("stalls", lambda: stalls("cpu", **tiny))
             checks.run("two processes", lambda: two_processes("cpu"))
             return 1 if checks.failed else 0
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
         batches = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         for precision in ("fp16", "fp32", "bf16"):
             checks.run(f"back end {precision}", lambda p=precision: back_end("cuda", p, batches))  # type: ignore[misc]
@@ -364,6 +364,7 @@ def main() -> int:
         checks.run("LEAF fp32", lambda: leaf(folder, "cuda", 200, "off", 0.02))
         checks.run("LEAF bf16", lambda: leaf(folder, "cuda", 200, "bf16", 0.1))
         checks.run("LEAF fp16", lambda: leaf(folder, "cuda", 40, "fp16", 0.1))
+        checks.run("stalls", lambda: stalls("cuda"))
         checks.run("two processes", lambda: two_processes("cuda"))
         checks.run("speed bf16", lambda: speed("cuda", run__amp="bf16", run__batch=128, run__batch_unlabelled=256))
         checks.run("speed fp32", lambda: speed("cuda", run__amp="off", run__batch=128, run__batch_unlabelled=256))

@@ -7,8 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from experiments.gpu import time_decoding
+from leaf_rt.errors import DecoderUnavailable
 from leaf_rt.sources.base import SourceOptions
 from leaf_rt.sources.opening import open_source
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
+
+
+class LeftOut(Exception):
+    """The machine lacks what a check needs."""
+
+
+def decoding(device: str) -> dict[str, Any]:
+    """`--decode nvdec` gives the pictures of the CPU, and how quick it is."""
+    try:
+        from leaf_rt.media import nvdec
+    except ImportError as e:
+        raise LeftOut(str(e)) from e
+    try:
+        if device == "cuda":
+            nvdec.accelerator()
+    except DecoderUnavailable as e:  # a container may lack the library of the decoder
+        raise LeftOut(str(e)) from e
+    other, options = ("nvdec", {}) if device == "cuda" else ("auto", {"end": 0.5})
+    speeds = {name: time_decoding(DEMO, name, **options) for name in ("cpu", other)}
+    return {**compare_decoders(DEMO, other, **options), **speeds}
 
 
 def compare_decoders(path: Path, decode: str, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TensorRT lets PyTorch cut crops where it can prove that it does so correctly; else the CPU cuts them, with a reason."""
+"""TensorRT lets PyTorch cut crops where it has shown that it does so correctly; else the CPU cuts them."""
 
 from __future__ import annotations
 
