@@ -86,6 +86,15 @@ def checked_cropper(device: str) -> TorchCropper:
     return cropper
 
 
+def gpu_cropper() -> TorchCropper | None:
+    """A checked cropper on the first GPU of this process; None if PyTorch finds none.
+
+    Raises:
+        BackendError: See ``checked_cropper``.
+    """
+    return checked_cropper("cuda") if torch.cuda.is_available() else None
+
+
 def sample(image: Tensor, plans: Tensor, side: int) -> Tensor:
     """Cut crops out of an image, all on its device; arguments and result as in ``Cropper``."""
     # sums[r, c] is the sum of all pixels above row r and left of column c; int32 may wrap around, differences do not.

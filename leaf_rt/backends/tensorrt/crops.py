@@ -27,13 +27,9 @@ def find_cropper(notify: ProgressCallback) -> Cropper | None:
         return None
     try:
         with load_errors("torch"):
-            import torch
+            from leaf_rt.backends.pytorch.crops import gpu_cropper
 
-            if not torch.cuda.is_available():
-                return None
-            from leaf_rt.backends.pytorch.crops import checked_cropper
-
-            return checked_cropper("cuda")
+            return gpu_cropper()
     except BackendError as e:  # such as a build of PyTorch that has no code for this card
         notify(f"all faces are cut on the CPU: {e}")
         return None
