@@ -33,9 +33,8 @@ from leaf_rt.sources.sources_file import load_targets
 from leaf_rt.system.parsing import parse_json
 from leaf_rt.web.allow import AllowList
 from leaf_rt.web.camera import decode_jpeg, picture_size
-from leaf_rt.web.options import parse_address
+from leaf_rt.web.options import host_name, parse_address
 from leaf_rt.web.routes import Change, NewSource
-from leaf_rt.web.security import host_name
 
 pytestmark = MARKS
 
