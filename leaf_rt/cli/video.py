@@ -28,7 +28,6 @@ from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.text import readable
-from leaf_rt.web.metrics import MetricsServer
 from leaf_rt.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ class VideoCommand:
         with contextlib.ExitStack() as stack:
             server, window = None, None
             if self.metrics_port is not None:
+                from leaf_rt.web.metrics import MetricsServer  # a server of HTTP would delay the first record
+
                 server = stack.enter_context(MetricsServer(self.metrics_port))
                 reporter.notify("info", f"metrics at http://127.0.0.1:{server.port}/metrics", event="metrics")
             backend = stack.enter_context(contextlib.closing(self._load()))
