@@ -1,6 +1,6 @@
 """Measures ``--calibrate`` on clips that are joined from photographs of one person each.
 
-    python -m experiments.resting ../shared/data/webfaces --people 120
+    python -m experiments.resting ../shared/data/webfaces --people 100
 
 A clip shows a neutral photograph of somebody for some seconds, as the face at rest, and then other photographs of the
 same person, with labels. The eyes stay at one place, so that the whole clip is one track. It runs through the detector,
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import typer
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.backends.opening import open_backend
@@ -33,7 +34,7 @@ from leaf_rt.recognition.images import find_faces
 from leaf_rt.types import U8, Frame
 
 SIDE = 256  # px, of the clips
-FPS = 8
+FPS = 5
 FADE = 1.0  # s, from one photograph to the next; with a hard change, the tracker takes it for somebody else
 SHOWN = 1.5  # s, for which each photograph after the first stays; its last label counts
 AT_REST, MOVED = "neutral", "other expression"
@@ -85,21 +86,30 @@ def framed(image: U8, detector: ImageFaceDetector) -> U8 | None:
     return np.asarray(frame, np.uint8)
 
 
-def watch(stills: list[U8], seconds: float, config: RecognitionConfig, backend: Backend) -> list[tuple[int, int]]:
-    """Label and track id of each still but the first, at its end; the label -1 is "uncertain", -2 no face."""
-    pipeline = build_pipeline(config, backend)
-    shown, number = [], 0
-    steps = round(FPS * FADE)
+def watch(stills: list[U8], seconds: float, config: RecognitionConfig, backend: Backend) -> list[list[tuple[int, int]]]:
+    """Without and with ``--calibrate``: label and track of each still but the first, at its end.
+
+    The label -1 is "uncertain", -2 no face. Both see the same detections and the same answers of the network.
+    """
+    pipelines = [build_pipeline(chosen, backend) for chosen in (config, replace(config, calibrate=seconds))]
+    shown: list[list[tuple[int, int]]] = [[], []]
+    number, steps = 0, round(FPS * FADE)
     try:
         for k, still in enumerate(stills):
-            fade = [cv2.addWeighted(stills[k - 1], 1 - i / steps, still, i / steps, 0) for i in range(steps)] if k else []
+            shares = [i / steps for i in range(steps if k else 0)]
+            fade = [cv2.addWeighted(stills[k - 1], 1 - share, still, share, 0) for share in shares]
             for image in [*fade, *[still] * round(FPS * (SHOWN if k else seconds + 1.0))]:
-                faces = pipeline.step(Frame(np.asarray(image, np.uint8), number, number / FPS, "clip"))
+                found = pipelines[0].detect(Frame(np.asarray(image, np.uint8), number, number / FPS, "clip"))
+                pending = [pipeline.plan(found) for pipeline in pipelines]
+                answer = backend.infer(pending[0].crops)
+                faces = [p.finish(waiting, answer) for p, waiting in zip(pipelines, pending, strict=True)]
                 number += 1
             if k:
-                shown.append((int(faces.emotion[0]), int(faces.track_id[0])) if len(faces) else (-2, 0))
+                for labels, last in zip(shown, faces, strict=True):
+                    labels.append((int(last.emotion[0]), int(last.track_id[0])) if len(last) else (-2, 0))
     finally:
-        pipeline.close()
+        for pipeline in pipelines:
+            pipeline.close()
     return shown
 
 
@@ -107,7 +117,7 @@ def main() -> int:
     """Print the shares of wrong labels of both groups of people."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="images.zip and labels.csv, files named NAME_NNNN.jpg")
-    parser.add_argument("--people", type=int, default=120, help="of each group, evenly spaced by name")
+    parser.add_argument("--people", type=int, default=100, help="of each group, evenly spaced by name")
     parser.add_argument("--seconds", type=float, default=3.0, help="of --calibrate")
     args = parser.parse_args()
     config = RecognitionConfig(threads=1, range="short", cuts=False)
@@ -134,21 +144,21 @@ def main() -> int:
                 if len(stills) < 2:
                     continue
                 watched += 1
-                for name, chosen in (("without", config), ("with", replace(config, calibrate=args.seconds))):
-                    answers = watch(stills, args.seconds, chosen, backend)
+                shown = watch(stills, args.seconds, config, backend)
+                for name, answers in zip(("without", "with"), shown, strict=True):
                     for (answer, track), wanted in zip(answers, truth[1:], strict=True):
                         kind = AT_REST if labels[wanted] == "neutral" else MOVED
                         counts[kind, name, "pictures"] += 1
                         counts[kind, name, "wrong"] += answer not in (wanted, -1, -2)
                         counts[kind, name, "uncertain"] += answer in (-1, -2)
                         counts[kind, name, "other track"] += track != 1
-            print(f"{group}: {watched} people, --calibrate {args.seconds:g}", flush=True)
+            typer.echo(f"{group}: {watched} people, --calibrate {args.seconds:g}")
             for kind in MOST:
                 n = counts[kind, "without", "pictures"]
                 for name in ("without", "with"):
                     wrong, unsure, lost = (counts[kind, name, k] for k in ("wrong", "uncertain", "other track"))
-                    share = f"{100 * wrong / max(n, 1):.1f} %"
-                    print(f"  {kind}, {name}: {wrong} of {n} wrong ({share}), {unsure} uncertain, {lost} in another track")
+                    share = f"{wrong} of {n} wrong ({100 * wrong / max(n, 1):.1f} %)"
+                    typer.echo(f"  {kind}, {name}: {share}, {unsure} uncertain, {lost} in another track")
     backend.close()
     return 0
 
