@@ -7,8 +7,8 @@ face of photographs in ``images.zip``. The share that is refused is an upper bou
 shows them, because some are no faces.
 
 False faces: what the runtime finds in random parts of the pictures that show at most a tenth of a face, such as sky,
-hair, hands and clothes. The score was fitted on the pictures and clips of ``../shared/media``, so count them in a folder
-of other pictures too.
+hair, hands and clothes. The score was fitted on the pictures and clips of ``../shared/media``, so count them in
+other pictures too.
 """
 
 from __future__ import annotations
