@@ -132,7 +132,8 @@ def main() -> int:
             counts: Counter[tuple[str, str, str]] = Counter()
             watched = 0
             for rows in (everybody[i] for i in step):
-                stills, truth = [], []
+                stills: list[U8] = []
+                truth: list[int] = []
                 for path, label in photographs(rows):
                     picture = cv2.imdecode(np.frombuffer(archive.read(path), np.uint8), cv2.IMREAD_COLOR)
                     frame = framed(np.asarray(picture, np.uint8), detector)
