@@ -150,7 +150,7 @@ def test_any_calibration(calibration: dict[str, Any]) -> None:
         shares = found.shares(probs, np.linspace(0, 1, len(probs), dtype=np.float32), prior)
         assert np.isfinite(shares).all()
         np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    assert found.is_face(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.bool_
+    assert found.evidence(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.float32
 
 
 @MANY
