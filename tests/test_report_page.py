@@ -354,8 +354,8 @@ def test_a_browser_plays_the_subtitles(leaf: Leaf, browser: Browser, tmp_path: P
 
 
 def test_an_hour_with_five_people_is_small_and_fluent(browser: Browser, tmp_path: Path) -> None:
-    """450,000 rows would take minutes to write here; 90,000 rows have as many points after the reduction."""
-    path, _, _ = report_from_records(write_jsonl(tmp_path / "hour.jsonl", scene(3600, 5, fps=5.0)))
+    """450,000 rows would take minutes to write here; 47,000 rows have as many points after the reduction."""
+    path, _, _ = report_from_records(write_jsonl(tmp_path / "hour.jsonl", scene(3600, 5, fps=3.0)))
     assert path.stat().st_size < 5_000_000
     opened = Opened(browser, path)
     assert "Each point of the curves stands for" in opened.page.locator("header").inner_text()
