@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -363,12 +364,14 @@ def test_an_hour_with_five_people_is_small_and_fluent(browser: Browser, tmp_path
         curve.scroll_into_view_if_needed()
         curve.locator("canvas").wait_for()
     milliseconds = opened.page.evaluate(
-        """async () => { const start = performance.now();
+        """async () => { const spent = [];
              for (let n = 0; n < 5; n += 1) {
+               const start = performance.now();
                document.getElementById("zoom-in").click();
                await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+               spent.push(performance.now() - start);
              }
-             return (performance.now() - start) / 5; }"""
+             return spent; }"""
     )
-    assert milliseconds < 1500  # about 100 on an idle machine
+    assert median(milliseconds) < 1500  # about 100 on an idle machine; other work may disturb one or two
     opened.close()

@@ -20,6 +20,7 @@ import pytest
 import typer
 from batches import RAY_IS_LATE
 from clips import demo_frames, write_clip
+from once import once
 from train_fakes import tiny, train_command, write_folder
 
 from leaf_rt import cli
@@ -167,10 +168,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def used_home(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Any]) -> Path:
     """A home in which the choice of the back end and the list of the fonts are stored: to make them takes seconds."""
-    folder = tmp_path_factory.mktemp("first")
-    command = ["-m", "leaf_rt", "video", inputs["clip"], "--out", str(folder / "out")]
-    assert_silent(run(folder, [sys.executable, *command]))
-    return folder / "home"
+
+    def make(folder: Path) -> None:
+        command = ["-m", "leaf_rt", "video", inputs["clip"], "--out", str(folder / "out")]
+        assert_silent(run(folder, [sys.executable, *command]))
+
+    return once(tmp_path_factory, "first", make) / "home"
 
 
 def assert_silent(found: Found, code: int = 0) -> None:
