@@ -166,12 +166,8 @@ def make(media: Path, half: str, seed: int, scenes: int = 5) -> Clip:
         frames += made
         previous = choice
     noise = float(rng.choice([0, 3, 8]))
-    if noise:
-        grain = np.floor(rng.normal(0, noise, (HEIGHT + 64, WIDTH + 64, 3))).astype(np.int16)
-        for k, (down, right) in enumerate(rng.integers(0, 64, (len(frames), 2))):  # moved by a random distance
-            part = grain[down : down + HEIGHT, right : right + WIDTH]
-            frames[k] = cv2.add(frames[k], part, dtype=cv2.CV_8U)
-    return Clip(_decoded(frames, *CODECS[seed % len(CODECS)]), cuts, effects)
+    noisy = [np.clip(f + rng.normal(0, noise, f.shape), 0, 255).astype(np.uint8) if noise > 0 else f for f in frames]
+    return Clip(_decoded(noisy, *CODECS[seed % len(CODECS)]), cuts, effects)
 
 
 def _decoded(frames: list[np.ndarray], codec: str, container: str, options: dict[str, str]) -> list[np.ndarray]:
