@@ -5,6 +5,7 @@ A message is one sentence: what is wrong, where, and how to fix it. Knows only t
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 
 
@@ -143,6 +144,27 @@ class DataError(LeafError):
     """A data set, a split, a label file or a file of records is invalid or does not match the request."""
 
     exit_code = 15
+
+
+class OutOfResources(LeafError):
+    """Memory, open files or threads ran out."""
+
+    exit_code = 17
+
+
+def out_of_resources(error: BaseException) -> OutOfResources | None:
+    """The error to show to the user for one that says that something ran out; None for any other error."""
+    if isinstance(error, MemoryError) or "Insufficient memory" in str(error) or _errno(error) == errno.ENOMEM:
+        return OutOfResources("the memory is too small for this; end other programs, or do less at the same time")
+    if _errno(error) in (errno.EMFILE, errno.ENFILE):
+        return OutOfResources("too many files are open; raise the limit (ulimit -n), or do less at the same time")
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return OutOfResources("no more threads can be started; raise the limit (ulimit -u), or end other programs")
+    return None
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
 
 
 def install_hint(extra: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
@@ -35,6 +35,7 @@ def from_table_cell(cell: str) -> str:
 def printable(text: str) -> str:
     r"""Text that is safe to print to a terminal: control characters become escapes, as ``\x1b``.
 
-    Characters that change the writing direction are escaped too, because they can make one name look like another.
+    Characters that change the writing direction are escaped too, because they can make one name look like another, and
+    so are the line breaks of Unicode.
     """
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)

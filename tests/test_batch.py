@@ -274,6 +274,79 @@ def test_nothing_to_start_is_one_sentence(leaf: Leaf, clip: Path, tmp_path: Path
     assert (empty.code, "holds no video or picture file" in empty.sentence()) == (5, True)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE batch SET value = '[[[[' WHERE key = 'options'",
+        f"UPDATE batch SET value = '{'[' * 100_000}' WHERE key = 'options'",
+        "UPDATE batch SET value = '7' WHERE key = 'options'",
+        "UPDATE batch SET value = x'ff00' WHERE key = 'options'",
+        "UPDATE batch SET value = 99 WHERE key = 'layout'",
+        "UPDATE files SET path = 5",
+        "UPDATE files SET result = 1.5",
+        "CREATE TRIGGER t AFTER INSERT ON files BEGIN DELETE FROM files; END",
+        "DROP TABLE files; CREATE TABLE files (a, b)",
+        "DROP TABLE files; DROP TABLE batch; CREATE TABLE mine (a)",
+        None,
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, damage: str | None) -> None:
+    """It is not used, and left as it is."""
+    made = Clip("/in/a", "a", str(tmp_path / "a"), 1, 1)
+    with Manifest(tmp_path) as manifest:
+        manifest.start({"pose": False}, redo=False)
+        manifest.add(Outcome(made, "done"), "1")
+    if damage is None:
+        (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:3000])
+    else:
+        with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as base:
+            base.executescript(damage)
+    before = (tmp_path / NAME).read_bytes()
+
+    def use() -> None:
+        with Manifest(tmp_path) as manifest:
+            _ = manifest.options
+            manifest.left([made])
+
+    with pytest.raises(OutputError, match=NAME):
+        use()
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [NAME, LOCK])
+def test_a_link_or_a_pipe_in_the_way_of_the_batch_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_text("mine")
+    for place in (tmp_path / "link", tmp_path / "pipe"):
+        place.mkdir()
+    (tmp_path / "link" / name).symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / "pipe" / name)
+    for place in ("link", "pipe"):
+        with pytest.raises(OutputError, match="stands in the way"):
+            Manifest(tmp_path / place)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_pipe_in_the_place_of_a_result_is_a_reason(worker: Worker, face: Path, tmp_path: Path) -> None:
+    """To open it would wait for its reader, for ever."""
+    (each,) = clips([str(face)], [face.parent], tmp_path, "jsonl")
+    os.mkfifo(each.result)
+    failed = worker.process(each)
+    assert (failed.state, failed.exit_code) == ("failed", 9)
+    assert "is not a regular file" in failed.reason
+
+
+def test_memory_that_runs_out_is_no_bug(
+    worker: Worker, face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("leaf_rt.batch.worker.read_picture", full)
+    (each,) = clips([str(face)], [face.parent], tmp_path, "jsonl")
+    failed = worker.process(each)
+    assert (failed.exit_code, "memory is too small" in failed.reason) == (17, True)
+
+
 def test_the_manifest_can_be_read_while_a_batch_runs(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         manifest.add(Outcome(Clip("/in/a", "a", str(tmp_path / "a")), "failed", "why"), "1")

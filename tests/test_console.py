@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
+import cv2
 import numpy as np
 import pytest
 from rich.console import Console
@@ -32,6 +34,24 @@ def test_brackets_in_names_are_not_markup() -> None:
         bars.update(stats)
     assert isinstance(out.file, io.StringIO)
     assert "[bold] clip [/x].mp4" in out.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files", "font.ttf"),
+        OSError(errno.ENFILE, "Too many open files in system"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        cv2.error("OpenCV(5.1.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes"),
+    ],
+)
+def test_what_has_run_out_is_no_bug(error: Exception) -> None:
+    found = console.system_error(error)
+    assert found is not None
+    assert found.exit_code == 17
+    assert console.system_error(RuntimeError("another")) is None
 
 
 @pytest.mark.parametrize("width", [30, 40, 80])

@@ -261,6 +261,20 @@ def face_file(folder: Path, *, method: int = zipfile.ZIP_STORED, flat: float = 1
     return path
 
 
+@pytest.mark.slow
+def test_a_network_that_ends_opencv_ends_nothing_else(leaf: Leaf, task: Path, face: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(task) as whole, zipfile.ZipFile(tmp_path / "bad.task", "w") as bad:
+        for name in whole.namelist():
+            content = whole.read(name)
+            # Zeros in the tables of the network; a zip archive whose own sums are right.
+            bad.writestr(
+                name,
+                content if name != "face_blendshapes.tflite" else content[:915_784] + bytes(200) + content[915_984:],
+            )
+    done = leaf("image", face, "--out", tmp_path / "out", "--landmarks", tmp_path / "bad.task")
+    assert (done.code, "end OpenCV by signal" in done.sentence()) == (8, True)
+
+
 def test_an_average_face_that_fits_nothing_is_refused(tmp_path: Path) -> None:
     assert read_landmark_files(face_file(tmp_path)).weights.tolist() == [1.0] * 8
     for damage in ({"flat": 0.0}, {"weight": math.inf}, {"weight": math.nan}):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -107,3 +109,23 @@ def test_a_full_disk_keeps_the_older_file(tmp_path: Path) -> None:
         write_whole(target, b"x" * 100_000)
     assert target.read_bytes() == b"older"
     assert [p.name for p in tmp_path.iterdir()] == ["full.bin"]
+
+
+_SMALL_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+import cv2, numpy as np
+from leaf_rt.media.images import decode_picture
+data = cv2.imencode(".png", np.zeros((8000, 8000), np.uint8))[1].tobytes()
+used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)
+decode_picture(data, "large.png")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds its memory as Linux does")
+def test_a_picture_that_needs_more_memory_than_there_is() -> None:
+    """It is not damaged."""
+    done = subprocess.run([sys.executable, "-c", _SMALL_MEMORY], capture_output=True, text=True, check=False)
+    assert "OutOfResources: large.png: the memory is too small" in done.stderr

@@ -89,3 +89,4 @@ def test_the_console_escapes_control_characters() -> None:
 def test_printable_keeps_letters() -> None:
     assert printable("Zoë 映画 [b].mp4") == "Zoë 映画 [b].mp4"
     assert printable("a\u202emp4.exe\x9b") == r"a\u202emp4.exe\x9b"
+    assert printable("a\u2028error: b\u2029") == r"a\u2028error: b\u2029"

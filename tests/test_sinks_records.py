@@ -15,10 +15,12 @@ import pytest
 from sinks import make
 from streams import INFO, LABELS, LIVE, estimates, frame
 
+from leaf_rt.errors import DataError
 from leaf_rt.results.records import column_names, flatten, record
 from leaf_rt.sinks.csv import CsvSink
 from leaf_rt.sinks.jsonl import JsonlSink
 from leaf_rt.sinks.parquet import ParquetSink
+from leaf_rt.sinks.reading import read_records
 from leaf_rt.types import Frame
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +104,18 @@ def test_parquet_has_the_same_values(tmp_path: Path) -> None:
         record(INFO, frame(2999), estimates(2999 / 25, 2), 1, LABELS, 0.01)
     )
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["s3:x", "rtsp:", "hdfs:/a"])
+def test_parquet_takes_no_name_for_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The library would ask the network for it."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"{name}.parquet")
+    path.parent.mkdir(exist_ok=True)
+    with ParquetSink(path, LABELS):
+        pass
+    with pytest.raises(DataError, match="no record"):
+        read_records(path)
 
 
 def test_parquet_without_faces_has_its_columns(tmp_path: Path) -> None:

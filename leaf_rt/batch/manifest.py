@@ -19,9 +19,11 @@ from leaf_rt.errors import LeafError, OutputError
 from leaf_rt.system.closing import Closing
 from leaf_rt.system.file_lock import open_exclusive
 from leaf_rt.system.files import make_folder
+from leaf_rt.system.parsing import parse_json
 
 NAME, LOCK = "leaf-batch.sqlite", "leaf-batch.lock"
 _LAYOUT = 1
+_NAMES = {("table", "batch"), ("table", "files")}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS batch (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
@@ -47,17 +49,27 @@ class Manifest(Closing):
         make_folder(folder)
         self._folder = os.path.abspath(folder)  # noqa: PTH100 - as in the paths of clips
         self._path = folder / NAME
+        for path in (folder / LOCK, self._path):
+            if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+                raise OutputError(f"{path}: is not a regular file, and stands in the way of the batch; remove it")
         self._lock = _lock(folder)
+        self._base: Any = None
         try:
             with self._readable():
                 # Journals of the default kind also work on network file systems; a write-ahead log does not.
                 self._base = sqlite3.connect(self._path, isolation_level=None, timeout=5)
                 self._base.execute("PRAGMA synchronous = FULL")
+                if self._names() not in (set(), _NAMES):
+                    raise ValueError("it holds other tables than that of a batch")
                 self._base.executescript(_TABLES)
-                if self._value("layout") not in (None, _LAYOUT):
+                layout = self._value("layout")
+                if layout is None:
+                    self._set("layout", _LAYOUT)
+                elif layout != _LAYOUT:
                     raise OutputError(f"{self._path}: was written by another version of leaf-rt; choose another --out")
-                self._set("layout", _LAYOUT)
         except BaseException:
+            if self._base is not None:
+                self._base.close()
             os.close(self._lock)
             raise
 
@@ -66,7 +78,9 @@ class Manifest(Closing):
         """The options of the results that are done; None if there are none yet."""
         with self._readable():
             found = self._value("options")
-        return found if isinstance(found, dict) else None
+            if not isinstance(found, dict | None):
+                raise ValueError("its options are damaged")
+        return found
 
     def start(self, options: dict[str, Any], *, redo: bool) -> None:
         """Keep the options of the results that follow.
@@ -88,7 +102,7 @@ class Manifest(Closing):
             rows = self._base.execute(
                 "SELECT result, path, size, mtime_ns, result_size FROM files WHERE state = 'done'"
             ).fetchall()
-        done = {_text(row[0]): (_text(row[1]), *row[2:]) for row in rows}
+            done = {_text(row[0]): (_text(row[1]), *row[2:]) for row in rows}
         return [clip for clip in clips if not self._is_done(clip, done.get(self._key(clip)))]
 
     def add(self, outcome: Outcome, version: str) -> None:
@@ -125,7 +139,11 @@ class Manifest(Closing):
 
     def _value(self, key: str) -> Any:
         row = self._base.execute("SELECT value FROM batch WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        return None if row is None else parse_json(row[0])
+
+    def _names(self) -> set[tuple[str, str]]:
+        """Kind and name of everything in the file but the indices that SQLite makes."""
+        return set(self._base.execute("SELECT type, name FROM sqlite_master WHERE type != 'index'"))
 
     def _set(self, key: str, value: Any) -> None:
         self._base.execute("REPLACE INTO batch VALUES (?, ?)", (key, json.dumps(value, sort_keys=True)))
@@ -162,7 +180,9 @@ def _stored(path: str) -> str | bytes:
     return path
 
 
-def _text(stored: str | bytes) -> str:
+def _text(stored: object) -> str:
+    if not isinstance(stored, str | bytes):
+        raise ValueError("a path in it is damaged")
     return os.fsdecode(stored)
 
 

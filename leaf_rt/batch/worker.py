@@ -20,7 +20,7 @@ import cv2
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.batch.job import Clip, Job, Outcome, Ready, SetUpFailed
-from leaf_rt.errors import BackendError, LeafError, NoPermission, NotAVideo, NotFound, install_hint
+from leaf_rt.errors import BackendError, LeafError, NoPermission, NotAVideo, NotFound, install_hint, out_of_resources
 from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.media.images import read_picture
 from leaf_rt.recognition.config import RecognitionConfig
@@ -28,6 +28,7 @@ from leaf_rt.recognition.factory import build_pipeline
 from leaf_rt.recognition.images import recognize_image
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sinks.factory import open_records
+from leaf_rt.sinks.paths import check_place
 from leaf_rt.sources.base import Target
 from leaf_rt.sources.picture import SUFFIXES as PICTURES
 from leaf_rt.stream.options import Hooks, RunOptions
@@ -97,7 +98,9 @@ class Worker(Closing):
         except LeafError as e:
             outcome = Outcome(clip, "failed", str(e), e.exit_code, fatal=_is_full(e))
         except Exception as e:  # noqa: BLE001 - a bug that one file shows must not stop the others
-            outcome = Outcome(clip, "failed", f"this is a bug in leaf-rt ({type(e).__name__}: {e})", _BUG)
+            known = out_of_resources(e)
+            reason = f"this is a bug in leaf-rt ({type(e).__name__}: {e})" if known is None else str(known)
+            outcome = Outcome(clip, "failed", reason, _BUG if known is None else known.exit_code)
         return replace(outcome, seconds=time.perf_counter() - start, backend=self._backend.name)
 
     def close(self) -> None:
@@ -114,6 +117,7 @@ class Worker(Closing):
         _check_file(clip.path)
         result = Path(clip.result)
         make_folder(result.parent)
+        check_place(result)
         with ResultFile(result) as file:
             try:
                 extra = self._job.recognition.extra_columns

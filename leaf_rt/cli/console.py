@@ -20,7 +20,7 @@ from rich.text import Text
 
 from leaf_rt.cli.streams import ReaderGone
 from leaf_rt.credentials import mask_in
-from leaf_rt.errors import LeafError, NoPermission, NotFound, OutputError
+from leaf_rt.errors import LeafError, NoPermission, NotFound, OutputError, out_of_resources
 from leaf_rt.labels import rgb
 from leaf_rt.text import printable
 
@@ -79,7 +79,7 @@ def system_error(error: Exception) -> LeafError | None:
         if not error.filename:
             mute_stdout()
         return OutputError(f"{error.filename or 'standard output'}: no space left on the device; free some space")
-    return None
+    return out_of_resources(error)
 
 
 def mute_stdout() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,9 @@ from leaf_rt.labels import BLENDSHAPES
 from leaf_rt.models.landmarks import read_landmark_files, unusable
 from leaf_rt.types import F32, U8
 
+# SHA-256 of the file of 2023, which is known to be whole.
+_KNOWN = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+_LONGEST = 120.0  # s; a load takes less than 1
 POINTS = 478  # landmarks of a face; the last ten are those of the irises
 SIDE = 256  # px of the network's input
 REACH = 1.5  # side of the input / side of the face box
@@ -123,7 +128,24 @@ class FaceLandmarker:
 @functools.lru_cache(maxsize=2)
 def open_landmarker(path: Path) -> FaceLandmarker:
     """Load the file, or return what this process has loaded before; all sources share it. Raises as the class."""
+    if read_landmark_files(path).sha256 != _KNOWN:
+        _try_in_another_process(path)
     return FaceLandmarker(path)
+
+
+def _try_in_another_process(path: Path) -> None:
+    """Load a file that nobody has tried, where a damaged network that ends OpenCV ends nothing else.
+
+    Raises:
+        ModelError: It does. What Python can report is left to the load that follows.
+    """
+    code = f"import sys, pathlib; from {__name__} import FaceLandmarker; FaceLandmarker(pathlib.Path(sys.argv[1]))"
+    try:
+        tried = subprocess.run([sys.executable, "-c", code, path], capture_output=True, timeout=_LONGEST, check=False)
+    except subprocess.TimeoutExpired as e:
+        raise unusable(path, "its networks take too long") from e
+    if tried.returncode < 0:
+        raise unusable(path, f"its networks end OpenCV by signal {-tried.returncode}")
 
 
 def _regions(xyxy: F32, keypoints: F32) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from leaf_rt.credentials import mask
-from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutputError
+from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutOfResources, OutputError, out_of_resources
 from leaf_rt.system.files import write_whole
 from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.system.reading import MAX_PICTURE, UnreadableFile, read_regular
@@ -66,6 +66,8 @@ def decode_picture(data: bytes, name: str) -> U8:
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
             raise CodecError(f"{name}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
+        if out_of_resources(e) is not None:
+            raise OutOfResources(f"{name}: the memory is too small for this picture; make it smaller") from e
         raise CodecError(f"{name}: the picture is damaged and cannot be decoded; get a fresh copy of it") from e
     finally:
         cv2.utils.logging.setLogLevel(level)

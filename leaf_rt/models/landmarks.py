@@ -6,6 +6,7 @@ what runs the networks.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import lzma
 import zipfile
@@ -35,12 +36,14 @@ class LandmarkFiles:
         blendshapes: Network from landmarks to blendshapes, .tflite.
         face: (P, 3) float64, cm, landmarks of an average face: x to the right of the picture, y up, z to the camera.
         weights: (P,) float64, how much a landmark tells of the head pose.
+        sha256: Of the whole file.
     """
 
     landmarks: bytes
     blendshapes: bytes
     face: NDArray[np.float64]
     weights: NDArray[np.float64]
+    sha256: str
 
 
 def read_landmark_files(path: Path) -> LandmarkFiles:
@@ -51,7 +54,8 @@ def read_landmark_files(path: Path) -> LandmarkFiles:
         ModelError: It is another file, or damaged.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(read_regular(path, _MAX_BYTES))) as archive:
+        data = read_regular(path, _MAX_BYTES)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             parts = [
                 _part(archive, name)
                 for name in (
@@ -60,7 +64,7 @@ def read_landmark_files(path: Path) -> LandmarkFiles:
                     "geometry_pipeline_metadata_landmarks.binarypb",
                 )
             ]
-        return LandmarkFiles(parts[0], parts[1], *_average_face(parts[2]))
+        return LandmarkFiles(parts[0], parts[1], *_average_face(parts[2]), hashlib.sha256(data).hexdigest())
     except FileNotFoundError as e:
         raise NotFound(f"--landmarks: there is no file {path}; give MediaPipe's face_landmarker.task") from e
     except IsADirectoryError as e:

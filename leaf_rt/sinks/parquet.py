@@ -54,7 +54,8 @@ class ParquetSink(Closing):
         self._is_ours = not isinstance(target, ResultFile)
         self._result = target if isinstance(target, ResultFile) else ResultFile(target)
         try:
-            self._writer: Any = pq.ParquetWriter(os.fspath(self._result.path), self._schema)
+            path = os.path.abspath(self._result.path)  # noqa: PTH100 - pyarrow takes "s3:x" for an address, "/a/s3:x" not
+            self._writer: Any = pq.ParquetWriter(path, self._schema)
         except OSError as e:
             self._result.failed = True
             self._result.discard()

@@ -49,7 +49,7 @@ class OutputPaths:
         """Reserve ``folder/stem.leaf.suffix``, with a number if that is reserved already. A long stem is cut.
 
         Raises:
-            OutputError: The path leads to an input, or to a path that the user chose.
+            OutputError: The path leads to an input, or to a path that the user chose, or to no regular file.
         """
         stem = _cut(stem)
         number, path = 1, folder / f"{stem}.leaf{suffix}"
@@ -57,6 +57,7 @@ class OutputPaths:
             number += 1
             path = folder / f"{stem}-{number}.leaf{suffix}"
         self._check(path, str(path), "choose another folder with --out")
+        check_place(path)
         self._reserved.add(path)
         return path
 
@@ -77,6 +78,20 @@ class OutputPaths:
             raise OutputError(f"{name}: is an input{alias}, and the result would replace it; {hint}")
         if option is not None:
             raise OutputError(f"{name}: is already used by {option}; choose a different file for each result")
+
+
+def check_place(path: Path) -> None:
+    """Check a path that the user has not chosen: opening a pipe there would wait for its reader.
+
+    Raises:
+        OutputError: Something else than a file is there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # it is not there; if it cannot be, opening it says why
+        return
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{path}: is not a regular file, and stands in the way of the result; remove it")
 
 
 def is_result(path: Path) -> bool:

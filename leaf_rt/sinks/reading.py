@@ -217,7 +217,8 @@ def _parquet(path: Path) -> Iterator[tuple[str, object]]:
         raise BackendError(f"{path}: Parquet needs pyarrow; {install_hint('parquet')}") from e
     number = 0
     try:
-        with pq.ParquetFile(path) as table:
+        # pyarrow takes a relative name such as "s3:x" for an address, and would ask the network for it.
+        with pq.ParquetFile(path.absolute()) as table:
             for batch in table.iter_batches(_BATCH):
                 for row in batch.to_pylist():
                     number += 1

@@ -105,6 +105,7 @@ class WebServer(Closing):
         )
         for library in ("uvicorn", "python_multipart"):  # the terminal belongs to the command
             logging.getLogger(library).addHandler(logging.NullHandler())
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns at every write to a client that has gone
         try:
             _check_certificate(options)  # uvicorn would fail in its thread
         except OSError as e:

@@ -6,6 +6,7 @@ The short form makes the same attacks in every run, so that only a change of the
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import importlib
@@ -37,6 +38,7 @@ _SHARED = (
 )
 RECORDS = (".jsonl", ".csv", ".parquet", ".summary.json")
 _MEMORY = 3 << 30  # bytes of memory that a command may allocate
+_HELPERS_END = 20.0  # s of a busy machine; processes that are left over stay for ever
 CODES = {int(code) for code in re.findall(r"^\| (\d+) \|", (ROOT / "docs/exit-codes.md").read_text(), re.MULTILINE)}
 
 
@@ -134,7 +136,8 @@ def _be_the_command(arguments: Sequence[str], cwd: Path, out: int, err: int, sec
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as Python's own
         resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
@@ -165,12 +168,15 @@ def _wait(child: int, timeout: float) -> int | None:
 
 
 def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    os.killpg(group, signal.SIGKILL)
-    return True
+    """Whether a process of the command goes on after its end; a helper that ends with it may need a moment."""
+    end = time.monotonic() + _HELPERS_END
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.killpg(group, 0)
+            time.sleep(0.01)
+        os.killpg(group, signal.SIGKILL)
+        return True
+    return False
 
 
 def check_results(folder: Path, *, partial: bool) -> int:

@@ -50,6 +50,7 @@ def server() -> Iterator[Served]:
         assert one.stop() in (0, 130)
     assert not [line for line in one.lines if "Traceback" in line or "bug in leaf-rt" in line], one.lines
     assert not any("\x1b" in line for line in one.lines)
+    assert not any("socket.send()" in line for line in one.lines), "asyncio warns on the terminal"
     assert set(Path("/tmp").glob("leaf-rt-*")) <= before, "an upload was left"
 
 
@@ -106,6 +107,11 @@ def test_garbage_bodies(server: Served) -> None:
     check(server)
 
 
+PING = b"\x89\x80\0\0\0\0"
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 JSON = {"Content_Type": "application/json"}
 
 
@@ -155,6 +161,18 @@ def test_garbage_messages(server: Served, path: str) -> None:
                 one.recv(0.5)
     check(server)
     eventually(lambda: server.sources() == [])
+
+
+@pytest.mark.parametrize("path", ["/v1/live", "/v1/camera"])
+@pytest.mark.parametrize("message", [PING, b"\x81\x82\0\0\0\0{}", b"\0\x80\0\0\0\0"])
+def test_floods_of_small_messages(server: Served, path: str, message: bytes) -> None:
+    """A client sends as fast as it can, reads nothing, and goes away; the server answers others and says nothing."""
+    for _ in attacks(1, 10):
+        with socket.create_connection(("127.0.0.1", server.port), 60) as one, contextlib.suppress(OSError):
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{UPGRADE}\r\n".encode())
+            assert b" 101 " in one.recv(4096)
+            one.sendall((b"\x01\x80\0\0\0\0" if message[0] == 0 else b"") + message * 30_000)
+    check(server)
 
 
 def test_silent_clients(server: Served) -> None:

@@ -22,6 +22,8 @@ from pydantic import ValidationError
 
 from leaf_rt.backends.benchmark import parse_batches
 from leaf_rt.backends.selection import CHOICES, _read_choices
+from leaf_rt.batch.job import Clip, Outcome
+from leaf_rt.batch.manifest import LOCK, NAME, Manifest
 from leaf_rt.cli.folders import VIDEOS, expand
 from leaf_rt.cli.report import report_from_records
 from leaf_rt.errors import LeafError, ModelError
@@ -78,6 +80,22 @@ def test_damaged_records(tmp_path: Path, ending: str) -> None:
         numbers.unlink()
 
 
+def test_damaged_manifests(tmp_path: Path) -> None:
+    files = [Clip(f"/in/{n}", str(n), str(tmp_path / str(n)), n, n) for n in range(30)]
+    with Manifest(tmp_path) as manifest:
+        manifest.start({"pose": False}, redo=False)
+        for file in files:
+            manifest.add(Outcome(file, "done"), "1")
+    whole = (tmp_path / NAME).read_bytes()
+    for rng in attacks(60, 20):
+        (tmp_path / NAME).write_bytes(mutate(whole, rng))
+        with contextlib.suppress(LeafError), Manifest(tmp_path) as manifest:
+            manifest.start(manifest.options or {}, redo=rng.random() < 0.5)
+            manifest.left(files)
+            manifest.add(Outcome(files[0], "failed", "why"), "1")
+    assert {path.name for path in tmp_path.iterdir()} <= {NAME, f"{NAME}-journal", LOCK}
+
+
 @pytest.mark.parametrize("what", ["description", "cache", "sources"])
 def test_damaged_texts(tmp_path: Path, what: str) -> None:
     model = tmp_path / "m.onnx"
@@ -132,7 +150,7 @@ def test_any_calibration(calibration: dict[str, Any]) -> None:
         shares = found.shares(probs, np.linspace(0, 1, len(probs), dtype=np.float32), prior)
         assert np.isfinite(shares).all()
         np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    assert found.is_face(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.bool_
+    assert found.evidence(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.float32
 
 
 @MANY
