@@ -105,7 +105,7 @@ def test_errors_are_one_sentence(
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], cache: Path, clip: Path) -> None:
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], clip: Path) -> None:
     assert run_experiments("gpu", "--cpu", "--count", "1", "--clip", str(clip)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "| part | what | figure |"
