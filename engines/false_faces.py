@@ -49,7 +49,7 @@ def find_false_faces(folder: Path, side: int, margin: float, seed: int = 0) -> U
     near = choose_detector().open("short", DOUBTFUL)
     try:
         with ImageFaceDetector(min_confidence=0.45) as detector:
-            for image in _pictures(folder):
+            for image in (image for path in sorted(folder.iterdir()) for image in pictures_of(path)):
                 faces, (height, width) = detector.detect(image).xyxy, image.shape[:2]
                 for _ in range(PARTS):
                     edge = int(random.integers(30, max(31, min(height, width) // 2)))
@@ -89,14 +89,11 @@ def fit_face_score(faces: F32, clear: F32, others: F32) -> tuple[float, ...]:
     return (*(float(f"{value:.4g}") for value in w), round(offset, 5))
 
 
-def _pictures(folder: Path) -> Iterator[U8]:
-    """The pictures of a folder, and some frames of its clips, in the order of their names."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        if path.suffix.lower() in (".mp4", ".mov"):
-            yield from _frames(path)
-            continue
+def pictures_of(path: Path) -> Iterator[U8]:
+    """A picture, or some frames of a clip, (H, W, 3) uint8 BGR, shrunk if they are large; nothing for other files."""
+    if path.suffix.lower() in (".mp4", ".mov"):
+        yield from _frames(path)
+    elif path.suffix.lower() in SUFFIXES:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is not None:
             yield _shrunk(np.asarray(image, np.uint8))

@@ -6,12 +6,14 @@
 
 ``sources`` plays the demo clip side by side, each copy at its own speed, with records and without video, and ends each
 run with SIGINT. ``faces`` makes a clip of a picture of many people, repeated until it has enough of them, in which only
-some are visible. ``memory`` reads the demo clip over and over, as a file. Each prints a table and a line of JSON.
+some are visible. ``memory`` reads the demo clip over and over, as a file; Ctrl-C ends it early. Each prints a table
+and a line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -152,7 +154,7 @@ def memory(minutes: float, backend: Backend, points: int = 30) -> list[Row]:
         if frame.timestamp >= 60 * minutes:
             stop.set()
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
         sink = JsonlSink(Path(place) / "r.jsonl", backend.spec.labels)
         config = RecognitionConfig()
         run(

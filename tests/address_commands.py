@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -16,7 +17,15 @@ from leaf_rt.cli.targets import with_distinct_names
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import Hooks
 from leaf_rt.stream.runner import run
+from leaf_rt.stream.stats import RunStats
 from leaf_rt.web.metrics import MetricsServer
+
+
+@cache
+def server() -> MetricsServer:
+    """One server for all runs of this process: each would take a tenth of a second to end."""
+    return MetricsServer(0)
+
 
 app = typer.Typer(cls=opt.Group, pretty_exceptions_enable=False)
 
@@ -38,16 +47,17 @@ def video(
     options = SourceOptions(wait=True, max_reconnects=1, open_timeout=0.2, read_timeout=0.2)
     targets = with_distinct_names([Target(target, options)] * number)
     typer.echo(repr(targets))
-    with MetricsServer(0) as server:
-        hooks = Hooks(event=reporter.event, progress=server.update)
-        try:
-            run(targets, pipelines(backend), backend, hooks=hooks)
-        finally:
-            reporter.stopped([t.options.name or t.address.name for t in targets], [])
-            facts(reporter.results, {"source": targets[0].address.name, "shown": targets[0].address.shown})
-            for page in ("metrics", "healthz"):
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/{page}") as answer:
-                        typer.echo(answer.read().decode())
-                except urllib.error.HTTPError as e:
-                    typer.echo(e.read().decode())
+    metrics = server()
+    metrics.update(RunStats())  # nothing of an earlier run
+    hooks = Hooks(event=reporter.event, progress=metrics.update)
+    try:
+        run(targets, pipelines(backend), backend, hooks=hooks)
+    finally:
+        reporter.stopped([t.options.name or t.address.name for t in targets], [])
+        facts(reporter.results, {"source": targets[0].address.name, "shown": targets[0].address.shown})
+        for page in ("metrics", "healthz"):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/{page}") as answer:
+                    typer.echo(answer.read().decode())
+            except urllib.error.HTTPError as e:
+                typer.echo(e.read().decode())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +23,35 @@ RAY_IS_LATE = "timed out during startup"  # Ray's limit for the start of its own
 _CLOCK = ("latency_ms", "captured_at")  # fields of a record that differ from run to run
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """Start `leaf-rt batch` in a session of its own, as a terminal does."""
+def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+    """Start `leaf-rt batch` in a session of its own, as a terminal does, with more environment variables."""
     command = [sys.executable, "-m", "leaf_rt", "batch", *map(str, arguments), *FAST]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, start_new_session=True, env={**os.environ, **variables})
+
+
+@contextlib.contextmanager
+def ray_cluster(cpus: int, **variables: str) -> Iterator[str]:
+    """A Ray cluster that runs already, as `ray start --head` makes it; gives its address."""
+    with tempfile.TemporaryDirectory(prefix="lr-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--node-ip-address=127.0.0.1",
+            f"--num-cpus={cpus}", "--include-dashboard=false", "--object-store-memory=80000000", f"--temp-dir={folder}",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ, **variables}
+            )
+            found = re.search(r"ray start --address='([^']+)'", done.stdout)
+            if found is None and RAY_IS_LATE in done.stdout + done.stderr:
+                pytest.skip("Ray gives its programs 15 s to start, and they needed longer")
+            assert found is not None, done.stdout + done.stderr
+            yield found[1]
+        finally:
+            for place in Path("/proc").glob("[0-9]*"):  # `ray stop` would end the clusters of others, too
+                with contextlib.suppress(OSError):
+                    if f"{folder}/".encode() in (place / "cmdline").read_bytes():
+                        os.kill(int(place.name), signal.SIGKILL)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

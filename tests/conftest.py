@@ -73,7 +73,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An engine cache for this test only."""
+    """An engine cache for this test only. What is not in it is timed for a moment."""
+    monkeypatch.setattr("leaf_rt.backends.selection.BUDGET", 0.1)
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -158,7 +158,7 @@ def test_a_batch_without_measure_is_refused(leaf: Leaf, batch: str) -> None:
 
 @pytest.mark.parametrize("content", [DEEP.encode(), b"\xff\xfe", b"[]", b"{", "folder", "pipe"])
 def test_a_bad_cache_is_set_aside_and_made_again(
-    leaf: Leaf, face: Path, tmp_path: Path, cache: Path, content: bytes | str
+    leaf: Leaf, face: Path, model: Path, tmp_path: Path, cache: Path, content: bytes | str
 ) -> None:
     cache.mkdir(mode=0o700)
     file = cache / CHOICES
@@ -169,19 +169,19 @@ def test_a_bad_cache_is_set_aside_and_made_again(
     else:
         assert isinstance(content, bytes)
         file.write_bytes(content)
-    done = leaf("image", face, "--out", tmp_path)
+    done = leaf("image", face, "--out", tmp_path, "--model", model)
     assert done.code == 0, done.err
     assert [line for line in done.err.splitlines() if "auto.json" in line and "set aside" in line], done.err
     assert isinstance(json.loads(file.read_text()), dict)
     assert (cache / f"{CHOICES}.bad").exists()
-    again = leaf("image", face, "--out", tmp_path)
+    again = leaf("image", face, "--out", tmp_path, "--model", model)
     assert (again.code, "set aside" in again.err) == (0, False)
 
 
-def test_doctor_survives_a_bad_cache(leaf: Leaf, cache: Path) -> None:
+def test_doctor_survives_a_bad_cache(leaf: Leaf, model: Path, cache: Path) -> None:
     cache.mkdir(mode=0o700)
     (cache / CHOICES).write_text(DEEP)
-    done = leaf("doctor")
+    done = leaf("doctor", "--model", model)
     assert done.code == 0, done.err
     assert "bug" not in done.out + done.err
 

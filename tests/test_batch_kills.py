@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
-from batches import clean_up, comparable, finish, session, start, states, wait_for_the_end_of, writer
+from batches import clean_up, comparable, finish, ray_cluster, session, start, states, wait_for_the_end_of, writer
 from clips import DEMO, demo_frames, write_clip
 
 from leaf_rt.batch.job import TRIES
+from leaf_rt.errors import ConnectionLost
 
 pytestmark = [
     pytest.mark.slow,
@@ -118,3 +120,29 @@ def test_on_a_ray_cluster_a_lost_worker_loses_nothing(folder: Path, expected: Pa
         clean_up(batch)
     assert (code, "done     5" in out) == (0, True), err
     assert_complete(tmp_path, expected)
+
+
+def test_a_ray_cluster_that_runs_already_can_be_joined(folder: Path, expected: Path, tmp_path: Path) -> None:
+    """As on many machines: `ray start --head`, then the address that it prints; a worker of it is killed in mid-run."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9"}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "1" * 64}
+    with ray_cluster(2, **quiet, **token) as address:
+        batch = start(folder, "--out", tmp_path, "--ray", address, **token)
+        try:
+            os.kill(writer(tmp_path / f"{LONG}.leaf.jsonl", batch), signal.SIGKILL)
+            code, out, err = finish(batch)
+        finally:
+            clean_up(batch)
+    assert (code, "done     5" in out) == (0, True), err
+    assert_complete(tmp_path, expected)
+
+
+def test_a_ray_address_where_nobody_listens_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, err = finish(start(folder, "--out", tmp_path, "--ray", address))
+    assert code == ConnectionLost.exit_code
+    assert err.startswith(f"error: --ray {address}: nobody listens there (")

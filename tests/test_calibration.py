@@ -18,6 +18,7 @@ from leaf_rt.models.calibration import Calibration
 from leaf_rt.models.quality import load_weights
 from leaf_rt.models.spec import DEFAULT_MODEL, load_spec, variant_path
 from leaf_rt.recognition.config import RecognitionConfig
+from leaf_rt.recognition.evidence import FaceEvidence
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.recognition.resting import RestingFaces
 
@@ -151,6 +152,19 @@ def test_a_false_face_in_a_video_gets_no_label_and_a_real_one_does(confidence: f
     assert shown
     assert {float(e.quality[0]) > 0 for e in shown} == {is_face}
     assert {int(e.emotion[0]) for e in shown} == ({1} if is_face else {-1})
+
+
+def test_a_doubtful_picture_loses_no_face_but_doubt_that_stays_does() -> None:
+    evidence = FaceEvidence()
+    profile = [0.5, 0.3, -0.3, 0.4, -0.2, 0.3]  # every 0.1 s
+    assert all(evidence.filtered([1], np.array([e], np.float32), 0.1 * k)[0] > 0 for k, e in enumerate(profile))
+    turned = [evidence.filtered([1], np.array([-0.4], np.float32), 0.6 + 0.1 * k)[0] for k in range(10)]
+    assert turned[0] > 0 > turned[-1]
+    assert evidence.filtered([2, 1], np.array([-0.4, np.nan], np.float32), 1.7).tolist() == pytest.approx(
+        [-0.4, turned[-1]]
+    )
+    evidence.keep_only({2})
+    assert evidence.filtered([1], np.array([0.1], np.float32), 1.8)[0] == pytest.approx(0.1)  # a new track
 
 
 def answers(resting: RestingFaces, shares: np.ndarray, start: float, seconds: float = 3.0) -> np.ndarray:

@@ -104,12 +104,11 @@ def test_the_command_runs_is_healthy_appends_and_stops(kind: str, clip: Path, tm
     command = commands()[kind].replace("/opt/leaf-rt/bin/leaf-rt", leaf).replace("exec leaf-rt", f"exec {leaf}")
     command = command.replace("/config/cameras.toml", str(sources)).replace("/data/events.jsonl", str(events))
     command = command.replace("9100", str(port))
-    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
     folders = {"CREDENTIALS_DIRECTORY": str(tmp_path), "STATE_DIRECTORY": str(tmp_path), "PYTHONPATH": str(ROOT)}
     # Compose sets these even if they are empty.
     alerts = {"LEAF_RT_MQTT": "", "LEAF_RT_ON_EVENT": "", "LEAF_RT_WEBHOOK_SECRET": ""}
     process = subprocess.Popen(
-        ["sh", "-c", command], env={**os.environ, **cache, **folders, **alerts}, stderr=subprocess.PIPE, text=True
+        ["sh", "-c", command], env={**os.environ, **folders, **alerts}, stderr=subprocess.PIPE, text=True
     )
     try:
         until(lambda: events.read_text().count('"phase":"start"') or process.poll() is not None, 60)

@@ -189,18 +189,16 @@ def test_letterbox_samples_the_image_in_steps_of_a_32nd_of_a_pixel(size, side):
     height, width = size
     longer = max(size)
     steps = [np.rint((np.arange(side) * longer / side - (longer - n) / 2) * 32).astype(int) for n in size]
-    expected = np.zeros((side, side, 3), np.int64)
     padded = np.zeros((height + 2, width + 2, 3), np.int64)
     padded[1:-1, 1:-1] = image
-    for i, y in enumerate(steps[0].tolist()):
-        for j, x in enumerate(steps[1].tolist()):
-            row, column, fy, fx = y >> 5, x >> 5, y & 31, x & 31
-            if not (-1 <= row < height and -1 <= column < width):
-                continue
-            part = padded[row + 1 : row + 3, column + 1 : column + 3]
-            part = np.pad(part, [(0, 2 - part.shape[0]), (0, 2 - part.shape[1]), (0, 0)])
-            weights = np.outer([32 - fy, fy], [32 - fx, fx])
-            expected[i, j] = ((part * weights[..., None]).sum(axis=(0, 1)) + 512) >> 10
+    (row, fy), (column, fx) = (np.divmod(step, 32) for step in steps)
+    inside = np.outer((row >= -1) & (row < height), (column >= -1) & (column < width))
+    row, column = row.clip(-1, height - 1) + 1, column.clip(-1, width - 1) + 1
+    total = np.zeros((side, side, 3), np.int64)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weights = np.outer(fy if down else 32 - fy, fx if right else 32 - fx)
+        total += padded[np.ix_(row + down, column + right)] * weights[..., None]
+    expected = np.where(inside[..., None], (total + 512) >> 10, 0)
     out = np.full((side, side, 3), 7, np.uint8)
     letterbox(image, out)
     assert np.abs(out.astype(int) - expected).max() == 0

@@ -58,10 +58,10 @@ def test_every_file_of_a_model_is_checked(tmp_path: Path) -> None:
     assert (damaged.status, "damaged or was changed" in damaged.found) == (LIMITED, True)
 
 
-def test_an_unusable_cache_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cache_has_a_remedy(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LEAF_RT_CACHE", str(tmp_path / "file" / "cache"))
-    (finding,) = [f for f in examine() if f.topic == "engine cache"]
+    (finding,) = [f for f in examine(model) if f.topic == "engine cache"]
     assert finding.status == LIMITED
     assert "LEAF_RT_CACHE" in finding.remedy
 

@@ -69,9 +69,9 @@ def test_the_score_of_faces_separates_them_from_other_things() -> None:
     others = RANDOM.normal([-1, 0, 0.5, 0], 0.3, (50, 4)).astype(np.float32)
     calibration = Calibration(face=fit_face_score(faces, faces, others))
     doubtful = np.full(400, 0.6, np.float32)
-    assert calibration.is_face(faces, doubtful).mean() >= 0.99
-    assert calibration.is_face(others, doubtful[:50]).mean() <= 0.05
-    assert calibration.is_face(others, np.full(50, 0.9, np.float32)).all()  # the detector is sure
+    assert (calibration.evidence(faces, doubtful) > 0).mean() >= 0.99
+    assert (calibration.evidence(others, doubtful[:50]) > 0).mean() <= 0.05
+    assert (calibration.evidence(others, np.full(50, 0.9, np.float32)) > 0).all()  # the detector is sure
 
 
 def evaluation(below: float = 0.5) -> EvaluationResult:

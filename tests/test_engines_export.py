@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 from engines_fakes import RTX, faces, run_engines, tiny_onnx
+from once import once
 from test_engines_fuse import SPEC, SmallNet, shake
 
 from engines import entry
@@ -50,9 +51,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """NAME.onnx with its fp16 variant, written by the command."""
-    out = tmp_path_factory.mktemp("out")
-    assert run_engines("export", run, "--out", out, "--name", "m", "--precision", "fp16", "--limit", "24") == 0
-    return out / "m.onnx"
+
+    def export(out: Path) -> None:
+        assert run_engines("export", run, "--out", out, "--name", "m", "--precision", "fp16", "--limit", "24") == 0
+
+    return once(tmp_path_factory, "exported", export) / "m.onnx"
 
 
 def leaf(flip: bool = True) -> LoadedCheckpoint:

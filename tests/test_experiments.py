@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from train_fakes import tiny, write_folder
 
+from experiments import start as first_record
 from experiments.study import ABLATIONS, METHODS, RESULTS, markdown, plan, read_results, rows, run_study
 from experiments.training_step import bench
 from leaf_rt.backends.registry import find_backend
@@ -104,7 +105,7 @@ def test_errors_are_one_sentence(
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], cache: Path, clip: Path) -> None:
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], clip: Path) -> None:
     assert run_experiments("gpu", "--cpu", "--count", "1", "--clip", str(clip)) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "| part | what | figure |"
@@ -121,3 +122,12 @@ def test_the_benchmark_of_a_gpu_needs_one(capsys: pytest.CaptureFixture[str]) ->
         pytest.skip("there is a GPU")
     assert run_experiments("gpu") == 10
     assert "finds no NVIDIA GPU here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_time_to_the_first_record_and_its_parts(capsys: pytest.CaptureFixture[str], clip: Path) -> None:
+    first_record.main([str(clip), "--runs", "1"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["wall_s"] > 0
+    assert sum(found["parts_cpu_s"].values()) > 0
+    assert {"leaf_rt", "numpy", "cv2", "onnxruntime"} <= set(found["share_of_imports"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 import typer
 from batches import RAY_IS_LATE
 from clips import demo_frames, write_clip
+from once import once
 from train_fakes import tiny, train_command, write_folder
 
 from leaf_rt import cli
@@ -39,11 +41,12 @@ class Case:
     arguments: str
     code: int = 0
     program: str = "leaf_rt"
+    first: bool = False  # whether its home is empty; the others find there what an earlier command has left
 
 
 # One line per command of the command line; add yours. The names in braces are paths; see ``inputs``.
 COMMANDS = {
-    "video": Case("video {clip} --out {out} --csv {out}/all.csv --parquet {out}/all.parquet --metrics 0"),
+    "video": Case("video {clip} --out {out} --csv {out}/all.csv --parquet {out}/all.parquet --metrics 0", first=True),
     "video --web": Case("video {clip} --realtime --web 127.0.0.1:0 --out {out}"),
     "video on OpenVINO": Case("video {clip} --out {out} --backend openvino"),
     "video on PyTorch": Case("video {clip} --out {out} --backend torch"),
@@ -107,13 +110,19 @@ def unshare() -> list[str] | None:
     return None
 
 
-def run(tmp_path: Path, command: list[str]) -> Found:
-    """Run a command with an empty home in the namespace, without the settings that this process has inherited."""
+def run(tmp_path: Path, command: list[str], earlier: Path | None = None) -> Found:
+    """Run a command in the namespace, without the settings that this process has inherited.
+
+    Its home is empty, or a copy of that of an earlier run.
+    """
     prefix = unshare()
     if prefix is None:
         pytest.skip("needs unshare and ip, and the permission to make network and mount namespaces")
     home, temporary, result = tmp_path / "home", tmp_path / "tmp", tmp_path / "result.json"
-    home.mkdir()
+    if earlier is None:
+        home.mkdir()
+    else:
+        shutil.copytree(earlier, home)
     temporary.mkdir()
     environment = {
         key: os.environ[key] for key in ("PATH", "LANG", "VIRTUAL_ENV", "LD_LIBRARY_PATH") if key in os.environ
@@ -156,6 +165,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def used_home(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Any]) -> Path:
+    """A home in which the choice of the back end and the list of the fonts are stored: to make them takes seconds."""
+
+    def make(folder: Path) -> None:
+        command = ["-m", "leaf_rt", "video", inputs["clip"], "--out", str(folder / "out")]
+        assert_silent(run(folder, [sys.executable, *command]))
+
+    return once(tmp_path_factory, "first", make) / "home"
+
+
 def assert_silent(found: Found, code: int = 0) -> None:
     assert found.code == code, found.output
     foreign = [f for f in found.files if not any(fnmatch(f, f"home/{cache}") for cache in CACHES)]
@@ -188,11 +208,12 @@ def test_the_namespace_notices_names_and_packets(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_sends_nothing(tmp_path: Path, inputs: dict[str, Any], name: str) -> None:
+def test_a_command_sends_nothing(tmp_path: Path, inputs: dict[str, Any], used_home: Path, name: str) -> None:
     case = COMMANDS[name]
     (tmp_path / "out").mkdir()
     arguments = case.arguments.format(out=tmp_path / "out", **inputs).split()
-    assert_silent(run(tmp_path, [sys.executable, "-m", case.program, *arguments]), case.code)
+    earlier = None if case.first else used_home
+    assert_silent(run(tmp_path, [sys.executable, "-m", case.program, *arguments], earlier), case.code)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from web import Served, eventually
 from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from leaf_rt.errors import OutputError
 from leaf_rt.web.allow import AllowList
@@ -227,8 +228,8 @@ def test_small_bodies_are_bounded(local: Served) -> None:
 
 def test_the_number_of_viewers_is_bounded(local: Served) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(64):
-            stack.enter_context(local.socket("/v1/live"))
+        for _ in range(64):  # they read everything: a client that has stopped to read waits 10 s for the end
+            stack.enter_context(connect(f"ws://127.0.0.1:{local.port}/v1/live", max_queue=None))
         assert refused(local, "/v1/live") == 503
         assert local.ask("GET", "/v1/records")[0] == 503
     eventually(lambda: refused(local, "/v1/live") == 101)

@@ -86,6 +86,8 @@ def moving(media: Path, seed: int, people: int = 4, seconds: float = 24.0) -> It
             t += duration + float(rng.uniform(2, 10))
             left = not left if rng.random() < 0.7 else left
         paths.append((times, places, int(rng.integers(0, height - side)), float(rng.uniform(0, 6))))
+    spare = 64  # px by which the noise moves at most: to draw it anew for every frame would take most of the time
+    noise = np.floor(rng.normal(0, 3, (height + spare, width + spare, 3))).astype(np.int16)
     for index in range(int(seconds * FPS)):
         t = index / FPS
         image = background.copy()
@@ -108,7 +110,8 @@ def moving(media: Path, seed: int, people: int = 4, seconds: float = 24.0) -> It
             image[y0:y1, x0:x1][inside] = part[inside]
             covered[y0:y1, x0:x1][inside] = person
             truth.append((person, (x + face[0], top + face[1], x + face[2], top + face[3])))
-        image = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+        down, right = rng.integers(0, spare, 2)
+        image = cv2.add(image, noise[down : down + height, right : right + width], dtype=cv2.CV_8U)
         visible: Truth = []
         for person, (x0f, y0f, x1f, y1f) in truth:  # only faces that are mostly visible count
             part = covered[max(int(y0f), 0) : max(int(y1f), 0), max(int(x0f), 0) : max(int(x1f), 0)]

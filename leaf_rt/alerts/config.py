@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from leaf_rt.alerts.address import Broker, WebAddress, broker, web_address
-from leaf_rt.alerts.mqtt import MqttSink
 from leaf_rt.alerts.outbox import Notify
-from leaf_rt.alerts.webhook import WebhookSink
 from leaf_rt.results.events import EventFilter
 
-AlertSink: TypeAlias = WebhookSink | MqttSink
+if TYPE_CHECKING:  # loaded where alerts are sent: HTTP and TLS would delay the first record of all other runs
+    from leaf_rt.alerts.mqtt import MqttSink
+    from leaf_rt.alerts.webhook import WebhookSink
+
+AlertSink: TypeAlias = "WebhookSink | MqttSink"
 
 __all__ = ["AlertConfig", "AlertSink", "Broker", "Notify", "WebAddress", "broker", "open_alerts", "web_address"]
 
@@ -52,9 +54,13 @@ def open_alerts(
     with contextlib.ExitStack() as stack:
         sinks: list[AlertSink] = []
         if config.webhook is not None:
+            from leaf_rt.alerts.webhook import WebhookSink
+
             webhook = WebhookSink(config.webhook, events.tracker(labels), notify, config.secret)
             sinks.append(stack.enter_context(webhook))
         if config.mqtt is not None:
+            from leaf_rt.alerts.mqtt import MqttSink
+
             mqtt = MqttSink(config.mqtt, labels, events.tracker(labels), notify)
             sinks.append(stack.enter_context(mqtt))
         yield sinks

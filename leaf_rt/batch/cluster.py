@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from leaf_rt.system.signals import StopSignal, stop_on_signals
 
 LOCAL = "local"
 _POLL = 0.2  # s; how soon a stop is noticed
+_REACH = 10.0  # s until an address answers; Ray itself would wait for minutes
 _QUEUED = 2  # files per CPU that Ray knows of, so that no machine waits
 _LONGEST = 24  # characters; Ray's sockets lie in its folder, and the path of a socket is limited
 _STORE = 80 << 20  # bytes of shared memory of a local cluster; outcomes are small
@@ -48,6 +50,7 @@ def on_ray(address: str, jobs: int | None = None) -> Runner:
 
     Raises:
         BackendError: Ray is not installed.
+        ConnectionLost: Nobody listens at the address.
     """
     os.environ.update(_SILENT)  # before Ray loads, which reads them once
     if address == LOCAL:
@@ -57,12 +60,31 @@ def on_ray(address: str, jobs: int | None = None) -> Runner:
         import ray
     except ImportError as e:
         raise BackendError(f"--ray {address}: Ray is not installed; {install_hint('ray')}") from e
+    _reach(address)
 
     def run(job: Job, clips: Sequence[Clip], ready: Callable[[Ready], None], stop: StopSignal) -> Iterator[Outcome]:
         with _connected(ray, address, jobs), stop_on_signals(stop):  # Ray has set a handler for SIGTERM
             yield from _Cluster(ray, job, clips, jobs).run(ready, stop)
 
     return run
+
+
+def _reach(address: str) -> None:
+    """Check that somebody listens at HOST:PORT.
+
+    Raises:
+        ConnectionLost: Nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH).close()
+    except (OSError, OverflowError) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+        raise ConnectionLost(
+            f"--ray {address}: nobody listens there ({reason}); take the address that `ray start` printed"
+        ) from e
 
 
 class _Cluster:
@@ -178,7 +200,8 @@ def _connected(ray: Any, address: str, jobs: int | None) -> Iterator[None]:
                 ray.init(address=address, runtime_env={"env_vars": _SILENT}, **common)
         except Exception as e:  # Ray raises many classes, none of them documented
             raise ConnectionLost(
-                f"--ray {address}: no cluster answers ({first_line(e)}); see `ray status` there"
+                f"--ray {address}: no cluster answers ({first_line(e)}); see `ray status` there, and set "
+                "RAY_AUTH_MODE=token if it wants its token"
             ) from e
         stack.callback(ray.shutdown)
         yield

@@ -124,6 +124,8 @@ class OutputOptions:
         Raises:
             typer.BadParameter: Two options contradict each other.
         """
+        from leaf_rt.errors import BackendError
+        from leaf_rt.render import timeline
         from leaf_rt.results.events import EventFilter
         from leaf_rt.sinks.config import STDOUT, OutputConfig
 
@@ -136,11 +138,13 @@ class OutputOptions:
             raise typer.BadParameter("the timeline is a PNG file; use a name that ends in .png", param_hint="--plot")
         if self.plot is not None and self.no_plot:
             raise typer.BadParameter("contradicts --plot", param_hint="--no-plot")
+        if self.plot is not None and not timeline.can_draw():
+            raise BackendError(f"--plot {self.plot}: {timeline.MISSING}")
         config = OutputConfig(
             out=self.out,
             annotated=self.save,
             records=self.jsonl is None and not self.no_jsonl,
-            timeline=not self.no_plot,
+            timeline=not self.no_plot and timeline.can_draw(),
             report=not self.no_report,
             subtitles=self.vtt,
             timeline_file=self.plot,

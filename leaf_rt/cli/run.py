@@ -36,9 +36,9 @@ from leaf_rt.stream.stats import Event, EventKind, RunStats, SourceStats
 from leaf_rt.system.result_file import ResultFile, ResultFiles
 from leaf_rt.system.signals import StopSignal, stop_on_signals
 from leaf_rt.types import Estimates, Frame, SourceInfo
-from leaf_rt.web.metrics import MetricsServer
 
 if TYPE_CHECKING:
+    from leaf_rt.web.metrics import MetricsServer
     from leaf_rt.web.server import WebServer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from leaf_rt.cli.shared import shared_files
 from leaf_rt.cli.skipping import without_finished
 from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
 from leaf_rt.errors import LeafError
+from leaf_rt.faces.appearance import load_tables
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.render.window import Window
 from leaf_rt.sinks.config import OutputConfig, prepare_paths
@@ -26,7 +28,6 @@ from leaf_rt.sinks.paths import OutputPaths
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.text import readable
-from leaf_rt.web.metrics import MetricsServer
 from leaf_rt.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -118,11 +119,11 @@ class VideoCommand:
         with contextlib.ExitStack() as stack:
             server, window = None, None
             if self.metrics_port is not None:
+                from leaf_rt.web.metrics import MetricsServer  # a server of HTTP would delay the first record
+
                 server = stack.enter_context(MetricsServer(self.metrics_port))
                 reporter.notify("info", f"metrics at http://127.0.0.1:{server.port}/metrics", event="metrics")
-            backend = self.recognition.open_backend(lambda text: reporter.notify("info", text, event="backend"))
-            stack.enter_context(contextlib.closing(backend))
-            self.recognition.choose_detector(lambda text: reporter.notify("info", text, event="detector"))
+            backend = stack.enter_context(contextlib.closing(self._load()))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
             files = stack.enter_context(shared_files(reporter, follow))
@@ -156,6 +157,23 @@ class VideoCommand:
                 server=server,
                 web=web,
             )
+
+    def _load(self) -> Backend:
+        """Load the back end and, beside it, what finds faces: the first record waits for both."""
+        notes: list[str] = []
+        with ThreadPoolExecutor(2, "load") as pool:
+            tables = pool.submit(load_tables)
+            detector = pool.submit(self.recognition.choose_detector, notes.append)
+            backend = self.recognition.open_backend(lambda text: self.reporter.notify("info", text, event="backend"))
+        try:
+            tables.result()
+            detector.result()
+        except BaseException:
+            backend.close()
+            raise
+        for note in notes:
+            self.reporter.notify("info", note, event="detector")
+        return backend
 
     def _serve(self, options: WebOptions, backend: Backend) -> WebServer:
         """Start the live page and say where it is."""

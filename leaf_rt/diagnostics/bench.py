@@ -7,6 +7,7 @@ once in a single thread, to get the time of each stage.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from leaf_rt.sources.base import Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import RunOptions
 from leaf_rt.stream.runner import run
+from leaf_rt.system.cpu import cpu_count
+from leaf_rt.text import counted
 from leaf_rt.types import SourceInfo
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
@@ -42,6 +45,12 @@ class EndToEnd:
         stages_ms: Mean time per frame in a single thread, ms, by stage; "rest" is the time outside all stages.
         outside: Share of the time in a single thread that is not spent in decode, detect and infer, 0 to 1.
         of_slowest: ``frames_per_s`` / frames per second of the slowest stage alone, in a single thread.
+        cores: CPU cores that this process may use.
+        cores_busy: Those that were busy on average while threads processed the clip.
+        cpu_ms: CPU time per frame in a single thread, ms; the threads of decoder and back end count too.
+        of_limit: ``frames_per_s`` / what these cores allow: no clip is processed faster than its slowest stage alone,
+            nor than ``cores`` / ``cpu_ms``.
+        peak_mb: Largest memory of this process so far, MB; None where the system does not tell.
         backend: See ``Backend.reason``.
         detector: See ``DetectorChoice.reason``.
     """
@@ -55,6 +64,11 @@ class EndToEnd:
     stages_ms: dict[str, float]
     outside: float
     of_slowest: float
+    cores: int
+    cores_busy: float
+    cpu_ms: float
+    of_limit: float
+    peak_mb: float | None
     backend: str
     detector: str
 
@@ -88,11 +102,16 @@ def end_to_end(clip: str | None, recognition: RecognitionConfig) -> EndToEnd:
         return Pipeline(detector, FaceTracker(), backend, recognition.smooth, recognition.pipeline_options(backend))
 
     try:
+        busy, begin = time.process_time(), time.perf_counter()
         stats = run([Target(address.target)], pipeline, backend, options=RunOptions(handle_signals=False))
+        busy, threaded = time.process_time() - busy, time.perf_counter() - begin
+        cpu = time.process_time()
         info, frames, faces, spent, wall = _step_by_step(address.target, pipeline)
+        cpu = (time.process_time() - cpu) / frames  # s per frame
     finally:
         backend.close()
     slowest = max(spent.values()) / frames  # s per frame
+    cores = cpu_count()
     spent["rest"] = max(0.0, wall - sum(spent.values()))
     return EndToEnd(
         clip=info.name,
@@ -104,6 +123,11 @@ def end_to_end(clip: str | None, recognition: RecognitionConfig) -> EndToEnd:
         stages_ms={name: round(seconds / frames * 1e3, 3) for name, seconds in spent.items()},
         outside=round(1.0 - sum(spent[name] for name in _ESSENTIAL) / wall, 4),
         of_slowest=round(stats.fps * slowest, 3),
+        cores=cores,
+        cores_busy=round(busy / threaded, 2),
+        cpu_ms=round(cpu * 1e3, 3),
+        of_limit=round(stats.fps * max(slowest, cpu / cores), 3),
+        peak_mb=_peak_memory(),
         backend=backend.reason,
         detector=recognition.choose_detector().reason,
     )
@@ -120,6 +144,11 @@ def rows(result: EndToEnd) -> dict[str, str]:
         "ms per frame": f"{stages} (one thread)",
         "outside decode, detect and infer": f"{result.outside:.1%} of the time",
         "threads": f"{result.of_slowest:.0%} of the speed of the slowest stage alone",
+        "cores": (
+            f"{result.of_limit:.0%} of the speed that {result.cpu_ms:.1f} ms of CPU per frame and the slowest stage "
+            f"allow on {counted(result.cores, 'core')}; {result.cores_busy:.1f} busy"
+        ),
+        **({} if result.peak_mb is None else {"peak memory": f"{result.peak_mb:.0f} MB"}),
     }
 
 
@@ -152,3 +181,13 @@ def _step_by_step(
         if frames == 0:
             raise NoFrames(f"{path}: the clip has no frames")
         return source.info, frames, faces, spent, wall
+
+
+def _peak_memory() -> float | None:
+    """Largest resident memory of this process so far, MB."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return None if found is None else round(int(found[1]) * 1024 / 1e6, 1)

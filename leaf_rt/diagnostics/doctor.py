@@ -76,6 +76,7 @@ def examine(model: Path = DEFAULT_MODEL) -> list[Finding]:
         _detectors,
         _mediapipe,
         _video,
+        _timeline,
         _window,
         _cameras,
         _training,
@@ -252,6 +253,14 @@ def _mediapipe() -> Finding:
     if version is not None:
         return Finding("mediapipe", OK, f"{version}, only used with --detector mediapipe")
     return Finding("mediapipe", LIMITED, "not installed", "nothing to do: only --detector mediapipe needs it")
+
+
+def _timeline() -> Finding:
+    """Matplotlib, which only the timeline needs. It is not imported."""
+    version = version_of("matplotlib")
+    if version is not None:
+        return Finding("timelines", OK, f"Matplotlib {version}")
+    return Finding("timelines", LIMITED, "Matplotlib is not installed", "to draw them: pip install matplotlib")
 
 
 def _video() -> Finding:

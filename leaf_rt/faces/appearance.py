@@ -21,6 +21,11 @@ MIN_CELLS = 48  # that two descriptions must share; with 40, one of 10,000 pairs
 COLORLESS = 10.0  # standard deviation of the color channels; less is an almost grey picture
 
 
+def load_tables() -> None:
+    """Let OpenCV compute its color tables now, which takes longer than a frame, rather than at the first face."""
+    cv2.cvtColor(np.zeros((1, 1, 3), np.uint8), cv2.COLOR_BGR2LAB)
+
+
 def describe(frame: U8, xyxy: F32) -> F32:
     """Describe the appearance of faces.
 

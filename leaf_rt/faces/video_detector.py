@@ -16,9 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
-
-from leaf_rt.faces.appearance import describe
+from leaf_rt.faces.appearance import describe, load_tables
 from leaf_rt.faces.detectors import choose_detector
 from leaf_rt.faces.regions import concatenate, non_max_suppression, tiles
 from leaf_rt.faces.revisit import FORGET_AFTER, PER_CALL, REVISIT_PERIOD, RevisitScheduler
@@ -83,7 +81,7 @@ class VideoFaceDetector(Closing):
 
     def warm_up(self) -> None:
         """Load the models, and OpenCV's color tables, now rather than at the first frame."""
-        describe(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8), np.array([[0, 0, MIN_SIDE, MIN_SIDE]], np.float32))
+        load_tables()
         self._search.warm_up()
 
     def reduce_effort(self, level: int) -> float:

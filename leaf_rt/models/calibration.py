@@ -22,6 +22,7 @@ from leaf_rt.types import F32
 Prior: TypeAlias = Literal["natural", "balanced"]
 PRIORS: tuple[Prior, ...] = ("natural", "balanced")
 SURE_FACE = 0.78  # confidence of the detector from which a detection is a face
+SURE = 0.5  # evidence for a face that is beyond doubt
 UNCERTAIN_BELOW = 0.4  # for models that were not calibrated
 TEMPERATURES = (0.01, 100.0)  # the smallest and the largest
 LARGEST = 100.0  # of the other numbers
@@ -88,7 +89,7 @@ class Calibration:
         """For the description of a model."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    def is_face(self, features: F32, confidence: F32) -> NDArray[np.bool_]:
+    def evidence(self, features: F32, confidence: F32) -> F32:
         """Tell faces from clouds, hands and hair that the detector took for faces.
 
         Such things come with little confidence of the detector, so a face with much is never refused.
@@ -98,12 +99,13 @@ class Calibration:
             confidence: (N,) float32, of the face detection.
 
         Returns:
-            (N,) bool.
+            (N,) float32, at most ``SURE``; above 0 for a face.
         """
         if not self.face:
-            return np.ones(len(features), np.bool_)
+            return np.full(len(features), SURE, np.float32)
         weights = np.array(self.face, np.float32)
-        return np.asarray((confidence >= SURE_FACE) | (features @ weights[:-1] + weights[-1] > 0), np.bool_)
+        score = np.minimum(features @ weights[:-1] + weights[-1], SURE)
+        return np.asarray(np.where(confidence >= SURE_FACE, SURE, score), np.float32)
 
     def shares(self, probs: F32, quality: F32, prior: Prior = "natural") -> F32:
         """Calibrate answers.

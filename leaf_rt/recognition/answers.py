@@ -30,18 +30,17 @@ class Answers:
         if prior == "balanced":
             self.calibration.known_prior()  # fail before the first answer
 
-    def judge(self, prediction: Prediction, quality: F32, confidence: F32 | None = None) -> tuple[F32, F32]:
+    def judge(self, prediction: Prediction, quality: F32, evidence: F32 | None = None) -> tuple[F32, F32]:
         """Calibrate predictions.
 
         Args:
             prediction: Of N faces.
             quality: (N,) float32, quality of their pictures.
-            confidence: (N,) float32, of the face detection. None takes all of them for faces.
+            evidence: (N,) float32, see ``Calibration.evidence``. None takes all of them for faces.
 
         Returns:
             Shares (N, C) float32; and the quality, (N,) float32, which is 0 where there is no face.
         """
-        if confidence is not None:
-            faces = self.calibration.is_face(prediction.features, confidence)
-            quality = np.where(faces, quality, np.float32(0.0))
+        if evidence is not None:
+            quality = np.where(evidence > 0, quality, np.float32(0.0))
         return self.calibration.shares(prediction.probs, quality, self.prior), quality

@@ -123,7 +123,8 @@ def judge(
         np.concatenate([part, *(getattr(answer, name) for answer in answers)])
         for name, part in (("probs", empty.probs), ("features", empty.features))
     )
-    probs, clear = model.judge(Prediction(raw, features), quality(crops), confidence)
+    evidence = None if confidence is None else model.calibration.evidence(features, confidence)
+    probs, clear = model.judge(Prediction(raw, features), quality(crops), evidence)
     least = model.calibration.uncertain_below if uncertain_below is None else uncertain_below
     is_certain = probs.max(axis=1, initial=0.0) >= least
     return probs, np.where(is_certain, probs.argmax(axis=1), -1).astype(np.int64), clear

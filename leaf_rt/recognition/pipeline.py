@@ -23,6 +23,7 @@ from leaf_rt.models.calibration import Prior
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.answers import Answers
 from leaf_rt.recognition.config import PipelineOptions
+from leaf_rt.recognition.evidence import FaceEvidence
 from leaf_rt.recognition.parts import Detector, Encoder, Landmarker, Tracker
 from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.resting import RestingFaces
@@ -156,7 +157,7 @@ class Pipeline:
         self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
         self._clock = clock
         self._wants_pose, self._landmarker = pose, landmarker
-        self._answers, self._resting = Answers(self.spec, prior), resting
+        self._answers, self._evidence, self._resting = Answers(self.spec, prior), FaceEvidence(), resting
 
     def step(self, frame: Frame) -> Estimates:
         """Process one frame."""
@@ -232,7 +233,9 @@ class Pipeline:
         tracks, now = pending.tracks, pending.frame.timestamp
         ids = tracks.track_id[pending.rows].tolist()
         confidence = np.array([self._people[track_id].confidence for track_id in ids], np.float32)
-        shares, quality_of = self._answers.judge(prediction, pending.quality, confidence)
+        evidence = self._answers.calibration.evidence(prediction.features, confidence)
+        evidence = self._evidence.filtered(ids, evidence, now)
+        shares, quality_of = self._answers.judge(prediction, pending.quality, evidence)
         for track_id, probs, clear in zip(ids, shares, quality_of.tolist(), strict=True):
             if np.isfinite(probs).all():
                 if self._resting is not None and clear > 0:
@@ -321,6 +324,7 @@ class Pipeline:
         for ended in [t for t in self._people if t not in alive]:
             del self._people[ended]
         self.smoother.keep_only(tracks.track_id)
+        self._evidence.keep_only(alive)
         if self._resting is not None:
             self._resting.keep_only(alive)
         poses = head_pose(detections.keypoints) if self._wants_pose and self._landmarker is None else None

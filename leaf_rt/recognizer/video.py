@@ -179,6 +179,9 @@ class VideoResult:
 
         Returns:
             A PNG, which a notebook shows and ``save`` writes.
+
+        Raises:
+            BackendError: Matplotlib is not installed.
         """
         from leaf_rt.recognizer.picture import Plot
         from leaf_rt.render.timeline import timeline_png
@@ -195,11 +198,13 @@ class VideoResult:
             folder: Folder for the files. It is created if missing.
 
         Returns:
-            "records", "csv" and "timeline" to their paths; also "video" if ``save_video`` wrote one.
+            "records", "csv" and "timeline" to their paths; also "video" if ``save_video`` wrote one. There is no
+            timeline where Matplotlib is not installed.
 
         Raises:
             NoPermission, OutputError: A file cannot be written.
         """
+        from leaf_rt.render.timeline import can_draw
         from leaf_rt.sinks.csv import CsvSink
         from leaf_rt.sinks.jsonl import JsonlSink
         from leaf_rt.sinks.paths import OutputPaths
@@ -209,7 +214,7 @@ class VideoResult:
         make_folder(into, "save()")
         paths = OutputPaths([self._info.path] if self._info.path is not None else [])
         stem = Path(self.source).stem
-        endings = {"records": ".jsonl", "csv": ".csv", "timeline": ".png"}
+        endings = {"records": ".jsonl", "csv": ".csv"} | ({"timeline": ".png"} if can_draw() else {})
         files = {kind: paths.reserve(into, stem, ending) for kind, ending in endings.items()}
         extra = extra_columns(self.columns.pose.shape[1] > 0, self.columns.blendshapes.shape[1] > 0)
         with ResultFile(files["records"]) as records, ResultFile(files["csv"]) as rows:
@@ -219,7 +224,8 @@ class VideoResult:
                     table.write(self._info, frame, estimates, latency)
             records.complete()
             rows.complete()
-        self.plot().save(files["timeline"])
+        if "timeline" in files:
+            self.plot().save(files["timeline"])
         return files if self._video is None else {**files, "video": self._video}
 
     def _table(self) -> dict[str, Any]:

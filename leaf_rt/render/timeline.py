@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leaf_rt.errors import BackendError
 from leaf_rt.labels import UNCERTAIN, rgb
 from leaf_rt.results.summary import Person, Summary
 
@@ -21,12 +23,18 @@ if TYPE_CHECKING:  # loaded where something is drawn, after the run: it would de
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MISSING = "the timeline needs Matplotlib; install it with: pip install matplotlib"
 _INK, _PALE, _GROUND = "#20242a", "#7c838d", "#f4f5f7"
 _DPI = 150
 _WIDTH, _LANE, _HEAD, _FOOT = 10.0, 1.5, 0.98, 0.3  # inches: image, one person, title and legend, time axis
 _LEFT, _RIGHT = 1.45, 0.3  # inches left and right of the lanes
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 14400)  # s
 _BAND = 0.2  # height of the band of emotions / height of the probabilities
+
+
+def can_draw() -> bool:
+    """Whether Matplotlib is installed. Imports nothing: an installation that must stay small goes without it."""
+    return find_spec("matplotlib") is not None
 
 
 def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
@@ -39,9 +47,14 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
 
     Returns:
         The bytes of a PNG file.
-    """
-    from matplotlib.figure import Figure
 
+    Raises:
+        BackendError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as e:
+        raise BackendError(MISSING) from e
     people = summary.people()
     lanes = people[:max_people]
     height = _HEAD + _LANE * max(1, len(lanes)) + _FOOT

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from leaf_rt.errors import BackendError, LeafError, OutputError, install_hint
 from leaf_rt.stream.stats import RunStats, SourceStats, StageStats
 from leaf_rt.system.closing import Closing
-from leaf_rt.web.options import is_loopback
-from leaf_rt.web.security import host_name
+from leaf_rt.web.options import host_name, is_loopback
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

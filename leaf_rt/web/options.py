@@ -103,6 +103,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def host_name(host: str) -> str:
+    """The name in a Host header, without port and brackets; "" if it is malformed."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return ""
+    return (parts.hostname or "") if not set("@/?#\\") & set(host) else ""
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Read ``HOST:PORT``, ``:PORT`` or ``PORT``.
 

@@ -11,13 +11,13 @@ import json
 import secrets
 import socket
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from leaf_rt.web.options import WebOptions, is_loopback
+from leaf_rt.web.options import WebOptions, host_name, is_loopback
 
 COOKIE = "leaf_rt_token_"  # and the port: cookies belong to a host, on which several servers may run
 CONTENT_SECURITY_POLICY = (
@@ -160,13 +160,3 @@ async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": f"{prefix}http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": f"{prefix}http.response.body", "body": body})
-
-
-def host_name(host: str) -> str:
-    """The name in a Host header, without port and brackets; "" if it is malformed."""
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return ""
-    return (parts.hostname or "") if not set("@/?#\\") & set(host) else ""

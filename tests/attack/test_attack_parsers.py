@@ -35,9 +35,8 @@ from leaf_rt.sources.sources_file import load_targets
 from leaf_rt.system.parsing import parse_json
 from leaf_rt.web.allow import AllowList
 from leaf_rt.web.camera import decode_jpeg
-from leaf_rt.web.options import parse_address
+from leaf_rt.web.options import host_name, parse_address
 from leaf_rt.web.routes import Change, NewSource
-from leaf_rt.web.security import host_name
 
 pytestmark = MARKS
 
@@ -150,7 +149,7 @@ def test_any_calibration(calibration: dict[str, Any]) -> None:
         shares = found.shares(probs, np.linspace(0, 1, len(probs), dtype=np.float32), prior)
         assert np.isfinite(shares).all()
         np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    assert found.is_face(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.bool_
+    assert found.evidence(np.ones((2, SPEC.feature_dim), np.float32), np.zeros(2, np.float32)).dtype == np.float32
 
 
 @MANY
