@@ -49,7 +49,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        part: "training", "inference", "detector", "crops" or "end to end".
+        part: "training", "inference", "detector", "crops", "decoding" or "end to end".
         what: What was measured.
         figure: The result for users, or why there is none.
         values: The result as numbers.
@@ -77,6 +77,8 @@ def measure_gpu(*, cpu: bool = False, clip: Path | None = None, steps: int = 20)
         what = f"{counted(faces, 'face')} of a frame of {width}x{height}"
         yield _try("crops", what, lambda n=faces, h=height, w=width: _crops(device, n, h, w))  # type: ignore[misc]
     if clip is not None:
+        for decode in ("cpu",) if cpu else ("cpu", "nvdec"):
+            yield _try("decoding", f"{clip.name}, {decode}", lambda d=decode: _decoding(clip, d))  # type: ignore[misc]
         for sources in (1, 2) if cpu else (1, 8, 64):
             for detector in ("auto",) if cpu else ("auto", "torch"):
                 what = f"{sources} x {clip.name}" + (f", detector {detector}" if detector != "auto" else "")
@@ -215,6 +217,25 @@ def time_crops(device: str, faces: int, height: int, width: int, calls: int) -> 
         "cpu_ms": _milliseconds(lambda: crop_faces(frame, keypoints, 64, 0.05), calls),
         f"{device}_at_once_ms": _milliseconds(at_once, calls),
     }
+
+
+def _decoding(clip: Path, decode: str) -> tuple[str, dict[str, Any]]:
+    values = time_decoding(clip, decode)
+    return f"{values['frames_per_s']:.0f} frames/s, {values['cpu_ms']:.2f} ms of the CPU each", dict(values)
+
+
+def time_decoding(clip: Path, decode: str, **options: Any) -> dict[str, float]:
+    """Frames per second, and the CPU time of one in ms, with the conversion to BGR; arguments of ``SourceOptions``."""
+    from leaf_rt.sources.base import SourceOptions
+    from leaf_rt.sources.opening import open_source
+
+    with open_source(str(clip), SourceOptions(decode=decode, **options)) as source:
+        begin, cpu, frames = time.perf_counter(), time.process_time(), 0
+        for frame in source:
+            _ = frame.image
+            frames += 1
+        wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    return {"frames_per_s": round(frames / wall, 1), "cpu_ms": round(cpu / frames * 1e3, 2)}
 
 
 def _milliseconds(run: Callable[[], object], calls: int) -> float:

@@ -103,6 +103,18 @@ class GpuUnavailable(BackendUnavailable):
         self.reason = reason
 
 
+class DecoderUnavailable(BackendError):
+    """NVIDIA's video decoder cannot be used here, or not for this video.
+
+    Attributes:
+        problem: What is wrong.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"NVDEC cannot be used: {problem}; {remedy}")
+        self.problem = problem
+
+
 class ConnectionLost(LeafError):
     """A network source cannot be reached, or its connection is lost permanently."""
 

@@ -31,9 +31,10 @@ def test_the_device_check_passes_on_the_cpu(tmp_path: Path) -> None:
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stdout + done.stderr
-    names = ["environment", "back end fp32", "crops", "detector", "side by side", "LEAF fp32", "two processes"]
-    assert [line["check"] for line in lines] == names
-    assert all(line["ok"] for line in lines)
+    names = ["environment", "back end fp32", "crops", "decoding", "detector", "side by side", "LEAF fp32"]
+    assert [line["check"] for line in lines] == [*names, "stalls", "two processes"]
+    assert [line["check"] for line in lines if not line["ok"]] == ["decoding"]  # PyAV is missing there
+    assert "left out: " in lines[3]["error"]
     assert (tmp_path / "checks.jsonl").read_text().count("\n") == len(lines)
 
 
@@ -50,13 +51,27 @@ def test_the_device_check_passes_on_the_gpu(tmp_path: Path) -> None:
 
 def test_a_failed_check_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from device_check import Checks
+    from device_decoding import LeftOut
 
     def fails() -> dict[str, object]:
         raise AssertionError("differs")
 
+    def left_out() -> dict[str, object]:
+        raise LeftOut("no PyAV")
+
     checks = Checks(tmp_path)
     checks.run("first", fails)
     checks.run("second", lambda: {"value": 1})
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    checks.run("third", left_out)
+    first, second, third = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["ok"], second["ok"], second["value"], checks.failed) == (False, True, 1, 1)
     assert "differs" in first["error"]
+    assert (third["ok"], third["error"]) == (None, "left out: no PyAV")
+
+
+def test_the_check_of_the_decoder_runs_where_pyav_is_installed() -> None:
+    from device_decoding import decoding
+
+    found = decoding("cpu")
+    assert (found["frames"], found["largest_difference"]) == (12, 0)
+    assert found["cpu"]["frames_per_s"] > 0

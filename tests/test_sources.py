@@ -33,7 +33,7 @@ def test_a_picture_is_a_source_of_one_frame(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values", [{"stride": 0}, {"start": -1}, {"start": 2, "end": 1}, {"max_fps": 0}, {"rtsp_transport": "pigeon"},
-              {"max_reconnects": -1}, {"open_timeout": 0}, {"start": float("nan")}]
+              {"decode": "gpu"}, {"max_reconnects": -1}, {"open_timeout": 0}, {"start": float("nan")}]
 )  # fmt: skip
 def test_invalid_options(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"SourceOptions\.\w+: wanted"):
@@ -62,6 +62,7 @@ def test_a_list_of_sources(tmp_path: Path) -> None:
         ("[[source]]\ntarget = 'a'\ncolour = 1\n", "colour: unknown key"),
         ("[[source]]\ntarget = 'a'\nstride = 'two'\n", "stride: wanted int"),
         ("[[source]]\ntarget = 'a'\nstride = 0\n", "stride: wanted an integer"),
+        ("[[source]]\ntarget = 'a'\ndecode = 'gpu'\n", "decode: wanted 'cpu', 'auto' or 'nvdec'"),
         ("[[source]]\ntarget='a'\nname='x'\n[[source]]\ntarget='b'\nname='x'\n", "two sources have the name 'x'"),
     ],
 )

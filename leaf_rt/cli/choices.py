@@ -30,6 +30,14 @@ class PriorName(StrEnum):
     BALANCED = "balanced"
 
 
+class Decode(StrEnum):
+    """What decodes files and network streams."""
+
+    CPU = "cpu"
+    AUTO = "auto"
+    NVDEC = "nvdec"
+
+
 class Transport(StrEnum):
     """Transport protocol of RTSP packets."""
 

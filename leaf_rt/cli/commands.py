@@ -209,7 +209,8 @@ def serve(
     ],
     recognition: RecognitionOptions,
     inputs: Annotated[
-        InputOptions, Only("loop", "max_fps", "duration", "sources", "rtsp_transport", "wait", "max_reconnects")
+        InputOptions,
+        Only("loop", "decode", "max_fps", "duration", "sources", "rtsp_transport", "wait", "max_reconnects"),
     ],
     alerts: AlertOptions,
     monitoring: Annotated[MonitoringOptions, Only("log_json")],

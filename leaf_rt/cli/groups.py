@@ -218,6 +218,7 @@ class InputOptions:
     max_fps: opt.MaxFps = None
     loop: opt.Loop = False
     realtime: opt.Realtime = False
+    decode: opt.DecodeOption = choices.Decode.CPU
     duration: opt.Duration = None
     sources: opt.Sources = None
     rtsp_transport: opt.RtspTransport = choices.Transport.TCP
@@ -245,6 +246,7 @@ class InputOptions:
             max_fps=self.max_fps,
             loop=self.loop,
             realtime=self.realtime,
+            decode=self.decode.value,
             rtsp_transport=self.rtsp_transport.value,
             wait=self.wait,
             max_reconnects=self.max_reconnects,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from leaf_rt.cli.choices import Detector, Precision, PriorName, Range, Transport
+from leaf_rt.cli.choices import Decode, Detector, Precision, PriorName, Range, Transport
 from leaf_rt.credentials import mask_in
 
 _MAX_SECONDS = 1e9  # FFmpeg counts microseconds in 64 bits
@@ -348,6 +348,14 @@ MaxFps: TypeAlias = Annotated[
 ]
 Loop: TypeAlias = Annotated[bool, _input("--loop", help="Repeat files until you stop the command.")]
 Realtime: TypeAlias = Annotated[bool, _input("--realtime", help="Read files as if they were live.")]
+DecodeOption: TypeAlias = Annotated[
+    Decode,
+    _input(
+        "--decode",
+        help="Where files and network streams are decoded. nvdec is NVIDIA's decoder: experimental, see Engines; auto "
+        "takes it where it can be used, and else the CPU.",
+    ),
+]
 Duration: TypeAlias = Annotated[
     float | None,
     _input(parser=seconds, metavar="TIME", help="Stop each run after this much real time; each file has its own run."),

@@ -97,7 +97,7 @@ class Reporter:
     def source_opened(self, info: SourceInfo, backend: Backend, recognition: RecognitionConfig) -> None:
         """Report what will process a source."""
         if self._log_json:
-            jsonlog.log("info", f"{_describe(info)}; {backend.reason}", info.name, "opened")
+            jsonlog.log("info", f"{_describe(info)}; {info.decoder}; {backend.reason}", info.name, "opened")
         options = recognition.pipeline_options(backend)
         limit = f", at most {options.max_per_frame}" if options.classify_fps > 0 else ""
         console.facts(self.messages, {

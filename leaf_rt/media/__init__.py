@@ -3,4 +3,4 @@
 Knows files and arrays. Does not know faces or sources.
 """
 
-__all__ = ["ffmpeg", "images"]
+__all__ = ["ffmpeg", "images", "nvdec"]

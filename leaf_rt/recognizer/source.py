@@ -38,6 +38,7 @@ class SourceArguments(TypedDict, total=False):
     fps: float | None
     mirror: bool
     decoder_threads: int
+    decode: str
 
 
 def target_of(source: StreamSource, arguments: SourceArguments) -> tuple[Target, Opener]:

@@ -39,6 +39,8 @@ class SourceOptions:
         fps: Requested frames per second of a camera.
         mirror: Swap left and right, like a mirror.
         decoder_threads: Threads that decode a file; 0 lets FFmpeg choose.
+        decode: What decodes files and network streams: "cpu"; "nvdec", NVIDIA's decoder; or "auto", which is NVDEC
+            where it can be used, and else the CPU.
 
     Raises:
         ValueError: A value is out of range.
@@ -63,6 +65,7 @@ class SourceOptions:
     fps: float | None = None
     mirror: bool = False
     decoder_threads: int = 0
+    decode: str = "cpu"
 
     def __post_init__(self) -> None:
         def invalid(name: str, expected: str) -> ValueError:
@@ -76,6 +79,8 @@ class SourceOptions:
             raise invalid("end", f"seconds after start ({self.start:g})")
         if self.rtsp_transport not in ("tcp", "udp"):
             raise invalid("rtsp_transport", "'tcp' or 'udp'")
+        if self.decode not in ("cpu", "auto", "nvdec"):
+            raise invalid("decode", "'cpu', 'auto' or 'nvdec'")
         if self.max_reconnects is not None and self.max_reconnects < 0:
             raise invalid("max_reconnects", "an integer of at least 0, or None for no limit")
         for name in ("max_fps", "width", "height", "fps"):

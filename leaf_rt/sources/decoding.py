@@ -8,10 +8,12 @@ from __future__ import annotations
 import heapq
 from typing import Literal
 
+import av.error
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from leaf_rt.errors import DecoderUnavailable
 from leaf_rt.media import ffmpeg
 from leaf_rt.sources.base import Decoding, Skip
 
@@ -39,6 +41,10 @@ class PacketDecoder:
 
         Returns:
             The frames, each with the number of pictures that were left out before it; and whether data was damaged.
+
+        Raises:
+            DecoderUnavailable: The GPU failed.
+            FFmpegError: The CPU failed, other than for damaged data.
         """
         decoding, is_picture = self._decoding, packet.size > 0  # the last packet is empty: it asks for what is left
         if is_picture:
@@ -52,7 +58,12 @@ class PacketDecoder:
         elif skip is not self._applied:
             self._context.skip_frame = _DISCARD[skip]
             self._applied, self._skips = skip, True
-        frames, damaged = ffmpeg.decode(packet)
+        try:
+            frames, damaged = ffmpeg.decode(packet)
+        except av.error.FFmpegError as e:
+            if not self._context.is_hwaccel:
+                raise
+            raise DecoderUnavailable(ffmpeg.reason(e), "use --decode cpu") from e
         return [(frame, self._left_out(frame)) for frame in frames], damaged
 
     def _see_key(self, is_key: bool) -> None:

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from leaf_rt.errors import AuthError, CodecError, ConnectionLost, LeafError, NoFrames, NotAVideo, NotFound, TimedOut
-from leaf_rt.media import ffmpeg
+from leaf_rt.media import ffmpeg, nvdec
 from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import Decoding, Selector, SourceOptions
 from leaf_rt.sources.decoding import PacketDecoder
@@ -37,6 +37,7 @@ class NetworkSource(Closing):
 
     Raises:
         AuthError, NotFound, ConnectionLost, TimedOut, NotAVideo, CodecError, NoFrames: It cannot be opened.
+        DecoderUnavailable: NVDEC is asked for and cannot be used.
     """
 
     def __init__(self, target: str, options: SourceOptions, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,6 +49,7 @@ class NetworkSource(Closing):
         self._options = options
         self._clock = clock
         self._decode_seconds = 0.0  # since the newest frame
+        hardware = nvdec.accelerator() if options.decode == "nvdec" else None
         address = parse(target)
         self._address = address.shown
         self._opening_since = clock()
@@ -60,7 +62,7 @@ class NetworkSource(Closing):
             if not options.redirects and _is_rtsp(target):
                 self._relay = RtspRelay(target, options.open_timeout)
                 opened = self._relay.address
-            self._container = ffmpeg.open_container(opened, _ffmpeg_options(target, options), timeout)
+            self._container = ffmpeg.open_container(opened, _ffmpeg_options(target, options), timeout, None, hardware)
         except (av.error.FFmpegError, OSError, ValueError) as e:
             self._end_relay()
             raise self._open_error(e, target) from None  # the message of the cause contains the password
@@ -78,6 +80,8 @@ class NetworkSource(Closing):
             first = next(self._frames, None)
             if first is None:
                 raise NoFrames(f"{self._address}: opens but sends no frame; check the stream settings of the camera")
+            if hardware is not None:
+                nvdec.check_use(stream, self._address)
         except BaseException:
             self.close()
             raise

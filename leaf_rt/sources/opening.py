@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from leaf_rt.sources.address import parse
+from leaf_rt.errors import DecoderUnavailable
+from leaf_rt.sources.address import Address, parse
 from leaf_rt.sources.base import Source, SourceOptions
 
 
@@ -21,6 +23,17 @@ def open_source(target: str, options: SourceOptions | None = None) -> Source:
     options = options or SourceOptions()
     address = parse(target)
     address.check()
+    if options.decode != "auto":
+        return _open(address, options)
+    try:
+        return _open(address, replace(options, decode="nvdec"))
+    except DecoderUnavailable as e:
+        source = _open(address, replace(options, decode="cpu"))
+        source.info = replace(source.info, decoder=f"{source.info.decoder}, because NVDEC cannot be used: {e.problem}")
+        return source
+
+
+def _open(address: Address, options: SourceOptions) -> Source:
     if address.kind == "camera":
         from leaf_rt.sources.camera import CameraSource
 

@@ -86,7 +86,7 @@ def _target(path: Path, number: int, table: Any, defaults: SourceOptions) -> Tar
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "rtsp_transport"), (str,)),
+    **dict.fromkeys(("name", "rtsp_transport", "decode"), (str,)),
     **dict.fromkeys(("loop", "realtime", "wait", "mirror"), (bool,)),
     **dict.fromkeys(("stride", "max_reconnects", "width", "height"), (int,)),
 }

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 import av.error
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from leaf_rt.credentials import mask
-from leaf_rt.errors import CodecError, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
-from leaf_rt.media import ffmpeg
+from leaf_rt.errors import CodecError, DecoderUnavailable, LeafError, NoFrames, NoPermission, NotAVideo, NotFound
+from leaf_rt.media import ffmpeg, nvdec
 from leaf_rt.media.ffmpeg import Bounds
 from leaf_rt.sources.base import Decoding, Selector, SourceOptions
 from leaf_rt.sources.decoding import PacketDecoder
@@ -45,6 +46,7 @@ class VideoFileSource(Closing):
         NotAVideo: It is a folder, empty, audio only, or no media file.
         CodecError: It is damaged, or this FFmpeg has no decoder for it.
         NoFrames: It has no frame, or none after ``start``.
+        DecoderUnavailable: NVDEC is asked for and cannot be used.
     """
 
     def __init__(self, path: Path, options: SourceOptions, bounds: Bounds | None = None) -> None:
@@ -55,15 +57,20 @@ class VideoFileSource(Closing):
         self.damaged = 0
         self.decoding = Decoding()
         self._converter = ffmpeg.Converter()
-        self._container = _open(path, bounds)
+        self._hardware = nvdec.accelerator() if options.decode == "nvdec" else None
+        self._container = _open(path, bounds, self._hardware)
         try:
             self._stream = _video(path, self._container)
             self._start_time = (self._container.start_time or 0) / 1e6
             first_index = self._seek() if options.start > 0 else 0
             self._frames = self._decode(first_index)
             first = next(self._frames, None)
+            if first is None and self._hardware is not None and self.damaged:
+                raise DecoderUnavailable(f"it gives no picture of {path}", "use --decode cpu")
             if first is None:
                 raise self._no_frames()
+            if self._hardware is not None:
+                nvdec.check_use(self._stream, str(path))
         except BaseException:
             self._container.close()
             raise
@@ -108,7 +115,7 @@ class VideoFileSource(Closing):
 
     def _rewind(self) -> None:
         self.close()
-        self._container = _open(self._path, self._bounds)
+        self._container = _open(self._path, self._bounds, self._hardware)
         self._stream = _video(self._path, self._container)
         first_index = self._seek() if self._options.start > 0 else 0
         self._frames = self._decode(first_index)
@@ -138,7 +145,10 @@ class VideoFileSource(Closing):
 
     def _decode(self, index: int) -> Iterator[_Decoded]:
         """Decode from the position of the container, without the frames before ``start``."""
-        ffmpeg.use_threads(self._stream, is_live=self._options.realtime, most=self._options.decoder_threads)
+        if self._hardware is None:
+            ffmpeg.use_threads(self._stream, is_live=self._options.realtime, most=self._options.decoder_threads)
+        else:
+            self._stream.thread_count = 1  # each thread needs surfaces of its own, of which NVDEC has 32
         decoder = PacketDecoder(self._stream, self.decoding)
         period = 1.0 / float(self._stream.average_rate or 25)
         time = self._options.start - period  # s, timestamp of the file
@@ -222,12 +232,12 @@ class VideoFileSource(Closing):
         )
 
 
-def _open(path: Path, bounds: Bounds | None) -> InputContainer:
+def _open(path: Path, bounds: Bounds | None, hardware: HWAccel | None = None) -> InputContainer:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - never raise
         raise NotAVideo(f"{path}: is a pipe or a device, not a file; write the video to a file first")
     try:
         return ffmpeg.open_container(
-            f"file:{os.fspath(path)}", {}, bounds=bounds
+            f"file:{os.fspath(path)}", {}, bounds=bounds, hardware=hardware
         )  # so that "a:b.mp4" is not read as a URL
     except FileNotFoundError as e:
         if os.path.lexists(path) and not os.path.islink(path):  # noqa: PTH114 - never raise

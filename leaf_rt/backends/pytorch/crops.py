@@ -65,6 +65,36 @@ class TorchCropper:
         return room
 
 
+def checked_cropper(device: str) -> TorchCropper:
+    """A cropper that cuts a test picture like the CPU.
+
+    Args:
+        device: "cuda", the first GPU of this process, or "cpu".
+
+    Raises:
+        BackendError: It does not, or the device failed.
+    """
+    frame = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    plans = np.array([
+        [0.9, 0.3, 20.4, -0.3, 0.9, 30.7, 1, 0, 0, 120, 90],  # between pixels
+        [0.5, 0.0, -2.0, 0.0, 0.5, 7.3, 5, 11, 3, 20, 15],  # of blocks, and beyond their border
+    ], np.float32)  # fmt: skip
+    cropper = TorchCropper(device)
+    difference = cropper(frame, plans, 32).astype(np.int16) - TorchCropper("cpu")(frame, plans, 32)
+    if np.abs(difference).max() > 1:
+        raise BackendError("PyTorch cuts other crops on this GPU than on the CPU")
+    return cropper
+
+
+def gpu_cropper() -> TorchCropper | None:
+    """A checked cropper on the first GPU of this process; None if PyTorch finds none.
+
+    Raises:
+        BackendError: See ``checked_cropper``.
+    """
+    return checked_cropper("cuda") if torch.cuda.is_available() else None
+
+
 def sample(image: Tensor, plans: Tensor, side: int) -> Tensor:
     """Cut crops out of an image, all on its device; arguments and result as in ``Cropper``."""
     # sums[r, c] is the sum of all pixels above row r and left of column c; int32 may wrap around, differences do not.

@@ -27,7 +27,7 @@ from leaf_rt.backends.parity import (
     check_stored_answers,
     golden_faces,
 )
-from leaf_rt.backends.pytorch.crops import TorchCropper
+from leaf_rt.backends.pytorch.crops import TorchCropper, checked_cropper
 from leaf_rt.backends.pytorch.graph import OnnxGraph
 from leaf_rt.backends.pytorch.program import load_program, to_program
 from leaf_rt.backends.pytorch.runner import CpuRunner, CudaGpu, GpuRunner, Runner
@@ -186,7 +186,7 @@ def _start(
         return TorchBackend(spec, CpuRunner(network), "cpu", f"{version} on CPU, {counted(threads, 'thread')}: {why}")
     runner = GpuRunner(network, CudaGpu(), spec.side, ((len(spec.labels),), (spec.feature_dim,)))
     reason = f"{version} on {torch.cuda.get_device_name(0)}: {why}"
-    return TorchBackend(spec, runner, "cuda", reason, TorchCropper("cuda"))
+    return TorchBackend(spec, runner, "cuda", reason, checked_cropper("cuda"))
 
 
 def _half(precision: str) -> torch.dtype:

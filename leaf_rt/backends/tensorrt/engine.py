@@ -15,12 +15,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leaf_rt.backends.base import Backend, BackendConfig, Device, check_faces, empty_prediction, load_errors
+from leaf_rt.backends.base import (
+    Backend,
+    BackendConfig,
+    Cropper,
+    Device,
+    ProgressCallback,
+    check_faces,
+    empty_prediction,
+    load_errors,
+)
 from leaf_rt.backends.half_file import find_half_file
 from leaf_rt.backends.parity import answers_to_store, check_batches, check_stored_answers, golden_faces
 from leaf_rt.backends.plan_cache import cache_folder, folder_problem, get_or_build, hashed_name, read_entry
 from leaf_rt.backends.reference import fp32_answers
 from leaf_rt.backends.tensorrt.build import BUILD, Profile, build_plan, check_module
+from leaf_rt.backends.tensorrt.crops import find_cropper
 from leaf_rt.backends.tensorrt.cuda import Cuda, CudaRuntime, Gpu, probe
 from leaf_rt.backends.tensorrt.plan import LoadedPlan, load_plan
 from leaf_rt.backends.tensorrt.runner import EngineRunner
@@ -41,6 +51,7 @@ class Environment:
         load: Loads a plan; None if TensorRT refuses it.
         reference: The predictions of the fp32 model for the stored crops.
         folder: Cache folder; None means the user's.
+        cropper: Looks for what cuts crops on this GPU; see ``find_cropper``.
     """
 
     trt: Any
@@ -49,6 +60,7 @@ class Environment:
     load: Callable[[Any, bytes], LoadedPlan | None]
     reference: Callable[[Path, ModelSpec], Prediction]
     folder: Path | None = None
+    cropper: Callable[[ProgressCallback], Cropper | None] = find_cropper
 
     @property
     def title(self) -> str:
@@ -60,7 +72,7 @@ class TensorRtBackend:
     """Runs a checked engine; see ``Backend``."""
 
     device: Device = "cuda"
-    cropper = None
+    cropper: Cropper | None = None
 
     def __init__(self, module: str, spec: ModelSpec, runner: EngineRunner, reason: str) -> None:
         self.name = module.replace("_", "-")
@@ -115,6 +127,15 @@ def open_engine(
         BackendError: No precision gave an engine with correct answers.
         ModelError: A .plan file was built on another machine, or its description has no answers to check it.
     """
+    backend = _open(env, model, spec, config, profile)
+    backend.cropper = env.cropper(config.notify)
+    if backend.cropper is not None:
+        backend.reason += "; PyTorch cuts many or large faces on the GPU"
+    return backend
+
+
+def _open(env: Environment, model: Path, spec: ModelSpec, config: BackendConfig, profile: Profile) -> TensorRtBackend:
+    """The engine of a model, checked; see ``open_engine``."""
     if model.suffix == ".plan":
         key = plan_key(env, spec.tensorrt.get("onnx_sha256", ""), spec.precision, _profile_of(spec))
         if spec.tensorrt.get("key") != key:
@@ -230,7 +251,7 @@ def _cached(env: Environment, key: dict[str, Any]) -> tuple[bytes | None, str]:
 def _checked(
     env: Environment, path: Path, spec: ModelSpec, config: BackendConfig, profile: Profile, reference: Prediction,
     failures: list[str],
-) -> Backend:  # fmt: skip
+) -> TensorRtBackend:  # fmt: skip
     """An engine for ``path`` whose answers match the reference.
 
     Raises:
