@@ -41,7 +41,11 @@ def describe(frame: U8, xyxy: F32) -> F32:
         part = window.cut(frame, max(window.side // (4 * GRID), 1))
         small = cv2.resize(part.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)  # keeps dark steps
         outside = _outside(window, frame.shape[1], frame.shape[0])
-        cells[:] = cv2.cvtColor(_exposed(small, outside), cv2.COLOR_BGR2LAB) * (255 / 100, 1.0, 1.0)
+        cells[:] = cv2.cvtColor(_exposed(np.asarray(small, np.float32), outside), cv2.COLOR_BGR2LAB) * (
+            255 / 100,
+            1.0,
+            1.0,
+        )
         cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
         cells[outside] = np.nan
     out[..., 1:] *= CHROMA

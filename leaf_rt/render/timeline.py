@@ -26,7 +26,6 @@ _DPI = 150
 _WIDTH, _LANE, _HEAD, _FOOT = 10.0, 1.5, 0.98, 0.3  # inches: image, one person, title and legend, time axis
 _LEFT, _RIGHT = 1.45, 0.3  # inches left and right of the lanes
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 14400)  # s
-_CUT = {"colors": _INK, "linewidth": 0.6, "alpha": 0.6}  # of the line at a hard cut
 _BAND = 0.2  # height of the band of emotions / height of the probabilities
 
 
@@ -60,7 +59,7 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
         if lanes:
             _lane(axes, lanes[number], summary, end - start)
     for axes in figure.axes:
-        axes.vlines(summary.cuts, 0.0, 1.0, **_CUT, zorder=3)
+        axes.vlines(summary.cuts, 0.0, 1.0, colors=_INK, linewidth=0.6, alpha=0.6, zorder=3)
     if not lanes:
         figure.axes[0].text(0.5, 0.5, "no face found", transform=figure.axes[0].transAxes, ha="center", va="center",
                             color=_PALE, fontsize=13)  # fmt: skip
