@@ -1,6 +1,8 @@
 """Runs two cameras for a long time, one of which is lost and restored again and again. Uses all real parts.
 
-    python tests/soak.py --minutes 30 [--every 60]
+    python tests/soak.py --minutes 30 [--every 60] [--gstreamer]
+
+With ``--gstreamer`` the second camera is GStreamer's RTSP server, which is killed and started again.
 
 The cameras run in their own process, so that memory and threads of this process belong to the runtime. Prints one line
 of JSON with counters, losses, memory, threads and descriptors, then one line per problem. The exit code is 0 without
@@ -10,6 +12,7 @@ problems, else 1. Each loss is printed on stderr when it happens, with its cause
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -19,7 +22,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from clips import demo_frames, frames_in
+from gst_camera import GstCamera, long_clip
 from rtsp_server import RtspServer, encode
 
 from leaf_rt.backends.opening import open_backend
@@ -44,6 +47,7 @@ from leaf_rt.stream.stats import Event, RunStats
 SLOPE = 1.0  # MB per 10 minutes, after warm-up
 LONG_ENOUGH = 600.0  # s; in a shorter run the slope means nothing
 SEVERAL_LOSSES = 60.0  # s; in a shorter run there may be no quiet moment to compare with
+_MORE = 30.0  # s that the clip of GStreamer's server goes on, so that it never ends before its server is killed
 WARM_UP = 1 / 3  # of the run: allocators fill their pools for minutes
 
 
@@ -94,26 +98,53 @@ class Losses:
             print(f"{at:8.2f} s  {event.source}: {event.text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def serve(pipe: Connection, every: float, away: float) -> None:
-    """Serve two cameras until the pipe has a message. The second one stops for ``away`` s every ``every`` s."""
+def serve(pipe: Connection, every: float, away: float, clip: Path | None) -> None:
+    """Serve two cameras until the pipe has a message. The second one stops for ``away`` s every ``every`` s.
+
+    Args:
+        pipe: Gets their URLs.
+        every: s.
+        away: s.
+        clip: What GStreamer shows as the second camera; None: that one is ours as well.
+    """
     units = encode(demo_frames(120))
-    with RtspServer(units) as steady, RtspServer(units) as shaky:
-        pipe.send((steady.url(), shaky.url()))
+    with (
+        RtspServer(units) as steady,
+        RefusingCamera(units) if clip is None else GstCamera(clip, login="soak:secret", method="digest") as shaky,
+    ):
+        pipe.send((steady.url(), shaky.url))
         while not pipe.poll(every):
-            shaky.refusing = True
-            shaky.drop()
+            shaky.kill()
             over = pipe.poll(away)
-            shaky.refusing = False
+            shaky.start()
             if over:
                 return
 
 
-@contextmanager
-def cameras(every: float, away: float) -> Iterator[tuple[str, str]]:
-    """Run the cameras in their own process; yields their two URLs."""
+class RefusingCamera(contextlib.ExitStack):
+    """Our own server with the methods of ``GstCamera``."""
+
+    def __init__(self, units: list[list[bytes]]) -> None:
+        super().__init__()
+        self._server = self.enter_context(RtspServer(units))
+        self.url = self._server.url()
+
+    def start(self) -> None:
+        """Take connections again."""
+        self._server.refusing = False
+
+    def kill(self) -> None:
+        """Close the connections, and take no new ones."""
+        self._server.refusing = True
+        self._server.drop()
+
+
+@contextlib.contextmanager
+def cameras(every: float, away: float, clip: Path | None) -> Iterator[tuple[str, str]]:
+    """Run the cameras in their own process; yields their two URLs. See ``serve``."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, every, away), daemon=True)
+    process = context.Process(target=serve, args=(theirs, every, away, clip), daemon=True)
     process.start()
     try:
         if not ours.poll(60):
@@ -129,8 +160,9 @@ def cameras(every: float, away: float) -> Iterator[tuple[str, str]]:
         theirs.close()
 
 
-def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[str, Any]:
-    """Run for ``seconds``. The second camera stops for ``away`` s every ``every`` s."""
+def soak(folder: Path, seconds: float, every: float, away: float = 3.0, *, gstreamer: bool = False) -> dict[str, Any]:
+    """Run for ``seconds``. The second camera stops for ``away`` s every ``every`` s; it may be GStreamer's."""
+    clip = long_clip(folder, "h264", every + _MORE) if gstreamer else None
     samples = Samples()
     backend = open_backend(DEFAULT_MODEL)
     begin = time.monotonic()
@@ -143,7 +175,7 @@ def soak(folder: Path, seconds: float, every: float, away: float = 3.0) -> dict[
         if not samples.rows or now - samples.rows[-1][0] >= min(1.0, seconds / 60):
             samples.take(now)
 
-    with cameras(every, away) as (steady, shaky):
+    with cameras(every, away, clip) as (steady, shaky):
         before = held()
         stats = run(
             [Target(steady, SourceOptions(name="steady")), Target(shaky, SourceOptions(name="shaky"))],
@@ -204,9 +236,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--every", type=float, default=60.0, help="s between losses of the second camera")
+    parser.add_argument("--gstreamer", action="store_true", help="the second camera is GStreamer's RTSP server")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        result = soak(Path(place), given.minutes * 60, given.every)
+        result = soak(Path(place), given.minutes * 60, given.every, gstreamer=given.gstreamer)
     print(json.dumps(result))  # noqa: T201
     print("\n".join(result["wrong"]) or "all holds")  # noqa: T201
     return 1 if result["wrong"] else 0

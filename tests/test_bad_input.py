@@ -318,3 +318,11 @@ def test_a_missing_camera(leaf: Leaf) -> None:
     done = leaf("webcam", "--device", "77", "--no-show")
     assert "77" in done.sentence()
     assert done.code == errors.NotFound.exit_code
+
+
+@pytest.mark.parametrize("source", ["rtsp://me:SECRET@camera/1", "0"])
+def test_bench_takes_no_live_source(leaf: Leaf, source: str) -> None:
+    done = leaf("bench", source)
+    assert (done.code, done.out) == (5, "")
+    assert "bench measures a file; record some seconds" in done.err
+    assert "SECRET" not in done.err

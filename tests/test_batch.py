@@ -353,3 +353,10 @@ def test_the_manifest_can_be_read_while_a_batch_runs(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / NAME) as base:
             assert base.execute("SELECT path, reason FROM files").fetchall() == [("/in/a", "why")]
         base.close()
+
+
+def test_a_manifest_that_is_deleted_while_it_is_used(tmp_path: Path) -> None:
+    with Manifest(tmp_path / "out") as manifest:
+        shutil.rmtree(tmp_path / "out")
+        with pytest.raises(OutputError, match="is gone, because somebody deleted or moved it or its folder"):
+            manifest.start({}, redo=False)

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -129,3 +130,30 @@ def test_a_picture_that_needs_more_memory_than_there_is() -> None:
     """It is not damaged."""
     done = subprocess.run([sys.executable, "-c", _SMALL_MEMORY], capture_output=True, text=True, check=False)
     assert "OutOfResources: large.png: the memory is too small" in done.stderr
+
+
+def flat_png(path: Path, width: int, height: int, rows: int | None = None) -> Path:
+    """A black picture that is small as a file; with ``rows``, it ends after so many."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(1)
+    pixels = (
+        b"".join(packer.compress(bytes(1 + width)) for _ in range(height if rows is None else rows)) + packer.flush()
+    )
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (1_000_000, 1000), (1 << 14, (1 << 14) + 1)])
+def test_a_small_file_with_a_huge_picture_is_not_decoded(tmp_path: Path, width: int, height: int) -> None:
+    path = flat_png(tmp_path / "huge.png", width, height, rows=10)
+    with pytest.raises(CodecError, match=f"{width}x{height} pixels, and at most 268 million are read; make it smaller"):
+        read_picture(path)
+
+
+@pytest.mark.slow
+def test_a_picture_of_200_megapixels_is_read(tmp_path: Path) -> None:
+    assert read_picture(flat_png(tmp_path / "large.png", 16_384, 12_288)).shape == (12_288, 16_384, 3)

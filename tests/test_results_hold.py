@@ -49,6 +49,24 @@ def test_a_result_takes_its_name_when_it_is_complete(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["r.jsonl"]
 
 
+@pytest.mark.parametrize("command", ["video", "image"])
+def test_when_no_source_can_be_read_nothing_is_left_and_nothing_replaced(
+    leaf: Leaf, tmp_path: Path, command: str
+) -> None:
+    """Tables have a head even if nothing has been found."""
+    (tmp_path / "text.mp4").write_text("no video and no picture")
+    table = tmp_path / "out" / "faces.parquet"
+    outputs = ("--out", table.parent, "--jsonl", table.with_suffix(".jsonl"), "--csv", table.with_suffix(".csv"))
+    for sources in (["text.mp4"], ["text.mp4", "none.mp4"]):
+        done = leaf(command, *(tmp_path / name for name in sources), *outputs, "--parquet", table)
+        assert done.code in (3, 5), done.err
+        assert ".part" not in done.err
+        assert not list(table.parent.iterdir())
+    table.write_text("earlier")
+    assert leaf(command, tmp_path / "text.mp4", tmp_path / "none.mp4", *outputs, "--parquet", table).code in (3, 5)
+    assert table.read_text() == "earlier"
+
+
 def test_a_result_that_is_not_complete_leaves_the_earlier_one(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text("earlier")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from clips import empty_frames
 from fakes import FakeBackend
+from gst_camera import MISSING, available
 from rtsp_server import RtspServer, encode
 from soak import held, soak, verdict
 from streams import Calm, Keeping, balanced, pipelines
@@ -91,11 +92,22 @@ def test_a_session_is_kept_alive_and_a_silent_one_ends() -> None:
         assert silent.recv(1) == b""
 
 
+@pytest.mark.skipif(not available(), reason=MISSING)
+def test_ten_seconds_with_a_camera_of_gstreamer_that_is_killed(tmp_path: Path) -> None:
+    result = soak(tmp_path, seconds=10.0, every=4.0, away=0.5, gstreamer=True)
+    assert result["wrong"] == []
+    assert result["sources"]["shaky"]["reconnects"] >= 1
+    assert result["video"]["shaky"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(MINUTES is None, reason="takes as long as LEAF_SOAK_MINUTES says; 30 is the measure")
-def test_half_an_hour_of_two_cameras(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "gstreamer", [False, pytest.param(True, marks=pytest.mark.skipif(not available(), reason=MISSING))]
+)
+def test_half_an_hour_of_two_cameras(tmp_path: Path, gstreamer: bool) -> None:
     minutes = float(MINUTES or 30)
-    result = soak(tmp_path, seconds=minutes * 60, every=60.0)
+    result = soak(tmp_path, seconds=minutes * 60, every=60.0, gstreamer=gstreamer)
     assert result["wrong"] == []
     assert result["sources"]["shaky"]["reconnects"] >= minutes - 1
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaf_rt.errors import NoFrames
+from leaf_rt.errors import NoFrames, OutOfResources
 from leaf_rt.sources.arrays import ArraySource, as_bgr
 from leaf_rt.sources.base import SourceOptions
 
@@ -89,3 +89,10 @@ def test_a_generator_is_closed() -> None:
 def test_bad_frames(items: Any, options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         read(items, **options)
+
+
+@pytest.mark.parametrize("shape", [(1 << 21, 1 << 20, 3), (1 << 21, 1 << 20)])
+def test_an_array_that_is_too_large_for_the_memory(shape: tuple[int, ...]) -> None:
+    """It repeats one number, so it takes no memory itself."""
+    with pytest.raises(OutOfResources, match="frame: the memory is too small for an array of"):
+        as_bgr(np.broadcast_to(np.uint8(0), shape), "frame")

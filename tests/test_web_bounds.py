@@ -24,12 +24,11 @@ from web import Served, eventually
 
 from leaf_rt.errors import CodecError, LeafError, NotAVideo, OutputError
 from leaf_rt.media.ffmpeg import Bounds
-from leaf_rt.media.images import decode_picture
+from leaf_rt.media.images import decode_picture, picture_size
 from leaf_rt.sources.base import SourceOptions
 from leaf_rt.sources.opening import open_source
 from leaf_rt.sources.video_file import VideoFileSource
 from leaf_rt.web.allow import AllowList
-from leaf_rt.web.camera import picture_size
 from leaf_rt.web.options import Limits, WebOptions
 from leaf_rt.web.server import _check_certificate
 
@@ -211,9 +210,9 @@ def test_a_bomb_is_called_too_large() -> None:
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
     with pytest.raises(CodecError, match="pixels"):
-        picture_size(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b""))
+        picture_size(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b""), "x")
     with pytest.raises(NotAVideo):  # Pillow would run it through more code than any picture needs
-        picture_size(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+        picture_size(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "x")
 
 
 def test_transparent_pictures_are_put_on_white_in_parts() -> None:

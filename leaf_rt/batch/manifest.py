@@ -154,6 +154,10 @@ class Manifest(Closing):
         try:
             yield
         except (sqlite3.Error, ValueError) as e:
+            if not self._path.exists():
+                raise OutputError(
+                    f"{self._path}: is gone, because somebody deleted or moved it or its folder; start the batch again"
+                ) from e
             full = isinstance(e, sqlite3.Error) and getattr(e, "sqlite_errorname", "") == "SQLITE_FULL"
             hint = "free some space" if full else "move it away to begin again, or choose another --out"
             raise OutputError(f"{self._path}: this manifest cannot be used ({e}); {hint}") from e

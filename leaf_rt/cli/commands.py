@@ -352,9 +352,9 @@ def doctor(model: opt.Model = None, debug: opt.Debug = False) -> None:
 @grouped
 def bench(
     file: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            metavar="FILE", help="A video file (default: the demo clip of the repository).", parser=opt.named
+            metavar="FILE", help="A video file (default: the demo clip of the repository).", callback=opt.not_empty
         ),
     ] = None,
     *,

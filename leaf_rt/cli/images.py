@@ -88,9 +88,11 @@ class ImageCommand:
             )
             if skipped:
                 self.reporter.notify("info", skipped)
+            together.whole = False  # without any picture there is no result that could replace an earlier one
             for path in pictures:
                 try:
                     self._process(path, detector, backend, shared, paths)
+                    together.whole = True
                 except LeafError as e:
                     if len(files) == 1:
                         raise

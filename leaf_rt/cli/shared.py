@@ -16,7 +16,7 @@ class SharedFiles:
 
     Attributes:
         results: The files.
-        whole: Set this to False if a source was not read to its end.
+        whole: Set this to False if a source was not read to its end, or none could be read.
     """
 
     results: ResultFiles = field(default_factory=ResultFiles)

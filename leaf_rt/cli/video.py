@@ -87,6 +87,7 @@ class VideoCommand:
         left = deque([list(targets)] if parallel else groups(targets, self.jobs))
         alone = len(left) == 1
         with self._open(paths, follow=any(has_no_end(target) for target in targets)) as context:
+            opened = False
             while left:
                 part = left.popleft()
                 current = Run(context)
@@ -103,10 +104,12 @@ class VideoCommand:
                     if not alone:
                         self.reporter.stopped([], _names([*([] if current.started else [part]), *left]))
                     raise
+                opened = opened or current.started
                 if current.stop.is_set():
                     context.shared_files.whole &= not current.unfinished and not left
                     self.reporter.stopped(current.unfinished, _names(left))
                     break
+            context.shared_files.whole &= opened  # else there is no result that could replace an earlier one
         return self.reporter.exit_code
 
     @contextlib.contextmanager

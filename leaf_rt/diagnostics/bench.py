@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from leaf_rt.errors import NoFrames, NotFound
+from leaf_rt.errors import NoFrames, NotAVideo, NotFound
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import VideoFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
+from leaf_rt.sources.address import parse
 from leaf_rt.sources.base import Target
 from leaf_rt.sources.opening import open_source
 from leaf_rt.stream.options import RunOptions
@@ -76,19 +77,23 @@ class EndToEnd:
         return json.dumps({"bench": "end_to_end", **asdict(self)}, ensure_ascii=False)
 
 
-def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
+def end_to_end(clip: str | None, recognition: RecognitionConfig) -> EndToEnd:
     """Measure one clip.
 
     Args:
-        clip: A video file; None means the demo clip of the repository.
+        clip: Name of a video file; None means the demo clip of the repository.
         recognition: How faces are found and classified.
 
     Raises:
+        NotAVideo: ``clip`` is a camera or a stream.
         NotFound: ``clip`` is None and this installation has no demo clip.
         LeafError: The clip or the model cannot be opened.
     """
-    path = clip or DEMO
-    if clip is None and not path.is_file():
+    address = parse(clip or str(DEMO))
+    address.check()
+    if address.is_live:
+        raise NotAVideo(f"{address.shown}: bench measures a file; record some seconds of this live source first")
+    if clip is None and not DEMO.is_file():
         raise NotFound("bench: the demo clip is only in the repository; give a clip, as in leaf-rt bench clip.mp4")
     backend = recognition.open_backend()
 
@@ -98,10 +103,10 @@ def end_to_end(clip: Path | None, recognition: RecognitionConfig) -> EndToEnd:
 
     try:
         busy, begin = time.process_time(), time.perf_counter()
-        stats = run([Target(str(path))], pipeline, backend, options=RunOptions(handle_signals=False))
+        stats = run([Target(address.target)], pipeline, backend, options=RunOptions(handle_signals=False))
         busy, threaded = time.process_time() - busy, time.perf_counter() - begin
         cpu = time.process_time()
-        info, frames, faces, spent, wall = _step_by_step(path, pipeline)
+        info, frames, faces, spent, wall = _step_by_step(address.target, pipeline)
         cpu = (time.process_time() - cpu) / frames  # s per frame
     finally:
         backend.close()
@@ -148,7 +153,7 @@ def rows(result: EndToEnd) -> dict[str, str]:
 
 
 def _step_by_step(
-    path: Path, pipeline: Callable[[SourceInfo], Pipeline]
+    path: str, pipeline: Callable[[SourceInfo], Pipeline]
 ) -> tuple[SourceInfo, int, int, dict[str, float], float]:
     """Process a clip in a single thread.
 
@@ -157,7 +162,7 @@ def _step_by_step(
     """
     spent = dict.fromkeys(("decode", *STAGES), 0.0)
     frames = faces = 0
-    with open_source(str(path)) as source:
+    with open_source(path) as source:
         steps = pipeline(source.info)
         try:
             begin = last = time.perf_counter()

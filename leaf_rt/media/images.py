@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import struct
 import tempfile
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from leaf_rt.credentials import mask
 from leaf_rt.errors import CodecError, NoPermission, NotAVideo, NotFound, OutOfResources, OutputError, out_of_resources
@@ -16,6 +29,18 @@ from leaf_rt.system.native_stderr import suppress_native_stderr
 from leaf_rt.system.reading import MAX_PICTURE, UnreadableFile, read_regular
 from leaf_rt.types import U8
 
+MAX_PIXELS = 1 << 28  # of a picture: cameras have up to 200 megapixels, and a PNG of 1 MB can hold a thousand
+# By the first bytes. Pillow knows many more, such as programs in EPS, and Image.open refuses 180 megapixels.
+_READERS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\x89PNG": PngImagePlugin.PngImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+    b"II": TiffImagePlugin.TiffImageFile,
+    b"MM": TiffImagePlugin.TiffImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"GIF8": GifImagePlugin.GifImageFile,
+}
+_BAD = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, struct.error)
 _ROWS = 256  # that are put on white at a time: a large picture as float32 takes gigabytes
 
 
@@ -55,6 +80,8 @@ def decode_picture(data: bytes, name: str) -> U8:
     """
     if not data:
         raise NotAVideo(f"{name}: the file is empty (0 bytes)")
+    with contextlib.suppress(NotAVideo):  # OpenCV knows more formats, and says what it does not know
+        picture_size(data, name)
     encoded = np.frombuffer(data, np.uint8)
     is_jpeg = data.startswith(b"\xff\xd8")  # has no alpha channel
     level = cv2.utils.logging.getLogLevel()
@@ -65,7 +92,7 @@ def decode_picture(data: bytes, name: str) -> U8:
             raw = None if is_jpeg else cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as e:
         if "CV_IO_MAX_IMAGE" in str(e):
-            raise CodecError(f"{name}: the picture has more pixels than can be decoded (2^30); make it smaller") from e
+            raise _too_large(name, "more than 2^30") from e
         if out_of_resources(e) is not None:
             raise OutOfResources(f"{name}: the memory is too small for this picture; make it smaller") from e
         raise CodecError(f"{name}: the picture is damaged and cannot be decoded; get a fresh copy of it") from e
@@ -89,6 +116,33 @@ def decode_picture(data: bytes, name: str) -> U8:
             alpha = np.clip(raw[rows, :, 3:].astype(np.float32) / white, 0.0, 1.0)
             picture[rows] = (picture[rows] * alpha + 255.0 * (1.0 - alpha) + 0.5).astype(np.uint8)
     return picture
+
+
+def picture_size(data: bytes, name: str) -> tuple[int, int, str]:
+    """Width, height and format of a picture, from its head. Nothing is decoded.
+
+    Args:
+        data: The content of the file.
+        name: Name of the picture in error messages.
+
+    Raises:
+        NotAVideo: It is not a JPEG, PNG, WebP, TIFF, BMP or GIF picture.
+        CodecError: It has more than ``MAX_PIXELS``.
+    """
+    for begin, reader in _READERS.items():
+        if not data.startswith(begin):
+            continue
+        with contextlib.suppress(*_BAD), warnings.catch_warnings(action="ignore"), reader(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(name, f"{width}x{height}")
+            return width, height, str(picture.format)
+    raise NotAVideo(f"{name}: not a picture that can be read; use a JPEG, PNG, WebP, TIFF or BMP file")
+
+
+def _too_large(name: str, size: str) -> CodecError:
+    most = MAX_PIXELS // 1_000_000
+    return CodecError(f"{name}: the picture has {size} pixels, and at most {most} million are read; make it smaller")
 
 
 def _has_picture_format(data: bytes) -> bool:

@@ -28,7 +28,7 @@ class CsvSink(Closing):
         self._file = LineFile(target)
         self._labels = tuple(labels)
         self.name = self._file.name
-        self._write([column_names(labels, extra)])
+        self._write([column_names(labels, extra)], head=True)
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Append the lines of a frame in a single write."""
@@ -39,7 +39,7 @@ class CsvSink(Closing):
         """Close the file."""
         self._file.close()
 
-    def _write(self, rows: Sequence[Sequence[Any]]) -> None:
+    def _write(self, rows: Sequence[Sequence[Any]], *, head: bool = False) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.write(text.getvalue())
+        self._file.write(text.getvalue(), head=head)

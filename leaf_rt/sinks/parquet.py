@@ -60,6 +60,7 @@ class ParquetSink(Closing):
             self._result.failed = True
             self._result.discard()
             raise output_error(self.name, e) from e
+        self._result.bare = True
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Write one frame. Rows are written in groups."""
@@ -91,6 +92,7 @@ class ParquetSink(Closing):
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
         if rows:
+            self._result.bare = False
             arrays = [
                 self._arrow.array(values, type=field.type)
                 for values, field in zip(zip(*rows, strict=True), self._schema, strict=True)

@@ -42,8 +42,12 @@ class LineFile:
                 raise output_error(self.name, e) from e
         self._size = 0
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, head: bool = False) -> None:
         """Append text that ends with a newline.
+
+        Args:
+            text: What is written.
+            head: Whether it is the head of the format, which says nothing by itself.
 
         Raises:
             NoPermission, OutputError: It cannot be written. A part that was written is removed again if possible.
@@ -63,6 +67,8 @@ class LineFile:
                     os.ftruncate(self._fd, self._size)
             raise output_error(self.name, e) from e
         self._size += len(data)
+        if self._result is not None:
+            self._result.bare = head
 
     def close(self) -> None:
         """Close the file. May be called twice.

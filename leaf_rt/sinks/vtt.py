@@ -34,7 +34,7 @@ class VttSink(Closing):
         self._waiting: list[tuple[float, int, float, str]] = []  # start, person, end, label; a heap
         self._people: dict[int, int] = {}  # track: person
         self.name = self._file.name
-        self._file.write("WEBVTT\n\n")
+        self._file.write("WEBVTT\n\n", head=True)
 
     def write(self, source: SourceInfo, frame: Frame, estimates: Estimates, latency: float) -> None:
         """Process one frame, and write the cues that are complete."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-from leaf_rt.errors import NoFrames
+from leaf_rt.errors import NoFrames, OutOfResources, out_of_resources
 from leaf_rt.sources.base import Selector, SourceOptions
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import U8, Frame, SourceInfo
@@ -30,6 +30,7 @@ def as_bgr(image: object, what: str) -> U8:
     Raises:
         TypeError: It is not a NumPy array.
         ValueError: Wrong dtype or shape.
+        OutOfResources: The memory is too small for a copy.
     """
     if not isinstance(image, np.ndarray):
         raise TypeError(f"{what}: wanted a NumPy array, got {type(image).__name__}")
@@ -38,8 +39,13 @@ def as_bgr(image: object, what: str) -> U8:
         raise ValueError(
             f"{what}: wanted uint8 (H, W, 3) in BGR order or uint8 (H, W) grey, got {image.dtype} {image.shape}"
         )
-    bgr = image if color else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(bgr, dtype=np.uint8)
+    try:
+        bgr = image if color else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
+        return np.ascontiguousarray(bgr, dtype=np.uint8)
+    except (MemoryError, cv2.error) as e:
+        if out_of_resources(e) is None:
+            raise
+        raise OutOfResources(f"{what}: the memory is too small for an array of {image.shape}; make it smaller") from e
 
 
 class ArraySource(Closing):

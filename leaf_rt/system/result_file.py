@@ -50,6 +50,7 @@ class ResultFile(Closing):
         path: Where to write.
         fd: The open and locked file, for appending.
         failed: Set this after a failed write: the result is not complete, and keeps its temporary name.
+        bare: Set this while only the head of the format is written: a partial file of that holds nothing.
         replaced: Whether a partial file was there, left by a run that was killed.
 
     Raises:
@@ -58,7 +59,7 @@ class ResultFile(Closing):
 
     def __init__(self, path: Path | str, *, follow: bool = False) -> None:
         self.name = str(path)
-        self.failed = False
+        self.failed = self.bare = False
         try:
             self._final = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
         except OSError as e:
@@ -132,11 +133,11 @@ class ResultFile(Closing):
             self.close()
 
     def close(self) -> None:
-        """Close the file under its present name; a partial file without content is removed. May be called twice."""
+        """Close the file under its present name; a partial file that holds nothing is removed. May be called twice."""
         if self._open:
             self._open = False
             with contextlib.suppress(OSError):
-                if self.path != self._final and os.fstat(self.fd).st_size == 0:
+                if self.path != self._final and (self.bare or os.fstat(self.fd).st_size == 0):
                     self.path.unlink()
             os.close(self.fd)
             self._release_earlier()

@@ -5,22 +5,19 @@ Knows JPEG and frames; must not know sockets.
 
 from __future__ import annotations
 
-import io
 import queue
 import time
-import warnings
 from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from leaf_rt.errors import CodecError, NotAVideo
+from leaf_rt.media.images import picture_size
 from leaf_rt.system.closing import Closing
 from leaf_rt.types import U8, Frame, SourceInfo
 
 _WAITING = 2  # pictures
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow knows many more, such as programs in EPS
 _KEPT = 64  # times of pictures on their way through the pipeline
 
 
@@ -94,24 +91,6 @@ class BrowserCamera(Closing):
         """Nothing to free."""
 
 
-def picture_size(data: bytes) -> tuple[int, int, str]:
-    """Width, height and format of a picture, from its head.
-
-    Raises:
-        NotAVideo: It is not a picture.
-        CodecError: It is far too large.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which the caller refuses
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-                return picture.width, picture.height, picture.format or ""
-    except Image.DecompressionBombError as e:  # more than twice what Pillow warns of
-        raise CodecError("the picture has too many pixels; make it smaller") from e
-    except (OSError, ValueError, SyntaxError) as e:
-        raise NotAVideo("not a picture that can be read; send a JPEG, PNG, WebP, TIFF or BMP") from e
-
-
 def decode_jpeg(data: bytes, max_pixels: int) -> U8:
     """Decode a JPEG to (H, W, 3) uint8 BGR.
 
@@ -119,8 +98,8 @@ def decode_jpeg(data: bytes, max_pixels: int) -> U8:
         NotAVideo: It is no JPEG.
         CodecError: It is damaged, or larger than ``max_pixels``.
     """
-    width, height, kind = picture_size(data)
-    if kind not in ("JPEG", "MPO"):
+    width, height, kind = picture_size(data, "picture")
+    if kind != "JPEG":
         raise NotAVideo(f"wanted JPEG pictures, got {kind}")
     if width * height > max_pixels:
         raise CodecError(f"a picture of {width}x{height} px is too large; send at most {max_pixels} px")

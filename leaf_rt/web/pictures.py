@@ -11,13 +11,12 @@ from typing import Any
 from leaf_rt.backends.base import Backend
 from leaf_rt.errors import CodecError
 from leaf_rt.faces.image_detector import ImageFaceDetector
-from leaf_rt.media.images import decode_picture
+from leaf_rt.media.images import decode_picture, picture_size
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.images import recognize_image
 from leaf_rt.results.records import frame_records
 from leaf_rt.types import U8, Frame, Prediction, SourceInfo
-from leaf_rt.web.camera import picture_size
 from leaf_rt.web.manager import SourceManager
 
 
@@ -51,7 +50,7 @@ class PictureRecognizer:
         Raises:
             NotAVideo, CodecError: It is not a picture that can be decoded, or too large.
         """
-        width, height, _ = picture_size(data)
+        width, height, _ = picture_size(data, name)
         if width * height > self._max_pixels:
             raise CodecError(f"a picture of {width}x{height} px is too large; send at most {self._max_pixels} px")
         image = decode_picture(data, name)

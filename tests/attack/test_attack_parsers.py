@@ -27,14 +27,14 @@ from leaf_rt.batch.manifest import LOCK, NAME, Manifest
 from leaf_rt.cli.folders import VIDEOS, expand
 from leaf_rt.cli.report import report_from_records
 from leaf_rt.errors import LeafError, ModelError
-from leaf_rt.media.images import decode_picture
+from leaf_rt.media.images import decode_picture, picture_size
 from leaf_rt.models.calibration import PRIORS, Calibration
 from leaf_rt.models.spec import load_spec, spec_path
 from leaf_rt.sources.address import parse
 from leaf_rt.sources.sources_file import load_targets
 from leaf_rt.system.parsing import parse_json
 from leaf_rt.web.allow import AllowList
-from leaf_rt.web.camera import decode_jpeg, picture_size
+from leaf_rt.web.camera import decode_jpeg
 from leaf_rt.web.options import host_name, parse_address
 from leaf_rt.web.routes import Change, NewSource
 
@@ -200,6 +200,10 @@ def test_damaged_pictures_of_browsers(ending: str) -> None:
     whole = cv2.imencode(ending, cv2.resize(demo_frames(1)[0], (160, 90)))[1].tobytes()
     for rng in attacks(60, 15):
         data = mutate(whole, rng)
-        for read in (picture_size, lambda d: decode_jpeg(d, 1 << 20), lambda d: decode_picture(d, "x")):
+        for read in (
+            lambda d: picture_size(d, "x"),
+            lambda d: decode_jpeg(d, 1 << 20),
+            lambda d: decode_picture(d, "x"),
+        ):
             with contextlib.suppress(LeafError):
                 read(data)
