@@ -218,10 +218,11 @@ def make(shared: Path, name: str, seed: int, more: Path | None = None, scenes: i
     return Clip(_decoded(frames, *CODECS[seed % len(CODECS)]), cuts, effects)
 
 
-def count(clip: Clip, stride: int) -> tuple[int, int, int, list[str]]:
+def count(clip: Clip, stride: int, light: float = 1.0) -> tuple[int, int, int, list[str]]:
     """Return the true cuts, those that were found, all that were found, and what the wrong ones were."""
     shots = ShotDetector()
-    answers = {k for k, image in enumerate(clip.frames[::stride]) if shots.compare(image) is Change.CUT}
+    frames = [cv2.convertScaleAbs(image, alpha=light) for image in clip.frames[::stride]]
+    answers = {k for k, image in enumerate(frames) if shots.compare(image) is Change.CUT}
     cuts = {-(-cut // stride) for cut in clip.cuts}
     wrong = [[effect for effect, first in clip.effects if first <= (k + 1) * stride][-1:] for k in answers - cuts]
     return len(cuts), len(cuts & answers), len(answers), [w[0] if w else "start" for w in wrong]
@@ -234,6 +235,7 @@ def main() -> None:
     parser.add_argument("set", choices=["A", "B"])
     parser.add_argument("seeds", help="first and last, for example 1000-1017")
     parser.add_argument("pictures", type=Path, nargs="?", help="folder of scikit-image, for more photographs")
+    parser.add_argument("--light", type=float, default=1.0, help="share of the light of every frame")
     given = parser.parse_args()
     first, last = map(int, given.seeds.split("-"))
     totals = {stride: np.zeros(3, int) for stride in (1, 2, 3)}
@@ -243,7 +245,7 @@ def main() -> None:
         clip = make(given.shared, given.set, seed, given.pictures)
         happened.update(effect for effect, _ in clip.effects)
         for stride in totals:
-            *numbers, names = count(clip, stride)
+            *numbers, names = count(clip, stride, given.light)
             totals[stride] += numbers
             wrong[stride].update(names)
     print("not cuts:", sum(happened.values()), dict(happened))  # noqa: T201

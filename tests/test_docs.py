@@ -26,6 +26,7 @@ OTHERS = {
     "--seconds",
     "--counts",
     "--head",
+    "--light",
 }
 
 

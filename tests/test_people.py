@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from clips import demo_frames
-from identity_metrics import changes, follow, numbers, owners, shared
+from identity_metrics import changes, follow, numbers, owners, settled, shared
 from tracking_clips import heads, moving, street_truth, video
 
 from leaf_rt.errors import ModelError, NotFound
 from leaf_rt.faces.appearance import SIZE, describe, difference
 from leaf_rt.faces.encoder import FaceEncoder
 from leaf_rt.recognition.config import RecognitionConfig
-from leaf_rt.recognition.people import PATIENCE, PeopleMemory
+from leaf_rt.recognition.people import MAX_DIFFERENCE, PATIENCE, PeopleMemory
 from leaf_rt.types import Frame
 
 NONE = np.zeros(0, np.float32)
@@ -154,6 +155,47 @@ def test_a_picture_without_colors_is_compared_by_its_light_alone(media: Path):
     assert np.sort(apart[~np.eye(4, dtype=bool)])[0] > 20
 
 
+@pytest.mark.parametrize("light", [0.25, 0.1])
+def test_a_head_looks_the_same_in_the_dark(media: Path, light: float):
+    def looks(alpha: float) -> np.ndarray:
+        dimmed = [(cv2.convertScaleAbs(image, alpha=alpha), box.astype(np.float32)) for image, box in heads(media)]
+        return np.array([describe(image, box[None])[0] for image, box in dimmed])
+
+    apart = difference(looks(1.0), looks(light))
+    assert np.diag(apart).max() < 6
+    assert apart[~np.eye(len(apart), dtype=bool)].min() > MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize("light", [0.03, 0.02, 0.01, 0.005])
+def test_where_hardly_anything_is_seen_nobody_is_taken_for_somebody_else(media: Path, light: float):
+    dimmed = [(cv2.convertScaleAbs(image, alpha=light), box.astype(np.float32)) for image, box in heads(media)]
+    looks = np.array([describe(image, box[None])[0] for image, box in dimmed])
+    assert difference(looks, looks)[~np.eye(len(looks), dtype=bool)].min() > MAX_DIFFERENCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("light", [1.0, 0.25, 0.1])
+def test_people_one_after_the_other_have_numbers_of_their_own_in_any_light(media: Path, light: float):
+    """Each is there for 0.8 s, then nobody for 1.2 s; the first person returns at the end."""
+    rng = np.random.default_rng(3)
+    room = cv2.resize(rng.integers(60, 200, (6, 8, 3)).astype(np.uint8), (480, 360), interpolation=cv2.INTER_CUBIC)
+    frames, shown = [], []
+    for person in (1, 2, 3, 6, 14, 1):
+        for k in range(20):
+            image = room.copy()
+            if k < 8:
+                image[70:290, 130 + k : 350 + k] = heads(media)[person][0]
+            frames.append(Frame(cv2.convertScaleAbs(image, alpha=light), len(frames), len(frames) / 10, "room"))
+            shown.append(person if k < 8 else 0)
+    results = follow(((frame, []) for frame in frames), CONFIG)
+    newest = {row[0]: row[1] for _, rows in results for row in rows}
+    owners_of: dict[int, set[int]] = {}
+    for person, (_, rows) in zip(shown, results, strict=True):
+        for row in rows:
+            owners_of.setdefault(newest[row[0]], set()).update({person} - {0})
+    assert sorted(map(sorted, owners_of.values())) == [[1], [2], [3], [6], [14]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [20, 21, 22, 23])
 def test_real_faces_that_cross_hide_and_return(media: Path, seed: int):
@@ -174,7 +216,8 @@ def test_the_nine_people_of_a_street(media: Path):
     results = follow(frames, CONFIG)
     assert shared(results, 0) == shared(results, 1) == 0
     last = {r[1] for _, rows in results[-10:] for r in rows}
-    assert 2 in last  # a hidden person is known again; the other hidden person, 4, gets a new number
+    assert 2 in last  # a hidden person is known again
+    assert numbers(settled(results), 1) == 9  # and so is the other one
 
 
 def test_without_reid_the_person_is_the_track(media: Path):

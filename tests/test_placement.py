@@ -112,6 +112,24 @@ def test_a_long_name_is_shortened_before_it_covers_something() -> None:
     assert shortened("fear") == "fear"
 
 
+def test_the_label_of_a_single_face_is_never_short_when_its_emotion_changes() -> None:
+    canvas, estimates = crowd("1 face")
+    layout, texts = Recorder(), []
+    for k, name in enumerate(("uncertain", "neutral", "fear", "happiness", "uncertain", "surprise")):
+        shown = FERPLUS8.index(name) if name in FERPLUS8 else -1
+        now = replace(estimates, emotion=np.array([shown]), timestamp=k / 10)
+        draw_estimates(canvas, now, FERPLUS8, layout=layout)
+        texts.append(layout.places[0].text)
+    assert texts == [
+        "1  uncertain",
+        "1  neutral 80%",
+        "1  fear 3%",
+        "1  happiness 3%",
+        "1  uncertain",
+        "1  surprise 3%",
+    ]
+
+
 def test_only_the_three_largest_faces_have_bars() -> None:
     boxes = [(100 + 400 * i, 100, 200 + 400 * i, 200 + 10 * i) for i in range(5)]
     places = Layout().arrange(faces(boxes), Sizes(2200, 800, 2, 4, (150, 120), 10), 0.0)

@@ -270,7 +270,16 @@ def test_bad_options(recognizer: leaf_rt.Recognizer, tmp_path: Path) -> None:
         leaf_rt.Recognizer(uncertain_below=2)
     with pytest.raises(TypeError, match="smooth: wanted a number, got 'x'"):
         leaf_rt.Recognizer(smooth="x")  # type: ignore[arg-type]
-    with pytest.raises(errors.BackendError, match="abacus"):
+    for name in ("cuts", "pose"):
+        with pytest.raises(TypeError, match=f"{name}: wanted True or False, got 'yes'"):
+            leaf_rt.Recognizer(**{name: "yes"})
+    for name in ("landmarks", "reid_model"):
+        with pytest.raises(TypeError, match=f"{name}: wanted a path or None, got 5"):
+            leaf_rt.Recognizer(**{name: 5})
+    (tmp_path / "bad.task").write_text("no network")
+    with pytest.raises(errors.ModelError, match=r"^landmarks: .*bad\.task is not"):
+        leaf_rt.Recognizer(landmarks=tmp_path / "bad.task")
+    with pytest.raises(errors.BackendError, match=r"^backend abacus: unknown"):
         leaf_rt.Recognizer(backend="abacus")
     with pytest.raises(errors.NotFound):
         leaf_rt.Recognizer(tmp_path / "none.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from functools import cache
 from pathlib import Path
@@ -30,23 +31,28 @@ def found(frames: list[np.ndarray]) -> list[int]:
     return [k for k, image in enumerate(frames) if shots.compare(image) is Change.CUT]
 
 
+def dimmed(images: list[np.ndarray], light: float) -> list[np.ndarray]:
+    return [cv2.convertScaleAbs(image, alpha=light) for image in images]
+
+
 @cache
-def other_half(media: Path) -> dict[int, tuple[int, int, int]]:
-    """By stride: true cuts, those that were found, and answers. A clip takes longer to make than to search."""
-    counts = {1: (0, 0, 0), 2: (0, 0, 0)}
+def other_half(media: Path) -> dict[tuple[int, float], tuple[int, int, int]]:
+    """By stride and light: true cuts, those found, and answers. A clip takes longer to make than to search."""
+    counts = dict.fromkeys(itertools.product((1, 2), (1.0, 0.25, 0.1)), (0, 0, 0))
     for seed in range(300, 314):
         clip = make(media, "test", seed)
-        for stride, (true_cuts, hits, answers) in counts.items():
+        for (stride, light), (true_cuts, hits, answers) in counts.items():
             cuts = {-(-cut // stride) for cut in clip.cuts}
-            answer = set(found(clip.frames[::stride]))
-            counts[stride] = (true_cuts + len(cuts), hits + len(cuts & answer), answers + len(answer))
+            answer = set(found(dimmed(clip.frames[::stride], light)))
+            counts[stride, light] = (true_cuts + len(cuts), hits + len(cuts & answer), answers + len(answer))
     return counts
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("light", [1.0, 0.25, 0.1])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_recall_and_precision_on_the_other_half_of_the_scenes(media: Path, stride: int):
-    true_cuts, hits, answers = other_half(media)[stride]
+def test_recall_and_precision_on_the_other_half_of_the_scenes(media: Path, stride: int, light: float):
+    true_cuts, hits, answers = other_half(media)[stride, light]
     assert true_cuts >= 40
     assert hits / true_cuts >= 0.95
     assert hits / answers >= 0.95
@@ -76,6 +82,29 @@ def scenery(seed: int, count: int) -> list[np.ndarray]:
 
 def test_a_cut_is_found_at_its_frame():
     assert found(scenery(1, 20) + scenery(2, 20) + scenery(3, 20)) == [20, 40]
+
+
+@pytest.mark.parametrize("light", [1.0, 0.25, 0.1])
+def test_the_light_of_a_scene_does_not_matter(media: Path, light: float):
+    names = ("angry.jpg", "surprised.jpeg", "neutral.jpeg", "happy-baby.jpeg")
+    scenes = [cv2.resize(cv2.imread(str(media / name)), (640, 360)) for name in names]
+    frames = [dimmed([image], light)[0] for image in scenes for _ in range(12)]
+    assert found(frames) == [12, 24, 36]
+    lamp = [cv2.convertScaleAbs(scenes[0], alpha=light * (0.3 if k in (5, 6, 7) else 1)) for k in range(12)]
+    assert found(lamp) == []
+
+
+@pytest.mark.parametrize("light", [1.0, 0.1])
+@pytest.mark.parametrize("between", [0, 60, 255])
+@pytest.mark.parametrize("count", [1, 12, 40])
+def test_after_a_picture_of_one_color_another_scene_has_tracks_of_its_own(light: float, between: int, count: int):
+    empty = [np.full((360, 640, 3), between, np.uint8)] * count
+    images = [*dimmed(scenery(1, 10), light), *empty, *dimmed(scenery(2, 10), light)]
+    script = [face_at(50, 40)] * 10 + [Detections.empty()] * count + [face_at(50, 40)] * 10
+    pipeline = Pipeline(FakeDetector(script), FaceTracker(), FakeBackend(), shots=ShotDetector())
+    rows = [pipeline.step(Frame(image, k, k / 25, "c")) for k, image in enumerate(images)]
+    assert [(r.shot, r.track_id.tolist()) for r in rows[:10]] == [(0, [1])] * 10
+    assert [(r.shot, r.track_id.tolist()) for r in rows[-10:]] == [(1, [2])] * 10
 
 
 def test_flash_fade_and_exposure_are_no_cuts():

@@ -232,6 +232,27 @@ def test_the_timeline_shows_emotions_in_their_colors() -> None:
         assert shown[COLORS[name]] > 5 * shown[COLORS["anger"]]
 
 
+def test_in_the_timeline_nothing_reaches_over_a_cut() -> None:
+    frames = [seen(i / 25, {1: HAPPY if i < 50 else SAD}) for i in range(100)]
+    cut = run([replace(frame, shot=int(i >= 50)) for i, frame in enumerate(frames)])
+    assert cut.cuts == [2.0]
+    pictures = []
+    for summary in (run(frames), cut):
+        png = np.frombuffer(timeline_png(summary, "clip.mp4"), np.uint8)
+        pictures.append(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB))
+    without, image = pictures
+    lane = image[150:]
+    line = 1.45 * 150 + (10 - 1.45 - 0.3) * 150 * 2.0 / cut.end  # px
+    for color, first, last in (("happiness", 0, line), ("sadness", line, image.shape[1])):
+        columns = np.flatnonzero((np.abs(lane[..., :].astype(int) - COLORS[color]).sum(axis=2) < 20).sum(axis=0) > 20)
+        inside = columns[(columns > 1.45 * 150) & (columns < image.shape[1] - 50)]
+        assert inside.min() >= first - 1
+        assert inside.max() <= last + 1
+    legend = (slice(90, 125), slice(1060, image.shape[1]))
+    assert (without[legend] == 255).all()
+    assert not (image[legend] == 255).all()
+
+
 @pytest.mark.parametrize(
     "frames",
     [

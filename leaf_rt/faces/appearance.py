@@ -18,6 +18,9 @@ REACH = 1.8  # side of the grid / width of the face; covers the whole head
 CHROMA = 2.0  # weight of the color channels, which vary less than lightness and tell more
 SIZE = GRID * GRID * 3  # values per face
 MIN_CELLS = 48  # that two descriptions must share; with 40, one of 10,000 pairs of other people would match
+EXPOSURE = 140.0  # mean of a face after it is brightened or darkened, 8-bit steps; the limits of others belong to it
+MAX_GAIN = 20.0  # to which it is brightened at most: what is darker is mostly noise
+MIN_CONTRAST = 14.0  # standard deviation of the lightness of a head; less is darkness, in which all heads look alike
 COLORLESS = 10.0  # standard deviation of the color channels; less is an almost grey picture
 
 
@@ -34,20 +37,37 @@ def describe(frame: U8, xyxy: F32) -> F32:
         xyxy: (N, 4) float32, px.
 
     Returns:
-        (N, SIZE) float32: CIE L*a*b* of the cells in OpenCV's 8-bit steps. The mean lightness is 0, so that exposure
-        has little influence. NaN in cells outside the frame: what fills them is the same for all people.
+        (N, SIZE) float32: CIE L*a*b* of the cells in OpenCV's 8-bit steps, as if every face had the same exposure.
+        The mean lightness is 0. NaN in cells outside the frame: what fills them is the same for all people.
     """
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
     for cells, box in zip(out, xyxy, strict=True):
         window = Window.around(box, factor=REACH)
         part = window.cut(frame, max(window.side // (4 * GRID), 1))
-        small = cv2.resize(part, (GRID, GRID), interpolation=cv2.INTER_AREA)
-        cells[:] = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
+        small = cv2.resize(part.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)  # keeps dark steps
         outside = _outside(window, frame.shape[1], frame.shape[0])
+        cells[:] = cv2.cvtColor(_exposed(np.asarray(small, np.float32), outside), cv2.COLOR_BGR2LAB) * (
+            255 / 100,
+            1.0,
+            1.0,
+        )
         cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
         cells[outside] = np.nan
     out[..., 1:] *= CHROMA
     return out.reshape(len(xyxy), SIZE)
+
+
+def _exposed(cells: F32, outside: NDArray[np.bool_]) -> F32:
+    """Return the cells of a head with the exposure that all faces have: (GRID, GRID, 3) float32 BGR, 0 to 1.
+
+    The light is measured on the face, like a camera does: around it may be anything, and it is never all outside.
+    """
+    face = np.zeros((GRID, GRID), np.bool_)
+    face[GRID // 4 : -GRID // 4, GRID // 4 : -GRID // 4] = True
+    seen = face & ~outside
+    level = float(cells[seen].mean()) if seen.any() else EXPOSURE
+    gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
+    return np.asarray(np.clip(cells * (gain / 255), 0.0, 1.0), np.float32)
 
 
 def change(a: F32, b: F32) -> F32:
@@ -89,12 +109,14 @@ def difference(a: F32, b: F32) -> F32:
         b: (M, SIZE) float32, likewise.
 
     Returns:
-        (N, M) float32; infinite if the appearance was not measured, or if the two share too few cells.
+        (N, M) float32; infinite if the appearance was not measured, if the two share too few cells, or if one of them
+        shows hardly anything.
     """
     if a.shape[1] != SIZE or b.shape[1] != SIZE:
         return np.full((len(a), len(b)), np.inf, np.float32)
     light = np.arange(SIZE) % 3 == 0
     colorless = np.minimum.outer(_spread(a[:, ~light]), _spread(b[:, ~light])) < COLORLESS
+    contrast = np.minimum.outer(_spread(a[:, light]), _spread(b[:, light]))
     apart = a[:, None] - b[None]  # (N, M, SIZE)
     known = ~np.isnan(apart)
     apart = np.where(known, apart, 0.0)
@@ -104,7 +126,7 @@ def difference(a: F32, b: F32) -> F32:
     of_light = (apart[..., light] ** 2).sum(axis=2) / squares - mean**2  # the light of the cells that both have
     of_colors = (apart[..., ~light] ** 2).sum(axis=2) / squares
     found = np.sqrt(np.maximum(np.where(colorless, of_light, (of_light + of_colors) / 3), 0.0))
-    return np.where(cells >= MIN_CELLS, found, np.inf).astype(np.float32)
+    return np.where((cells >= MIN_CELLS) & (contrast >= MIN_CONTRAST), found, np.inf).astype(np.float32)
 
 
 def _spread(values: F32) -> F32:

@@ -1,13 +1,15 @@
 """Finds hard cuts in a video: frames that show another scene than the frame before.
 
-Compares shrunken pictures. The comparison has three steps, the cheapest first: the mean difference of the pixels, the
+Compares shrunken pictures, each brightened or darkened to the same exposure, so that a dark scene counts like a bright
+one. The comparison has three steps, the cheapest first: the mean difference of the pixels, the
 difference of the colors, and the correlation of blocks. A block is looked for around its old place, so that motion is
 no cut, and without its mean and contrast, so that light is none. A cut comes at once, while motion goes on: where the
 difference is much larger than the one before, less of the other signs is needed, and where it is not, more.
 
-A frame without content, such as a white flash or the dark middle of a fade, is passed over: the next one is compared
-with the last frame that had content. So a flash within one scene is no cut. Some fades count as one, because a dark or
-pale picture has few details: docs/identity.md says how often.
+A frame without content, such as a white flash, a black picture or the dark middle of a fade, is passed over: the next
+one is compared with the last frame that had content. So a flash within one scene is no cut, and a black picture between
+two scenes is one as soon as the second scene shows. Some fades count as one, because a very dark or pale picture has
+few details: docs/identity.md says how often.
 
 Knows pictures. Does not know faces, times or sources.
 """
@@ -26,6 +28,9 @@ WIDTH, HEIGHT = 48, 32  # px of a shrunken picture
 PRE_SHRINK = 2  # it is made from this many times its size, so that every pixel is a mean of four
 COLUMNS, ROWS = 3, 2  # blocks
 MARGIN_X, MARGIN_Y = 9, 5  # px by which a block may move from one frame to the next
+EXPOSURE = 110.0  # root mean square of a picture after ``_exposed``, 8-bit steps; the other constants belong to it
+MAX_GAIN = 10.0  # to which it is brightened at most: what is darker is mostly noise
+NOISE = 1.6  # standard deviation of a picture of noise alone, before it is brightened, 8-bit steps
 FLAT = 5.0  # standard deviation of a picture without content, 8-bit steps
 MIN_DIFFERENCE = 5.0  # mean difference of two pictures, 8-bit steps; less is no cut
 MIN_RATIO = 0.5  # the same / standard deviation of the pictures
@@ -38,6 +43,7 @@ NOTHING_COMMON = (0.5, 0.5)  # at most this similarity, and at least this change
 # A sharp change: difference / the one before, its ratio, and standard deviation of both pictures, at least.
 SHARP_JUMP, SHARP_RATIO, SHARP_DEVIATION = 5.0, 1.0, 10.0
 SHARP_SIMILARITY = 0.83  # as ``MAX_SIMILARITY``, after a sharp change; two large faces resemble each other
+SHARP_COLOR_CHANGE = 0.17  # as ``MIN_COLOR_CHANGE``, after a sharp change
 MIN_DROP = 0.2  # a cut has this much less than usual, so that noise and strobe lights are no row of cuts
 USUAL = 9  # comparisons, whose median is the usual similarity
 
@@ -73,9 +79,9 @@ class ShotDetector:
         Args:
             image: (H, W, 3) uint8 BGR. Its size may differ from the last one's.
         """
-        picture = _shrink(image)
+        picture, gain = _exposed(_sample(image))
         deviation = float(cv2.meanStdDev(picture)[1].mean())
-        if deviation < FLAT:
+        if deviation < max(FLAT, NOISE * gain):
             return Change.SAME
         last, last_deviation = self._last, self._last_deviation
         self._last, self._last_deviation = picture, deviation
@@ -88,14 +94,14 @@ class ShotDetector:
         if difference < MIN_DIFFERENCE or ratio < MIN_RATIO:
             self._similarities.append(1.0)
             return Change.SAME
+        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and min(deviation, last_deviation) >= SHARP_DEVIATION
         color_change = self._color_change(last, colors, picture)
-        if color_change < MIN_COLOR_CHANGE:
+        if color_change < (SHARP_COLOR_CHANGE if is_sharp else MIN_COLOR_CHANGE):
             self._similarities.append(1.0)
             return Change.SAME
         similarity = _similarity(last, picture)
         usual = float(np.median(self._similarities)) if self._similarities else 1.0
         self._similarities.append(similarity)
-        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and min(deviation, last_deviation) >= SHARP_DEVIATION
         if is_sharp and similarity <= SHARP_SIMILARITY:
             return Change.CUT
         if similarity > min(DOUBTFUL_SIMILARITY, usual - MIN_DROP):
@@ -111,13 +117,24 @@ class ShotDetector:
         return cv2.norm(before, self._last_colors, cv2.NORM_L1) / (2 * WIDTH * HEIGHT)
 
 
-def _shrink(image: U8) -> U8:
-    """Return a picture of (HEIGHT, WIDTH, 3) uint8. Skips pixels of large frames: averaging all would take longer."""
-    if image.shape[0] > PRE_SHRINK * HEIGHT and image.shape[1] > PRE_SHRINK * WIDTH:
-        image = np.asarray(
-            cv2.resize(image, (PRE_SHRINK * WIDTH, PRE_SHRINK * HEIGHT), interpolation=cv2.INTER_NEAREST), np.uint8
-        )
-    return np.asarray(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
+def _sample(image: U8) -> U8:
+    """Return a smaller picture. Skips pixels of large frames: averaging all of them would take longer."""
+    if image.shape[0] <= PRE_SHRINK * HEIGHT or image.shape[1] <= PRE_SHRINK * WIDTH:
+        return image
+    size = PRE_SHRINK * WIDTH, PRE_SHRINK * HEIGHT
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _exposed(image: U8) -> tuple[U8, float]:
+    """Return a picture of (HEIGHT, WIDTH, 3) uint8 with the exposure that all have, and its gain.
+
+    The gain comes before the mean of the pixels, which would round dark ones to a few steps.
+    """
+    mean, deviation = cv2.meanStdDev(image)
+    level = float(np.sqrt((mean**2 + deviation**2).mean()))
+    gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
+    shrunk = cv2.resize(cv2.convertScaleAbs(image, alpha=gain), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.uint8), gain
 
 
 def _colors(picture: U8) -> F32:

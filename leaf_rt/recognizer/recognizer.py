@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
+from leaf_rt.errors import LeafError
 from leaf_rt.models.calibration import PRIORS
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
@@ -120,6 +122,10 @@ class Recognizer(Closing):
             raise ValueError(f"face_range: wanted 'auto', 'short' or 'full', got {face_range!r}")
         _check_integer("threads", threads, MAX_THREADS)
         _check_integer("max_faces", max_faces)
+        _check_flag("cuts", cuts)
+        _check_flag("pose", pose)
+        _check_path("landmarks", landmarks)
+        _check_path("reid_model", reid_model)
         _check_number("classify_fps", classify_fps)
         _check_number("reid", reid)
         _check_number("smooth", smooth)
@@ -157,7 +163,11 @@ class Recognizer(Closing):
         )
         if detector != "auto":  # "auto" chooses when the first face is looked for
             self._config.choose_detector(_log.warning)
-        opened = self._config.open_backend(_log.info)
+        try:
+            opened = self._config.open_backend(_log.info)
+        except LeafError as e:  # messages name options of the command line first
+            e.args = (re.sub(r"^--([a-z-]+)", lambda name: name[1].replace("-", "_"), str(e)),)
+            raise
         self._parts = Parts(self._config, opened)
         self._finalizer = close_with(self, self._parts.close)  # also runs at exit
         self.labels = opened.spec.labels
@@ -332,6 +342,16 @@ def _check_integer(name: str, value: object, high: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: wanted an integer, got {value!r}")
     _check_number(name, value, high)
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: wanted True or False, got {value!r}")
+
+
+def _check_path(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: wanted a path or None, got {value!r}")
 
 
 def _check_output(video: Path, read: Sequence[Path]) -> None:

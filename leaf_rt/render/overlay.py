@@ -212,12 +212,15 @@ class _Pen:
 
 
 def _tag_texts(estimates: Estimates, row: int, name: str, box: Box) -> tuple[str, ...]:
-    """Return what a label may say, longest first: number and emotion, with its probability if the face is large."""
+    """Return what a label may say, longest first: number and emotion, with its probability if the face is large.
+
+    These are always four texts, some of them equal, so that a label is as long after a change as it was before.
+    """
     shown, number = int(estimates.emotion[row]), str(estimates.person_id[row])
-    texts = [f"{number}  {name}", f"{number}  {shortened(name)}", number]
-    if shown >= 0 and box[2] - box[0] >= 64:
-        texts.insert(0, f"{texts[0]} {estimates.smoothed[row, shown] * 100:.0f}%")
-    return tuple(dict.fromkeys(texts))
+    named = f"{number}  {name}"
+    large = shown >= 0 and box[2] - box[0] >= 64
+    full = f"{named} {estimates.smoothed[row, shown] * 100:.0f}%" if large else named
+    return full, named, f"{number}  {shortened(name)}", number
 
 
 def _padding(size: int) -> int:

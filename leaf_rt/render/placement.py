@@ -48,7 +48,7 @@ class Face:
     Attributes:
         track_id: Its number.
         box: Its box.
-        texts: What the label may say, from the longest text to the shortest.
+        texts: What the label may say, from the longest text to the shortest; as many in every frame.
         text_width: Returns the width of the label with a text.
         text_height: Height of the label.
     """

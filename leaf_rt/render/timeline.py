@@ -70,7 +70,7 @@ def timeline_png(summary: Summary, title: str, max_people: int = 8) -> bytes:
         last = number == max(1, len(lanes)) - 1
         _frame(axes, last)
         if lanes:
-            _lane(axes, lanes[number], summary.labels, end - start)
+            _lane(axes, lanes[number], summary, end - start)
     for axes in figure.axes:
         axes.vlines(summary.cuts, 0.0, 1.0, colors=_INK, linewidth=0.6, alpha=0.6, zorder=3)
     if not lanes:
@@ -96,6 +96,7 @@ def _style(label: str) -> dict[str, Any]:
 
 
 def _head(figure: Figure, height: float, title: str, summary: Summary, left_out: int) -> None:
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     more = left_out + summary.people_forgotten
@@ -109,7 +110,10 @@ def _head(figure: Figure, height: float, title: str, summary: Summary, left_out:
     figure.text(1 - _RIGHT / _WIDTH, 1 - 0.34 / height, "  ·  ".join(facts), fontsize=8.5, color=_PALE, va="center",
                 ha="right")  # fmt: skip
     names = [*summary.labels, UNCERTAIN]
-    handles = [Patch(**_style(name)) for name in names]
+    handles: list[Patch | Line2D] = [Patch(**_style(name)) for name in names]
+    if summary.cuts:
+        names.append("cut")
+        handles.append(Line2D([], [], marker="|", linestyle="none", color=_INK, markersize=9, alpha=0.6))
     figure.legend(
         handles, names, loc="center left", bbox_to_anchor=(x - 0.008, 1 - 0.72 / height), ncol=len(names),
         frameon=False, fontsize=8.5, labelcolor=_INK, handlelength=0.9, handleheight=0.9, handletextpad=0.45,
@@ -136,23 +140,28 @@ def _frame(axes: Axes, last: bool) -> None:
     axes.axhline(-0.05, color="white", linewidth=3)
 
 
-def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> None:
-    """Draw one person: stacked probabilities, and below them the band of shown emotions."""
+def _lane(axes: Axes, person: Person, summary: Summary, span: float) -> None:
+    """Draw one person: stacked probabilities, and below them the band of shown emotions. Nothing reaches over a cut."""
     from matplotlib.patches import Rectangle
 
+    labels = summary.labels
+    bounds = np.array([-np.inf, *summary.cuts, np.inf])
+    # The middle of an interval may lie before a cut whose first frame is in it.
+    shots = np.searchsorted(bounds, person.times + summary.resolution / 2 - 1e-6)
     pixels = (_WIDTH - _LEFT - _RIGHT) * _DPI
-    for part in _segments(person.times):
-        times, curve = person.times[part], person.curve[part]
+    for part in _segments(person.times, shots):
+        low, high = bounds[shots[part][0] - 1], bounds[shots[part][0]]
+        times, curve = np.clip(person.times[part], low, high), person.curve[part]
         step = float(np.median(np.diff(person.times))) if len(person.times) > 1 else span
         half = max(min(step, span) / 2, span / pixels)
-        times = np.concatenate([[times[0] - half], times, [times[-1] + half]])
+        times = np.concatenate([[max(times[0] - half, low)], times, [min(times[-1] + half, high)]])
         curve = np.concatenate([curve[:1], curve, curve[-1:]])
         axes.stackplot(times, curve.T, colors=[_color(name) for name in labels], linewidth=0)
         for first, stop in _runs(person.emotion[part]):
             label = labels[person.emotion[part][first]] if person.emotion[part][first] >= 0 else UNCERTAIN
-            t = person.times[part]
-            x0 = t[0] - half if first == 0 else (t[first - 1] + t[first]) / 2
-            x1 = t[-1] + half if stop == len(t) else (t[stop - 1] + t[stop]) / 2
+            t = times[1:-1]
+            x0 = times[0] if first == 0 else (t[first - 1] + t[first]) / 2
+            x1 = times[-1] if stop == len(t) else (t[stop - 1] + t[stop]) / 2
             axes.add_patch(Rectangle((x0, -_BAND - 0.1), x1 - x0, _BAND, **_style(label)))
             if (x1 - x0) / span * (_WIDTH - _LEFT - _RIGHT) > 0.07 * len(label):
                 dark = np.dot(_color(label), (0.299, 0.587, 0.114)) > 0.47
@@ -166,13 +175,13 @@ def _lane(axes: Axes, person: Person, labels: tuple[str, ...], span: float) -> N
     axes.text(x, 0.74, "\n".join(lines[:4]), transform=where, fontsize=7.5, color=_PALE, va="top", linespacing=1.45)
 
 
-def _segments(times: NDArray[np.float64]) -> list[slice]:
-    """Split ascending times (T,) where a step is much longer than usual, because the person was absent."""
+def _segments(times: NDArray[np.float64], shots: NDArray[np.int64]) -> list[slice]:
+    """Split ascending times (T,) at cuts, and where a step is much longer than usual: the person was absent."""
     if len(times) < 2:
         return [slice(0, len(times))]
     steps = np.diff(times)
-    cuts = np.flatnonzero(steps > max(0.25, 3.0 * float(np.median(steps)))) + 1
-    return [slice(a, b) for a, b in pairwise([0, *cuts.tolist(), len(times)])]
+    starts = np.flatnonzero((steps > max(0.25, 3.0 * float(np.median(steps)))) | (np.diff(shots) > 0)) + 1
+    return [slice(a, b) for a, b in pairwise([0, *starts.tolist(), len(times)])]
 
 
 def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ shortest time are dropped, and so are the oldest events. Does not know sources, 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -307,7 +308,7 @@ class Summary:
         sums[0] = weight
         sums[1 : c + 1] = row.shares * weight
         sums[c + 1 + label % (c + 1)] = weight
-        number = int(row.time // self.resolution)
+        number = math.floor(row.time / self.resolution + 1e-6)  # 2.0 s is in the interval that starts there
         self._intervals += track.add(number, _Bin(sums, row.shares.copy(), row.shares.copy()))
 
     def _add_events(self, events: Iterable[dict[str, Any]]) -> None:

@@ -75,11 +75,13 @@ function brackets(face, scale, color) {
 function labelOf(face, scale) {
   const width = (face.box[2] - face.box[0]) / scale;
   const size = Math.max(12, Math.min(17, width / 8)) * scale;
-  const full = `${face.number}\u2002${face.emotion}`;
-  const texts = [full, `${face.number}\u2002${shortened(face.emotion)}`, `${face.number}`];
-  if (face.emotion !== UNCERTAIN && width >= 64) texts.unshift(`${full} ${percent(face.share)}`);
+  const named = `${face.number}\u2002${face.emotion}`;
+  const large = face.emotion !== UNCERTAIN && width >= 64;
+  const full = large ? `${named} ${percent(face.share)}` : named;
+  // Always four texts, some of them equal, so that a label is as long after a change as it was before.
+  const texts = [full, named, `${face.number}\u2002${shortened(face.emotion)}`, `${face.number}`];
   return {
-    number: face.number, box: face.box, size, texts: [...new Set(texts)],
+    number: face.number, box: face.box, size, texts,
     textWidth: (text) => textWidth(text, size) + 2 * size * PADDING, textHeight: size * 1.65,
   };
 }
