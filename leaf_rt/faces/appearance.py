@@ -67,7 +67,7 @@ def _exposed(cells: F32, outside: NDArray[np.bool_]) -> F32:
     seen = face & ~outside
     level = float(cells[seen].mean()) if seen.any() else EXPOSURE
     gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
-    return np.asarray(np.clip(cells * (gain / 255), 0.0, 1.0), np.float32)
+    return np.asarray(np.minimum(cells * (gain / 255), 1.0), np.float32)
 
 
 def change(a: F32, b: F32) -> F32:
