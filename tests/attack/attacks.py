@@ -77,9 +77,17 @@ class Done:
         assert "\x1b" not in self.err + self.out, told
         assert not self.left, f"a process is left over: {told}"
         if self.code not in (0, 2, 130, 141):
-            sentences = [line for line in self.err.splitlines() if line.startswith("error: ")]
+            sentences = self._errors()
             assert sentences, told
-            assert all(len(line) > 20 for line in sentences), told
+            assert all(len(text) > 13 for text in sentences), told
+
+    def _errors(self) -> list[str]:
+        """The sentences of the errors; with ``--log-json`` each is an event."""
+        lines = self.err.splitlines()
+        if "--log-json" in self.command:
+            events = [json.loads(line) for line in lines if line.startswith("{")]
+            lines += ["error: " + event["text"] for event in events if event["level"] == "error"]
+        return [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
 
 
 def run(
