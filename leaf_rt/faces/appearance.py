@@ -61,7 +61,7 @@ def _exposed(cells: F32, outside: NDArray[np.bool_]) -> F32:
     """Return the cells of a head with the exposure that all heads have: (GRID, GRID, 3) float32 BGR, 0 to 1."""
     level = EXPOSURE if outside.all() else float(cells[~outside].mean())
     gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
-    return np.asarray(np.clip(cells * (gain / 255), 0.0, 1.0), np.float32)
+    return np.asarray(np.minimum(cells * (gain / 255), 1.0), np.float32)
 
 
 def change(a: F32, b: F32) -> F32:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
+    Image,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -132,11 +133,17 @@ def picture_size(data: bytes, name: str) -> tuple[int, int, str]:
     for begin, reader in _READERS.items():
         if not data.startswith(begin):
             continue
-        with contextlib.suppress(*_BAD), warnings.catch_warnings(action="ignore"), reader(io.BytesIO(data)) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(name, f"{width}x{height}")
-            return width, height, str(picture.format)
+        try:
+            with warnings.catch_warnings(action="ignore"), reader(io.BytesIO(data)) as picture:
+                width, height = picture.size
+                kind = str(picture.format)
+        except _BAD:
+            continue
+        except Image.DecompressionBombError as e:  # that of GIF asks by itself
+            raise _too_large(name, "too many") from e
+        if width * height > MAX_PIXELS:
+            raise _too_large(name, f"{width}x{height}")
+        return width, height, kind
     raise NotAVideo(f"{name}: not a picture that can be read; use a JPEG, PNG, WebP, TIFF or BMP file")
 
 

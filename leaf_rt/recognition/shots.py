@@ -16,6 +16,7 @@ Knows pictures. Does not know faces, times or sources.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 
@@ -130,8 +131,7 @@ def _exposed(image: U8) -> tuple[U8, float]:
 
     The gain comes before the mean of the pixels, which would round dark ones to a few steps.
     """
-    mean, deviation = cv2.meanStdDev(image)
-    level = float(np.sqrt((mean**2 + deviation**2).mean()))
+    level = cv2.norm(image, cv2.NORM_L2) / math.sqrt(image.size)
     gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
     shrunk = cv2.resize(cv2.convertScaleAbs(image, alpha=gain), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     return np.asarray(shrunk, np.uint8), gain
