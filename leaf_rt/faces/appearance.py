@@ -18,7 +18,7 @@ REACH = 1.8  # side of the grid / width of the face; covers the whole head
 CHROMA = 2.0  # weight of the color channels, which vary less than lightness and tell more
 SIZE = GRID * GRID * 3  # values per face
 MIN_CELLS = 48  # that two descriptions must share; with 40, one of 10,000 pairs of other people would match
-EXPOSURE = 140.0  # mean of a face after it is brightened or darkened, 8-bit steps; the limits of others belong to it
+EXPOSURE = 110.0  # mean of a head after it is brightened or darkened, 8-bit steps; the limits of others belong to it
 MAX_GAIN = 20.0  # to which it is brightened at most: what is darker is mostly noise
 MIN_CONTRAST = 14.0  # standard deviation of the lightness of a head; less is darkness, in which all heads look alike
 COLORLESS = 10.0  # standard deviation of the color channels; less is an almost grey picture
@@ -37,7 +37,7 @@ def describe(frame: U8, xyxy: F32) -> F32:
         xyxy: (N, 4) float32, px.
 
     Returns:
-        (N, SIZE) float32: CIE L*a*b* of the cells in OpenCV's 8-bit steps, as if every face had the same exposure.
+        (N, SIZE) float32: CIE L*a*b* of the cells in OpenCV's 8-bit steps, as if every head had the same exposure.
         The mean lightness is 0. NaN in cells outside the frame: what fills them is the same for all people.
     """
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
@@ -58,14 +58,8 @@ def describe(frame: U8, xyxy: F32) -> F32:
 
 
 def _exposed(cells: F32, outside: NDArray[np.bool_]) -> F32:
-    """Return the cells of a head with the exposure that all faces have: (GRID, GRID, 3) float32 BGR, 0 to 1.
-
-    The light is measured on the face, like a camera does: around it may be anything, and it is never all outside.
-    """
-    face = np.zeros((GRID, GRID), np.bool_)
-    face[GRID // 4 : -GRID // 4, GRID // 4 : -GRID // 4] = True
-    seen = face & ~outside
-    level = float(cells[seen].mean()) if seen.any() else EXPOSURE
+    """Return the cells of a head with the exposure that all heads have: (GRID, GRID, 3) float32 BGR, 0 to 1."""
+    level = EXPOSURE if outside.all() else float(cells[~outside].mean())
     gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
     return np.asarray(np.minimum(cells * (gain / 255), 1.0), np.float32)
 
