@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from clips import DEMO
 from commands import Leaf
 from fakes import FakeDetector, face_at
 
+from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import Detections, Frame
 
 ENDINGS = ("png", "html", "summary.json", "mp4", "jsonl")  # of the results of a file
@@ -212,17 +214,25 @@ def test_a_source_without_an_end_is_never_unfinished(
 def test_a_second_ctrl_c_during_the_run_skips_the_timeline(
     leaf: Leaf, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    handled = threading.Event()
+
+    class Noted(StopSignal):
+        def set(self) -> None:
+            super().set()
+            handled.set()
+
     class Interrupts(Quick):
         """The user presses Ctrl-C twice at the fourth frame."""
 
         def detect(self, frame: Frame) -> Detections:
             if frame.index == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.3)  # this is not the main thread, and Python keeps only one signal of a kind
+                assert handled.wait(30)  # this is not the main thread, and Python keeps only one signal of a kind
                 os.kill(os.getpid(), signal.SIGINT)
             return super().detect(frame)
 
     monkeypatch.setattr("leaf_rt.recognition.factory.VideoFaceDetector", lambda **_: Interrupts([face_at(50, 40)] * 30))
+    monkeypatch.setattr("leaf_rt.cli.run.StopSignal", Noted)
     with ctrl_c_works():
         done = leaf("video", clip, "--out", tmp_path, "--backend", "onnxruntime")
     assert (done.code, done.out) == (130, "")
