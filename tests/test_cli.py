@@ -299,11 +299,10 @@ def test_bench_ends_with_one_line_of_json(leaf: Leaf, clip: Path) -> None:
     assert done.code == 0, done.err
     result = json.loads(done.out.splitlines()[-1])
     assert (result["bench"], result["frames"], result["width"]) == ("end_to_end", 30, 640)
-    assert result["frames_per_s"] > 0
     assert 0 <= result["outside"] < 1
     assert set(result["stages_ms"]) >= {"decode", "detect", "align", "infer", "smooth", "rest"}
     assert 0 < result["of_slowest"] <= result["of_limit"]  # few cores can only be a tighter bound
-    assert min(result["cores"], result["cores_busy"], result["cpu_ms"], result["peak_mb"]) > 0
+    assert min(result[name] for name in ("frames_per_s", "cores", "cores_busy", "cpu_ms", "peak_mb")) > 0
 
 
 @pytest.mark.parametrize(
