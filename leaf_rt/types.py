@@ -187,6 +187,7 @@ class Tracks:
         xyxy: (M, 4) float32, px. Predicted if the face was not detected in this frame.
         detection_index: (M,) int64, row in the Detections of this frame. -1 if the face was not detected.
         time_since_update: (M,) float32, seconds since the face was last detected. 0 if it was detected in this frame.
+            Infinite if another track has the face in its place, so that its own box must not be shown.
     """
 
     track_id: I64

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import cv2
+import face_cuts
 import fresh_cuts
 import numpy as np
 import pytest
 from clips import demo_frames
 from fakes import FakeBackend, FakeDetector, face_at
-from shot_clips import make
+from shot_clips import Clip, make
 
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.labels import FERPLUS8
@@ -217,3 +219,25 @@ def test_cuts_can_be_switched_off():
     finally:
         pipeline.close()
         backend.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("light", [1.0, 0.1])
+def test_a_cut_between_photographs_with_the_face_in_one_place_hands_no_track_on(media: Path, light: float):
+    """Three clips of the set of docs/identity.md on which constants were chosen: grey, of one tone, of own tones."""
+    total = sum((face_cuts.count(face_cuts.make(media.parent, "A", k), 1, light) for k in (1, 2, 3)), Counter())
+    assert total["cuts"] == 15
+    assert total["found"] >= 13
+    assert total["tracks of two people"] <= 15 - total["found"]
+    assert total["frames with two faces"] == 0
+
+
+@pytest.mark.parametrize("strength", [60, 120])
+def test_a_flash_on_a_face_makes_no_second_box(media: Path, strength: int):
+    import av
+
+    with av.open(str(media / "single_face.mp4")) as container:
+        images = [f.to_ndarray(format="bgr24") for _, f in zip(range(14), container.decode(video=0), strict=False)]
+    images[6] = cv2.convertScaleAbs(images[6], beta=strength)
+    found = face_cuts.follow(Clip([cv2.resize(image, (640, 360)) for image in images], []))
+    assert [faces for _, faces in found] == [[(1, 1)]] * 14

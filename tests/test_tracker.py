@@ -216,3 +216,16 @@ def test_pairs_cost_as_little_as_the_best_of_all_permutations(shape):
 def test_without_rows_or_columns_there_are_no_pairs():
     assert cheapest_pairs(np.zeros((0, 3))).tolist() == []
     assert cheapest_pairs(np.zeros((2, 0))).tolist() == [-1, -1]
+
+
+def test_a_face_has_one_box():
+    """Somebody else in the place of a track is shown at the second look, and the box of the track no more."""
+    tracker = FaceTracker()
+    for i in range(10):
+        tracker.update(looking(face_at(50, 40), 0), i / 25)
+    assert ids(tracker.update(looking(face_at(52, 40), 90), 10 / 25)) == [1]  # it may be a flash
+    tracks = tracker.update(looking(face_at(52, 40), 90), 11 / 25)
+    assert ids(tracks) == [1, 2]
+    assert tracks.time_since_update.tolist() == [np.inf, 0]
+    back = tracker.update(looking(face_at(52, 40), 0), 12 / 25)
+    assert (owner(back, 0), back.time_since_update.tolist()) == (1, [0, np.inf])

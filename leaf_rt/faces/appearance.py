@@ -85,6 +85,31 @@ def change(a: F32, b: F32) -> F32:
     return np.asarray(np.sqrt(total / np.maximum(known.sum(axis=2), 1)), np.float32)
 
 
+def likeness(a: F32, b: F32) -> F32:
+    """Return how alike the patterns of light of two heads are, whatever the brightness and contrast of the pictures.
+
+    From one frame to the next it is above 0.88 for one person before a camera and mostly above 0.75 in a street; in cuts
+    between photographs with the faces in the same place, 95 % of the values are below 0.75, half are below 0.37.
+
+    Args:
+        a: (N, A) float32; NaN where the head is outside the frame.
+        b: (M, A) float32, likewise.
+
+    Returns:
+        (N, M) float32, correlation of the lightness of the cells that both have; 1 where it cannot be measured.
+    """
+    if a.shape[1] != SIZE or b.shape[1] != SIZE:
+        return np.ones((len(a), len(b)), np.float32)
+    light_a, light_b = a[:, None, ::3], b[None, :, ::3]
+    known = ~np.isnan(light_a + light_b)
+    number = np.maximum(known.sum(axis=2, keepdims=True), 1)
+    x, y = (np.where(known, light, 0.0) for light in (light_a, light_b))
+    x, y = (np.where(known, v - v.sum(axis=2, keepdims=True) / number, 0.0) for v in (x, y))
+    energy = np.sqrt((x * x).sum(axis=2) * (y * y).sum(axis=2))
+    found = (x * y).sum(axis=2) / np.maximum(energy, 1e-9)
+    return np.where((known.sum(axis=2) >= MIN_CELLS) & (energy > 1.0), found, 1.0).astype(np.float32)
+
+
 def _outside(window: Window, width: int, height: int) -> NDArray[np.bool_]:
     """Return which cells of a window are outside a frame of this size, (GRID, GRID)."""
     middles = (np.arange(GRID) + 0.5) * window.side / GRID

@@ -13,7 +13,8 @@ import lap
 import numpy as np
 from numpy.typing import NDArray
 
-from leaf_rt.faces.appearance import change
+from leaf_rt.faces.appearance import change, likeness
+from leaf_rt.geometry import iou
 from leaf_rt.types import F32, I64, Detections, Tracks
 
 F64 = NDArray[np.float64]
@@ -24,6 +25,10 @@ DAMPING = 0.4  # s in which the speed of a face that is not detected drops by 63
 OUTLIER = 3.0  # standard deviations; larger innovations are clipped, so that one bad box does not throw a track off
 MEMORY = 0.3  # weight of a new appearance in the mean appearance of its track
 RECENT = 0.3  # s; tracks seen within this time are matched first
+NOTICEABLE = 8.0  # change of the appearance from which ``MIN_LIKENESS`` is looked at
+MIN_LIKENESS = 0.2  # of a head in two detections; less is another person. The least in a street was 0.42
+SAME_PLACE = 0.5  # intersection over union of two boxes that cannot both be shown
+FLASH = 0.09  # s; whoever appears in the place of a face that was seen this recently must be detected twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +108,27 @@ class FaceTracker:
                 self._tracks[k].correct(detections.xyxy[row], detections.appearance[row], now)
                 indices[k] = row
                 free.remove(row)
+        doubtful = self._in_place_of_others(indices, detections, free, now) if free else set[int]()
         for row in free:
             indices[len(self._tracks)] = row
             self._tracks.append(_Track(detections.xyxy[row], detections.appearance[row], now))
         for k, row in indices.items():
             track = self._tracks[k]
             confident = float(detections.confidence[row]) >= self.options.confirm_confidence
-            if track.track_id == 0 and (track.hits > 1 or confident):
+            if track.track_id == 0 and (track.hits > 1 or (confident and row not in doubtful)):
                 track.track_id = self._next_id
                 self._next_id += 1
-        return self._rows(indices, now)
+        return self._rows(indices, detections, now)
+
+    def _in_place_of_others(
+        self, indices: dict[int, int], detections: Detections, free: list[int], now: float
+    ) -> set[int]:
+        """Return the free rows that lie over a track that was seen just before: a flash looks like somebody else."""
+        lost = [t for k, t in enumerate(self._tracks) if t.track_id > 0 and k not in indices and now - t.seen <= FLASH]
+        if not lost:
+            return set()
+        over = iou(detections.xyxy[free], np.array([t.xyxy() for t in lost], np.float32)) >= SAME_PLACE
+        return {row for row, is_over in zip(free, over.any(axis=1).tolist(), strict=True) if is_over}
 
     def _max_age(self, track: _Track) -> float:
         """Return the seconds without a detection after which a track ends."""
@@ -136,20 +152,25 @@ class FaceTracker:
         # Whoever comes back far away and looks different is somebody else, though each alone would be allowed.
         doubt = np.hypot(distance / np.maximum(reach, 1e-9), changes / max(self.options.max_change, 1e-9))
         allowed &= (lost_for <= RECENT)[:, None] | (doubt <= 1.0)
+        if changes.flat[changes.argmax()] > NOTICEABLE:
+            alike = np.array([likeness(self._tracks[k].appearances, appearance).max(axis=0) for k in group])
+            allowed &= alike >= MIN_LIKENESS
         # A forbidden pair costs more than all allowed pairs together, so that it never replaces one of them.
         penalty = 1e3
         columns = cheapest_pairs(np.where(allowed, cost, penalty)).tolist()
         return [(group[r], free[c]) for r, c in enumerate(columns) if c >= 0 and allowed[r, c]]
 
-    def _rows(self, indices: dict[int, int], now: float) -> Tracks:
+    def _rows(self, indices: dict[int, int], detections: Detections, now: float) -> Tracks:
         order = sorted((t.track_id, k) for k, t in enumerate(self._tracks) if t.track_id > 0)
         tracks = [self._tracks[k] for _, k in order]
-        return Tracks(
-            track_id=np.array([t.track_id for t in tracks], np.int64),
-            xyxy=np.array([t.xyxy() for t in tracks], np.float32).reshape(-1, 4),
-            detection_index=np.array([indices.get(k, -1) for _, k in order], np.int64),
-            time_since_update=np.array([now - t.seen for t in tracks], np.float32),
-        )
+        xyxy = np.array([t.xyxy() for t in tracks], np.float32).reshape(-1, 4)
+        rows = [indices.get(k, -1) for _, k in order]
+        seen = np.array(rows, np.int64)
+        age = np.array([now - t.seen for t in tracks], np.float32)
+        if -1 in rows and len(detections):  # a face has one box: that of the track that was detected
+            covered = (iou(xyxy, detections.xyxy[seen[seen >= 0]]) >= SAME_PLACE).any(axis=1)
+            age[(seen < 0) & covered] = np.inf
+        return Tracks(np.array([t.track_id for t in tracks], np.int64), xyxy, seen, age)
 
 
 def cheapest_pairs(cost: F64) -> I64:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from leaf_rt.faces.appearance import difference
+from leaf_rt.faces.appearance import difference, likeness
 from leaf_rt.types import F32
 
 MAX_DIFFERENCE = 15.0  # of two heads of the same person, see ``appearance.difference``
+MIN_LIKENESS = 0.85  # of two heads of the same person, see ``appearance.likeness``; colors alone say little in grey
 MIN_SIMILARITY = 0.55  # cosine of the vectors of the same person; 0.5 accepts 5 of a million pairs of other people
 MIN_AGREEMENT = 0.25  # cosine below which heads that look alike are not the same person
 PATIENCE = 0.5  # s from the first description of a track, in which it may still become a person who is back
@@ -143,7 +144,11 @@ class PeopleMemory:
 
 def _cost(person: _Person, head: F32, vector: F32) -> float:
     """Return how badly a description fits a person; up to 1 is a match."""
-    heads = float(difference(np.stack(person.heads), head[None]).min()) / MAX_DIFFERENCE if person.heads else np.inf
+    heads = np.inf
+    if person.heads:
+        known = np.stack(person.heads)
+        apart = difference(known, head[None])
+        heads = float(apart[likeness(known, head[None]) >= MIN_LIKENESS].min(initial=np.inf)) / MAX_DIFFERENCE
     if not len(vector) or not person.vectors:
         return heads if len(head) else np.inf
     similarity = float((np.stack(person.vectors) @ vector).max())

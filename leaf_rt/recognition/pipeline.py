@@ -14,6 +14,7 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import is_low_quality
+from leaf_rt.faces.appearance import likeness
 from leaf_rt.faces.crops import cut_crops
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
@@ -32,6 +33,7 @@ from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
+MIN_LIKENESS = 0.85  # of a face before and after a sudden change of the picture, see ``appearance.likeness``
 STAGES = ("detect", "track", "align", "infer", "smooth")
 
 
@@ -154,7 +156,8 @@ class Pipeline:
         self._encoder = encoder
         self._shot = 0  # number of the shot, in this generation
         self._restarts, self._cuts = False, 0  # what ``detect`` has seen and ``plan`` has to do
-        self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
+        self._last_faces = Detections.empty()  # of the last frame
+        self._last_rows = np.zeros(0, np.int64)  # those of them that had tracks; -1 for none
         self._clock = clock
         self._wants_pose, self._landmarker = pose, landmarker
         self._answers, self._evidence, self._resting = Answers(self.spec, prior), FaceEvidence(), resting
@@ -188,7 +191,7 @@ class Pipeline:
             self._cuts += 1
             self._forget_faces()
         detections = self.detector.detect(frame)
-        if change is Change.DOUBTFUL and self._all_gone(detections):
+        if change in (Change.DOUBTFUL, Change.SUDDEN) and self._none_goes_on(detections, change is Change.SUDDEN):
             self._cuts += 1
             self._forget_faces()
             detections = self.detector.detect(frame)
@@ -219,7 +222,7 @@ class Pipeline:
         t3 = self._clock()
         self.timings.update(detect=found.seconds, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
-        self._last_boxes = tracks.xyxy[tracks.detection_index >= 0]
+        self._last_faces, self._last_rows = detections, tracks.detection_index
         return Pending(frame, tracks, rows, crops, clear, found.lag, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
@@ -272,7 +275,7 @@ class Pipeline:
 
     def _forget_faces(self) -> None:
         """Forget the faces of the last frame, before those of the next one are looked for."""
-        self._last_boxes = np.zeros((0, 4), np.float32)
+        self._last_rows = np.zeros(0, np.int64)
         self.detector.reset()
 
     def _end_tracks(self) -> None:
@@ -286,10 +289,20 @@ class Pipeline:
         """Free the detector. The back end stays open."""
         self.detector.close()
 
-    def _all_gone(self, detections: Detections) -> bool:
-        """Whether there were faces in the last frame, all were looked for again, and none was found."""
-        looked = self.detector.lag == 0.0 and len(self._last_boxes) > 0
-        return looked and not same_face(self._last_boxes, detections.xyxy).any()
+    def _none_goes_on(self, detections: Detections, by_look: bool) -> bool:
+        """Whether there were faces in the last frame, all were looked for again, and none was found.
+
+        Args:
+            detections: Of the new frame.
+            by_look: Whether a face in the same place that looks different is another one.
+        """
+        last = self._last_faces[self._last_rows[self._last_rows >= 0]]
+        if self.detector.lag > 0.0 or not len(last):
+            return False
+        same = same_face(last.xyxy, detections.xyxy)
+        if by_look:
+            same &= likeness(last.appearance, detections.appearance) >= MIN_LIKENESS
+        return not same.any()
 
     def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
         """Describe faces to recognize people who come back: those that are classified in this frame, or still open."""

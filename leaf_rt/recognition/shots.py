@@ -46,6 +46,12 @@ SHARP_JUMP, SHARP_RATIO, SHARP_DEVIATION = 5.0, 1.0, 10.0
 SHARP_SIMILARITY = 0.83  # as ``MAX_SIMILARITY``, after a sharp change; two large faces resemble each other
 SHARP_COLOR_CHANGE = 0.17  # as ``MIN_COLOR_CHANGE``, after a sharp change
 MIN_DROP = 0.2  # a cut has this much less than usual, so that noise and strobe lights are no row of cuts
+# A sudden change: difference / the one before and its ratio, at least. It needs no other colors than the scene before,
+# because grey pictures have the same ones; but as much contrast as a sharp one, so that a flash is none.
+SUDDEN_JUMP, SUDDEN_RATIO = 3.0, 0.4
+SUDDEN_SIMILARITY = 0.83  # a smaller one is a cut if no face goes on
+# A cut by the blocks alone, whatever the colors and faces: at least this jump and ratio, at most this similarity.
+BLOCKS_JUMP, BLOCKS_RATIO, BLOCKS_SIMILARITY = 10.0, 0.75, 0.75
 USUAL = 9  # comparisons, whose median is the usual similarity
 
 
@@ -54,6 +60,7 @@ class Change(Enum):
 
     SAME = "same"
     DOUBTFUL = "doubtful"  # a cut if all faces are gone, else the same scene
+    SUDDEN = "sudden"  # a cut if no face goes on: each is gone, or another face is in its place
     CUT = "cut"
 
 
@@ -92,24 +99,32 @@ class ShotDetector:
         difference = cv2.norm(last, picture, cv2.NORM_L1) / picture.size
         ratio = 2.0 * difference / (deviation + last_deviation)
         jump, self._last_difference = difference / max(self._last_difference, 1.0), difference
-        if difference < MIN_DIFFERENCE or ratio < MIN_RATIO:
+        has_contrast = min(deviation, last_deviation) >= SHARP_DEVIATION
+        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and has_contrast
+        is_sudden = jump >= SUDDEN_JUMP and ratio >= SUDDEN_RATIO and has_contrast
+        if difference < MIN_DIFFERENCE or (ratio < MIN_RATIO and not is_sudden):
             self._similarities.append(1.0)
             return Change.SAME
-        is_sharp = jump >= SHARP_JUMP and ratio >= SHARP_RATIO and min(deviation, last_deviation) >= SHARP_DEVIATION
         color_change = self._color_change(last, colors, picture)
-        if color_change < (SHARP_COLOR_CHANGE if is_sharp else MIN_COLOR_CHANGE):
+        has_other_colors = color_change >= (SHARP_COLOR_CHANGE if is_sharp else MIN_COLOR_CHANGE)
+        if not has_other_colors and not is_sudden:
             self._similarities.append(1.0)
             return Change.SAME
         similarity = _similarity(last, picture)
         usual = float(np.median(self._similarities)) if self._similarities else 1.0
         self._similarities.append(similarity)
-        if is_sharp and similarity <= SHARP_SIMILARITY:
+        is_new = similarity <= usual - MIN_DROP
+        if is_sharp and has_other_colors and similarity <= SHARP_SIMILARITY:
             return Change.CUT
-        if similarity > min(DOUBTFUL_SIMILARITY, usual - MIN_DROP):
-            return Change.SAME
-        if jump < MIN_JUMP and not (similarity <= NOTHING_COMMON[0] and color_change >= NOTHING_COMMON[1]):
-            return Change.DOUBTFUL
-        return Change.CUT if similarity <= MAX_SIMILARITY or ratio >= STRONG_RATIO else Change.DOUBTFUL
+        if is_sudden and is_new and jump >= BLOCKS_JUMP and ratio >= BLOCKS_RATIO and similarity <= BLOCKS_SIMILARITY:
+            return Change.CUT
+        if has_other_colors and ratio >= MIN_RATIO and is_new and similarity <= DOUBTFUL_SIMILARITY:
+            if jump < MIN_JUMP and not (similarity <= NOTHING_COMMON[0] and color_change >= NOTHING_COMMON[1]):
+                return Change.DOUBTFUL
+            if similarity <= MAX_SIMILARITY or ratio >= STRONG_RATIO:
+                return Change.CUT
+            return Change.SUDDEN if is_sudden else Change.DOUBTFUL
+        return Change.SUDDEN if is_sudden and similarity <= SUDDEN_SIMILARITY else Change.SAME
 
     def _color_change(self, last: U8, last_colors: F32 | None, picture: U8) -> float:
         """Return how much the colors of two pictures differ: 0 for the same, 1 for none in common."""
