@@ -1,4 +1,4 @@
-"""Hard cuts between photographs that show a face in the same place, the hardest ones, and the command that measures them.
+"""Hard cuts between photographs with a face in the same place, the hardest ones, and the command that measures them.
 
     PYTHONPATH=tests:. python tests/face_cuts.py ../shared A [--light 1 0.25 0.1] [--stride 1]
 

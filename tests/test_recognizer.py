@@ -279,6 +279,11 @@ def test_bad_options(recognizer: leaf_rt.Recognizer, tmp_path: Path) -> None:
     (tmp_path / "bad.task").write_text("no network")
     with pytest.raises(errors.ModelError, match=r"^landmarks: .*bad\.task is not"):
         leaf_rt.Recognizer(landmarks=tmp_path / "bad.task")
+    with (
+        leaf_rt.Recognizer(reid_model=tmp_path / "bad.task") as late,  # opened with the first video
+        pytest.raises(errors.ModelError, match=r"^reid_model: .*bad\.task is no"),
+    ):
+        next(iter(late.stream([np.zeros((64, 64, 3), np.uint8)], fps=10)))
     with pytest.raises(errors.BackendError, match=r"^backend abacus: unknown"):
         leaf_rt.Recognizer(backend="abacus")
     with pytest.raises(errors.NotFound):

@@ -88,7 +88,7 @@ def change(a: F32, b: F32) -> F32:
 def likeness(a: F32, b: F32) -> F32:
     """Return how alike the patterns of light of two heads are, whatever the brightness and contrast of the pictures.
 
-    From one frame to the next it is above 0.88 for one person before a camera and mostly above 0.75 in a street; in cuts
+    From one frame to the next it is above 0.88 for one person before a camera, mostly above 0.75 in a street; in cuts
     between photographs with the faces in the same place, 95 % of the values are below 0.75, half are below 0.37.
 
     Args:

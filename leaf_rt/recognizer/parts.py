@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from leaf_rt.backends.base import Backend
+from leaf_rt.errors import LeafError
 from leaf_rt.faces.image_detector import ImageFaceDetector
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.factory import build_detector, build_pipeline
@@ -20,6 +23,16 @@ from leaf_rt.stream.runner import run
 from leaf_rt.stream.stats import RunStats
 from leaf_rt.system.signals import StopSignal
 from leaf_rt.types import U8, Prediction, SourceInfo
+
+
+@contextmanager
+def named_by_parameters() -> Iterator[None]:
+    """Make the message of an error that begins with an option of the command line name the parameter instead."""
+    try:
+        yield
+    except LeafError as e:
+        e.args = (re.sub(r"^--([a-z-]+)", lambda name: name[1].replace("-", "_"), str(e)),)
+        raise
 
 
 class SharedBackend:
@@ -91,7 +104,8 @@ class Parts:
 
         def pipeline(info: SourceInfo) -> Pipeline:
             detector = ready.pop() if ready else None
-            return build_pipeline(self.config, self.backend, hide_faces=blur, detector=detector)
+            with named_by_parameters():
+                return build_pipeline(self.config, self.backend, hide_faces=blur, detector=detector)
 
         try:
             return run([target], pipeline, self.backend, sinks, (), hooks, options, stop, opener)

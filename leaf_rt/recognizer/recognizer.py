@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from leaf_rt.errors import LeafError
 from leaf_rt.models.calibration import PRIORS
 from leaf_rt.models.spec import DEFAULT_MODEL
 from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
@@ -20,7 +18,7 @@ from leaf_rt.recognition.smoothing import SmoothOptions
 from leaf_rt.recognizer.background import BackgroundRun, FrameQueue, close_with
 from leaf_rt.recognizer.crops import classify_crops
 from leaf_rt.recognizer.faces import Faces
-from leaf_rt.recognizer.parts import Parts
+from leaf_rt.recognizer.parts import Parts, named_by_parameters
 from leaf_rt.recognizer.picture import load_picture
 from leaf_rt.recognizer.progress import progress_bar
 from leaf_rt.recognizer.source import SourceArguments, StreamSource, has_end, target_of
@@ -163,11 +161,8 @@ class Recognizer(Closing):
         )
         if detector != "auto":  # "auto" chooses when the first face is looked for
             self._config.choose_detector(_log.warning)
-        try:
+        with named_by_parameters():
             opened = self._config.open_backend(_log.info)
-        except LeafError as e:  # messages name options of the command line first
-            e.args = (re.sub(r"^--([a-z-]+)", lambda name: name[1].replace("-", "_"), str(e)),)
-            raise
         self._parts = Parts(self._config, opened)
         self._finalizer = close_with(self, self._parts.close)  # also runs at exit
         self.labels = opened.spec.labels
