@@ -127,8 +127,8 @@ class FaceTracker:
         lost = [t for k, t in enumerate(self._tracks) if t.track_id > 0 and k not in indices and now - t.seen <= FLASH]
         if not lost:
             return set()
-        over = iou(detections.xyxy[free], np.array([t.xyxy() for t in lost], np.float32)) >= SAME_PLACE
-        return {row for row, is_over in zip(free, over.any(axis=1).tolist(), strict=True) if is_over}
+        overlap = iou(detections.xyxy[free], np.array([t.xyxy() for t in lost], np.float32)).max(axis=1)
+        return {row for row, most in zip(free, overlap, strict=True) if most >= SAME_PLACE}
 
     def _max_age(self, track: _Track) -> float:
         """Return the seconds without a detection after which a track ends."""
