@@ -95,7 +95,7 @@ def end_to_end(clip: str | None, recognition: RecognitionConfig) -> EndToEnd:
         raise NotAVideo(f"{address.shown}: bench measures a file; record some seconds of this live source first")
     if clip is None and not DEMO.is_file():
         raise NotFound("bench: the demo clip is only in the repository; give a clip, as in leaf-rt bench clip.mp4")
-    backend = recognition.open_backend()
+    backend = recognition.open_backend(for_files=True)
 
     def pipeline(_: SourceInfo) -> Pipeline:
         detector = VideoFaceDetector(range=recognition.range, detector=recognition.detector)
