@@ -20,6 +20,7 @@ from leaf_rt.cli.skipping import without_finished
 from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.appearance import load_tables
+from leaf_rt.media import opencv
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.render.window import Window
 from leaf_rt.sinks.config import OutputConfig, prepare_paths
@@ -161,6 +162,8 @@ class VideoCommand:
     def _load(self, for_files: bool) -> Backend:
         """Load the back end and, beside it, what finds faces: the first record waits for both."""
         notes: list[str] = []
+        if for_files:
+            opencv.use_one_thread()
         with ThreadPoolExecutor(2, "load") as pool:
             tables = pool.submit(load_tables)
             detector = pool.submit(self.recognition.choose_detector, notes.append)
