@@ -56,13 +56,17 @@ def protocol(
     jobs: Annotated[int, typer.Option(metavar="N", help="Runs side by side.")] = 1,
     minutes: Annotated[float, typer.Option(metavar="M", help="Stop after this time; 0: no limit.")] = 0.0,
     test: Annotated[bool, typer.Option("--test", help="Only measure the chosen runs on the test split.")] = False,
+    others: Annotated[
+        Path | None,
+        typer.Option(metavar="LIST", help="Only measure the chosen runs on labelled images of another source."),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Only print the tables of the finished runs.")] = False,
     debug: opt.Debug = False,
 ) -> None:
     """Compare methods: learning rates by validation, seeds, curves. Can be stopped and started again."""
     from experiments.forms import USUAL
     from experiments.frozen import Features
-    from experiments.protocol import Protocol, markdown, measure_test, run_beside, run_protocol
+    from experiments.protocol import Protocol, markdown, measure_others, measure_test, run_beside, run_protocol
 
     for name, value in (("--seeds", seeds), ("--jobs", jobs)):
         if value < 1:
@@ -76,11 +80,13 @@ def protocol(
     study = Protocol(runs, names, numbers, seeds, steps, overrides, packed, stored)
     if test:
         measure_test(study)
+    elif others is not None:
+        measure_others(study, others)
     elif not show and jobs > 1:
         run_beside(jobs, sys.argv[1:])
     elif not show:
         run_protocol(study, minutes)
-    typer.echo(markdown(study), nl=False)
+    typer.echo(markdown(study, on="" if others is None else "others"), nl=False)
 
 
 def pack(

@@ -13,7 +13,8 @@ BASELINES: dict[str, dict[str, Any]] = {
     "FreeMatch": {"method.name": "freematch"},
     "Ada-CM": {"method.name": "adacm"},
 }
-RAMPS: dict[str, dict[str, Any]] = {
+LEAF_FORMS: dict[str, dict[str, Any]] = {
+    "LEAF at a fifth": {**_LEAF, "method.lambda_u": 0.2},
     "LEAF scalar": {**_LEAF, "method.unsupervised": "scalar"},
     "LEAF share": {**_LEAF, "method.ramp": "share"},
     "LEAF class": {**_LEAF, "method.ramp": "class"},
@@ -28,11 +29,14 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "LEAF paper": {"method.name": "leaf"},
-    "LEAF at a fifth": {**_LEAF, "method.lambda_u": 0.2},
-    **{f"{name} with {what}": {**form, **change} for name, form in RAMPS.items() for what, change in _CHANGES.items()},
+    **{
+        f"{name} with {what}": {**form, **change}
+        for name, form in LEAF_FORMS.items()
+        for what, change in _CHANGES.items()
+    },
     **{
         f"{name} without {level}": {**form, "method.levels": ",".join(other for other in _LEVELS if other != level)}
-        for name, form in RAMPS.items()
+        for name, form in LEAF_FORMS.items()
         for level in _LEVELS
     },
     **{
@@ -42,9 +46,9 @@ OTHERS: dict[str, dict[str, Any]] = {
             **BASELINES[baseline],
             "method.levels": ",".join(_LEVELS),
         }
-        for name, form in RAMPS.items()
+        for name, form in LEAF_FORMS.items()
         for baseline in ("FixMatch", "FreeMatch", "Ada-CM")
     },
 }
-FORMS = {**BASELINES, **RAMPS, **OTHERS}
-USUAL = (*BASELINES, *RAMPS)
+FORMS = {**BASELINES, **LEAF_FORMS, **OTHERS}
+USUAL = (*BASELINES, *LEAF_FORMS)

@@ -43,6 +43,7 @@ from train.reports.evaluation import evaluate
 RECIPE = "study-long"
 RATES = (1.5e-4, 3e-4, 6e-4)
 METRICS = ("accuracy", "balanced_accuracy")
+OTHERS = ("neutral", "happiness", "surprise", "sadness", "anger")  # classes that photographs of strangers show often
 _WAIT = 2.0  # s, until the next look at runs of other programs
 _log = logging.getLogger(__name__)
 
@@ -303,17 +304,44 @@ def measure_test(protocol: Protocol) -> None:
                 append(protocol.runs, {**record, "test": {metric: getattr(result, metric) for metric in METRICS}})
 
 
-def markdown(protocol: Protocol, against: str = "FixMatch") -> str:
+def measure_others(protocol: Protocol, path: Path) -> None:
+    """Measure the runs with the best learning rates on labelled images of another source; what is measured is kept.
+
+    Args:
+        protocol: The study.
+        path: List file of the images, see ``train.data.formats.lists``.
+    """
+    source = load_recipe(None, {"data.path": str(path), "data.layout": "list"})
+    for records in chosen_records(protocol).values():
+        for record in records:
+            if "others" not in record:
+                trial = Trial(record["method"], record["labels"], record["rate"], record["seed"])
+                result = evaluate(protocol.runs / trial.folder / LAST, source, "all")
+                recalls = [r for label in OTHERS if (r := result.recall.get(label)) is not None]
+                if len(recalls) < len(OTHERS):
+                    raise DataError(f"--others {path}: wanted images of {', '.join(OTHERS)}")
+                values = {"accuracy": result.accuracy, "balanced_accuracy": statistics.mean(recalls)}
+                append(protocol.runs, {**record, "others": values})
+
+
+def markdown(protocol: Protocol, against: str = "FixMatch", on: str = "") -> str:
     """Tables of the finished runs: results, paired differences, and the curves of validation accuracy.
 
     Args:
         protocol: The study.
         against: Method of the paired differences. ± is the standard error of their mean over seeds.
+        on: "others" for the figures of ``measure_others``, of the runs that have them. Otherwise those of the test
+            split, if all runs have them, and those of the validation split if not.
     """
     found = chosen_records(protocol)
     split = "test" if found and all("test" in r for records in found.values() for r in records) else "validation"
+    if on:
+        split = on
+        found = {key: [r for r in records if on in r] for key, records in found.items()}
+        found = {key: records for key, records in found.items() if records}
+    what = f"other images, balanced over {', '.join(OTHERS)}" if on else f"{split} split"
     lines = [
-        f"%, {split} split, mean ± standard deviation over seeds. Against {against}: mean difference of runs "
+        f"%, {what}, mean ± standard deviation over seeds. Against {against}: mean difference of runs "
         "with the same seed, ± its standard error.",
         "",
         "| labels | method | rate | accuracy | balanced | seeds | accuracy against | balanced against |",

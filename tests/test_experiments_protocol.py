@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,16 @@ from experiments import packed
 from experiments.forms import FORMS, USUAL
 from experiments.frozen import Features, FrozenTraining
 from experiments.packed import load_packed, pack
-from experiments.protocol import Protocol, Trial, _run_next, append, best_rate, markdown, missing, run_protocol
+from experiments.protocol import (
+    Protocol,
+    Trial,
+    _run_next,
+    append,
+    best_rate,
+    markdown,
+    missing,
+    run_protocol,
+)
 from experiments.study import key, read_results
 from leaf_rt.errors import DataError, NotFound
 from leaf_rt.system.signals import StopSignal
@@ -32,6 +42,7 @@ from train.loop.checkpoint import LAST, load, load_model
 from train.loop.distributed import DistributedContext
 from train.loop.inference import predict
 from train.recipes.loading import load_recipe
+from train.reports.evaluation import evaluate
 
 RATES = (1e-3, 2e-2)
 
@@ -110,6 +121,38 @@ def test_the_test_split_is_shown_when_all_chosen_runs_have_it(tmp_path: Path, ca
     append(protocol.runs, {**record, "test": {"accuracy": 0.125, "balanced_accuracy": 0.25}})
     assert run_experiments(*arguments, "--test") == 0, "what is measured is kept"
     assert "| 12.50 | 25.00 |" in capsys.readouterr().out
+
+
+def test_runs_are_measured_on_images_of_another_source(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = CLASSES[:3]
+    monkeypatch.setattr("experiments.protocol.OTHERS", common)
+    protocol = study(tmp_path, "supervised", seeds=1)
+    run_protocol(protocol)
+    options = [f"--{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in protocol.overrides.items()]
+    arguments = ["protocol", "--methods", "supervised", "--budgets", "20", "--seeds", "1", "--rates", "1e-3,2e-2",
+                 "--runs", str(protocol.runs), *options]  # fmt: skip
+    rng = np.random.default_rng(0)
+    rows = ["path,label"]
+    for n, label in enumerate([*CLASSES, *CLASSES[:3]]):
+        assert cv2.imwrite(str(tmp_path / f"{n}.png"), rng.integers(0, 256, (48, 48), np.uint8))
+        rows.append(f"{n}.png,{label}")
+    others = tmp_path / "others.csv"
+    others.write_text("\n".join(rows[:3]), encoding="utf-8")
+    assert run_experiments(*arguments, "--others", str(others)) == DataError.exit_code
+    assert f"wanted images of {', '.join(common)}" in capsys.readouterr().err
+    others.write_text("\n".join(rows), encoding="utf-8")
+    assert run_experiments(*arguments, "--others", str(others)) == 0
+    assert f"other images, balanced over {common[0]}" in capsys.readouterr().out
+    (record,) = [r for r in read_results(protocol.runs).values() if "others" in r]
+    trial = Trial("supervised", 20, record["rate"], 0)
+    source = load_recipe(None, {"data.path": str(others), "data.layout": "list"})
+    result = evaluate(protocol.runs / trial.folder / LAST, source, "all")
+    assert record["others"]["accuracy"] == result.accuracy
+    assert record["others"]["balanced_accuracy"] == pytest.approx(
+        statistics.mean(result.recall[label] or 0 for label in common)
+    )
 
 
 def test_the_packed_file_holds_the_same_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,17 +14,16 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.faces.alignment import is_low_quality
-from leaf_rt.faces.appearance import likeness
 from leaf_rt.faces.crops import cut_crops
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
-from leaf_rt.geometry import same_face
 from leaf_rt.labels import BLENDSHAPES
 from leaf_rt.models.calibration import Prior
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.answers import Answers
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.evidence import FaceEvidence
+from leaf_rt.recognition.last_faces import LastFaces
 from leaf_rt.recognition.parts import Detector, Encoder, Landmarker, Tracker
 from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.resting import RestingFaces
@@ -33,7 +32,6 @@ from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
-MIN_LIKENESS = 0.85  # of a face before and after a sudden change of the picture, see ``appearance.likeness``
 STAGES = ("detect", "track", "align", "infer", "smooth")
 
 
@@ -58,12 +56,16 @@ class Found:
         detections: Its faces.
         lag: See ``Detector.lag``.
         seconds: How long the detection took.
+        restarts: Whether the source was connected again before this frame.
+        cuts: Number of hard cuts before this frame, since the last one that was found.
     """
 
     frame: Frame
     detections: Detections
     lag: float
     seconds: float
+    restarts: bool
+    cuts: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +99,8 @@ class Pipeline:
     ``step`` processes a frame completely. To share a back end between sources, call ``prepare`` for each source, then
     ``backend.infer`` once for all crops, then ``finish`` for each source.
 
-    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frame may run in
-    another thread as soon as ``plan`` for the last one has returned, and beside ``infer`` and ``finish``.
+    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frames, one after
+    the other, may run in another thread beside everything else.
 
     Args:
         detector: Finds the faces. The pipeline closes it.
@@ -155,9 +157,10 @@ class Pipeline:
         self._memory = people
         self._encoder = encoder
         self._shot = 0  # number of the shot, in this generation
-        self._restarts, self._cuts = False, 0  # what ``detect`` has seen and ``plan`` has to do
-        self._last_faces = Detections.empty()  # of the last frame
-        self._last_rows = np.zeros(0, np.int64)  # those of them that had tracks; -1 for none
+        self._restarts, self._cuts = False, 0  # before the next frame that ``detect`` returns
+        self._last = LastFaces()
+        # Crops and their quality, where no face is classified.
+        self._nothing = np.zeros((0, self.spec.side, self.spec.side, 3), np.uint8), np.zeros(0, np.float32)
         self._clock = clock
         self._wants_pose, self._landmarker = pose, landmarker
         self._answers, self._evidence, self._resting = Answers(self.spec, prior), FaceEvidence(), resting
@@ -175,7 +178,7 @@ class Pipeline:
         return self.plan(self.detect(frame))
 
     def detect(self, frame: Frame) -> Found:
-        """Find the faces of a frame: the first half of ``prepare``. Leaves alone what ``infer`` and ``finish`` use."""
+        """Find the faces of a frame: the first half of ``prepare``. It shares nothing with ``plan`` and ``finish``."""
         if frame.generation != self._generation:
             self._generation, self._size = frame.generation, None
             self._restarts = True
@@ -191,38 +194,40 @@ class Pipeline:
             self._cuts += 1
             self._forget_faces()
         detections = self.detector.detect(frame)
-        if change in (Change.DOUBTFUL, Change.SUDDEN) and self._none_goes_on(detections, change is Change.SUDDEN):
+        if change in (Change.DOUBTFUL, Change.SUDDEN) and self._none_goes_on(change, detections):
             self._cuts += 1
             self._forget_faces()
             detections = self.detector.detect(frame)
-        return Found(frame, detections, self.detector.lag, self._clock() - start)
+        self._last.add(detections)
+        restarts, cuts, self._restarts, self._cuts = self._restarts, self._cuts, False, 0
+        return Found(frame, detections, self.detector.lag, self._clock() - start, restarts, cuts)
 
     def plan(self, found: Found) -> Pending:
         """Track the faces of a frame, and crop those that are due: the second half of ``prepare``."""
         frame, detections = found.frame, found.detections
-        if self._restarts or self._cuts:
+        if found.restarts or found.cuts:
             self._end_tracks()
-            self._shot = (0 if self._restarts else self._shot) + (self._cuts if self._shots is not None else 0)
-            self._restarts, self._cuts = False, 0
+            self._shot = (0 if found.restarts else self._shot) + (found.cuts if self._shots is not None else 0)
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)
         self._update_people(tracks, detections)
         t2 = self._clock()
         answered = {track_id for track_id, person in self._people.items() if person.probs is not None}
         rows = self._schedule.choose(tracks, answered, frame.timestamp, self.options)
-        keypoints = detections.keypoints[tracks.detection_index[rows]]
-        crops = cut_crops(frame.image, keypoints, self.spec.side, self.spec.margin, self.backend.cropper)
-        for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
-            self._people[int(tracks.track_id[row])].low_quality = low_quality
-        clear = quality(crops)
-        if self._landmarker is not None:
-            self._measure(self._landmarker, frame, tracks, detections, rows)
+        crops, clear = self._nothing
+        if len(rows):  # in most frames nobody is due
+            keypoints = detections.keypoints[tracks.detection_index[rows]]
+            crops = cut_crops(frame.image, keypoints, self.spec.side, self.spec.margin, self.backend.cropper)
+            for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
+                self._people[int(tracks.track_id[row])].low_quality = low_quality
+            clear = quality(crops)
+            if self._landmarker is not None:
+                self._measure(self._landmarker, frame, tracks, detections, rows)
         if self._memory is not None:
             self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
         self.timings.update(detect=found.seconds, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
-        self._last_faces, self._last_rows = detections, tracks.detection_index
         return Pending(frame, tracks, rows, crops, clear, found.lag, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
@@ -233,8 +238,16 @@ class Pipeline:
             prediction: K rows, in the order of ``pending.rows``.
         """
         start = self._clock()
-        tracks, now = pending.tracks, pending.frame.timestamp
-        ids = tracks.track_id[pending.rows].tolist()
+        now = pending.frame.timestamp
+        if len(pending.rows):
+            self._take_answers(pending, prediction, now)
+        estimates = self._report(pending, now)
+        self.timings["smooth"] = self._clock() - start
+        return estimates
+
+    def _take_answers(self, pending: Pending, prediction: Prediction, now: float) -> None:
+        """Judge the answers for the faces that were classified, and smooth them."""
+        ids = pending.tracks.track_id[pending.rows].tolist()
         confidence = np.array([self._people[track_id].confidence for track_id in ids], np.float32)
         evidence = self._answers.calibration.evidence(prediction.features, confidence)
         evidence = self._evidence.filtered(ids, evidence, now)
@@ -245,9 +258,6 @@ class Pipeline:
                     probs = self._resting.corrected(track_id, probs, now)
                 self._people[track_id].probs, self._people[track_id].quality = probs, clear
             self.smoother.update(track_id, probs, now)
-        estimates = self._report(pending, now)
-        self.timings["smooth"] = self._clock() - start
-        return estimates
 
     def reduce_effort(self, level: int) -> None:
         """Do less work per frame, from the next frame on.
@@ -275,7 +285,7 @@ class Pipeline:
 
     def _forget_faces(self) -> None:
         """Forget the faces of the last frame, before those of the next one are looked for."""
-        self._last_rows = np.zeros(0, np.int64)
+        self._last.reset()
         self.detector.reset()
 
     def _end_tracks(self) -> None:
@@ -289,20 +299,9 @@ class Pipeline:
         """Free the detector. The back end stays open."""
         self.detector.close()
 
-    def _none_goes_on(self, detections: Detections, by_look: bool) -> bool:
-        """Whether there were faces in the last frame, all were looked for again, and none was found.
-
-        Args:
-            detections: Of the new frame.
-            by_look: Whether a face in the same place that looks different is another one.
-        """
-        last = self._last_faces[self._last_rows[self._last_rows >= 0]]
-        if self.detector.lag > 0.0 or not len(last):
-            return False
-        same = same_face(last.xyxy, detections.xyxy)
-        if by_look:
-            same &= likeness(last.appearance, detections.appearance) >= MIN_LIKENESS
-        return not same.any()
+    def _none_goes_on(self, change: Change, detections: Detections) -> bool:
+        """Whether there were faces in the last frame, all were looked for again, and none was found."""
+        return self.detector.lag == 0.0 and self._last.are_gone(detections, by_look=change is Change.SUDDEN)
 
     def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
         """Describe faces to recognize people who come back: those that are classified in this frame, or still open."""
