@@ -17,6 +17,7 @@ from leaf_rt.faces.alignment import is_low_quality
 from leaf_rt.faces.crops import cut_crops
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
+from leaf_rt.faces.tracker import TrackOptions
 from leaf_rt.geometry import same_face
 from leaf_rt.labels import BLENDSHAPES
 from leaf_rt.models.calibration import Prior
@@ -33,6 +34,8 @@ from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
 STAGES = ("detect", "track", "align", "infer", "smooth")
+_SURE = TrackOptions().confirm_confidence  # of a face that counts when it was seen once
+_REMEMBERED = 4  # frames whose faces tell which faces were there before a cut
 
 
 @dataclass(slots=True)
@@ -56,12 +59,16 @@ class Found:
         detections: Its faces.
         lag: See ``Detector.lag``.
         seconds: How long the detection took.
+        restarts: Whether the source was connected again before this frame.
+        cuts: Number of hard cuts before this frame, since the last one that was found.
     """
 
     frame: Frame
     detections: Detections
     lag: float
     seconds: float
+    restarts: bool
+    cuts: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +102,8 @@ class Pipeline:
     ``step`` processes a frame completely. To share a back end between sources, call ``prepare`` for each source, then
     ``backend.infer`` once for all crops, then ``finish`` for each source.
 
-    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frame may run in
-    another thread as soon as ``plan`` for the last one has returned, and beside ``infer`` and ``finish``.
+    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frames, one after the
+    other, may run in another thread beside everything else.
 
     Args:
         detector: Finds the faces. The pipeline closes it.
@@ -153,8 +160,8 @@ class Pipeline:
         self._memory = people
         self._encoder = encoder
         self._shot = 0  # number of the shot, in this generation
-        self._restarts, self._cuts = False, 0  # what ``detect`` has seen and ``plan`` has to do
-        self._last_boxes = np.zeros((0, 4), np.float32)  # of the faces that were visible in the last frame
+        self._restarts, self._cuts = False, 0  # before the next frame that ``detect`` returns
+        self._last: tuple[Detections, ...] = ()  # faces of the last frames, the newest first
         self._clock = clock
         self._wants_pose, self._landmarker = pose, landmarker
         self._answers, self._evidence, self._resting = Answers(self.spec, prior), FaceEvidence(), resting
@@ -172,7 +179,7 @@ class Pipeline:
         return self.plan(self.detect(frame))
 
     def detect(self, frame: Frame) -> Found:
-        """Find the faces of a frame: the first half of ``prepare``. Leaves alone what ``infer`` and ``finish`` use."""
+        """Find the faces of a frame: the first half of ``prepare``. It shares nothing with ``plan`` and ``finish``."""
         if frame.generation != self._generation:
             self._generation, self._size = frame.generation, None
             self._restarts = True
@@ -192,15 +199,16 @@ class Pipeline:
             self._cuts += 1
             self._forget_faces()
             detections = self.detector.detect(frame)
-        return Found(frame, detections, self.detector.lag, self._clock() - start)
+        self._last = (detections, *self._last[: _REMEMBERED - 1])
+        restarts, cuts, self._restarts, self._cuts = self._restarts, self._cuts, False, 0
+        return Found(frame, detections, self.detector.lag, self._clock() - start, restarts, cuts)
 
     def plan(self, found: Found) -> Pending:
         """Track the faces of a frame, and crop those that are due: the second half of ``prepare``."""
         frame, detections = found.frame, found.detections
-        if self._restarts or self._cuts:
+        if found.restarts or found.cuts:
             self._end_tracks()
-            self._shot = (0 if self._restarts else self._shot) + (self._cuts if self._shots is not None else 0)
-            self._restarts, self._cuts = False, 0
+            self._shot = (0 if found.restarts else self._shot) + (found.cuts if self._shots is not None else 0)
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)
         self._update_people(tracks, detections)
@@ -219,7 +227,6 @@ class Pipeline:
         t3 = self._clock()
         self.timings.update(detect=found.seconds, track=t2 - t1, align=t3 - t2, infer=0.0)
         seen = np.concatenate([detections.xyxy, tracks.xyxy[tracks.detection_index < 0]])
-        self._last_boxes = tracks.xyxy[tracks.detection_index >= 0]
         return Pending(frame, tracks, rows, crops, clear, found.lag, seen, self._shot)
 
     def finish(self, pending: Pending, prediction: Prediction) -> Estimates:
@@ -272,7 +279,7 @@ class Pipeline:
 
     def _forget_faces(self) -> None:
         """Forget the faces of the last frame, before those of the next one are looked for."""
-        self._last_boxes = np.zeros((0, 4), np.float32)
+        self._last = ()
         self.detector.reset()
 
     def _end_tracks(self) -> None:
@@ -288,8 +295,15 @@ class Pipeline:
 
     def _all_gone(self, detections: Detections) -> bool:
         """Whether there were faces in the last frame, all were looked for again, and none was found."""
-        looked = self.detector.lag == 0.0 and len(self._last_boxes) > 0
-        return looked and not same_face(self._last_boxes, detections.xyxy).any()
+        if self.detector.lag > 0.0 or not self._last:
+            return False
+        last, *before = self._last
+        # Like the tracker: a doubtful face counts when it was seen twice.
+        sure = last.confidence >= _SURE
+        for older in before:
+            sure |= same_face(last.xyxy, older.xyxy).any(axis=1)
+        boxes = last.xyxy[sure]
+        return len(boxes) > 0 and not same_face(boxes, detections.xyxy).any()
 
     def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
         """Describe faces to recognize people who come back: those that are classified in this frame, or still open."""

@@ -68,6 +68,10 @@ class FrameBuffer:
         self.space.notify_all()
         return captured
 
+    def peek(self, place: int) -> CapturedFrame:
+        """Return the frame at a place, counted from the oldest one, without taking it."""
+        return self._frames[place]
+
     def drop_all(self) -> None:
         """Remove all frames and count them as dropped."""
         self._stats.dropped += len(self._frames)

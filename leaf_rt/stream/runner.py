@@ -153,8 +153,9 @@ class StreamRunner:
         worker = self._find(name)
         with self._context.lock:
             worker.capture.stop()
-            worker.capture.buffer.drop_all()
         worker.drop_ahead()
+        with self._context.lock:
+            worker.capture.buffer.drop_all()
         worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
         self._close(worker)
         self._workers = [other for other in self._workers if other is not worker]
@@ -164,8 +165,10 @@ class StreamRunner:
 
     def pause_source(self, name: str) -> None:
         """Pause a source; see ``RunControl.pause``."""
+        worker = self._find(name)
+        worker.drop_ahead()
         with self._context.lock:
-            self._find(name).capture.pause()
+            worker.capture.pause()
 
     def resume_source(self, name: str) -> None:
         """Resume a source; see ``RunControl.resume``."""
@@ -314,7 +317,7 @@ class StreamRunner:
         try:
             for worker, _ in batch:
                 self._set_up(worker)
-            if self._pool is not None and len(batch) > 1:
+            if self._pool is not None and sum(worker.needs_search for worker, _ in batch) > 1:
                 prepared = list(self._pool.map(lambda pair: pair[0].prepare(pair[1]), batch))
             else:
                 prepared = [worker.prepare(captured) for worker, captured in batch]
@@ -337,10 +340,12 @@ class StreamRunner:
                 worker.stats.failed += 1
 
     def _look_ahead(self, batch: Sequence[tuple[SourceWorker, CapturedFrame]]) -> None:
-        """Start on the next frames of files. Beside a live source they wait: its next frame goes first."""
-        if self._pool is not None and not any(worker.info.is_live and not worker.closed for worker in self._workers):
+        """Go on with the next frames of files. Beside a live source they wait: its next frame goes first."""
+        if self._pool is not None:
+            beside_live = any(worker.info.is_live and not worker.closed for worker in self._workers)
             for worker, _ in batch:
-                worker.look_ahead(self._pool)
+                if not worker.info.is_live:
+                    worker.look_ahead(None if beside_live else self._pool)
 
     def _infer(self, pending: Sequence[Pending]) -> list[Prediction]:
         """Classify all faces with one call. A failed call is reported and repeated once; the second failure raises."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass
+from concurrent.futures import Executor
 
 from leaf_rt.recognition.pipeline import Found, Pending, Pipeline
 from leaf_rt.sinks.base import Sink
@@ -13,27 +12,13 @@ from leaf_rt.stream.capture import Capture
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame
 from leaf_rt.stream.load_shedding import Counters, LoadControl
+from leaf_rt.stream.look_ahead import LookAhead, Searched
 from leaf_rt.stream.sink_worker import SinkWorker, Work
 from leaf_rt.stream.stats import Event, EventKind
 from leaf_rt.types import Estimates, Prediction, SourceInfo
 
 _MAX_FAILURES = 30  # failed frames in a row that end a source
 _UNSERVED_AFTER = 10.0  # s without a finished frame of a source that gives some, after which that is said
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ahead:
-    """The next frame of a file, whose faces are being looked for.
-
-    Attributes:
-        captured: The frame.
-        begun: When that began, s.
-        found: Its faces.
-    """
-
-    captured: CapturedFrame
-    begun: float
-    found: Future[Found]
 
 
 class SourceWorker:
@@ -63,7 +48,8 @@ class SourceWorker:
         self._context = context
         self._load = LoadControl()
         self.begun, self.last_round = 0.0, 0
-        self._ahead: _Ahead | None = None
+        self._ahead = LookAhead(context, capture.buffer, self._detect)
+        self._searched: Searched | None = None  # the frame that was taken last, if its faces are known already
         self._failures = 0  # failed frames in a row
         self._served: tuple[float, int, int] | None = None  # s, finished and captured frames when one was last finished
         self._shown = False  # whether the sinks believe that the source is there
@@ -84,35 +70,41 @@ class SourceWorker:
     @property
     def has_frame(self) -> bool:
         """Whether a frame can be taken. Call under the lock of the run."""
-        return self._ahead is not None or bool(self.capture.buffer)
+        return self._ahead.is_ready if self._ahead else bool(self.capture.buffer)
 
     @property
     def ended(self) -> bool:
         """Whether no frame is left and none will come. Call under the lock of the run."""
-        return self._ahead is None and self.capture.ended
+        return self.capture.ended
 
     def take(self) -> CapturedFrame:
         """Take the next frame; there must be one. Call under the lock of the run."""
-        return self.capture.buffer.take() if self._ahead is None else self._ahead.captured
+        self._searched = self._ahead.take()
+        return self.capture.buffer.take()
 
-    def look_ahead(self, pool: Executor) -> None:
-        """Look for the faces of the next frame, if there is one, while the last one is classified and delivered.
+    @property
+    def needs_search(self) -> bool:
+        """Whether ``prepare`` has to look for the faces of the frame that was taken last."""
+        return self._searched is None
+
+    def look_ahead(self, pool: Executor | None) -> None:
+        """Look for the faces of the next frames while the last one is classified and delivered; None stops that.
 
         Call it after ``prepare``, and only for a file.
         """
-        with self._context.lock:
-            captured = self.capture.buffer.take() if self.capture.buffer else None
-        if captured is not None:
-            self._ahead = _Ahead(captured, self._context.now(), pool.submit(self._detect, captured))
+        if pool is None:
+            self._ahead.hold()
+        else:
+            self._ahead.go_on(pool)
 
     def prepare(self, captured: CapturedFrame) -> Pending | None:
         """Run the pipeline up to the back end; returns None if the frame failed, which is counted and reported."""
         if self.pipeline is None:
             raise ValueError("SourceWorker.prepare: call set_up() first")
-        ahead, self._ahead = self._ahead, None
-        self.begun = self._context.now() if ahead is None else ahead.begun
+        searched, self._searched = self._searched, None
+        self.begun = self._context.now() if searched is None else searched.begun
         try:
-            return self.pipeline.plan(self._detect(captured) if ahead is None else ahead.found.result())
+            return self.pipeline.plan(self._detect(captured) if searched is None else searched.found.result())
         except Exception as e:  # noqa: BLE001 one bad frame must not end a run of days; many in a row end the source
             self._frame_failed(e)
             return None
@@ -242,11 +234,8 @@ class SourceWorker:
             self.capture.fail(error, f"stopped after {_MAX_FAILURES} failed frames in a row ({error!r})")
 
     def drop_ahead(self) -> None:
-        """Drop the frame whose faces are being looked for, and wait until the pipeline is free."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            self.stats.dropped += 1
-            wait([ahead.found])
+        """Forget what was found in the next frames, and wait until the pipeline is free. Then drop these frames."""
+        self._ahead.drop()
 
 
 def ready_workers(workers: Sequence[SourceWorker], shared: Sequence[SinkWorker]) -> tuple[list[SourceWorker], bool]:
