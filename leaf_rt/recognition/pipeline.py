@@ -102,8 +102,8 @@ class Pipeline:
     ``step`` processes a frame completely. To share a back end between sources, call ``prepare`` for each source, then
     ``backend.infer`` once for all crops, then ``finish`` for each source.
 
-    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frames, one after the
-    other, may run in another thread beside everything else.
+    To use several cores for one source, call the two halves of ``prepare``: ``detect`` for the next frames, one after
+    the other, may run in another thread beside everything else.
 
     Args:
         detector: Finds the faces. The pipeline closes it.
