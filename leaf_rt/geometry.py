@@ -17,7 +17,7 @@ def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
         (N, M) float32 in [0, 1].
     """
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    size = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - top_left, 0.0, None)
+    size = np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - top_left, 0.0)
     intersection = size[..., 0] * size[..., 1]
     area_a, area_b = ((x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b))
     union = area_a[:, None] + area_b[None, :] - intersection

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from engines_fakes import CLASSES, DIM, SIDE, describe, faces, tiny_onnx
 
-from leaf_rt.backends.base import Backend, default_threads
+from leaf_rt.backends.base import Backend, default_threads, threads_for_files
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.backends.parity import compare, golden_faces
 from leaf_rt.backends.registry import BACKENDS, NAMES
@@ -165,6 +165,12 @@ def test_default_threads_leave_one_core_free(monkeypatch: pytest.MonkeyPatch) ->
     for cores, threads in ((1, 1), (2, 2), (4, 3), (64, 8)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert default_threads() == threads
+
+
+def test_files_leave_a_core_to_the_face_detector_on_two_cores_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 1), (4, 3), (64, 8)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert threads_for_files() == threads
 
 
 def test_parity_detects_differences() -> None:

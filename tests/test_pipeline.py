@@ -183,3 +183,29 @@ def test_step_equals_prepare_infer_finish():
         b = two.finish(pending, backend.infer(pending.crops))
         assert a.track_id.tolist() == b.track_id.tolist()
         assert np.array_equal(a.smoothed, b.smoothed)
+
+
+def test_frames_may_be_searched_long_before_the_frames_before_them_are_finished() -> None:
+    """A connection, a change of size and a hard cut end the tracks at their frame, not when they are found."""
+    scenes = [
+        np.random.default_rng(k).integers(0, 255, (12, 16, 3), np.uint8).repeat(20, 0).repeat(20, 1) for k in (0, 1)
+    ]
+    pictures = [*[scenes[0]] * 4, *[scenes[0]] * 3, *[scenes[0][:120, :160]] * 3, *[scenes[0]] * 3, *[scenes[1]] * 4]
+    frames = [Frame(image, i, i / 25, "a", int(i >= 4)) for i, image in enumerate(pictures)]
+
+    def make() -> Pipeline:
+        script = [face_at(50, 40)] * len(frames)
+        return Pipeline(FakeDetector(script), FaceTracker(), FakeBackend(), shots=ShotDetector())
+
+    alone, ahead = make(), make()
+    expected = [alone.step(frame) for frame in frames]
+    pending = [ahead.detect(frame) for frame in frames]
+    for found, wanted in zip(pending, expected, strict=True):
+        half = ahead.plan(found)
+        got = ahead.finish(half, ahead.backend.infer(half.crops))
+        assert (got.shot, got.track_id.tolist()) == (wanted.shot, wanted.track_id.tolist())
+        assert got.smoothed.tobytes() == wanted.smoothed.tobytes()
+    assert [estimates.shot for estimates in expected] == [0] * 7 + [1] * 3 + [2] * 3 + [3] * 4
+    assert [estimates.track_id.tolist() for estimates in expected] == (
+        [[1]] * 4 + [[2]] * 3 + [[3]] * 3 + [[4]] * 3 + [[5]] * 4
+    )

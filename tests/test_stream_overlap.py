@@ -1,4 +1,4 @@
-"""Files use several cores: the next frame is searched while the last one is classified, with the same results."""
+"""Files use several cores: the next frames are searched while the last one is classified, with the same results."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from leaf_rt.recognition.config import PipelineOptions, RecognitionConfig
 from leaf_rt.recognition.factory import build_pipeline
 from leaf_rt.recognition.pipeline import Pipeline
 from leaf_rt.sources.base import SourceOptions, Target
+from leaf_rt.stream.look_ahead import DEPTH
 from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.stream.runner import run
 from leaf_rt.system.signals import StopSignal
@@ -29,10 +30,11 @@ COUNT = 20
 
 
 class Meeting(FakeBackend):
-    """Classifies the face of a frame only when the detector has begun with the next frame."""
+    """Classifies the face of a frame only when the detector has begun with one of the next frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int = 1) -> None:
         super().__init__()
+        self.ahead = ahead
         self.filled = threading.Event()  # all frames wait in the buffer
         self.begun = [threading.Event() for _ in range(COUNT)]
 
@@ -41,8 +43,9 @@ class Meeting(FakeBackend):
         self.begun[frame.index].set()
 
     def infer(self, faces: U8) -> Prediction:
-        following = len(self.batches) + 1
-        assert following == COUNT or self.begun[following].wait(20), "the next frame was not searched meanwhile"
+        following = min(len(self.batches) + self.ahead, COUNT - 1)
+        assert self.begun[following].wait(20), "the next frames were not searched meanwhile"
+        assert not any(begun.is_set() for begun in self.begun[len(self.batches) + DEPTH + 1 :])
         return super().infer(faces)
 
 
@@ -60,8 +63,9 @@ def play(backend: Meeting, **arguments: object) -> tuple[Keeping, bool]:
     return sink, balanced(stats)
 
 
-def test_the_next_frame_is_searched_while_the_last_one_is_classified() -> None:
-    sink, is_balanced = play(Meeting())
+@pytest.mark.parametrize("ahead", [1, DEPTH])
+def test_the_next_frames_are_searched_while_the_last_one_is_classified(ahead: int) -> None:
+    sink, is_balanced = play(Meeting(ahead))
     assert [index for _, index, _, _ in sink.rows] == list(range(COUNT))
     assert is_balanced
 

@@ -117,6 +117,15 @@ def default_threads() -> int:
     return cores if cores <= 2 else min(cores - 1, 8)
 
 
+def threads_for_files() -> int:
+    """Default number of inference threads where only files are processed: one core less than there are, at most 8.
+
+    With two cores, a second thread takes 1 ms off the 6 ms of a classification, for 2 ms of the core that looks for
+    faces in the next frames. A live frame has no next one that could be looked at.
+    """
+    return max(1, min(cpu_count() - 1, 8))
+
+
 def check_faces(faces: U8, spec: ModelSpec) -> None:
     """Check the input of ``Backend.infer``.
 

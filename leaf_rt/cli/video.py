@@ -20,6 +20,7 @@ from leaf_rt.cli.skipping import without_finished
 from leaf_rt.cli.targets import expected_sources, files_among, has_no_end
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.appearance import load_tables
+from leaf_rt.media import opencv
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.render.window import Window
 from leaf_rt.sinks.config import OutputConfig, prepare_paths
@@ -86,7 +87,7 @@ class VideoCommand:
         paths = prepare_paths(self.outputs, inputs, (info for _, info in expected_sources(targets, parallel)))
         left = deque([list(targets)] if parallel else groups(targets, self.jobs))
         alone = len(left) == 1
-        with self._open(paths, follow=any(has_no_end(target) for target in targets)) as context:
+        with self._open(paths, endless=any(has_no_end(target) for target in targets)) as context:
             opened = False
             while left:
                 part = left.popleft()
@@ -113,8 +114,8 @@ class VideoCommand:
         return self.reporter.exit_code
 
     @contextlib.contextmanager
-    def _open(self, paths: OutputPaths, follow: bool) -> Iterator[CommandContext]:
-        """Open what all runs share; ``follow``: a source has no end, so people follow the lines that all share."""
+    def _open(self, paths: OutputPaths, endless: bool) -> Iterator[CommandContext]:
+        """Open what all runs share; ``endless``: a source has no end, so people follow the lines that all share."""
         reporter = self.reporter
         with contextlib.ExitStack() as stack:
             server, window = None, None
@@ -123,17 +124,17 @@ class VideoCommand:
 
                 server = stack.enter_context(MetricsServer(self.metrics_port))
                 reporter.notify("info", f"metrics at http://127.0.0.1:{server.port}/metrics", event="metrics")
-            backend = stack.enter_context(contextlib.closing(self._load()))
+            backend = stack.enter_context(contextlib.closing(self._load(for_files=not endless and self.web is None)))
             if self.outputs.show:
                 window = stack.enter_context(contextlib.closing(Window(backend.spec.labels, self.outputs.blur)))
-            files = stack.enter_context(shared_files(reporter, follow))
+            files = stack.enter_context(shared_files(reporter, endless))
             shared = stack.enter_context(
                 shared_sinks(
                     self.outputs,
                     backend.spec.labels,
                     reporter.close_failed,
                     files.results,
-                    follow,
+                    endless,
                     self.recognition.extra_columns,
                 )
             )
@@ -158,13 +159,17 @@ class VideoCommand:
                 web=web,
             )
 
-    def _load(self) -> Backend:
+    def _load(self, for_files: bool) -> Backend:
         """Load the back end and, beside it, what finds faces: the first record waits for both."""
         notes: list[str] = []
+        if for_files:
+            opencv.use_one_thread()
         with ThreadPoolExecutor(2, "load") as pool:
             tables = pool.submit(load_tables)
             detector = pool.submit(self.recognition.choose_detector, notes.append)
-            backend = self.recognition.open_backend(lambda text: self.reporter.notify("info", text, event="backend"))
+            backend = self.recognition.open_backend(
+                lambda text: self.reporter.notify("info", text, event="backend"), for_files=for_files
+            )
         try:
             tables.result()
             detector.result()

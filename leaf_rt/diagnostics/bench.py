@@ -16,6 +16,7 @@ from pathlib import Path
 from leaf_rt.errors import NoFrames, NotAVideo, NotFound
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.faces.video_detector import VideoFaceDetector
+from leaf_rt.media import opencv
 from leaf_rt.recognition.config import RecognitionConfig
 from leaf_rt.recognition.pipeline import STAGES, Pipeline
 from leaf_rt.sources.address import parse
@@ -95,7 +96,8 @@ def end_to_end(clip: str | None, recognition: RecognitionConfig) -> EndToEnd:
         raise NotAVideo(f"{address.shown}: bench measures a file; record some seconds of this live source first")
     if clip is None and not DEMO.is_file():
         raise NotFound("bench: the demo clip is only in the repository; give a clip, as in leaf-rt bench clip.mp4")
-    backend = recognition.open_backend()
+    opencv.use_one_thread()
+    backend = recognition.open_backend(for_files=True)
 
     def pipeline(_: SourceInfo) -> Pipeline:
         detector = VideoFaceDetector(range=recognition.range, detector=recognition.detector)

@@ -47,14 +47,15 @@ def similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDAr
     Returns:
         (N, 2, 3) float32, affine matrices from source to target. Not finite if all points of a face coincide.
     """
-    a = source - source.mean(axis=1, keepdims=True)  # (N, K, 2)
-    b = target - target.mean(axis=0)  # (K, 2)
+    middle, goal = source.mean(axis=1), target.mean(axis=0)  # (N, 2), (2,)
+    a = source - middle[:, None]  # (N, K, 2)
+    b = target - goal  # (K, 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         norm = (a**2).sum(axis=(1, 2))  # (N,)
         cos = (a * b).sum(axis=(1, 2)) / norm
         sin = (a[..., 0] * b[:, 1] - a[..., 1] * b[:, 0]).sum(axis=1) / norm
     linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)  # (N, 2, 2)
-    shift = target.mean(axis=0) - np.einsum("nij,nj->ni", linear, source.mean(axis=1))
+    shift = goal - np.einsum("nij,nj->ni", linear, middle)
     return np.concatenate([linear, shift[..., None]], axis=2).astype(np.float32)
 
 

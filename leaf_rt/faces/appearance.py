@@ -21,6 +21,7 @@ MIN_CELLS = 48  # that two descriptions must share; with 40, one of 10,000 pairs
 EXPOSURE = 110.0  # mean of a head after it is brightened or darkened, 8-bit steps; the limits of others belong to it
 MAX_GAIN = 20.0  # to which it is brightened at most: what is darker is mostly noise
 MIN_CONTRAST = 14.0  # standard deviation of the lightness of a head; less is darkness, in which all heads look alike
+_STEPS = np.array([255 / 100, 1.0, 1.0])  # of OpenCV's 8-bit L*a*b*
 COLORLESS = 10.0  # standard deviation of the color channels; less is an almost grey picture
 
 
@@ -46,20 +47,20 @@ def describe(frame: U8, xyxy: F32) -> F32:
         part = window.cut(frame, max(window.side // (4 * GRID), 1))
         small = cv2.resize(part.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)  # keeps dark steps
         outside = _outside(window, frame.shape[1], frame.shape[0])
-        cells[:] = cv2.cvtColor(_exposed(np.asarray(small, np.float32), outside), cv2.COLOR_BGR2LAB) * (
-            255 / 100,
-            1.0,
-            1.0,
-        )
-        cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
-        cells[outside] = np.nan
+        cells[:] = cv2.cvtColor(_exposed(np.asarray(small, np.float32), outside), cv2.COLOR_BGR2LAB) * _STEPS
+        if outside is None:
+            cells[..., 0] -= cells[..., 0].ravel().mean()
+        else:
+            cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
+            cells[outside] = np.nan
     out[..., 1:] *= CHROMA
     return out.reshape(len(xyxy), SIZE)
 
 
-def _exposed(cells: F32, outside: NDArray[np.bool_]) -> F32:
+def _exposed(cells: F32, outside: NDArray[np.bool_] | None) -> F32:
     """Return the cells of a head with the exposure that all heads have: (GRID, GRID, 3) float32 BGR, 0 to 1."""
-    level = EXPOSURE if outside.all() else float(cells[~outside].mean())
+    shown = cells if outside is None else cells[~outside]
+    level = float(shown.mean()) if shown.size else EXPOSURE
     gain = EXPOSURE / max(level, EXPOSURE / MAX_GAIN)
     return np.asarray(np.minimum(cells * (gain / 255), 1.0), np.float32)
 
@@ -85,8 +86,10 @@ def change(a: F32, b: F32) -> F32:
     return np.asarray(np.sqrt(total / np.maximum(known.sum(axis=2), 1)), np.float32)
 
 
-def _outside(window: Window, width: int, height: int) -> NDArray[np.bool_]:
-    """Return which cells of a window are outside a frame of this size, (GRID, GRID)."""
+def _outside(window: Window, width: int, height: int) -> NDArray[np.bool_] | None:
+    """Return which cells of a window are outside a frame of this size, (GRID, GRID), or None for none."""
+    if window.x >= 0 and window.y >= 0 and window.x + window.side <= width and window.y + window.side <= height:
+        return None
     middles = (np.arange(GRID) + 0.5) * window.side / GRID
     x, y = window.x + middles, window.y + middles
     return np.asarray(((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None], np.bool_)

@@ -65,19 +65,19 @@ class BlazeFace:
 
         After tensors_to_detections_calculator.cc; the values are x, y, width, height, and x, y of six keypoints.
         """
-        rows = np.flatnonzero(logits >= self._min_logit)
+        rows = (logits >= self._min_logit).nonzero()[0]
         if not len(rows):
             return Detections.empty()
-        rows = rows[np.argsort(-logits[rows], kind="stable")]
-        clipped = np.clip(logits[rows], -MAX_LOGIT, MAX_LOGIT)
+        rows = rows[(-logits[rows]).argsort(kind="stable")]
+        clipped = np.maximum(np.minimum(logits[rows], np.float32(MAX_LOGIT)), np.float32(-MAX_LOGIT))
         confidence: F32 = (1.0 / (1.0 + np.exp(-clipped.astype(np.float64)))).astype(np.float32)
         values = boxes[rows].reshape(-1, 8, 2) / np.float32(self._side)
         half = values[:, 1] / 2
         points = values + self._anchors[rows, None]  # (M, 8, 2), shares of the square: two corners, six keypoints
         np.add(points[:, 0], half, out=points[:, 1])
         points[:, 0] -= half
-        valid = np.isfinite(points).all(axis=(1, 2)) & (half >= 0).all(axis=1)
-        if not valid.all():
+        if not (np.isfinite(points).all() and half.min() >= 0):
+            valid = np.isfinite(points).all(axis=(1, 2)) & (half >= 0).all(axis=1)
             points, confidence = points[valid], confidence[valid]
         points, confidence = _merge(points, confidence)
         height, width = image.shape[:2]

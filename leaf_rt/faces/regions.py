@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -98,16 +98,18 @@ class Window:
         cv2.warpAffine(frame, matrix, (len(out), len(out)), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def cut(self, frame: U8, step: int = 1) -> U8:
-        """Copy every ``step``-th pixel of the window out of a frame. Outside the frame, its border is repeated.
+        """Return every ``step``-th pixel of the window. Outside the frame, its border is repeated.
 
         Returns:
-            (S, S, 3) uint8, where S is the side divided by ``step``, rounded up.
+            (S, S, 3) uint8, where S is the side divided by ``step``, rounded up. A view of the frame if it is inside.
         """
         height, width = frame.shape[:2]
         columns, rows = np.arange(self.x, self.x + self.side, step), np.arange(self.y, self.y + self.side, step)
         beyond = max(-self.x, -self.y, self.x + self.side - width, self.y + self.side - height)
         if beyond >= self.side:  # completely outside
             return np.zeros((len(rows), len(columns), 3), np.uint8)
+        if beyond <= 0:
+            return frame[self.y : self.y + self.side : step, self.x : self.x + self.side : step]
         return frame[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
 
 
@@ -161,8 +163,9 @@ def transform(found: Detections, scale: float, shift: F32) -> Detections:
     """Multiply all coordinates by ``scale``, then add ``shift`` (2,), px."""
     if not len(found):
         return found
-    xyxy = np.asarray(found.xyxy * scale + np.tile(shift, 2), np.float32)
-    return replace(found, xyxy=xyxy, keypoints=np.asarray(found.keypoints * scale + shift, np.float32))
+    corners = np.asarray(found.xyxy.reshape(-1, 2, 2) * scale + shift, np.float32)
+    keypoints = np.asarray(found.keypoints * scale + shift, np.float32)
+    return Detections(corners.reshape(-1, 4), found.confidence, keypoints, found.appearance)
 
 
 def concatenate(parts: list[Detections]) -> Detections:

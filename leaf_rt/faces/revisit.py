@@ -51,7 +51,7 @@ class KnownFace:
     def predict(self, now: float) -> F32:
         """Return the box (4,) where the face should be now."""
         ahead = np.float32(min(max(now - self.seen_at, 0.0), MAX_PREDICTION))
-        return self.xyxy + np.tile(self.velocity * ahead, 2)
+        return np.asarray(self.xyxy.reshape(2, 2) + self.velocity * ahead, np.float32).reshape(4)
 
     def next_window(self, now: float) -> Window:
         """Return the window in which to look for the face. It stands still while the face hardly moves."""

@@ -3,4 +3,4 @@
 Knows files and arrays. Does not know faces or sources.
 """
 
-__all__ = ["ffmpeg", "images", "nvdec"]
+__all__ = ["ffmpeg", "images", "nvdec", "opencv"]

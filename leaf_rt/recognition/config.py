@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from leaf_rt.backends.base import Backend, ProgressCallback, silent
+from leaf_rt.backends.base import Backend, ProgressCallback, silent, threads_for_files
 from leaf_rt.backends.opening import open_backend
 from leaf_rt.errors import LeafError
 from leaf_rt.faces.detectors import DetectorChoice, choose_detector
@@ -143,14 +143,19 @@ class RecognitionConfig:
         """Load ``landmarks``, or return what this process has loaded before. Raises as ``FaceLandmarker``."""
         return None if self.landmarks is None else open_landmarker(self.landmarks)
 
-    def open_backend(self, notify: ProgressCallback = silent) -> Backend:
+    def open_backend(self, notify: ProgressCallback = silent, *, for_files: bool = False) -> Backend:
         """Open the back end; see ``leaf_rt.backends.opening.open_backend``.
+
+        Args:
+            notify: Called with one sentence about each slow step or problem.
+            for_files: Whether all frames will come from files, which need no short latency.
 
         Raises:
             ModelError: The model cannot do what is asked for; or see there.
             LeafError: ``landmarks`` cannot be used.
         """
-        opened = open_backend(self.model, self.backend, self.threads, precision=self.precision, notify=notify)
+        threads = self.threads or (threads_for_files() if for_files else 0)
+        opened = open_backend(self.model, self.backend, threads, precision=self.precision, notify=notify)
         try:
             self._check(opened.spec)
         except LeafError:

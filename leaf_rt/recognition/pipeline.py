@@ -162,6 +162,8 @@ class Pipeline:
         self._shot = 0  # number of the shot, in this generation
         self._restarts, self._cuts = False, 0  # before the next frame that ``detect`` returns
         self._last: tuple[Detections, ...] = ()  # faces of the last frames, the newest first
+        # Crops and their quality, where no face is classified.
+        self._nothing = np.zeros((0, self.spec.side, self.spec.side, 3), np.uint8), np.zeros(0, np.float32)
         self._clock = clock
         self._wants_pose, self._landmarker = pose, landmarker
         self._answers, self._evidence, self._resting = Answers(self.spec, prior), FaceEvidence(), resting
@@ -215,13 +217,15 @@ class Pipeline:
         t2 = self._clock()
         answered = {track_id for track_id, person in self._people.items() if person.probs is not None}
         rows = self._schedule.choose(tracks, answered, frame.timestamp, self.options)
-        keypoints = detections.keypoints[tracks.detection_index[rows]]
-        crops = cut_crops(frame.image, keypoints, self.spec.side, self.spec.margin, self.backend.cropper)
-        for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
-            self._people[int(tracks.track_id[row])].low_quality = low_quality
-        clear = quality(crops)
-        if self._landmarker is not None:
-            self._measure(self._landmarker, frame, tracks, detections, rows)
+        crops, clear = self._nothing
+        if len(rows):  # in most frames nobody is due
+            keypoints = detections.keypoints[tracks.detection_index[rows]]
+            crops = cut_crops(frame.image, keypoints, self.spec.side, self.spec.margin, self.backend.cropper)
+            for row, low_quality in zip(rows.tolist(), is_low_quality(keypoints, crops).tolist(), strict=True):
+                self._people[int(tracks.track_id[row])].low_quality = low_quality
+            clear = quality(crops)
+            if self._landmarker is not None:
+                self._measure(self._landmarker, frame, tracks, detections, rows)
         if self._memory is not None:
             self._recognize(self._memory, frame, tracks, detections, rows)
         t3 = self._clock()
@@ -237,8 +241,16 @@ class Pipeline:
             prediction: K rows, in the order of ``pending.rows``.
         """
         start = self._clock()
-        tracks, now = pending.tracks, pending.frame.timestamp
-        ids = tracks.track_id[pending.rows].tolist()
+        now = pending.frame.timestamp
+        if len(pending.rows):
+            self._take_answers(pending, prediction, now)
+        estimates = self._report(pending, now)
+        self.timings["smooth"] = self._clock() - start
+        return estimates
+
+    def _take_answers(self, pending: Pending, prediction: Prediction, now: float) -> None:
+        """Judge the answers for the faces that were classified, and smooth them."""
+        ids = pending.tracks.track_id[pending.rows].tolist()
         confidence = np.array([self._people[track_id].confidence for track_id in ids], np.float32)
         evidence = self._answers.calibration.evidence(prediction.features, confidence)
         evidence = self._evidence.filtered(ids, evidence, now)
@@ -249,9 +261,6 @@ class Pipeline:
                     probs = self._resting.corrected(track_id, probs, now)
                 self._people[track_id].probs, self._people[track_id].quality = probs, clear
             self.smoother.update(track_id, probs, now)
-        estimates = self._report(pending, now)
-        self.timings["smooth"] = self._clock() - start
-        return estimates
 
     def reduce_effort(self, level: int) -> None:
         """Do less work per frame, from the next frame on.
