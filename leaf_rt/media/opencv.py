@@ -8,6 +8,6 @@ import cv2
 def use_one_thread() -> None:
     """Let OpenCV run in the threads of its callers, where several of them fill the cores anyway.
 
-    Its own threads spin before they sleep: on two cores that costs 4 % of the CPU time of a 1920x1080 frame.
+    Its own threads spin before they sleep: on two cores that costs a millisecond of CPU per frame of 1920x1080.
     """
     cv2.setNumThreads(1)

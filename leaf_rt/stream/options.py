@@ -43,7 +43,7 @@ class RunOptions:
         progress_every: s between calls of ``Hooks.progress``.
         handle_signals: Stop in good order on SIGINT and SIGTERM, if the caller is the main thread.
         drain_timeout: s for the sinks to finish at the end.
-        workers: Threads that detect faces: in the frames of different sources, and in the next frame of a file while
+        workers: Threads that detect faces: in the frames of different sources, and in the next frames of a file while
             the last one is classified. 0 chooses by sources and CPU cores; 1 uses only the thread of the loop.
         shed: Do less work per frame when a live source cannot be processed in time.
         close_shared: Close the shared sinks at the end. False leaves them open for the next run.

@@ -192,7 +192,7 @@ class StreamRunner:
     def run(self, shared: Sequence[Sink]) -> RunStats:
         """Run from the first frame until every sink is closed."""
         context = self._context
-        # Two at least: faces in the next frame of a file are looked for while the last one is classified.
+        # Two at least: faces in the next frames of a file are looked for while the last one is classified.
         self._threads = context.options.workers or min(max(len(self._workers), 2), cpu_count())
         self._control.bind(context)
         self._pool = ThreadPoolExecutor(self._threads, "faces") if self._threads > 1 else None
