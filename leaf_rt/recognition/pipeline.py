@@ -17,14 +17,13 @@ from leaf_rt.faces.alignment import is_low_quality
 from leaf_rt.faces.crops import cut_crops
 from leaf_rt.faces.pose import head_pose
 from leaf_rt.faces.quality import quality
-from leaf_rt.faces.tracker import TrackOptions
-from leaf_rt.geometry import same_face
 from leaf_rt.labels import BLENDSHAPES
 from leaf_rt.models.calibration import Prior
 from leaf_rt.models.spec import ModelSpec
 from leaf_rt.recognition.answers import Answers
 from leaf_rt.recognition.config import PipelineOptions
 from leaf_rt.recognition.evidence import FaceEvidence
+from leaf_rt.recognition.last_faces import LastFaces
 from leaf_rt.recognition.parts import Detector, Encoder, Landmarker, Tracker
 from leaf_rt.recognition.people import PeopleMemory
 from leaf_rt.recognition.resting import RestingFaces
@@ -34,8 +33,6 @@ from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
 from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
 
 STAGES = ("detect", "track", "align", "infer", "smooth")
-_SURE = TrackOptions().confirm_confidence  # of a face that counts when it was seen once
-_REMEMBERED = 4  # frames whose faces tell which faces were there before a cut
 
 
 @dataclass(slots=True)
@@ -161,7 +158,7 @@ class Pipeline:
         self._encoder = encoder
         self._shot = 0  # number of the shot, in this generation
         self._restarts, self._cuts = False, 0  # before the next frame that ``detect`` returns
-        self._last: tuple[Detections, ...] = ()  # faces of the last frames, the newest first
+        self._last = LastFaces()
         # Crops and their quality, where no face is classified.
         self._nothing = np.zeros((0, self.spec.side, self.spec.side, 3), np.uint8), np.zeros(0, np.float32)
         self._clock = clock
@@ -201,7 +198,7 @@ class Pipeline:
             self._cuts += 1
             self._forget_faces()
             detections = self.detector.detect(frame)
-        self._last = (detections, *self._last[: _REMEMBERED - 1])
+        self._last.add(detections)
         restarts, cuts, self._restarts, self._cuts = self._restarts, self._cuts, False, 0
         return Found(frame, detections, self.detector.lag, self._clock() - start, restarts, cuts)
 
@@ -288,7 +285,7 @@ class Pipeline:
 
     def _forget_faces(self) -> None:
         """Forget the faces of the last frame, before those of the next one are looked for."""
-        self._last = ()
+        self._last.reset()
         self.detector.reset()
 
     def _end_tracks(self) -> None:
@@ -304,15 +301,7 @@ class Pipeline:
 
     def _all_gone(self, detections: Detections) -> bool:
         """Whether there were faces in the last frame, all were looked for again, and none was found."""
-        if self.detector.lag > 0.0 or not self._last:
-            return False
-        last, *before = self._last
-        # Like the tracker: a doubtful face counts when it was seen twice.
-        sure = last.confidence >= _SURE
-        for older in before:
-            sure |= same_face(last.xyxy, older.xyxy).any(axis=1)
-        boxes = last.xyxy[sure]
-        return len(boxes) > 0 and not same_face(boxes, detections.xyxy).any()
+        return self.detector.lag == 0.0 and self._last.are_gone(detections)
 
     def _recognize(self, memory: PeopleMemory, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
         """Describe faces to recognize people who come back: those that are classified in this frame, or still open."""

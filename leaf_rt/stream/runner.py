@@ -153,9 +153,7 @@ class StreamRunner:
         worker = self._find(name)
         with self._context.lock:
             worker.capture.stop()
-        worker.drop_ahead()
-        with self._context.lock:
-            worker.capture.buffer.drop_all()
+        worker.drop_frames()
         worker.tell_if_gone(self._shared if worker.own_sinks is None else ())
         self._close(worker)
         self._workers = [other for other in self._workers if other is not worker]
@@ -343,9 +341,8 @@ class StreamRunner:
         """Go on with the next frames of files. Beside a live source they wait: its next frame goes first."""
         if self._pool is not None:
             beside_live = any(worker.info.is_live and not worker.closed for worker in self._workers)
-            for worker, _ in batch:
-                if not worker.info.is_live:
-                    worker.look_ahead(None if beside_live else self._pool)
+            for worker in (worker for worker, _ in batch if not worker.info.is_live):
+                worker.look_ahead(None if beside_live else self._pool)
 
     def _infer(self, pending: Sequence[Pending]) -> list[Prediction]:
         """Classify all faces with one call. A failed call is reported and repeated once; the second failure raises."""

@@ -212,10 +212,8 @@ class SourceWorker:
         if self.closed:
             return
         self.closed = True
-        self.drop_ahead()
-        with self._context.lock:
-            self.capture.buffer.drop_all()
-            error = self.capture.error
+        self.drop_frames()
+        error = self.capture.error
         if error is not None and not self.added:
             self._context.stats.failures.append(error)
         for sink in self.sinks:
@@ -234,8 +232,14 @@ class SourceWorker:
             self.capture.fail(error, f"stopped after {_MAX_FAILURES} failed frames in a row ({error!r})")
 
     def drop_ahead(self) -> None:
-        """Forget what was found in the next frames, and wait until the pipeline is free. Then drop these frames."""
+        """Forget what was found in the next frames, and wait until the pipeline is free. Not under the lock."""
         self._ahead.drop()
+
+    def drop_frames(self) -> None:
+        """Drop all frames that wait. Not under the lock."""
+        self.drop_ahead()
+        with self._context.lock:
+            self.capture.buffer.drop_all()
 
 
 def ready_workers(workers: Sequence[SourceWorker], shared: Sequence[SinkWorker]) -> tuple[list[SourceWorker], bool]:
