@@ -216,14 +216,14 @@ def test_one_face_costs_about_as_much_as_one_call_on_the_whole_frame():
     model = choose_detector().open("short")
     with VideoFaceDetector() as detector:
         detector.detect(pictures[0])
-        for frame in pictures[1:]:  # alternate, so that other load affects both alike
-            start = time.perf_counter()
+        for frame in pictures[1:]:  # alternate, and count CPU time: others use the machine too
+            start = time.thread_time()
             detector.detect(frame)
-            middle = time.perf_counter()
+            middle = time.thread_time()
             model.find([frame.image])
             ours.append(middle - start)
-            whole.append(time.perf_counter() - middle)
-    assert np.median(ours) < 2.5 * np.median(whole)
+            whole.append(time.thread_time() - middle)
+    assert np.median(ours) < 2.0 * np.median(whole)
 
 
 def test_detect_every_skips_frames_and_tracks_coast():

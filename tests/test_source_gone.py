@@ -12,7 +12,7 @@ from test_stream_control import Going
 from leaf_rt.errors import NotFound
 from leaf_rt.sinks.base import WatchesSources
 from leaf_rt.sources.base import SourceOptions
-from leaf_rt.stream.options import Hooks
+from leaf_rt.stream.options import Hooks, RunOptions
 from leaf_rt.types import Estimates, Frame, SourceInfo
 
 
@@ -42,6 +42,19 @@ def test_the_end_of_a_file_comes_after_its_last_frame() -> None:
     stats = play(Opener(a=[Script(INFO, frames(40))]), "a", shared=[sink])
     assert sink.log == ["clip.mp4 0"] * 40 + ["clip.mp4 gone"]
     assert (stats.sinks[0].written, stats.sinks[0].dropped) == (40, 0)
+
+
+def test_the_end_of_a_file_comes_after_frames_whose_search_takes_long() -> None:
+    """The loop turns around several times while it waits for the last frames."""
+    sink = Watching()
+    play(
+        Opener(a=[Script(INFO, frames(8))]),
+        "a",
+        shared=[sink],
+        act=lambda image: time.sleep(0.3 if image.index >= 6 else 0.0),
+        options=RunOptions(workers=2),
+    )
+    assert sink.log == ["clip.mp4 0"] * 8 + ["clip.mp4 gone"]
 
 
 def test_a_loss_is_told_once_per_connection() -> None:

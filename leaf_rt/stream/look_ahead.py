@@ -56,8 +56,15 @@ class LookAhead:
         return bool(self._frames) and self._frames[0].found.done()
 
     def take(self) -> Searched | None:
-        """Remove and return what is known of the next frame; None if its search has not begun. Call under the lock."""
-        return self._frames.popleft() if self._frames else None
+        """Remove and return what is known of the next frame. Call under the lock.
+
+        Returns:
+            None if its search has not begun. The caller searches it then, and no other frame is begun with meanwhile.
+        """
+        if not self._frames:
+            self._allowed = False
+            return None
+        return self._frames.popleft()
 
     def go_on(self, pool: Executor) -> None:
         """Search the next frames, from now on. The frame that was taken last must have been searched."""

@@ -166,7 +166,7 @@ class SourceWorker:
         if not self._shown or self.stats.state == "open":  # mostly; without the lock, which all captures want
             return
         with self._context.lock:
-            gone = self.stats.state in ("lost", "stopped", "ended") and not self.has_frame
+            gone = self.stats.state in ("lost", "stopped", "ended") and not self.capture.buffer
         if gone:
             self._shown = False
             for sink in (*shared, *self.sinks):
