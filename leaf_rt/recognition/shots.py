@@ -111,12 +111,21 @@ class ShotDetector:
             self._similarities.append(1.0)
             return Change.SAME
         similarity = _similarity(last, picture)
-        usual = float(np.median(self._similarities)) if self._similarities else 1.0
+        compared_before = len(self._similarities) > 0
+        usual = float(np.median(self._similarities)) if compared_before else 1.0
         self._similarities.append(similarity)
         is_new = similarity <= usual - MIN_DROP
         if is_sharp and has_other_colors and similarity <= SHARP_SIMILARITY:
             return Change.CUT
-        if is_sudden and is_new and jump >= BLOCKS_JUMP and ratio >= BLOCKS_RATIO and similarity <= BLOCKS_SIMILARITY:
+        # The jump of the first two frames says nothing: no difference is known before it.
+        if (
+            compared_before
+            and is_sudden
+            and is_new
+            and jump >= BLOCKS_JUMP
+            and ratio >= BLOCKS_RATIO
+            and (similarity <= BLOCKS_SIMILARITY)
+        ):
             return Change.CUT
         if has_other_colors and ratio >= MIN_RATIO and is_new and similarity <= DOUBTFUL_SIMILARITY:
             if jump < MIN_JUMP and not (similarity <= NOTHING_COMMON[0] and color_change >= NOTHING_COMMON[1]):
