@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from fakes import face_at, join
 
-from leaf_rt.faces.tracker import FaceTracker, TrackOptions, cheapest_pairs
+from leaf_rt.faces.appearance import SIZE, change, likeness
+from leaf_rt.faces.tracker import NOTICEABLE, FaceTracker, TrackOptions, cheapest_pairs
 from leaf_rt.types import Detections, Tracks
 
 NONE = Detections.empty()
@@ -119,6 +120,21 @@ def test_another_person_in_the_same_place_gets_a_new_id():
         tracker.update(looking(face_at(50, 40), 100.0), i / 30)
     assert owner(tracker.update(looking(face_at(52, 40), 160.0), 0.5), 0) == 2
     assert owner(tracker.update(looking(face_at(52, 40), 110.0), 0.6), 0) == 1
+
+
+@pytest.mark.parametrize(("lost_for", "number"), [(0.3, 1), (0.9, 2)])
+def test_the_longer_a_face_was_lost_the_more_alike_it_must_be(lost_for: float, number: int) -> None:
+    rng = np.random.default_rng(0)
+    light, other = rng.normal(0, 25, (2, SIZE // 3))
+    first, later = (np.full(SIZE, 128, np.float32) for _ in range(2))
+    first[::3] += light
+    later[::3] += 0.5 * light + 0.75 * other
+    assert 0.4 < likeness(first[None], later[None]).item() < 0.6
+    assert NOTICEABLE < change(first[None], later[None]).item() < 20
+    tracker = FaceTracker()
+    tracker.update(replace(face_at(50, 40), appearance=first[None]), 0.0)
+    found = tracker.update(replace(face_at(52, 40), appearance=later[None]), lost_for)
+    assert owner(found, 0) == number
 
 
 def test_jitter_and_one_outlier_do_not_break_a_track():

@@ -27,6 +27,7 @@ MEMORY = 0.3  # weight of a new appearance in the mean appearance of its track
 RECENT = 0.3  # s; tracks seen within this time are matched first
 NOTICEABLE = 8.0  # change of the appearance from which ``MIN_LIKENESS`` is looked at
 MIN_LIKENESS = 0.2  # of a head in two detections; less is another person. The least in a street was 0.42
+LIKENESS_GROWTH = 0.7  # of ``MIN_LIKENESS``, per s of a loss beyond ``RECENT``: somebody else may have come
 SAME_PLACE = 0.5  # intersection over union of two boxes that cannot both be shown
 FLASH = 0.09  # s; whoever appears in the place of a face that was seen this recently must be detected twice
 
@@ -154,7 +155,7 @@ class FaceTracker:
         allowed &= (lost_for <= RECENT)[:, None] | (doubt <= 1.0)
         if changes.flat[changes.argmax()] > NOTICEABLE:
             alike = np.array([likeness(self._tracks[k].appearances, appearance).max(axis=0) for k in group])
-            allowed &= alike >= MIN_LIKENESS
+            allowed &= alike >= MIN_LIKENESS + LIKENESS_GROWTH * np.maximum(lost_for - RECENT, 0.0)[:, None]
         # A forbidden pair costs more than all allowed pairs together, so that it never replaces one of them.
         penalty = 1e3
         columns = cheapest_pairs(np.where(allowed, cost, penalty)).tolist()
