@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ _SHARED = (
     *("leaf_rt.cli.commands", "leaf_rt.cli.video", "leaf_rt.cli.images"),
 )
 RECORDS = (".jsonl", ".csv", ".parquet", ".summary.json")
-_MEMORY = 3 << 30  # bytes of memory that a command may allocate
+_MEMORY = 3 << 30  # bytes that a command may allocate beyond those of the process that it is forked from
 _HELPERS_END = 20.0  # s of a busy machine; processes that are left over stay for ever
 CODES = {int(code) for code in re.findall(r"^\| (\d+) \|", (ROOT / "docs/exit-codes.md").read_text(), re.MULTILINE)}
 
@@ -111,11 +112,14 @@ def run(
         importlib.import_module(module)
 
     gc.collect()  # a decoder of another test must not be freed in the child: its threads are not there
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends OpenCV's threads: the child would wait for them for ever, because it does not have them
     arguments = [str(part) for part in command]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if child == 0:
             _be_the_command(arguments, cwd, out.fileno(), err.fileno(), round(timeout))
+        cv2.setNumThreads(threads)
         if meanwhile is not None:
             meanwhile(child)
         status = _wait(child, 6 * timeout)  # a busy machine is no fault of the command
@@ -146,7 +150,8 @@ def _be_the_command(arguments: Sequence[str], cwd: Path, out: int, err: int, sec
         os.dup2(err, 2)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as Python's own
-        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+        most = _data() + _MEMORY
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         sys.argv = ["leaf-rt", *arguments]
@@ -161,6 +166,12 @@ def _be_the_command(arguments: Sequence[str], cwd: Path, out: int, err: int, sec
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _data() -> int:
+    """Return the bytes that RLIMIT_DATA counts: a child begins with those of the tests before it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:"))
 
 
 def _wait(child: int, timeout: float) -> int | None:
