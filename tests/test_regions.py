@@ -104,7 +104,7 @@ def test_known_faces_are_revisited_in_time_with_few_calls():
             calls += -(-len(due) // PER_CALL)
             parts = []
             for known in due:
-                row = int(np.abs(crowd.xyxy - known.xyxy).sum(axis=1).argmin())
+                row = int(np.abs(crowd.xyxy - known.box).sum(axis=1).argmin())
                 assert now - looked[row] <= REVISIT_PERIOD + 2.0 / fps
                 looked[row] = now
                 parts.append(crowd[[row]])

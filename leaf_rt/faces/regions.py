@@ -112,7 +112,7 @@ class Window:
             count = -(-self.side // step)
             return np.zeros((count, count, 3), np.uint8)
         columns, rows = (
-            [min(max(k, 0), length - 1) for k in range(start, start + self.side, step)]
+            np.minimum(np.maximum(np.arange(start, start + self.side, step), 0), length - 1)
             for start, length in ((self.x, width), (self.y, height))
         )
         return frame[rows][:, columns]
