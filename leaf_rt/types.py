@@ -30,6 +30,8 @@ def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dt
     """Raise ValueError if a field is not an array of the given shape (None: any length) and dtype."""
     # Comparing a dtype with a class takes three times as long as comparing the class of its values.
     has_type = isinstance(value, np.ndarray) and value.dtype.type is dtype and value.dtype.isnative
+    if has_type and value.shape == shape:
+        return
     if has_type and value.ndim == len(shape):
         for length, got in zip(shape, value.shape, strict=True):  # a generator would double the time, 50 times a frame
             if length is not None and length != got:
