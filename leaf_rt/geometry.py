@@ -38,6 +38,8 @@ def same_face(a: NDArray[np.float32], b: NDArray[np.float32], min_iou: float = 0
     Returns:
         (N, M) bool.
     """
+    if not (len(a) and len(b)):
+        return np.zeros((len(a), len(b)), np.bool_)
     inside = []
     for small, large in ((a[:, None], b[None]), (b[None], a[:, None])):
         center = (small[..., :2] + small[..., 2:]) / 2

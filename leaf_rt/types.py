@@ -30,6 +30,8 @@ def _check(owner: str, field: str, value: Any, shape: tuple[int | None, ...], dt
     """Raise ValueError if a field is not an array of the given shape (None: any length) and dtype."""
     # Comparing a dtype with a class takes three times as long as comparing the class of its values.
     has_type = isinstance(value, np.ndarray) and value.dtype.type is dtype and value.dtype.isnative
+    if has_type and value.shape == shape:
+        return
     if has_type and value.ndim == len(shape):
         for length, got in zip(shape, value.shape, strict=True):  # a generator would double the time, 50 times a frame
             if length is not None and length != got:
@@ -170,14 +172,28 @@ class Detections:
         return len(self.xyxy)
 
     @classmethod
+    def unchecked(cls, xyxy: F32, confidence: F32, keypoints: F32, appearance: F32) -> Detections:
+        """Return detections without the checks, for arrays that were computed from checked ones: seven per frame."""
+        detections = object.__new__(cls)
+        object.__setattr__(detections, "xyxy", xyxy)
+        object.__setattr__(detections, "confidence", confidence)
+        object.__setattr__(detections, "keypoints", keypoints)
+        object.__setattr__(detections, "appearance", appearance)
+        return detections
+
+    @classmethod
     def empty(cls) -> Detections:
         """Return no detections."""
-        shapes = ((0, 4), (0,), (0, 6, 2), (0, 0))
-        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
+        return _NO_DETECTIONS
 
     def __getitem__(self, rows: Any) -> Detections:
         """Select rows by an index array, a boolean mask or a slice."""
-        return Detections(self.xyxy[rows], self.confidence[rows], self.keypoints[rows], self.appearance[rows])
+        xyxy = self.xyxy[rows]
+        _check("Detections", "xyxy", xyxy, (None, 4), np.float32)  # a number would select no row but its values
+        return self.unchecked(xyxy, self.confidence[rows], self.keypoints[rows], self.appearance[rows])
+
+
+_NO_DETECTIONS = Detections(*(np.zeros(shape, np.float32) for shape in ((0, 4), (0,), (0, 6, 2), (0, 0))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -157,5 +157,5 @@ def test_python_is_called_as_often_as_before() -> None:
     finally:
         steps.close()
     python, native = (total / len(frames[3:]) for total in count)
-    assert python <= 465, (python, native)  # 422 and 601 on 2026-11-30
-    assert native <= 660, (python, native)
+    assert python <= 346, (python, native)  # 315 and 463 on 2026-12-01
+    assert native <= 509, (python, native)

@@ -5,6 +5,7 @@ Knows model specs and arrays; must not know any back end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,13 +173,14 @@ def check_answers(prediction: Prediction, model: Path, precision: str) -> Predic
     probs, features = prediction.probs, prediction.features
     if len(probs) == 0:
         return prediction
-    sums = probs.sum(1)
+    sums = probs.sum(axis=1)
+    error = float(np.abs(sums - 1.0).max())  # not finite if a share is not
     tolerance = _SUM_TOLERANCE_BF16 if precision == "bf16" else _SUM_TOLERANCE
-    if not (np.isfinite(sums).all() and np.isfinite(features).all()):
+    if not (math.isfinite(error) and np.isfinite(features).all()):
         fault = "values that are not finite"
     elif probs.min() < 0:
         fault = f"a negative share ({probs.min():.3g})"
-    elif np.abs(sums - 1.0).max() > tolerance:
+    elif error > tolerance:
         fault = f"shares that add up to {sums[np.abs(sums - 1.0).argmax()]:.4g}, not 1"
     else:
         return prediction

@@ -21,7 +21,7 @@ MIN_CELLS = 48  # that two descriptions must share; with 40, one of 10,000 pairs
 EXPOSURE = 110.0  # mean of a head after it is brightened or darkened, 8-bit steps; the limits of others belong to it
 MAX_GAIN = 20.0  # to which it is brightened at most: what is darker is mostly noise
 MIN_CONTRAST = 14.0  # standard deviation of the lightness of a head; less is darkness, in which all heads look alike
-_STEPS = np.array([255 / 100, 1.0, 1.0])  # of OpenCV's 8-bit L*a*b*
+_STEPS = np.array([255 / 100, CHROMA, CHROMA])  # of OpenCV's 8-bit L*a*b*, weighted
 COLORLESS = 10.0  # standard deviation of the color channels; less is an almost grey picture
 
 
@@ -42,7 +42,7 @@ def describe(frame: U8, xyxy: F32) -> F32:
         The mean lightness is 0. NaN in cells outside the frame: what fills them is the same for all people.
     """
     out = np.zeros((len(xyxy), GRID, GRID, 3), np.float32)
-    for cells, box in zip(out, xyxy, strict=True):
+    for cells, box in zip(out, xyxy.tolist(), strict=True):
         window = Window.around(box, factor=REACH)
         part = window.cut(frame, max(window.side // (4 * GRID), 1))
         small = cv2.resize(part.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)  # keeps dark steps
@@ -53,7 +53,6 @@ def describe(frame: U8, xyxy: F32) -> F32:
         else:
             cells[..., 0] -= cells[~outside, 0].mean() if not outside.all() else 0.0
             cells[outside] = np.nan
-    out[..., 1:] *= CHROMA
     return out.reshape(len(xyxy), SIZE)
 
 
@@ -112,12 +111,15 @@ def likeness(a: F32, b: F32) -> F32:
 
 
 def _outside(window: Window, width: int, height: int) -> NDArray[np.bool_] | None:
-    """Return which cells of a window are outside a frame of this size, (GRID, GRID), or None for none."""
+    """Return which cells of a window have their middle outside a frame of this size, (GRID, GRID), or None for none."""
     if window.x >= 0 and window.y >= 0 and window.x + window.side <= width and window.y + window.side <= height:
         return None
-    middles = (np.arange(GRID) + 0.5) * window.side / GRID
-    x, y = window.x + middles, window.y + middles
-    return np.asarray(((y < 0) | (y >= height))[:, None] | ((x < 0) | (x >= width))[None], np.bool_)
+    middles = [(k + 0.5) * window.side / GRID for k in range(GRID)]
+    columns = [not 0 <= window.x + middle < width for middle in middles]
+    rows = [not 0 <= window.y + middle < height for middle in middles]
+    if not (any(columns) or any(rows)):
+        return None
+    return np.logical_or.outer(rows, columns)
 
 
 def difference(a: F32, b: F32) -> F32:

@@ -25,7 +25,6 @@ SIDE: dict[ModelKind, int] = {"short": 128, "full": 192}  # of the input, px
 # From mediapipe/modules/face_detection/face_detection_{short,full}_range.pbtxt.
 GRIDS: dict[ModelKind, tuple[tuple[int, int], ...]] = {"short": ((8, 2), (16, 6)), "full": ((4, 1),)}
 MAX_OVERLAP = 0.3  # min_suppression_threshold; intersection over union above which two detections are of one face
-MAX_LOGIT = 100.0  # score_clipping_thresh
 MAX_BATCH = 8  # images per call; a photograph has up to 100 tiles, and a call with 8 needs about 100 MB
 
 
@@ -63,14 +62,14 @@ class BlazeFace:
     def _decode(self, boxes: F32, logits: F32, image: U8) -> Detections:
         """Turn the answer for one image, (A, 16) and (A,), into faces in px of the image.
 
-        After tensors_to_detections_calculator.cc; the values are x, y, width, height, and x, y of six keypoints.
+        After tensors_to_detections_calculator.cc; the values are x, y, width, height, and x, y of six keypoints. It
+        cuts logits at 100 (score_clipping_thresh), where the confidence is 1 to the last bit anyway.
         """
         rows = (logits >= self._min_logit).nonzero()[0]
         if not len(rows):
             return Detections.empty()
         rows = rows[(-logits[rows]).argsort(kind="stable")]
-        clipped = np.maximum(np.minimum(logits[rows], np.float32(MAX_LOGIT)), np.float32(-MAX_LOGIT))
-        confidence: F32 = (1.0 / (1.0 + np.exp(-clipped.astype(np.float64)))).astype(np.float32)
+        confidence: F32 = (1.0 / (1.0 + np.exp(-logits[rows].astype(np.float64)))).astype(np.float32)
         values = boxes[rows].reshape(-1, 8, 2) / np.float32(self._side)
         half = values[:, 1] / 2
         points = values + self._anchors[rows, None]  # (M, 8, 2), shares of the square: two corners, six keypoints
@@ -84,9 +83,12 @@ class BlazeFace:
         longer = max(height, width)
         # detection_projection_calculator.cc: out of the square, in whose middle the image lies
         points *= longer
-        points -= np.array([longer - width, longer - height], np.float32) / 2
+        if width != height:
+            points -= np.array([longer - width, longer - height], np.float32) / 2
         n = len(points)
-        return Detections(points[:, :2].reshape(n, 4), confidence, points[:, 2:], np.zeros((n, 0), np.float32))
+        return Detections.unchecked(
+            points[:, :2].reshape(n, 4), confidence, points[:, 2:], np.empty((n, 0), np.float32)
+        )
 
 
 def letterbox(image: U8, out: U8) -> None:
@@ -157,19 +159,21 @@ def _merge(points: F32, confidence: F32) -> tuple[F32, F32]:
     if not len(points):
         return points, confidence
     low, high = points[:, 0], points[:, 1]
-    area = (high - low).prod(axis=1)
+    size = high - low
+    area = size[:, 0] * size[:, 1]
+    sides = np.maximum(np.minimum(high[:, None], high) - np.maximum(low[:, None], low), 0.0)
+    shared = sides[..., 0] * sides[..., 1]
+    same = shared > MAX_OVERLAP * (area[:, None] + area - shared)  # (M, M)
+    np.fill_diagonal(same, True)  # a box without area overlaps nothing, not even itself
     flat = points.reshape(len(points), 16)
     merged, best = [], []
     left = np.arange(len(points))
     while len(left):
         first = left[0]
-        sides = np.minimum(high[first], high[left]) - np.maximum(low[first], low[left])
-        shared = np.maximum(sides, 0.0).prod(axis=1)
-        same = shared > MAX_OVERLAP * (area[first] + area[left] - shared)
-        same[0] = True  # a box without area overlaps nothing, not even itself
-        group = left[same]
+        belongs = same[first, left]
+        group = left[belongs]
         weights = confidence[group]
         merged.append(weights @ flat[group] / weights.sum())
-        best.append(confidence[first])
-        left = left[~same]
-    return np.array(merged, np.float32).reshape(-1, 8, 2), np.array(best, np.float32)
+        best.append(first)
+        left = left[~belongs]
+    return np.array(merged).reshape(-1, 8, 2), confidence[best]

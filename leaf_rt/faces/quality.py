@@ -7,6 +7,7 @@ detectors, networks or expressions.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -77,7 +78,7 @@ def _measured(crop: U8) -> list[float]:
         _deviation(gray[_EYES]) / contrast + 0.05,
         _deviation(gray[_MOUTH]) / contrast + 0.05,
     )
-    return [float(value) for value in np.log(values)]
+    return [math.log(value) for value in values]
 
 
 def _deviation(image: np.ndarray[Any, np.dtype[Any]]) -> float:

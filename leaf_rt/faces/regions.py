@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -63,15 +64,15 @@ class Window:
     side: int
 
     @classmethod
-    def around(cls, xyxy: F32, previous: Window | None = None, factor: float = WINDOW) -> Window:
+    def around(cls, box: Sequence[float], previous: Window | None = None, factor: float = WINDOW) -> Window:
         """Return the window for a face.
 
         Args:
-            xyxy: (4,) float32, the face box, px.
+            box: x0, y0, x1, y1 of the face, px.
             previous: The last window of this face; it is returned if it still fits.
             factor: Side of the window / width of the box.
         """
-        x0, y0, x1, y1 = xyxy.tolist()
+        x0, y0, x1, y1 = box
         width = max(x1 - x0, 1.0)
         side = width * factor
         x, y = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
@@ -104,13 +105,17 @@ class Window:
             (S, S, 3) uint8, where S is the side divided by ``step``, rounded up. A view of the frame if it is inside.
         """
         height, width = frame.shape[:2]
-        columns, rows = np.arange(self.x, self.x + self.side, step), np.arange(self.y, self.y + self.side, step)
         beyond = max(-self.x, -self.y, self.x + self.side - width, self.y + self.side - height)
-        if beyond >= self.side:  # completely outside
-            return np.zeros((len(rows), len(columns), 3), np.uint8)
         if beyond <= 0:
             return frame[self.y : self.y + self.side : step, self.x : self.x + self.side : step]
-        return frame[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
+        if beyond >= self.side:  # completely outside
+            count = -(-self.side // step)
+            return np.zeros((count, count, 3), np.uint8)
+        columns, rows = (
+            np.minimum(np.maximum(np.arange(start, start + self.side, step), 0), length - 1)
+            for start, length in ((self.x, width), (self.y, height))
+        )
+        return frame[rows][:, columns]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +170,7 @@ def transform(found: Detections, scale: float, shift: F32) -> Detections:
         return found
     corners = np.asarray(found.xyxy.reshape(-1, 2, 2) * scale + shift, np.float32)
     keypoints = np.asarray(found.keypoints * scale + shift, np.float32)
-    return Detections(corners.reshape(-1, 4), found.confidence, keypoints, found.appearance)
+    return Detections.unchecked(corners.reshape(-1, 4), found.confidence, keypoints, found.appearance)
 
 
 def concatenate(parts: list[Detections]) -> Detections:
@@ -173,7 +178,7 @@ def concatenate(parts: list[Detections]) -> Detections:
     parts = [p for p in parts if len(p)]
     if len(parts) < 2:
         return parts[0] if parts else Detections.empty()
-    return Detections(
+    return Detections.unchecked(
         np.concatenate([p.xyxy for p in parts]),
         np.concatenate([p.confidence for p in parts]),
         np.concatenate([p.keypoints for p in parts]),

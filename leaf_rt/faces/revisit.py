@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,38 +21,42 @@ WIDEN = 1.4  # the window of a face that was missed, or whose velocity is unknow
 MAX_PREDICTION = 0.3  # s; positions are predicted no further than this
 PER_CALL = 4  # windows in one mosaic
 
+Box: TypeAlias = list[float]  # x0, y0, x1, y1 in px. Plain numbers: NumPy would take longer for each of them
+
 
 @dataclass(slots=True, eq=False)
 class KnownFace:
     """A face that the detector looks at again.
 
     Attributes:
-        xyxy: (4,) float32, px, where it was last seen.
+        box: x0, y0, x1, y1, px, where it was last seen.
         window: The last close-up that showed it.
         seen_at: When it was last seen, s.
         looked_at: When it was last looked for, s.
-        velocity: (2,) float32, px/s.
+        velocity: x and y, px/s.
         missed: Whether the last look did not find it.
         is_new: Whether it was seen only once, so that its velocity is unknown.
     """
 
-    xyxy: F32
+    box: Box
     window: Window
     seen_at: float
     looked_at: float
-    velocity: F32
+    velocity: tuple[float, float] = (0.0, 0.0)
     missed: bool = False
     is_new: bool = True
 
     @property
     def width(self) -> float:
         """Width of the face, px, at least 1."""
-        return max(float(self.xyxy[2] - self.xyxy[0]), 1.0)
+        return max(self.box[2] - self.box[0], 1.0)
 
-    def predict(self, now: float) -> F32:
-        """Return the box (4,) where the face should be now."""
-        ahead = np.float32(min(max(now - self.seen_at, 0.0), MAX_PREDICTION))
-        return np.asarray(self.xyxy.reshape(2, 2) + self.velocity * ahead, np.float32).reshape(4)
+    def predict(self, now: float) -> Box:
+        """Return the box where the face should be now."""
+        ahead = min(max(now - self.seen_at, 0.0), MAX_PREDICTION)
+        x, y = self.velocity[0] * ahead, self.velocity[1] * ahead
+        x0, y0, x1, y1 = self.box
+        return [x0 + x, y0 + y, x1 + x, y1 + y]
 
     def next_window(self, now: float) -> Window:
         """Return the window in which to look for the face. It stands still while the face hardly moves."""
@@ -63,29 +68,35 @@ class KnownFace:
 
     def match(self, found: Detections, now: float) -> int | None:
         """Return the row of the nearest detection of about the same size, or None."""
-        size = found.xyxy[:, 2] - found.xyxy[:, 0]
-        fits = (found.confidence >= MIN_CONFIDENCE) & (size > 0.5 * self.width) & (size < 2.0 * self.width)
-        rows = np.flatnonzero(fits).tolist()
-        return min(rows, key=lambda i: self.distance(found.xyxy[i], now), default=None)
+        boxes, width = found.xyxy.tolist(), self.width
+        rows = [
+            row
+            for row, confidence in enumerate(found.confidence.tolist())
+            if confidence >= MIN_CONFIDENCE and 0.5 * width < boxes[row][2] - boxes[row][0] < 2.0 * width
+        ]
+        return min(rows, key=lambda row: self.distance(boxes[row], now), default=None)
 
-    def distance(self, box: F32, now: float) -> float:
-        """Return the distance from the predicted position to a box (4,), in face widths."""
-        predicted = self.predict(now)
-        shift = (box[:2] + box[2:] - predicted[:2] - predicted[2:]) / 2
-        return float(np.hypot(shift[0], shift[1])) / self.width
+    def distance(self, box: Box, now: float) -> float:
+        """Return the distance from the predicted position to a box, in face widths."""
+        return math.hypot(*_step(self.predict(now), box)) / self.width
 
-    def update(self, box: F32, now: float) -> None:
-        """Set the position to a new box (4,)."""
+    def update(self, box: Box, now: float) -> None:
+        """Set the position to a new box."""
         dt = now - self.seen_at
         if dt > 0:
-            step = (box[:2] + box[2:] - self.xyxy[:2] - self.xyxy[2:]) / 2
-            self.velocity = np.asarray(step / dt if self.is_new else (self.velocity + step / dt) / 2, np.float32)
-        self.xyxy, self.seen_at, self.missed, self.is_new = box, now, False, False
+            x, y = (step / dt for step in _step(self.box, box))
+            self.velocity = (x, y) if self.is_new else ((self.velocity[0] + x) / 2, (self.velocity[1] + y) / 2)
+        self.box, self.seen_at, self.missed, self.is_new = box, now, False, False
 
     def urgency(self, now: float) -> float:
         """Return how urgent the next look is: the time since the last one, weighted up for fast faces."""
-        speed = float(np.hypot(self.velocity[0], self.velocity[1])) / self.width
+        speed = math.hypot(*self.velocity) / self.width
         return (now - self.looked_at) * (0.5 if self.missed else 1.0 + min(speed, 10.0))
+
+
+def _step(before: Box, after: Box) -> tuple[float, float]:
+    """Return how far the center of a box has moved, x and y."""
+    return (after[0] + after[2] - before[0] - before[2]) / 2, (after[1] + after[3] - before[1] - before[3]) / 2
 
 
 class RevisitScheduler:
@@ -139,14 +150,15 @@ class RevisitScheduler:
         for face, close_up in zip(looked, close_ups, strict=True):
             row = face.match(close_up, now)
             if row is not None:
-                found.append(close_up[[row]])
+                found.append(close_up if len(close_up) == 1 else close_up[[row]])
                 owners.append(face)
         detections = concatenate(found)
         # If two windows show the same face, it belongs to the known face that moved less.
-        nearness = [-owner.distance(box, now) for owner, box in zip(owners, detections.xyxy, strict=True)]
+        boxes = detections.xyxy.tolist()
+        nearness = [-owner.distance(box, now) for owner, box in zip(owners, boxes, strict=True)]
         kept = sorted(non_max_suppression(detections, np.array(nearness, np.float32)))
         for row in kept:
-            owners[row].update(detections.xyxy[row], now)
+            owners[row].update(boxes[row], now)
         hits = {id(owners[row]) for row in kept}
         lost = False
         for face in looked:
@@ -154,11 +166,11 @@ class RevisitScheduler:
             if id(face) not in hits:
                 lost |= not face.missed
                 face.missed = True
-        return detections[kept], lost
+        return detections if len(kept) == len(boxes) else detections[kept], lost
 
     def add(self, boxes: F32, now: float) -> None:
         """Add new faces, (N, 4) boxes that were seen now."""
-        self._faces += [KnownFace(box, Window.around(box), now, now, np.zeros(2, np.float32)) for box in boxes]
+        self._faces += [KnownFace(box, Window.around(box), now, now) for box in boxes.tolist()]
 
     def boxes(self, now: float) -> F32:
         """Return where the faces that were not missed should be now, (K, 4)."""

@@ -121,7 +121,7 @@ class FaceSearch(Closing):
             proposals: See ``propose``.
             per_image: Close-ups that share one image, 1 to 4.
         """
-        windows = [Window.around(box) for box in proposals.xyxy]
+        windows = [Window.around(box) for box in proposals.xyxy.tolist()]
         faces: list[Detections] = []
         for k, found in enumerate(self.look(image, windows, per_image)):
             overlap = iou(proposals.xyxy[[k]], found.xyxy)[0]

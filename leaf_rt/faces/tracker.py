@@ -7,7 +7,8 @@ Knows boxes, appearances and times. Does not know images, detectors or clocks.
 from __future__ import annotations
 
 import math
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import lap
 import numpy as np
@@ -29,6 +30,7 @@ NOTICEABLE = 8.0  # change of the appearance from which ``MIN_LIKENESS`` is look
 MIN_LIKENESS = 0.2  # of a head in two detections; less is another person. The least in a street was 0.42
 LIKENESS_GROWTH = 0.7  # of ``MIN_LIKENESS``, per s of a loss beyond ``RECENT``: somebody else may have come
 SAME_PLACE = 0.5  # intersection over union of two boxes that cannot both be shown
+_TWICE = math.log(2.0)  # a box that is larger or smaller by more is another face
 FLASH = 0.09  # s; whoever appears in the place of a face that was seen this recently must be detected twice
 
 
@@ -99,33 +101,28 @@ class FaceTracker:
         self._tracks = [t for t in self._tracks if now - t.seen <= self._max_age(t)]
         for track in self._tracks:
             track.predict(now)
-        indices: dict[int, int] = {}  # position in self._tracks -> row of detections
+        places = [_Place.of(*box) for box in detections.xyxy.tolist()]
         free = list(range(len(detections)))
-        recent = [k for k, t in enumerate(self._tracks) if t.track_id > 0 and now - t.seen <= RECENT]
-        lost = [k for k, t in enumerate(self._tracks) if t.track_id > 0 and now - t.seen > RECENT]
-        unconfirmed = [k for k, t in enumerate(self._tracks) if t.track_id == 0]
+        recent = [t for t in self._tracks if t.track_id > 0 and now - t.seen <= RECENT]
+        lost = [t for t in self._tracks if t.track_id > 0 and now - t.seen > RECENT]
+        unconfirmed = [t for t in self._tracks if t.track_id == 0]
         for group in (recent, lost, unconfirmed):
-            for k, row in self._assign(group, detections, free, now):
-                self._tracks[k].correct(detections.xyxy[row], detections.appearance[row], now)
-                indices[k] = row
+            for track, row in self._assign(group, places, detections.appearance, free, now):
+                track.correct(row, places[row], detections.appearance[row], now)
                 free.remove(row)
-        doubtful = self._in_place_of_others(indices, detections, free, now) if free else set[int]()
-        for row in free:
-            indices[len(self._tracks)] = row
-            self._tracks.append(_Track(detections.xyxy[row], detections.appearance[row], now))
-        for k, row in indices.items():
-            track = self._tracks[k]
-            confident = float(detections.confidence[row]) >= self.options.confirm_confidence
-            if track.track_id == 0 and (track.hits > 1 or (confident and row not in doubtful)):
-                track.track_id = self._next_id
-                self._next_id += 1
-        return self._rows(indices, detections, now)
+        doubtful = self._in_place_of_others(detections, free, now) if free else set[int]()
+        self._tracks += [_Track(row, places[row], detections.appearance[row], now) for row in free]
+        for track in self._tracks:
+            if track.track_id == 0 and track.row >= 0:
+                confident = float(detections.confidence[track.row]) >= self.options.confirm_confidence
+                if track.hits > 1 or (confident and track.row not in doubtful):
+                    track.track_id = self._next_id
+                    self._next_id += 1
+        return self._rows(detections, now)
 
-    def _in_place_of_others(
-        self, indices: dict[int, int], detections: Detections, free: list[int], now: float
-    ) -> set[int]:
+    def _in_place_of_others(self, detections: Detections, free: list[int], now: float) -> set[int]:
         """Return the free rows that lie over a track that was seen just before: a flash looks like somebody else."""
-        lost = [t for k, t in enumerate(self._tracks) if t.track_id > 0 and k not in indices and now - t.seen <= FLASH]
+        lost = [t for t in self._tracks if t.track_id > 0 and t.row < 0 and now - t.seen <= FLASH]
         if not lost:
             return set()
         overlap = iou(detections.xyxy[free], np.array([t.xyxy() for t in lost], np.float32)).max(axis=1)
@@ -135,37 +132,57 @@ class FaceTracker:
         """Return the seconds without a detection after which a track ends."""
         return self.options.max_lost if track.track_id > 0 else self.options.confirm_within
 
-    def _assign(self, group: list[int], detections: Detections, free: list[int], now: float) -> list[tuple[int, int]]:
-        """Match a group of tracks with the free rows at the least total cost; return pairs (track, row)."""
-        if not group or not free:
-            return []
-        boxes = _to_state(detections.xyxy[free])  # (F, 4)
-        tracks = np.array([self._tracks[k].state[0] for k in group])  # (G, 4)
-        lost_for = np.array([now - self._tracks[k].seen for k in group])
-        width = np.exp(0.5 * (tracks[:, None, 2] + boxes[None, :, 2]))  # (G, F), geometric mean
-        distance = np.hypot(tracks[:, None, 0] - boxes[None, :, 0], tracks[:, None, 1] - boxes[None, :, 1]) / width
-        growth = np.abs(tracks[:, None, 2] - boxes[None, :, 2])
-        reach = np.minimum(self.options.reach + self.options.reach_growth * lost_for, self.options.max_reach)[:, None]
-        appearance = detections.appearance[free]
-        changes = np.array([change(self._tracks[k].appearances, appearance).min(axis=0) for k in group])
-        cost = distance + growth + changes / self.options.max_change
-        allowed = (distance <= reach) & (growth <= math.log(2.0)) & (changes <= self.options.max_change)
-        # Whoever comes back far away and looks different is somebody else, though each alone would be allowed.
-        doubt = np.hypot(distance / np.maximum(reach, 1e-9), changes / max(self.options.max_change, 1e-9))
-        allowed &= (lost_for <= RECENT)[:, None] | (doubt <= 1.0)
-        if changes.flat[changes.argmax()] > NOTICEABLE:
-            alike = np.array([likeness(self._tracks[k].appearances, appearance).max(axis=0) for k in group])
-            allowed &= alike >= MIN_LIKENESS + LIKENESS_GROWTH * np.maximum(lost_for - RECENT, 0.0)[:, None]
+    def _assign(
+        self, group: list[_Track], places: list[_Place], appearance: F32, free: list[int], now: float
+    ) -> list[tuple[_Track, int]]:
+        """Match a group of tracks with the free rows at the least total cost."""
+        costs = [self._costs(track, places, appearance, free, now) for track in group]
+        wanted = [row for allowed in costs for row in allowed]
+        if len(wanted) == len(set(wanted)) and all(len(allowed) <= 1 for allowed in costs):  # nobody to choose between
+            return [(track, row) for track, allowed in zip(group, costs, strict=True) for row in allowed]
         # A forbidden pair costs more than all allowed pairs together, so that it never replaces one of them.
         penalty = 1e3
-        columns = cheapest_pairs(np.where(allowed, cost, penalty)).tolist()
-        return [(group[r], free[c]) for r, c in enumerate(columns) if c >= 0 and allowed[r, c]]
+        table = np.array([[allowed.get(row, penalty) for row in free] for allowed in costs])
+        columns = cheapest_pairs(table).tolist()
+        pairs = [(k, free[column]) for k, column in enumerate(columns) if column >= 0]
+        return [(group[k], row) for k, row in pairs if row in costs[k]]
 
-    def _rows(self, indices: dict[int, int], detections: Detections, now: float) -> Tracks:
-        order = sorted((t.track_id, k) for k, t in enumerate(self._tracks) if t.track_id > 0)
-        tracks = [self._tracks[k] for _, k in order]
+    def _costs(
+        self, track: _Track, places: list[_Place], appearance: F32, free: list[int], now: float
+    ) -> dict[int, float]:
+        """Return the free rows that may show the face of a track, and the cost of each."""
+        options = self.options
+        lost_for = now - track.seen
+        reach = min(options.reach + options.reach_growth * lost_for, options.max_reach)
+        x, y, log_width = (axis.value for axis in track.axes[:3])
+        near = []  # rows, their distances in face widths, and how much larger or smaller they are
+        for row in free:
+            place = places[row]
+            growth = abs(log_width - place.log_width)
+            distance = math.hypot(x - place.x, y - place.y) / math.exp(0.5 * (log_width + place.log_width))
+            if distance <= reach and growth <= _TWICE:
+                near.append((row, distance, growth))
+        if not near:
+            return {}
+        looks = appearance[[row for row, _, _ in near]]
+        changes = change(track.appearances, looks).min(axis=0).tolist()
+        alike = [1.0] * len(near)
+        if max(changes) > NOTICEABLE:
+            alike = likeness(track.appearances, looks).max(axis=0).tolist()
+        min_alike = MIN_LIKENESS + LIKENESS_GROWTH * max(lost_for - RECENT, 0.0)
+        costs = {}
+        for (row, distance, growth), changed, like in zip(near, changes, alike, strict=True):
+            difference = changed / max(options.max_change, 1e-9)
+            # Whoever comes back far away and looks different is somebody else, though each alone would be allowed.
+            is_doubtful = lost_for > RECENT and math.hypot(distance / max(reach, 1e-9), difference) > 1.0
+            if changed <= options.max_change and like >= min_alike and not is_doubtful:
+                costs[row] = distance + growth + difference
+        return costs
+
+    def _rows(self, detections: Detections, now: float) -> Tracks:
+        tracks = sorted((t for t in self._tracks if t.track_id > 0), key=lambda t: t.track_id)
         xyxy = np.array([t.xyxy() for t in tracks], np.float32).reshape(-1, 4)
-        rows = [indices.get(k, -1) for _, k in order]
+        rows = [t.row for t in tracks]
         seen = np.array(rows, np.int64)
         age = np.array([now - t.seen for t in tracks], np.float32)
         if -1 in rows and len(detections):  # a face has one box: that of the track that was detected
@@ -190,54 +207,96 @@ def cheapest_pairs(cost: F64) -> I64:
     )
 
 
-def _to_state(xyxy: F32) -> F64:
-    """Convert boxes (N, 4) to center x, center y, log width, log height (N, 4)."""
-    box = xyxy.astype(np.float64)
-    size = np.maximum(box[:, 2:] - box[:, :2], 1.0)
-    return np.concatenate([(box[:, :2] + box[:, 2:]) / 2, np.log(size)], axis=1)
+class _Place(NamedTuple):
+    """Where a face is: its center, px, and the logarithms of width and height."""
+
+    x: float
+    y: float
+    log_width: float
+    log_height: float
+
+    @classmethod
+    def of(cls, left: float, top: float, right: float, bottom: float) -> _Place:
+        """Convert a box, px."""
+        width, height = max(right - left, 1.0), max(bottom - top, 1.0)
+        return cls((left + right) / 2, (top + bottom) / 2, math.log(width), math.log(height))
 
 
 @dataclass(slots=True, eq=False)
+class _Axis:
+    """A constant-velocity Kalman filter of one number; plain floats, as arrays of one value take ten times as long.
+
+    Attributes:
+        value: The number.
+        variance: Of the value.
+        speed: Per s.
+        covariance: Of value and speed.
+        speed_variance: Of the speed.
+    """
+
+    value: float
+    variance: float
+    speed_variance: float
+    speed: float = 0.0
+    covariance: float = 0.0
+
+    def predict(self, dt: float, distance: float, decay: float, acceleration: float) -> None:
+        """Go on by ``dt`` s, in which the speed drops to ``decay`` times it and moves the value ``distance`` times it.
+
+        Args:
+            dt: s.
+            distance: s.
+            decay: 0 to 1.
+            acceleration: Standard deviation of the acceleration.
+        """
+        self.value += self.speed * distance
+        self.speed *= decay
+        p, c, v, q = self.variance, self.covariance, self.speed_variance, acceleration * acceleration
+        self.variance = p + 2 * distance * c + distance**2 * v + q * dt**4 / 4
+        self.covariance = decay * (c + distance * v) + q * dt**3 / 2
+        self.speed_variance = decay**2 * v + q * dt**2
+
+    def correct(self, measured: float, noise: float) -> None:
+        """Update the filter with a measured value, whose noise has this standard deviation."""
+        p, c = self.variance, self.covariance
+        total = p + noise * noise
+        limit = OUTLIER * math.sqrt(total)
+        innovation = min(max(measured - self.value, -limit), limit)
+        self.value += p / total * innovation
+        self.speed += c / total * innovation
+        self.variance -= p * p / total
+        self.covariance -= p * c / total
+        self.speed_variance -= c * c / total
+
+
 class _Track:
     """One person: the appearance, and a Kalman filter of the position.
 
     Attributes:
-        box: (4,) the first detection, px.
+        row: Row of the newest detections, -1 if the face was not detected in this frame.
         seen: When the face was last detected, s.
         track_id: 0 until the track is confirmed.
         hits: Number of detections.
         appearances: (2, A), the newest and the mean appearance.
         time: Time of the state, s.
-        state: (2, 4), value and speed of center x, center y (px), log width and log height.
-        covariance: (3, 4). The four values are filtered independently; the rows are the variance of the value, the
-            covariance of value and speed, and the variance of the speed.
+        axes: Center x, center y (px), log width and log height. They are filtered independently.
     """
 
-    box: F32
-    appearance: InitVar[F32]
-    seen: float
-    track_id: int = 0
-    hits: int = 1
-    appearances: F32 = field(init=False)
-    time: float = field(init=False)
-    state: F64 = field(init=False)
-    covariance: F64 = field(init=False)
+    __slots__ = ("appearances", "axes", "hits", "row", "seen", "time", "track_id")
 
-    def __post_init__(self, appearance: F32) -> None:
+    def __init__(self, row: int, place: _Place, appearance: F32, now: float) -> None:
+        self.row, self.hits, self.track_id = row, 1, 0
+        self.seen = self.time = now
         self.appearances = np.stack([appearance, appearance])
-        self.time = self.seen
-        self.state = np.stack([_to_state(self.box[None])[0], np.zeros(4)])
-        unit = self._unit()
         # The speed is unknown at first: standard deviation of one face width per second.
-        self.covariance = np.stack([(POSITION_NOISE * unit) ** 2, np.zeros(4), unit**2])
-
-    def _unit(self) -> F64:
-        """Return the unit of the noise: the face width for the center, 0.5 for the logarithms of the size."""
-        width = math.exp(self.state[0, 2])
-        return np.array([width, width, 0.5, 0.5])
+        self.axes = [
+            _Axis(value, (POSITION_NOISE * unit) ** 2, unit**2)
+            for value, unit in zip(place, _units(place.log_width), strict=True)
+        ]
 
     def predict(self, now: float) -> None:
         """Predict the state at a time. A face that is not detected slows down."""
+        self.row = -1
         dt = now - self.time
         if dt <= 0:
             return
@@ -245,35 +304,30 @@ class _Track:
         tau = DAMPING if now - self.seen > dt + 1e-9 else math.inf
         decay = math.exp(-dt / tau)
         distance = dt if math.isinf(tau) else tau * (1.0 - decay)
-        self.state[0] += self.state[1] * distance
-        self.state[1] *= decay
-        p, c, v = self.covariance
-        q = (ACCELERATION * self._unit()) ** 2
-        self.covariance = np.stack(
-            [
-                p + 2 * distance * c + distance**2 * v + q * dt**4 / 4,
-                decay * (c + distance * v) + q * dt**3 / 2,
-                decay**2 * v + q * dt**2,
-            ]
-        )
+        log_width = self.axes[2].value + self.axes[2].speed * distance
+        for axis, unit in zip(self.axes, _units(log_width), strict=True):
+            axis.predict(dt, distance, decay, ACCELERATION * unit)
 
-    def correct(self, xyxy: F32, appearance: F32, now: float) -> None:
-        """Update the state with a detection, box (4,) and appearance (A,), at the predicted time."""
-        p, c, v = self.covariance
-        variance = p + (POSITION_NOISE * self._unit()) ** 2
-        innovation = _to_state(xyxy[None])[0] - self.state[0]
-        limit = OUTLIER * np.sqrt(variance)
-        innovation = np.clip(innovation, -limit, limit)
-        self.state = self.state + np.stack([p, c]) / variance * innovation
-        self.covariance = np.stack([p - p * p / variance, c - p * c / variance, v - c * c / variance])
+    def correct(self, row: int, place: _Place, appearance: F32, now: float) -> None:
+        """Update the state with a detection and its appearance, (A,), at the predicted time."""
+        for axis, measured, unit in zip(self.axes, place, _units(self.axes[2].value), strict=True):
+            axis.correct(measured, POSITION_NOISE * unit)
         old = self.appearances[1]
         mean = (1 - MEMORY) * old + MEMORY * appearance
-        mean = np.where(np.isnan(old), appearance, np.where(np.isnan(appearance), old, mean))  # parts outside the frame
-        self.appearances = np.stack([appearance, mean]).astype(np.float32)
-        self.seen = now
+        if np.isnan(mean).any():  # parts outside the frame
+            mean = np.where(np.isnan(old), appearance, np.where(np.isnan(appearance), old, mean))
+        self.appearances[0], self.appearances[1] = appearance, mean
+        self.row, self.seen = row, now
         self.hits += 1
 
     def xyxy(self) -> list[float]:
         """Return the box, px."""
-        center, half = self.state[0, :2], np.exp(self.state[0, 2:]) / 2
-        return [*(center - half).tolist(), *(center + half).tolist()]
+        x, y, log_width, log_height = (axis.value for axis in self.axes)
+        width, height = math.exp(log_width) / 2, math.exp(log_height) / 2
+        return [x - width, y - height, x + width, y + height]
+
+
+def _units(log_width: float) -> tuple[float, float, float, float]:
+    """Return the units of the noise: the face width for the center, 0.5 for the logarithms of the size."""
+    width = math.exp(log_width)
+    return width, width, 0.5, 0.5

@@ -14,7 +14,6 @@ Does not know tracks: the tracker assigns the ids.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from leaf_rt.faces.appearance import describe, load_tables
 from leaf_rt.faces.detectors import choose_detector
@@ -130,7 +129,7 @@ class VideoFaceDetector(Closing):
         self._revisits.add(new.xyxy, now)
         self.lag = self._revisits.lag(now)
         faces = concatenate([known, new])
-        return replace(faces, appearance=describe(image, faces.xyxy))
+        return Detections.unchecked(faces.xyxy, faces.confidence, faces.keypoints, describe(image, faces.xyxy))
 
     @property
     def _patience(self) -> float:
@@ -163,7 +162,10 @@ class VideoFaceDetector(Closing):
         if not len(proposals):
             return proposals
         known = self._revisits.boxes(now)
-        proposals = proposals[~same_face(proposals.xyxy, known).any(axis=1)]
+        is_known = same_face(proposals.xyxy, known).any(axis=1)
+        if is_known.all():  # as in most frames
+            return Detections.empty()
+        proposals = proposals[~is_known]
         new = self._search.confirm(image, proposals[non_max_suppression(proposals)], PER_CALL)
         return new[~same_face(new.xyxy, known).any(axis=1)]
 

@@ -101,7 +101,7 @@ class Calibration:
         Returns:
             (N,) float32, at most ``SURE``; above 0 for a face.
         """
-        if not self.face:
+        if not self.face or (confidence >= SURE_FACE).all():
             return np.full(len(features), SURE, np.float32)
         weights = np.array(self.face, np.float32)
         score = np.minimum(features @ weights[:-1] + weights[-1], SURE)

@@ -313,15 +313,18 @@ class Pipeline:
             for row, track_id in enumerate(tracks.track_id.tolist())
             if tracks.detection_index[row] >= 0 and (track_id in classified or memory.is_open(track_id, now))
         ]
+        if not described:
+            return
         ids = tracks.track_id[described].tolist()
-        found = detections[tracks.detection_index[described]]
+        indices = tracks.detection_index[described]
         vectors = [np.zeros(0, np.float32)] * len(ids)
         if self._encoder is not None:
             clear = [k for k, t in enumerate(ids) if t in classified and not self._people[t].low_quality]
             wanted = [k for k in clear if memory.wants_vector(ids[k], now)]
-            for k, vector in zip(wanted, self._encoder.encode(frame.image, found.keypoints[wanted]), strict=True):
+            keypoints = detections.keypoints[indices[wanted]]
+            for k, vector in zip(wanted, self._encoder.encode(frame.image, keypoints), strict=True):
                 vectors[k] = vector
-        memory.observe(ids, found.appearance, vectors, now)
+        memory.observe(ids, detections.appearance[indices], vectors, now)
 
     def _measure(self, landmarker: Landmarker, frame: Frame, tracks: Tracks, detections: Detections, rows: I64) -> None:
         """Find the landmarks of the faces that are classified in this frame."""
@@ -351,26 +354,25 @@ class Pipeline:
     def _report(self, pending: Pending, now: float) -> Estimates:
         """Return the estimates of all visible people."""
         tracks = pending.tracks
-        patience = self.options.max_coast + pending.lag
+        recent = (tracks.time_since_update <= self.options.max_coast + pending.lag).tolist()
         visible = [
             row
             for row, track_id in enumerate(tracks.track_id.tolist())
-            if tracks.time_since_update[row] <= patience
-            and track_id in self._people
-            and self._people[track_id].probs is not None
+            if recent[row] and track_id in self._people and self._people[track_id].probs is not None
         ]
         if 0 < self.options.max_faces < len(visible):
             size = tracks.xyxy[:, 2:] - tracks.xyxy[:, :2]
             area = size[:, 0] * size[:, 1]
             visible = sorted(sorted(visible, key=lambda row: -float(area[row]))[: self.options.max_faces])
         classified = set(pending.rows.tolist())
-        ids = tracks.track_id[visible]
-        people = [self._people[track_id] for track_id in ids.tolist()]
-        smoothed = [self.smoother.at(track_id, now) for track_id in ids.tolist()]
+        track_ids = tracks.track_id[visible]
+        ids = track_ids.tolist()
+        people = [self._people[track_id] for track_id in ids]
+        smoothed = [self.smoother.at(track_id, now) for track_id in ids]
         shape = (len(visible), len(self.spec.labels))
         return Estimates(
             timestamp=now,
-            track_id=ids,
+            track_id=track_ids,
             xyxy=tracks.xyxy[visible],
             confidence=np.array([p.confidence for p in people], np.float32),
             probs=np.array([p.probs for p in people], np.float32).reshape(shape),
@@ -381,9 +383,9 @@ class Pipeline:
             quality=np.array([p.quality for p in people], np.float32),
             seen=pending.seen,
             shot=pending.shot,
-            person_id=ids
+            person_id=track_ids
             if self._memory is None
-            else np.array([self._memory.person_id(t) for t in ids.tolist()], np.int64),
+            else np.array([self._memory.person_id(track_id) for track_id in ids], np.int64),
             pose=_columns([p.pose for p in people], 3 if self._wants_pose or self._landmarker is not None else 0),
             blendshapes=_columns([p.blendshapes for p in people], 0 if self._landmarker is None else len(BLENDSHAPES)),
         )
@@ -391,5 +393,7 @@ class Pipeline:
 
 def _columns(rows: list[F32 | None], width: int) -> F32:
     """Return rows as an array (N, width); one that is not known is NaN."""
+    if width == 0:
+        return np.zeros((len(rows), 0), np.float32)
     unknown = np.full(width, np.nan, np.float32)
     return np.array([unknown if row is None else row for row in rows], np.float32).reshape(len(rows), width)

@@ -63,12 +63,12 @@ class ClassificationSchedule:
         Returns:
             (K,) int64, the rows of ``tracks`` to classify, in ascending order.
         """
-        alive = set(tracks.track_id.tolist())
-        self._due = {track_id: due for track_id, due in self._due.items() if track_id in alive}
-        rows = np.flatnonzero(tracks.detection_index >= 0).tolist()
+        ids = tracks.track_id.tolist()
+        for ended in self._due.keys() - ids:
+            del self._due[ended]
+        rows = [row for row, index in enumerate(tracks.detection_index.tolist()) if index >= 0]
         if not rows:  # the detector may have skipped this frame: save its share of the budget for the next one
             return np.zeros(0, np.int64)
-        ids = tracks.track_id.tolist()
         for row in rows:
             self._due.setdefault(ids[row], now)
         waiting = sorted(
