@@ -172,7 +172,7 @@ def test_a_reconnect_starts_with_shot_zero():
 
 def test_a_doubtful_change_is_a_cut_only_if_the_faces_are_gone():
     class Doubtful(ShotDetector):
-        def compare(self, image: np.ndarray) -> Change:
+        def compare(self, image: np.ndarray, now: float) -> Change:
             return Change.DOUBTFUL
 
     images = scenery(1, 4)

@@ -4,12 +4,13 @@ In a gradual change every picture is a mixture of the last one of the old scene,
 plain color. Motion gives no such mixtures. So two pictures some time apart are compared, and if they show different
 scenes, the pictures between them are fitted by least squares.
 
-Knows small grey pictures and times. Does not know faces or sources.
+Knows small pictures of one channel and times. Does not know faces or sources.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +21,7 @@ from leaf_rt.types import F32
 
 LAGS = (0.5, 1.0, 2.0)  # s between the two pictures that are compared; a longer change is not found
 STEP = 0.03  # s between two remembered pictures, at least
+PERIOD = 0.06  # s between two looks for a change, at least
 MAX_GAP = 0.5  # s between two pictures; after a longer one nothing is known of what happened between them
 SETTLED_AFTER = 0.12  # s for which the new scene must have lasted
 MAX_UNSETTLED = 0.2  # change in that time / difference of the scenes
@@ -36,13 +38,13 @@ class _Picture:
 
     Attributes:
         time: s.
-        grey: (H, W) float32.
-        deviation: Standard deviation of ``grey``.
+        values: (H, W) float32.
+        deviation: Their standard deviation.
         has_content: Whether it shows more than a plain color.
     """
 
     time: float
-    grey: F32
+    values: F32
     deviation: float
     has_content: bool
 
@@ -51,17 +53,20 @@ class FadeDetector:
     """Looks for gradual changes in the pictures of one source."""
 
     def __init__(self) -> None:
-        self._pictures: deque[_Picture] = deque()
+        self._pictures: list[_Picture] = []
+        self._times: list[float] = []  # of the pictures, s
+        self._looked = -math.inf  # s, when
 
     def reset(self) -> None:
         """Forget all pictures, after a cut."""
-        self._pictures.clear()
+        self._keep_from(len(self._pictures))
 
-    def add(self, grey: F32, has_content: bool, now: float) -> float | None:
+    def add(self, values: F32, deviation: float, has_content: bool, now: float) -> float | None:
         """Take the next picture.
 
         Args:
-            grey: (H, W) float32, the picture, small.
+            values: (H, W) float32, the picture, small.
+            deviation: Its standard deviation.
             has_content: Whether it shows more than a plain color.
             now: Its time, s.
 
@@ -69,38 +74,47 @@ class FadeDetector:
             When a gradual change to the scene of this picture began, s; None if none has ended now. All pictures
             before are then forgotten.
         """
-        pictures = self._pictures
-        if pictures and not 0.0 <= now - pictures[-1].time <= MAX_GAP:
-            pictures.clear()
-        if pictures and now - pictures[-1].time < STEP:
+        since = now - self._times[-1] if self._times else 0.0
+        if not 0.0 <= since <= MAX_GAP:
+            self.reset()
+        elif self._times and since < STEP:
             return None
-        new = _Picture(now, grey, float(cv2.meanStdDev(grey)[1][0, 0]), has_content)
-        pictures.append(new)
-        while len(pictures) > 1 and now - pictures[1].time >= LAGS[-1]:
-            pictures.popleft()
-        began = self._began(new) if has_content else None
+        new = _Picture(now, values, deviation, has_content)
+        self._pictures.append(new)
+        self._times.append(now)
+        self._keep_from(max(self._before(LAGS[-1]), 0))
+        if not has_content or 0.0 <= now - self._looked < PERIOD:
+            return None
+        self._looked = now
+        began = self._began(new)
         if began is not None:
-            pictures.clear()
-            pictures.append(new)
+            self._keep_from(len(self._pictures) - 1)
         return began
 
+    def _keep_from(self, index: int) -> None:
+        del self._pictures[:index], self._times[:index]
+
+    def _before(self, lag: float) -> int:
+        """Return the index of the newest picture that is at least this much older than the last one, s; -1 if none."""
+        return bisect_right(self._times, self._times[-1] - lag + 1e-6) - 1
+
     def _began(self, new: _Picture) -> float | None:
-        recent = next((p for p in reversed(self._pictures) if new.time - p.time >= SETTLED_AFTER), None)
-        if recent is None or not recent.has_content:
+        index = self._before(SETTLED_AFTER)
+        if index < 0 or not self._pictures[index].has_content:
             return None
-        unsettled = cv2.norm(new.grey, recent.grey, cv2.NORM_L1)
+        unsettled = cv2.norm(new.values, self._pictures[index].values, cv2.NORM_L1)
         for lag in LAGS:
-            old = next((p for p in reversed(self._pictures) if new.time - p.time >= lag - 1e-6), None)
-            if old is None:
+            index = self._before(lag)
+            if index < 0:
                 return None
-            difference = cv2.norm(new.grey, old.grey, cv2.NORM_L1)
+            old = self._pictures[index]
+            difference = cv2.norm(new.values, old.values, cv2.NORM_L1)
             if not old.has_content or unsettled > MAX_UNSETTLED * difference:
                 continue
-            if 2.0 * difference / new.grey.size < MIN_RATIO * (new.deviation + old.deviation):
+            if 2.0 * difference / new.values.size < MIN_RATIO * (new.deviation + old.deviation):
                 continue
-            if similarity(old.grey, new.grey) <= MAX_SIMILARITY:
-                between = [p for p in self._pictures if old.time < p.time < new.time]
-                began = _mixtures(old, new, between)
+            if similarity(old.values, new.values) <= MAX_SIMILARITY:
+                began = _mixtures(old, new, self._pictures[index + 1 : -1])
                 if began is not None:
                     return began
         return None
@@ -108,8 +122,8 @@ class FadeDetector:
 
 def _mixtures(old: _Picture, new: _Picture, between: list[_Picture]) -> float | None:
     """Return when the pictures between two scenes began to mix; None if they are not mixtures of the two."""
-    scenes = np.stack([old.grey.ravel(), new.grey.ravel(), np.ones(old.grey.size)], axis=1).astype(np.float64)
-    pictures = np.stack([p.grey.ravel() for p in between], axis=1).astype(np.float64)
+    scenes = np.stack([old.values.ravel(), new.values.ravel(), np.ones(old.values.size)], axis=1).astype(np.float64)
+    pictures = np.stack([p.values.ravel() for p in between], axis=1).astype(np.float64)
     shares, *_ = np.linalg.lstsq(scenes, pictures, rcond=None)
     residual = (pictures - scenes @ shares).std(axis=0) / np.sqrt(old.deviation * new.deviation)
     if residual.max() > MAX_RESIDUAL:

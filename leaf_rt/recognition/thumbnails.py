@@ -44,10 +44,9 @@ def color_counts(picture: U8) -> F32:
     return np.asarray(cv2.calcHist([picture], [0, 1, 2], None, [8] * 3, [0, 256] * 3), np.float32)
 
 
-def grey(image: U8) -> F32:
-    """Return a picture of (HEIGHT, WIDTH) float32 in grey, 8-bit steps."""
-    shrunk = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    return np.asarray(shrunk, np.float32)
+def grey(picture: U8) -> F32:
+    """Return a picture (H, W, 3) in grey, (H, W) float32, 8-bit steps."""
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.float32)
 
 
 def similarity(a: F32, b: F32) -> float:
