@@ -258,7 +258,7 @@ class Estimates:
         low_quality: (O,) bool, whether the face is too small, too blurred or turned too far for a reliable result.
         seen: (S, 4) float32, px, boxes of all faces, with or without a row: those detected in this frame, and the
             predicted boxes of those that were lost a moment ago. Anonymization hides all of them.
-        shot: Number of hard cuts in the source before this frame, since its newest connection.
+        shot: Number of cuts in the source before this frame, since its newest connection.
         person_id: (O,) int64, number of the person, which a person who comes back gets again. Equal to ``track_id`` if
             it is not given, and until the person is recognized; see ``leaf_rt.recognition.people``.
         pose: (O, 3) float32, degrees, yaw, pitch and roll of the head; see ``leaf_rt.faces.pose``. (O, 0) if it was not

@@ -222,7 +222,9 @@ def count(clip: Clip, stride: int, light: float = 1.0) -> tuple[int, int, int, l
     """Return the true cuts, those that were found, all that were found, and what the wrong ones were."""
     shots = ShotDetector()
     frames = [cv2.convertScaleAbs(image, alpha=light) for image in clip.frames[::stride]]
-    answers = {k for k, image in enumerate(frames) if shots.compare(image) is Change.CUT}
+    answers = {
+        k for k, image in enumerate(frames) if shots.compare(image, k * stride / FPS) in (Change.CUT, Change.FADE)
+    }
     cuts = {-(-cut // stride) for cut in clip.cuts}
     wrong = [[effect for effect, first in clip.effects if first <= (k + 1) * stride][-1:] for k in answers - cuts]
     return len(cuts), len(cuts & answers), len(answers), [w[0] if w else "start" for w in wrong]

@@ -14,7 +14,8 @@ from streams import INFO, Keeping, OneFace, Opener, Script, balanced, frame, fra
 
 from leaf_rt.faces.tracker import FaceTracker
 from leaf_rt.recognition.config import PipelineOptions
-from leaf_rt.recognition.pipeline import Found, Pipeline
+from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognition.stages import Found
 from leaf_rt.sources.base import SourceOptions, Target
 from leaf_rt.stream.context import Clock, RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame, FrameBuffer

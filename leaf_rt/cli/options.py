@@ -266,7 +266,7 @@ MaxClassifyFps: TypeAlias = Annotated[
     ),
 ]
 Cuts: TypeAlias = Annotated[
-    bool, _recognition("--cuts/--no-cuts", help="Look for hard cuts in videos; all tracks end there.")
+    bool, _recognition("--cuts/--no-cuts", help="Look for cuts in videos; all tracks end there.")
 ]
 Reid: TypeAlias = Annotated[
     float,

@@ -115,7 +115,8 @@ class Window:
             np.minimum(np.maximum(np.arange(start, start + self.side, step), 0), length - 1)
             for start, length in ((self.x, width), (self.y, height))
         )
-        return frame[rows][:, columns]
+        picked: U8 = frame[rows][:, columns]
+        return picked
 
 
 @dataclass(frozen=True, slots=True, eq=False)

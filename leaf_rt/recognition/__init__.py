@@ -3,4 +3,4 @@
 Knows faces and back ends. Does not know sources, sinks, threads or files.
 """
 
-__all__ = ["answers", "config", "factory", "images", "parts", "pipeline", "resting", "schedule", "smoothing"]
+__all__ = ["answers", "config", "factory", "images", "parts", "pipeline", "resting", "schedule", "smoothing", "stages"]

@@ -61,7 +61,7 @@ class RecognitionConfig:
         smooth: How to smooth the results over time.
         max_classify_fps: Classifications per second of all faces of a source together. 0 sets no limit. None chooses
             by the back end.
-        cuts: Whether to look for hard cuts, at which all tracks end.
+        cuts: Whether to look for cuts, at which all tracks end.
         reid: Seconds for which a person who is gone is remembered. 0 remembers nobody.
         reid_model: ONNX file of a face-recognition network; see ``leaf_rt.faces.encoder``. None compares the colors of
             heads only.

@@ -55,7 +55,8 @@ def build_pipeline(
     options = config.pipeline_options(backend, hide_faces=hide_faces)
     shots = ShotDetector() if config.cuts else None
     people = PeopleMemory(config.reid) if config.reid > 0 else None
-    encoder = FaceEncoder(config.reid_model) if people is not None and config.reid_model is not None else None
+    # Opened in any case, so that a wrong file is an error.
+    encoder = None if config.reid_model is None else FaceEncoder(config.reid_model)
     smooth = replace(config.smooth, uncertain_below=config.threshold(backend.spec))
     resting = RestingFaces(config.calibrate, backend.spec) if config.calibrate > 0 else None
     return Pipeline(

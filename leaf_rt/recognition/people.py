@@ -1,4 +1,4 @@
-"""Recognizes people who come back within one source, after a short absence or a hard cut.
+"""Recognizes people who come back within one source, after a short absence or a cut.
 
 A person is described by the colors of the head (``leaf_rt.faces.appearance``) and, where a face-recognition network is
 given, by its vector. The thresholds favor precision: a doubtful match is none, because two numbers for one person do
@@ -38,16 +38,16 @@ class _Person:
         person_id: Id of the first track.
         began: When the newest track was first described, s.
         seen: When the person was last described, s.
-        heads: Appearances, (A,) each.
-        vectors: Vectors of the face-recognition network, (D,) each.
+        heads: Appearances, (A,) each, with their times, s.
+        vectors: Vectors of the face-recognition network, (D,) each, with their times, s.
         described: When ``heads`` got its newest entry, s.
     """
 
     person_id: int
     began: float
     seen: float
-    heads: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
-    vectors: deque[F32] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
+    heads: deque[tuple[float, F32]] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
+    vectors: deque[tuple[float, F32]] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
     described: float = -np.inf
 
     def add(self, head: F32, vector: F32, now: float) -> None:
@@ -55,9 +55,15 @@ class _Person:
         self.seen = now
         if len(self.heads) < EXAMPLES or now - self.described >= EXAMPLE_INTERVAL:
             self.described = now
-            self.heads.append(head)
+            self.heads.append((now, head))
         if len(vector) and (not self.vectors or now == self.described):
-            self.vectors.append(vector)
+            self.vectors.append((now, vector))
+
+    def forget_since(self, time: float) -> None:
+        """Forget the descriptions from a time on, s."""
+        for described in (self.heads, self.vectors):
+            while described and described[-1][0] >= time:
+                described.pop()
 
 
 class PeopleMemory:
@@ -80,6 +86,11 @@ class PeopleMemory:
         for track_id in [t for t in self._present if t not in track_ids]:
             self._gone.append(self._present.pop(track_id))
         self._gone = [person for person in self._gone if 0.0 <= now - person.seen <= self.seconds][-MAX_PEOPLE:]
+
+    def forget_since(self, time: float) -> None:
+        """Forget the descriptions of all people from a time on, s. Nobody can match who has no other."""
+        for person in (*self._present.values(), *self._gone):
+            person.forget_since(time)
 
     def person_id(self, track_id: int) -> int:
         """Return the number of the person of a track: the id of the person's first track."""
@@ -146,11 +157,11 @@ def _cost(person: _Person, head: F32, vector: F32) -> float:
     """Return how badly a description fits a person; up to 1 is a match."""
     heads = np.inf
     if person.heads:
-        known = np.stack(person.heads)
+        known = np.stack([head for _, head in person.heads])
         apart = difference(known, head[None])
         heads = float(apart[likeness(known, head[None]) >= MIN_LIKENESS].min(initial=np.inf)) / MAX_DIFFERENCE
     if not len(vector) or not person.vectors:
         return heads if len(head) else np.inf
-    similarity = float((np.stack(person.vectors) @ vector).max())
+    similarity = float((np.stack([known for _, known in person.vectors]) @ vector).max())
     by_vector = (1.0 - similarity) / (1.0 - MIN_SIMILARITY)
     return min(by_vector, heads) if similarity >= MIN_AGREEMENT else np.inf

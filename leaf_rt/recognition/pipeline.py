@@ -6,6 +6,7 @@ is used for timings only.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,7 +31,8 @@ from leaf_rt.recognition.resting import RestingFaces
 from leaf_rt.recognition.schedule import ClassificationSchedule
 from leaf_rt.recognition.shots import Change, ShotDetector
 from leaf_rt.recognition.smoothing import Smoother, SmoothOptions
-from leaf_rt.types import F32, I64, U8, Detections, Estimates, Frame, Prediction, Tracks
+from leaf_rt.recognition.stages import Found, Pending
+from leaf_rt.types import F32, I64, Detections, Estimates, Frame, Prediction, Tracks
 
 STAGES = ("detect", "track", "align", "infer", "smooth")
 
@@ -45,52 +47,6 @@ class _Person:
     pose: F32 | None = None  # (3,), when the face was last detected; with a landmarker, last classified
     blendshapes: F32 | None = None  # (B,), when it was last classified
     quality: float = np.nan  # of its newest classified picture
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """A frame between ``detect`` and ``plan``.
-
-    Attributes:
-        frame: The frame.
-        detections: Its faces.
-        lag: See ``Detector.lag``.
-        seconds: How long the detection took.
-        restarts: Whether the source was connected again before this frame.
-        cuts: Number of hard cuts before this frame, since the last one that was found.
-    """
-
-    frame: Frame
-    detections: Detections
-    lag: float
-    seconds: float
-    restarts: bool
-    cuts: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pending:
-    """A frame between ``prepare`` and ``finish``.
-
-    Attributes:
-        frame: The frame.
-        tracks: All living tracks.
-        rows: (K,) int64, the rows of ``tracks`` whose faces wait for classification.
-        crops: (K, side, side, 3) uint8 BGR, their aligned faces.
-        quality: (K,) float32, quality of these crops.
-        lag: See ``Detector.lag``.
-        seen: See ``Estimates``.
-        shot: See ``Estimates``.
-    """
-
-    frame: Frame
-    tracks: Tracks
-    rows: I64
-    crops: U8
-    quality: F32
-    lag: float
-    seen: F32
-    shot: int
 
 
 class Pipeline:
@@ -108,7 +64,7 @@ class Pipeline:
         backend: Classifies them. The caller closes it.
         smooth: How to smooth the results over time.
         options: Limits on the work per frame.
-        shots: Finds hard cuts, at which all tracks end. None takes the whole video as one shot.
+        shots: Finds cuts, at which all tracks end. None takes the whole video as one shot.
         people: Recognizes people who come back. None gives every track a person of its own.
         encoder: Describes faces for ``people``. None leaves it with the appearance of heads.
         clock: Returns the time in s, for ``timings``.
@@ -186,11 +142,11 @@ class Pipeline:
             if self._shots is not None:
                 self._shots.reset()
         start = self._clock()
-        change = Change.SAME if self._shots is None else self._shots.compare(frame.image)
+        change = Change.SAME if self._shots is None else self._shots.compare(frame.image, frame.timestamp)
         size, self._size = self._size, frame.image.shape[:2]
         if size not in (None, self._size):  # what is known of faces is in pixels of the frames before
             change = Change.CUT
-        if change is Change.CUT:
+        if change in (Change.CUT, Change.FADE):
             self._cuts += 1
             self._forget_faces()
         detections = self.detector.detect(frame)
@@ -200,13 +156,16 @@ class Pipeline:
             detections = self.detector.detect(frame)
         self._last.add(detections)
         restarts, cuts, self._restarts, self._cuts = self._restarts, self._cuts, False, 0
-        return Found(frame, detections, self.detector.lag, self._clock() - start, restarts, cuts)
+        since = self._shots.fading_since if self._shots is not None and change is Change.FADE else math.inf
+        return Found(frame, detections, self.detector.lag, self._clock() - start, restarts, cuts, since)
 
     def plan(self, found: Found) -> Pending:
         """Track the faces of a frame, and crop those that are due: the second half of ``prepare``."""
         frame, detections = found.frame, found.detections
         if found.restarts or found.cuts:
             self._end_tracks()
+            if self._memory is not None:  # what was seen in a dissolve is a mixture of two people
+                self._memory.forget_since(found.fading_since)
             self._shot = (0 if found.restarts else self._shot) + (found.cuts if self._shots is not None else 0)
         t1 = self._clock()
         tracks = self.tracker.update(detections, frame.timestamp)

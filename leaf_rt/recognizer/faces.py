@@ -290,7 +290,7 @@ class FrameResult:
         latency: s from capture (live sources) or from the start of processing (files) to the result.
         captured_at: When a live frame arrived, s since 1970, UTC; None for files.
         connection: Number of reconnects of the source before this frame; ``generation`` in records.
-        shot: Number of hard cuts before this frame, since the newest connection.
+        shot: Number of cuts before this frame, since the newest connection.
     """
 
     time: float

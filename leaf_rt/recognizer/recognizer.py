@@ -59,7 +59,7 @@ class Recognizer(Closing):
         classify_fps: In videos, classifications per second and face; 0 classifies every face in every frame.
         max_classify_fps: In videos, classifications per second of all faces together; 0 sets no limit; None means 40 on
             a CPU and no limit on a GPU.
-        cuts: In videos, look for hard cuts, at which all tracks end.
+        cuts: In videos, look for cuts, at which all tracks end.
         reid: In videos, seconds for which a person who is gone is remembered, to get the same ``person_id`` again. 0
             remembers nobody.
         reid_model: In videos, ONNX file of a face-recognition network that recognizes these people better; see

@@ -243,7 +243,7 @@ def _stage(clip: Clip | None, people: bool, cuts: bool) -> str:
         "<ul id=legend class=legend></ul><div id=lanes class=chart tabindex=0 role=application aria-label='Timeline: "
         "arrow keys move the cursor, plus and minus zoom, 0 shows all, Enter goes to the moment in the video'></div>"
         "<p class=hint>Drag to zoom, double-click to show all. Click a moment to go there"
-        f"{' in the video' if clip else ''}.{' A dashed line is a hard cut.' if cuts else ''} "
+        f"{' in the video' if clip else ''}.{' A dashed line is a cut.' if cuts else ''} "
         "Keys: &larr; &rarr; move the cursor, + &minus; zoom, 0 shows all, Enter goes to the moment.</p></section>"
         "<noscript><p class=note>The timeline and the curves need JavaScript; all numbers are below.</p></noscript>"
     )

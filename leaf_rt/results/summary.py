@@ -158,7 +158,7 @@ class Summary:
         events: The events that have ended, in the order of their ends, as dicts of ``leaf_rt.results.events``.
         events_forgotten: Number of older events that were dropped to limit memory use.
         resolution: Length of the intervals of the curves, s.
-        cuts: Media times of the first frames after hard cuts, s; at most ``MAX_CUTS``.
+        cuts: Media times of the first frames after cuts, s; at most ``MAX_CUTS``.
     """
 
     def __init__(

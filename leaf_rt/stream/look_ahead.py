@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
-from leaf_rt.recognition.pipeline import Found
+from leaf_rt.recognition.stages import Found
 from leaf_rt.stream.context import RunContext
 from leaf_rt.stream.frame_buffer import CapturedFrame, FrameBuffer
 

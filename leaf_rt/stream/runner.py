@@ -1,8 +1,7 @@
 """Runs sources through the pipeline into sinks.
 
-One loop serves all sources, in the thread of the caller. A round takes at most one frame of each source, so that no
-source delays another, and classifies all faces of these frames with one call of the back end. Where a frame of every
-source would take too long, a round takes some of them in turn.
+One loop serves all sources, in the thread of the caller. A round takes one frame of each source that has one, or of
+some in turn where that would take too long, and classifies all of their faces with one call of the back end.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import numpy as np
 
 from leaf_rt.backends.base import Backend
 from leaf_rt.errors import LeafError, NotFound
-from leaf_rt.recognition.pipeline import Pending, Pipeline
+from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognition.stages import Pending
 from leaf_rt.sinks.base import Sink
 from leaf_rt.sources.base import Source, Target
 from leaf_rt.sources.opening import open_source

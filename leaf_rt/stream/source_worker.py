@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from leaf_rt.recognition.pipeline import Found, Pending, Pipeline
+from leaf_rt.recognition.pipeline import Pipeline
+from leaf_rt.recognition.stages import Found, Pending
 from leaf_rt.sinks.base import Sink
 from leaf_rt.stream.capture import Capture
 from leaf_rt.stream.context import RunContext
