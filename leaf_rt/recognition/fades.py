@@ -27,6 +27,7 @@ SETTLED_AFTER = 0.12  # s for which the new scene must have lasted
 MAX_UNSETTLED = 0.2  # change in that time / difference of the scenes
 MIN_RATIO = 0.4  # mean difference of the scenes / their standard deviation
 MAX_SIMILARITY = 0.75  # mean correlation of the blocks of the two scenes
+MAX_CORRELATION = 0.8  # of the pixels of the two scenes; the same scene in another light has more
 MAX_RESIDUAL = 0.35  # of the fit of a mixture / standard deviation of the scenes
 MIXED = (0.15, 0.85)  # share of the new scene in a picture that belongs to the change
 MIN_MIXED = 2  # pictures that belong to a change
@@ -122,6 +123,8 @@ class FadeDetector:
 
 def _mixtures(old: _Picture, new: _Picture, between: list[_Picture]) -> float | None:
     """Return when the pictures between two scenes began to mix; None if they are not mixtures of the two."""
+    if cv2.matchTemplate(old.values, new.values, cv2.TM_CCOEFF_NORMED)[0, 0] > MAX_CORRELATION:
+        return None
     scenes = np.stack([old.values.ravel(), new.values.ravel(), np.ones(old.values.size)], axis=1).astype(np.float64)
     pictures = np.stack([p.values.ravel() for p in between], axis=1).astype(np.float64)
     shares, *_ = np.linalg.lstsq(scenes, pictures, rcond=None)
