@@ -93,21 +93,29 @@ def test_no_file_is_too_long() -> None:
     assert long == {}
 
 
+def processor_time(code: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Run code in a Python of its own; return its processor time, s, which other work hardly stretches."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+
+
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     heavy = ["cv2", "torch", "mediapipe", "av", "onnxruntime", "matplotlib", "openvino", "tensorrt", "numpy"]
     code = (
         "import sys; from leaf_rt.cli import main; code = main(['--help']);"
         f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"
     )
-    best = 10.0
+    best = library = 10.0
     for _ in range(4):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        seconds, done = processor_time(code)
+        best = min(best, seconds)
         assert (done.returncode, done.stderr.strip()) == (0, "[]")
         assert "leaf-rt" in done.stdout
-    assert best < 0.5, "processor time, which other work on the machine does not stretch"
+        library = min(library, processor_time("import typer, typer.rich_utils")[0])
+    # On a slow processor: no more than the library of the command line takes, once more.
+    assert best < max(0.5, 2.0 * library), (best, library)
 
 
 def test_a_run_loads_nothing_before_its_first_record_that_it_does_not_need() -> None:
