@@ -1,8 +1,8 @@
 """A labelled set of clips with hard cuts, made from real clips and pictures with a known seed.
 
 Between the cuts there are changes that are no cuts: fades through black within a scene, flashes, exposure steps, fast
-pans and zooms, and a person who walks past the camera. Some scenes are joined by a dissolve. The scenes are in two halves: constants were chosen on the half
-"tune", the tests measure on the half "test".
+pans and zooms, and a person who walks past the camera. Some scenes are joined by a dissolve. The scenes are in two
+halves: constants were chosen on the half "tune", the tests measure on the half "test".
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_recall_and_precision_on_the_other_half_of_the_scenes(media: Path, strid
     assert hits / true_cuts >= 0.95
     assert hits / answers >= 0.95
     assert dissolves >= 7
-    if light == 1.0:
+    if (stride, light) == (1, 1.0):  # with a stride of 2 a dissolve of ten frames has five
         assert found_dissolves / dissolves >= 0.6
 
 
