@@ -290,7 +290,7 @@ def test_hard_cuts_are_drawn_in_the_timeline(browser: Browser, tmp_path: Path) -
         drawn = page.page.evaluate(ink)
         assert bool(drawn) == bool(wanted)
         assert all(share * found["end"] == pytest.approx(5.0, abs=0.05) for share in drawn)
-        assert ("A dashed line is a hard cut." in page.page.content()) == bool(wanted)
+        assert ("A dashed line is a cut." in page.page.content()) == bool(wanted)
         page.close()
 
 

@@ -186,7 +186,7 @@ class Crowd:
             found = Detections.empty()
         else:
             due = self._watch.next_faces(now, REVISIT_PERIOD * self._search_every)
-            parts = [face_at(*known.xyxy[:2].tolist(), size=20.0) for known in due]
+            parts = [face_at(*known.box[:2], size=20.0) for known in due]
             found, _ = self._watch.update(due, parts, now)
         self.lag = self._watch.lag(now)
         return found

@@ -20,7 +20,7 @@ const axisX = () => ({
   incrs: [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200],
   values: (_, splits, __, ___, step) => splits.map((t) => clock(t, step < 0.1 ? 2 : step < 1 ? 1 : 0)),
 });
-const drawCuts = (u, top, height) => { // hard cuts, as dashed lines
+const drawCuts = (u, top, height) => { // cuts, as dashed lines
   const { ctx } = u, ratio = devicePixelRatio || 1;
   ctx.save();
   ctx.strokeStyle = theme().ink;
